@@ -1,0 +1,48 @@
+# Two commands for a newcomer: `make quickstart` runs a whole study, `make test` checks everything. Each sets up .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
+
+.PHONY: help install quickstart nyu-human test test-slow lint bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## install into .venv
+
+quickstart: $(VENV)/.installed  ## run the whole study on the lab models and write runs/quickstart/report/index.html
+	$(BIN)/debate-rl run configs/quickstart.yaml
+
+nyu-human: $(VENV)/.installed  ## run the pipeline on the real human debates
+	test -f runs/tiny-model/config.json || $(BIN)/python -m debate_rl.data.tiny runs/tiny-model --text ../shared/data/nyu_2023/stories.jsonl
+	$(BIN)/debate-rl run configs/nyu_human.yaml
+
+test: lint  ## lint, types, layers and tests
+	$(QUIET) $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev  ## the tests that take minutes as well
+	$(QUIET) $(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.dev  ## ruff, mypy and the layers of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## the benchmarks, each a table of two arms
+	@for file in tests/benchmarks/bench_*.py; do $(QUIET) $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; done
+
+clean:  ## remove what was built, not what was run
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

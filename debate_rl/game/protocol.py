@@ -1,0 +1,110 @@
+"""A protocol is data: who speaks when, who sees what, and what the judge sees."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from debate_rl.errors import UserError, existing, nearest
+from debate_rl.records import Record, digest, explain
+
+Side = Literal["A", "B"]
+SIDES: tuple[Side, Side] = ("A", "B")
+
+
+class Protocol(Record):
+    """The rules of one game.
+
+    Example (two simultaneous rounds, as in Arnesen et al. 2024):
+        Protocol(name="debate", order=(("A", "B"),), turns=2)
+    Example (claim debate of Lang et al. 2025: A, B, A):
+        Protocol(name="claim", order=(("A",), ("B",)), turns=3)
+    """
+
+    name: str
+    order: tuple[tuple[Side, ...], ...] = (("A", "B"),)
+    """Who speaks in each turn, repeated until `turns` are played; sides in one turn speak at the same time."""
+    turns: int = Field(default=1, ge=0)
+    """Number of turns; 0 asks the judge without any speech."""
+    sides: Literal["both", "drawn"] = "both"
+    """`drawn`: one side, drawn by seed and question, speaks; the other is silent (single consultancy)."""
+    speakers_see: Literal["all", "own"] = "all"
+    """Which earlier speeches a speaker reads."""
+    judge_sees: Literal["together", "apart"] = "together"
+    """`apart`: the judge reads each side alone and the verdicts are averaged."""
+    judge_reads_passage: bool = False
+    """True only where the control needs it (open-book)."""
+    needs_passage: bool = True
+    """Whether a question without a passage is refused."""
+    max_new_tokens: int = Field(default=300, ge=1)
+    """Tokens a debater may write in one turn."""
+    max_words: int | None = Field(default=None, ge=1)
+    """Words of a speech that others are shown; the stored speech stays whole."""
+    verdict_after_each_turn: bool = False
+    """Ask the judge after every turn as well as at the end."""
+    scratchpad: Literal["none", "private", "public"] = "none"
+    """Whether debaters may think in <scratchpad> tags first, and whether others are shown it."""
+    identities: Literal["hidden", "shown"] = "hidden"
+    """Whether the players' names are shown beside the sides."""
+    near_quotes: float = Field(default=90.0, ge=0, le=100)
+    """Similarity, in percent, from which a quote that is not exact counts as near."""
+    prompts: str = "default"
+    """Name of a shipped prompt set, or a folder with templates."""
+
+    @model_validator(mode="after")
+    def _someone_speaks(self) -> Protocol:
+        if self.turns and not all(self.order):
+            raise ValueError("every turn of 'order' needs at least one side")
+        if self.turns and not self.order:
+            raise ValueError("'order' is empty but 'turns' is not 0")
+        return self
+
+    def speakers(self, turn: int, present: tuple[Side, ...]) -> tuple[Side, ...]:
+        """Sides that speak in a turn (counted from 0), of those present in the game."""
+        return tuple(side for side in self.order[turn % len(self.order)] if side in present)
+
+
+@cache
+def shipped_protocols() -> dict[str, dict[str, Any]]:
+    """The protocols that ship, name -> fields, from `protocols.yaml`."""
+    text = resources.files("debate_rl.game").joinpath("protocols.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def load_protocol(name: str, **changes: Any) -> Protocol:
+    """Look up a shipped protocol, or read one from a YAML file, and change fields of it.
+
+    Args:
+        name: a shipped name (see `protocols.yaml`) or a path that ends in .yaml.
+        changes: fields to replace, for example `turns=2`.
+
+    Raises:
+        UserError: no such protocol, or a field is unknown or out of range.
+    """
+    if name.endswith((".yaml", ".yml")):
+        fields = {
+            "name": Path(name).stem,
+            **yaml.safe_load(existing(name, "protocol file").read_text(encoding="utf-8")),
+        }
+    elif name in shipped_protocols():
+        fields = {"name": name, **shipped_protocols()[name]}
+    else:
+        raise UserError(f"unknown protocol {name!r}; {nearest(name, shipped_protocols())}")
+    unknown = sorted(set(fields) | set(changes) - set(Protocol.model_fields))
+    for key in unknown:
+        if key not in Protocol.model_fields:
+            raise UserError(f"protocol {name!r}: unknown key {key!r}; {nearest(key, Protocol.model_fields)}")
+    try:
+        return Protocol(**{**fields, **changes})
+    except ValidationError as error:
+        raise UserError(f"protocol {name!r}: {explain(error)}") from error
+
+
+def drawn_side(question_id: str, seed: int) -> Side:
+    """The side a consultant argues: a fair draw that depends on the question and the seed alone."""
+    return SIDES[int(digest(["drawn side", question_id, seed]), 16) % 2]

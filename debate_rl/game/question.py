@@ -1,0 +1,42 @@
+"""The question of a debate: two answers, one of them correct."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from debate_rl.records import Record
+
+Split = Literal["train", "validation", "test"]
+
+
+class Question(Record):
+    """A question with two answers.
+
+    Example:
+        Question(id="lab-7-2", text="where is the pipe at the end ?", answers=("shed", "barn"), correct=0,
+                 passage="the pipe was moved to the barn at noon and ines saw. ...", group="lab-7",
+                 source="lab/whereabouts", split="train")
+    """
+
+    id: str
+    text: str
+    """The question as asked, or in a claim debate the statement to be judged correct or incorrect."""
+    answers: tuple[str, str]
+    """Side A argues for the first answer, side B for the second."""
+    correct: Literal[0, 1] | None = None
+    """Index of the correct answer; None where it is unknown. No model ever sees it."""
+    passage: str | None = None
+    """The text that debaters read and a hidden-passage judge does not."""
+    group: str = ""
+    """What questions share, usually the story: statistics cluster by it, splits never cut it."""
+    source: str = ""
+    split: Split | None = None
+    evidence: tuple[str, ...] = Field(default=())
+    """Sentences that settle the question, where a data set knows them; for analysis, never shown to a model."""
+
+    @property
+    def cluster(self) -> str:
+        """The unit of resampling: the story, else the question itself."""
+        return self.group or self.id

@@ -1,0 +1,108 @@
+"""Verdicts, legs and matches: what a judge said of a transcript, and who won two of them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from debate_rl.game.protocol import Side
+from debate_rl.game.transcript import Transcript
+from debate_rl.records import Record
+
+
+class Ask(Record):
+    """One question to the judge: what it was shown, and its raw answer.
+
+    Example:
+        Ask(sides=("B", "A"), logprobs=(-0.41, -1.09))
+    """
+
+    sides: tuple[Side, ...]
+    """Sides shown, first shown first; empty for a blind or open-book judge, whose answers are listed in `order`."""
+    order: tuple[int, int] = (0, 1)
+    """Order in which the two answers were listed."""
+    logprobs: tuple[float, float]
+    """Raw log-probability of answer 0 and of answer 1 (natural log, summed over tokens)."""
+    after_turn: int | None = None
+    """Asked after so many turns; None at the end."""
+
+
+class Verdict(Record):
+    """A judge's probability of each answer.
+
+    Example:
+        Verdict(judge="lab-base", p=(0.72, 0.28), asks=(Ask(...), Ask(...)), revision="9f86d081884c7d65")
+    """
+
+    judge: str
+    p: tuple[float, float]
+    """Probability that answer 0 (side A) and answer 1 (side B) is correct; sums to 1."""
+    asks: tuple[Ask, ...] = ()
+    after_turn: tuple[tuple[float, float], ...] = ()
+    """Probabilities after each turn, where the protocol asks then."""
+    revision: str | None = None
+
+    def p_side(self, side: Side) -> float:
+        """Probability of the answer that a side argues."""
+        return self.p[0] if side == "A" else self.p[1]
+
+
+class Failure(Record):
+    """Why a leg could not be played or judged. It is never scored as a loss.
+
+    Example:
+        Failure(seat="B", turn=1, kind="context", message="prompt of 9120 tokens and 300 new ones exceed 8192")
+    """
+
+    seat: str
+    """"A", "B" or "judge"."""
+    turn: int | None = None
+    kind: str
+    message: str
+
+
+class Leg(Record):
+    """A transcript with its verdict, or with what went wrong.
+
+    Example:
+        Leg(transcript=Transcript(...), verdict=Verdict(judge="lab-base", p=(0.72, 0.28)))
+    """
+
+    transcript: Transcript
+    verdict: Verdict | None = None
+    failure: Failure | None = None
+
+    @property
+    def p_correct(self) -> float | None:
+        """The judge's probability of the correct answer; None where either is unknown."""
+        correct = self.transcript.question.correct
+        return None if self.verdict is None or correct is None else self.verdict.p[correct]
+
+
+class Match(Record):
+    """Two legs of one pairing on one question, sides swapped.
+
+    Example:
+        Match(legs=(Leg(...), Leg(...)))
+    """
+
+    legs: tuple[Leg, Leg] = Field(min_length=2)
+
+    def probability(self, player: str) -> float | None:
+        """Mean probability the judge gave a player over both legs; None if a leg failed."""
+        seen = []
+        for leg in self.legs:
+            if leg.verdict is None:
+                return None
+            seen += [leg.verdict.p_side(side) for side, name in leg.transcript.players.items() if name == player]
+        return sum(seen) / len(seen) if seen else None
+
+    @property
+    def winner(self) -> str | None:
+        """The player with the higher mean probability; None for a tie, self-play or a failed leg."""
+        players = sorted(set(self.legs[0].transcript.players.values()))
+        if len(players) != 2:
+            return None
+        first, second = (self.probability(player) for player in players)
+        if first is None or second is None or first == second:
+            return None
+        return players[0] if first > second else players[1]

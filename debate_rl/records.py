@@ -1,0 +1,170 @@
+"""Records: frozen typed values whose form in memory is their line in a file.
+
+A file of records is JSON lines, UTF-8. Whole files are written beside their final name and renamed, so a reader
+never sees half of one. Logs that grow (`append`) may end in a torn line after a crash; `read_log` drops that line,
+and `append` starts on a fresh one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from debate_rl.errors import UserError, existing
+
+
+class Record(BaseModel):
+    """Base of every record and config: frozen, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def digest(value: Any) -> str:
+    """Name a JSON-like value by its content: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def explain(error: ValidationError) -> str:
+    """Put the first complaint of a validation into a few words: where, and what is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "record"
+    return f"{where}: {first['msg']}"
+
+
+def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for each non-empty line of a JSON-lines file.
+
+    Raises:
+        UserError: the file is missing, or a line is not a JSON object; names file and line.
+    """
+    path = existing(path, "file")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from error
+            if not isinstance(value, dict):
+                raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
+            yield number, value
+
+
+def read(path: str | Path, kind: type[R]) -> list[R]:
+    """Read a JSON-lines file of records.
+
+    Raises:
+        UserError: the file is missing or a line is malformed; names file, line and field.
+    """
+    records = []
+    for number, value in lines(path):
+        try:
+            records.append(kind.model_validate(value))
+        except ValidationError as error:
+            raise UserError(f"{path}:{number}: {explain(error)}") from error
+    return records
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole file at once: readers see the old content or the new, never a part.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the old file stays.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+
+
+def write(path: str | Path, records: Iterable[BaseModel]) -> None:
+    """Write records as a whole JSON-lines file (see `write_text`)."""
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one JSON document as a whole file (see `write_text`)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON document.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    path = existing(path, "file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+
+
+def append(path: str | Path, records: Iterable[BaseModel]) -> None:
+    """Add records to the end of a log, on disk when this returns.
+
+    A torn last line (an earlier crash) is cut first; a write that fails half-way is taken back.
+
+    Raises:
+        UserError: the disk is full; what the log held before is intact.
+    """
+    path = Path(path)
+    data = "".join(record.model_dump_json() + "\n" for record in records).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        end = _whole_length(file)
+        file.truncate(end)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(path, end)
+            raise UserError(f"cannot write {path}: {error.strerror}; records finished before are kept") from error
+
+
+def read_log(path: str | Path, kind: type[R]) -> list[R]:
+    """Read a log that `append` wrote: none if absent, and a torn last line (a crash) is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    return [kind.model_validate_json(line) for line in whole.splitlines() if line.strip()]
+
+
+def _whole_length(file: Any) -> int:
+    """Length in bytes of the complete lines of an open binary file; looks back from its end in blocks."""
+    end = file.seek(0, os.SEEK_END)
+    position = end
+    while position > 0:
+        start = max(0, position - 65536)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0

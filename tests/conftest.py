@@ -1,0 +1,47 @@
+"""What tests of several rooms need: real data where it is, tiny models, and a quiet, offline process."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+from pathlib import Path
+
+import pytest
+
+from debate_rl.game.question import Question
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("DEBATE_RL_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real data, beside the project; tests that need it are skipped where it is not."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}; set DEBATE_RL_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture
+def question():
+    """A question of the kind the lab asks."""
+    return Question(
+        id="q1",
+        text="where was the pipe at the end of the day ?",
+        answers=("shed", "barn"),
+        correct=0,
+        passage="the pipe was moved to the barn at noon. the cup was moved to the hall at dusk. "
+        "the pipe was moved to the shed at dusk.",
+        group="story-1",
+        source="test",
+    )
