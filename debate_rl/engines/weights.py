@@ -1,0 +1,193 @@
+"""Models on disk: are the weights there, which weights are they, and does an adapter belong to them. Reads no torch.
+
+A safetensors file opens with the length of its header (8 bytes, little endian) and the header, JSON that gives each
+tensor's type, shape and place; so shapes and whether a file was cut off are known without reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from debate_rl.errors import UserError
+from debate_rl.records import read_json
+
+BASE_FILE = "base.json"
+"""Written beside an adapter: {"model": name, "fingerprint": of the base it was trained on}."""
+
+_CONFIGS = (
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+_NOT_CONTENT = ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "local_files_only")
+_WHOLE = 64 << 20
+_BLOCK, _BLOCKS = 64 << 10, 64
+
+
+def local_folder(model: str | Path) -> Path:
+    """Folder of a model: the path itself, else the hub's files, fetched into the hub cache where they are not yet.
+
+    Raises:
+        UserError: there is no such folder, and no hub model of that name can be had.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if path.exists() or path.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1:
+        raise UserError(f"model not found: {model}; give a folder with config.json and *.safetensors, or a hub name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=patterns, local_files_only=True))
+    except (OSError, ValueError):
+        pass  # not in the cache: ask the hub
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=patterns))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"model not found: {model} is no folder, and the hub did not give it ({first})") from error
+
+
+def header(path: str | Path) -> dict[str, Any]:
+    """Header of a safetensors file: tensor name -> {"dtype", "shape", "data_offsets"}.
+
+    Raises:
+        UserError: the file is missing, is not safetensors or was cut off.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("cut off")
+            entries = json.loads(file.read(length))
+        entries.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a whole safetensors file; copy or save the weights again") from error
+    size, whole = path.stat().st_size, 8 + length + end
+    if size != whole:
+        raise UserError(f"{path}: cut off or damaged ({size} of {whole} bytes); copy it again")
+    return dict(entries)
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """The safetensors files of a model or adapter folder, by name."""
+    return sorted(Path(folder).glob("*.safetensors"))
+
+
+def check_weights(model: str | Path) -> Path:
+    """Return the folder of a model whose weights are there and whole.
+
+    Raises:
+        UserError: no such model, no config.json, no safetensors weights, a file cut off, or a shard missing.
+    """
+    folder = local_folder(model)
+    if not (folder / "config.json").is_file():
+        what = "an adapter, give it as the adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
+        raise UserError(f"{folder} is not a model folder ({what}); choose a folder with config.json and *.safetensors")
+    files = [path for path in weight_files(folder) if path.name != "adapter_model.safetensors"]
+    if not files:
+        raise UserError(f"{folder} has no *.safetensors weights; save the model with save_pretrained")
+    for path in files:
+        header(path)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        missing = sorted(set(read_json(index)["weight_map"].values()) - {path.name for path in files})
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; copy the missing shards")
+    return folder
+
+
+def fingerprint(model: str | Path) -> str:
+    """Name the weights, tokenizer and template of a model or adapter folder by content.
+
+    Files under 64 MiB are hashed whole. Of larger ones the header, the size and 64 blocks of 64 KiB spread over the
+    file are: another training run changes them, and 100 GB are not read to see it.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        UserError: there is no such model or a file is damaged.
+    """
+    folder = local_folder(model)
+    found = hashlib.sha256()
+    for name in _CONFIGS:
+        if (folder / name).is_file():
+            found.update(f"{name}\n{_content(folder / name)}\n".encode())
+    for path in weight_files(folder):
+        found.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+        for block in _blocks(path):
+            found.update(block)
+    return found.hexdigest()[:16]
+
+
+def check_adapter(model: str | Path, adapter: str | Path) -> None:
+    """Make sure that an adapter was trained on this model: by the fingerprint kept beside it, else by tensor shapes.
+
+    Raises:
+        UserError: not an adapter folder, weights missing, or it belongs to another base.
+    """
+    folder = Path(adapter)
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"{adapter} is not an adapter folder (adapter_config.json and adapter_model.safetensors)")
+    tensors = header(folder / "adapter_model.safetensors")
+    note = folder / BASE_FILE
+    if note.is_file():
+        kept = read_json(note)
+        if kept.get("fingerprint") != fingerprint(model):
+            raise UserError(f"adapter {adapter} was trained on {kept.get('model')}, not on {model}; use its own base")
+        return
+    wrong = _misfit(local_folder(model), tensors)
+    if wrong:
+        raise UserError(f"adapter {adapter} does not fit {model} ({wrong}); use the base it was trained on")
+
+
+def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
+    """The first LoRA matrix that does not fit the base's weight of the same module, in words; None where all fit."""
+    base = {name: entry["shape"] for path in weight_files(model) for name, entry in header(path).items()}
+    compared = 0
+    for name, entry in sorted(adapter.items()):
+        module, _, part = name.removeprefix("base_model.model.").partition(".lora_")
+        weight = base.get(f"{module}.weight")
+        if weight is None or part not in ("A.weight", "B.weight"):
+            continue
+        compared += 1
+        # A is (rank, inputs) and B is (outputs, rank); GPT-2 keeps its weights transposed, so either side may match.
+        size = entry["shape"][1] if part == "A.weight" else entry["shape"][0]
+        if size not in weight:
+            return f"{module} is {' x '.join(map(str, weight))}, the adapter expects {size}"
+    return None if compared else "none of its modules is in the model"
+
+
+def _content(path: Path) -> str:
+    """Text of a config file without what does not change the model: paths and library versions."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json" or path.name == "tokenizer.json":
+        return text
+    fields = json.loads(text)
+    return json.dumps({k: v for k, v in fields.items() if k not in _NOT_CONTENT}, sort_keys=True)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a weights file that name it: all of them, or of a large file the header and spread blocks."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size < _WHOLE:
+            yield file.read()
+            return
+        length = int.from_bytes(file.read(8), "little")
+        yield file.read(min(length, _WHOLE))
+        for block in range(_BLOCKS):
+            file.seek((size - _BLOCK) * block // (_BLOCKS - 1))
+            yield file.read(_BLOCK)

@@ -1,0 +1,136 @@
+"""Models on disk: damaged, renamed, swapped; and adapters that belong to another base."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from debate_rl.engines import weights
+from debate_rl.engines.weights import check_adapter, check_weights, fingerprint, header, local_folder
+from debate_rl.errors import UserError
+
+
+def model(folder: Path, fill: float = 0.0, width: int = 4, name: str = "model.safetensors") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": width}))
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"layer.q_proj.weight": torch.full((width, 6), fill)}, folder / name)
+    return folder
+
+
+def adapter(folder: Path, width: int = 4, module: str = "layer.q_proj") -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "base_model_name_or_path": str(folder)}))
+    tensors = {"lora_A.weight": torch.zeros(2, 6), "lora_B.weight": torch.zeros(width, 2)}
+    save_file(
+        {f"base_model.model.{module}.{part}": tensor for part, tensor in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
+    return folder
+
+
+def test_a_fingerprint_is_of_the_content_not_the_place(tmp_path):
+    first = model(tmp_path / "a")
+    name = fingerprint(first)
+    assert len(name) == 16
+    assert int(name, 16) >= 0
+    shutil.copytree(first, tmp_path / "b")
+    config = json.loads((first / "config.json").read_text())
+    moved = {"transformers_version": "9", "_name_or_path": "elsewhere", **config}
+    (tmp_path / "b" / "config.json").write_text(json.dumps(moved, indent=2))
+    assert fingerprint(tmp_path / "b") == name
+
+
+@pytest.mark.parametrize("change", ["weight", "config", "tokenizer", "template"])
+def test_a_fingerprint_follows_everything_that_changes_an_answer(tmp_path, change):
+    folder = model(tmp_path / "a")
+    before = fingerprint(folder)
+    if change == "weight":
+        tensors = load_file(folder / "model.safetensors")
+        tensors["layer.q_proj.weight"][3, 5] = 1e-6
+        save_file(tensors, folder / "model.safetensors")
+    elif change == "config":
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 4, "rope_theta": 2}))
+    else:
+        (folder / ("tokenizer.json" if change == "tokenizer" else "chat_template.jinja")).write_text("other")
+    assert fingerprint(folder) != before
+
+
+def test_large_files_are_named_without_being_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_WHOLE", 1000)
+    monkeypatch.setattr(weights, "_BLOCK", 16)
+    small, other = model(tmp_path / "a", 0.0, 512), model(tmp_path / "b", 1.0, 512)
+    assert fingerprint(small) != fingerprint(other)
+    assert fingerprint(small) == fingerprint(small)
+    read = sum(len(block) for block in weights._blocks(small / "model.safetensors"))
+    assert read < (small / "model.safetensors").stat().st_size / 4
+
+
+def test_damaged_weights_are_one_line_that_says_the_fix(tmp_path):
+    folder = model(tmp_path / "a")
+    assert check_weights(folder) == folder
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for cut in (4, 30, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"model.safetensors: (not a whole|cut off)"):
+            check_weights(folder)
+    path.write_bytes(whole)
+    assert header(path)["layer.q_proj.weight"]["shape"] == [4, 6]
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"lacks model-2.safetensors"):
+        check_weights(folder)
+
+
+def test_folders_that_are_no_model_are_named(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"model not found: .*; give a folder"):
+        check_weights(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no config.json"):
+        check_weights(tmp_path)
+    with pytest.raises(UserError, match="an adapter, give it as the adapter"):
+        check_weights(adapter(tmp_path / "adapter"))
+    folder = model(tmp_path / "a")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(UserError, match=r"has no \*.safetensors weights"):
+        check_weights(folder)
+
+
+def test_hub_names_come_from_the_cache_or_say_that_the_hub_is_away(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    folder = model(tmp_path / "snapshot")
+
+    def download(name, allow_patterns, local_files_only=False):
+        if name == "someone/cached":
+            return str(folder)
+        raise FileNotFoundError("offline\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert fingerprint("someone/cached") == fingerprint(folder)
+    with pytest.raises(UserError, match=r"someone/absent is no folder, and the hub did not give it \(offline\)$"):
+        local_folder("someone/absent")
+
+
+def test_an_adapter_with_a_note_belongs_to_that_base_only(tmp_path):
+    mine, other = model(tmp_path / "mine"), model(tmp_path / "other", 1.0)
+    lora = adapter(tmp_path / "lora")
+    (lora / "base.json").write_text(json.dumps({"model": "mine", "fingerprint": fingerprint(mine)}))
+    check_adapter(mine, lora)
+    with pytest.raises(UserError, match=r"was trained on mine, not on .*other; use its own base"):
+        check_adapter(other, lora)
+
+
+def test_an_adapter_without_a_note_is_known_by_its_shapes(tmp_path):
+    base = model(tmp_path / "base")
+    check_adapter(base, adapter(tmp_path / "fits"))
+    with pytest.raises(UserError, match=r"layer.q_proj is 4 x 6, the adapter expects 8"):
+        check_adapter(base, adapter(tmp_path / "wide", width=8))
+    with pytest.raises(UserError, match="none of its modules is in the model"):
+        check_adapter(base, adapter(tmp_path / "strange", module="layer.x_proj"))
+    with pytest.raises(UserError, match="is not an adapter folder"):
+        check_adapter(base, base)
