@@ -1,0 +1,311 @@
+"""Ratings: Bradley-Terry on soft outcomes, on the Elo scale, with intervals over clusters of questions.
+
+The model and its fit are in `bradley_terry`; Elo = 1000 + (400 / ln 10) (theta - mean theta). A tie is half a win each.
+A judge's probability is a soft outcome, which halves the rating error against winners drawn from it. Intervals come
+from refits on resampled clusters (`debate_rl.intervals`); compare two players by the interval of their difference, not
+by whether their intervals overlap. Self-play carries no rating information, and a consultancy has no opponent.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Hashable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
+from debate_rl.errors import UserError, existing, nearest
+from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
+from debate_rl.records import Record
+
+ELO = 400 / np.log(10)
+"""Elo points in one unit of theta (natural-log odds)."""
+VOTES_RIDGE = 0.0
+"""Default for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. A tournament of
+ours uses RIDGE instead: it is small, and its players may be undefeated."""
+RESAMPLES = 1000
+
+
+class Standing(Record):
+    """One player in the table.
+
+    Example:
+        Standing(player="dpo", rating=Estimate(value=1093.2, low=1061.0, high=1127.9, n=240, clusters=80),
+                 win_rate=Estimate(value=0.71, low=0.66, high=0.76, n=240, clusters=80),
+                 with_side={"correct": ...}, against_side={"correct": ...})
+    """
+
+    player: str
+    rating: Estimate
+    """Elo points, mean of all players 1000; n counts the player's matches."""
+    win_rate: Estimate
+    """Mean outcome."""
+    with_side: dict[str, Estimate] = Field(default_factory=dict)
+    """Mean outcome where the player holds the side, by name of the side; absent where it never does."""
+    against_side: dict[str, Estimate] = Field(default_factory=dict)
+    """Mean outcome where the opponent holds the side."""
+
+
+class Pair(Record):
+    """How much stronger the first of two players is.
+
+    Example:
+        Pair(first="dpo", second="sft", difference=Effect(value=93.1, low=60.2, high=128.4, n=480, clusters=80, p=.001))
+    """
+
+    first: str
+    second: str
+    difference: Effect
+    """Elo points, first - second."""
+
+
+class Ratings(Record):
+    """A rating table, best player first; `str` prints it, `to_json` gives the plain form."""
+
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...]
+    """Every pair, the better player first. p-values are not corrected for the number of pairs."""
+    sides: dict[str, Effect] = Field(default_factory=dict)
+    """What holding a side is worth, in Elo points."""
+    matches: int
+    """Matches used."""
+    self_play: int = 0
+    """Matches of a player with itself: left out."""
+    clusters: int
+    ridge: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain form: {"ratings": {player: elo}, "intervals": {player: [low, high] or None}, ...}, best first."""
+        table = self.standings
+        return {
+            "ratings": {row.player: row.rating.value for row in table},
+            "intervals": {
+                row.player: None if row.rating.low is None else [row.rating.low, row.rating.high] for row in table
+            },
+            "win_rates": {row.player: row.win_rate.value for row in table},
+            "win_rates_with_side": {row.player: {s: e.value for s, e in row.with_side.items()} for row in table},
+            "win_rates_against_side": {row.player: {s: e.value for s, e in row.against_side.items()} for row in table},
+            "sides": {name: side.model_dump() for name, side in self.sides.items()},
+            "differences": [
+                {"first": pair.first, "second": pair.second, **pair.difference.model_dump()} for pair in self.pairs
+            ],
+            **self.model_dump(include={"matches", "self_play", "clusters", "ridge"}),
+        }
+
+    def __str__(self) -> str:
+        """A table for the terminal: Elo and win rate with intervals, win rates by side, side effects."""
+        width = max(6, *(len(row.player) for row in self.standings))
+        lines = [f"{'player':<{width}}  {'Elo':<22}  {'win rate':<20}  matches"]
+        for row in self.standings:
+            sides = "".join(
+                f"  {rates[name].value:.2f} {word} {name}"
+                for name in self.sides
+                for word, rates in (("as", row.with_side), ("against", row.against_side))
+                if name in rates
+            )
+            lines.append(
+                f"{row.player:<{width}}  {row.rating:.0f}".ljust(width + 26)
+                + f"{row.win_rate:.2f}".ljust(22)
+                + f"{row.rating.n}{sides}"
+            )
+        lines += [f"worth of {name}, in Elo points: {side:.0f}" for name, side in self.sides.items()]
+        left_out = f"; {self.self_play} of self-play left out" if self.self_play else ""
+        lines.append(f"{self.matches} matches in {self.clusters} clusters, ridge {self.ridge:g}{left_out}")
+        return "\n".join(lines)
+
+
+def rate(
+    outcomes: Outcomes,
+    *,
+    ridge: float = RIDGE,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Ratings:
+    """Rate players from their matches.
+
+    Args:
+        outcomes: the matches.
+        ridge: weight of the penalty. It keeps the ratings of undefeated players finite; 0 is maximum likelihood.
+        level: coverage of the intervals.
+        resamples: refits for the intervals. They carry a ridge of RIDGE at least, since a resample may leave a player
+            undefeated where the data do not; resamples whose graph falls apart are left out.
+        seed: of the resampling.
+
+    Raises:
+        UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
+            a side that players never swap; with ridge 0, a player or side without a finite maximum.
+    """
+    cells = sum_matches(outcomes)
+    check(cells, ridge)
+    sample = _sample(cells, ridge, resamples, seed)
+    standings = _standings(cells, sample, level)
+    rank = {row.player: i for i, row in enumerate(standings)}
+    order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
+    pairs = [
+        Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
+        for i, j in combinations(order, 2)
+    ]
+    sides = {name: sample.side(q).effect(level) for q, name in enumerate(cells.names)}
+    return Ratings(
+        standings=tuple(standings),
+        pairs=tuple(pairs),
+        sides=sides,
+        matches=int(cells.matches.sum()),
+        self_play=cells.self_play,
+        clusters=sample.clusters,
+        ridge=ridge,
+    )
+
+
+def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
+    """Read matches from a CSV file with a header and the columns left, right, winner (left, right or tie).
+
+    Args:
+        path: the file, UTF-8. Other columns are ignored.
+        cluster: name of the column to cluster intervals by; by default `cluster` where there is one, else every row
+            is taken as independent.
+
+    Raises:
+        UserError: the file is missing, empty or not a table of votes; names file and line, and the nearest column.
+    """
+    path = existing(path, "votes file")
+    left, right, score = list[str](), list[str](), list[float]()
+    labels = list[Hashable]()
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            column = _columns(path, reader.fieldnames, cluster)
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                score.append(_score(where, row))
+                left.append(_cell(where, row, "left"))
+                right.append(_cell(where, row, "right"))
+                labels.append(_cell(where, row, column) if column else len(labels))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+    if not score:
+        raise UserError(f"{path}: no votes below the header; add lines such as 'A,B,left'")
+    return Outcomes(left, right, score, labels)
+
+
+def _columns(path: Path, header: Sequence[str] | None, cluster: str | None) -> str | None:
+    """Check the header; return the column to cluster by."""
+    if not header:
+        raise UserError(f"{path}: empty file; its first line must be left,right,winner")
+    for name in ("left", "right", "winner", *([cluster] if cluster else [])):
+        if name not in header:
+            raise UserError(f"{path}:1: no column {name!r}; {nearest(name, header)}")
+    return cluster or ("cluster" if "cluster" in header else None)
+
+
+def _cell(where: str, row: dict[str, str], column: str) -> str:
+    text = (row[column] or "").strip()
+    if not text:
+        raise UserError(f"{where}: nothing in column {column!r}; fill it in or remove the line")
+    return text
+
+
+def _score(where: str, row: dict[str, str]) -> float:
+    if None in row:
+        raise UserError(f"{where}: more fields than the header has; quote fields that contain commas")
+    winner = (row["winner"] or "").strip()
+    scores = {"left": 1.0, "right": 0.0, "tie": 0.5}
+    if winner not in scores:
+        raise UserError(f"{where}: winner is {winner!r}; it must be left, right or tie")
+    return scores[winner]
+
+
+class _Sample(NamedTuple):
+    """The fit (first row) and its refits: ratings of P players, effects of Q sides, and m win rates."""
+
+    elo: Floats
+    """(1 + resamples, P + Q) Elo points; strengths, then sides."""
+    rates: Floats
+    """(1 + resamples, m) mean outcomes."""
+    keys: list[tuple[int, str, int]]
+    """The m win rates: player, side ("" for all matches), and 1 with the side, -1 against it."""
+    counts: NDArray[np.intp]
+    """(m,) matches behind each."""
+    players: int
+    clusters: int
+
+    def rating(self, player: int) -> Replicates:
+        return self._replicates(1000 + self.elo[:, player], self.counts[player])
+
+    def difference(self, first: int, second: int) -> Replicates:
+        return self._replicates(self.elo[:, first] - self.elo[:, second], self.counts[first] + self.counts[second])
+
+    def side(self, index: int) -> Replicates:
+        return self._replicates(self.elo[:, self.players + index], self.counts[: self.players].sum() // 2)
+
+    def win_rates(self, player: int, sign: int, level: float) -> dict[str, Estimate]:
+        """By name of the side; left out where the player never met it."""
+        return {
+            name: self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
+            for m, (who, name, way) in enumerate(self.keys)
+            if (who, way) == (player, sign) and self.counts[m]
+        }
+
+    def _replicates(self, values: Floats, rows: float) -> Replicates:
+        return Replicates(float(values[0]), values[1:], int(rows), self.clusters)
+
+
+def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:
+    """Fit and refit."""
+    keys, first, second = _rates(cells)
+
+    def win_rates(played: Floats, won: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):  # a player that a resample left out: NaN
+            return (won @ first + (played - won) @ second) / (played @ (first + second))
+
+    played, won = cells.sums
+    fits, rates = [fit(cells, ridge)[None]], [win_rates(played, won)[None]]
+    for thetas, played, won in refits(cells, ridge, resamples, seed):
+        fits.append(thetas)
+        rates.append(win_rates(played, won))
+    return _Sample(
+        elo=ELO * np.concatenate(fits),
+        rates=np.concatenate(rates),
+        keys=keys,
+        counts=(cells.matches @ (first + second)).astype(int),
+        players=len(cells.players),
+        clusters=cells.played.shape[0],
+    )
+
+
+def _rates(cells: Cells) -> tuple[list[tuple[int, str, int]], Floats, Floats]:
+    """Decide which win rates there are, and which cells each one adds up.
+
+    Returns:
+        The m keys, those over all matches first; (C, m) ones where a cell counts as its first player's; the same for
+        its second player's.
+    """
+    keys = [(i, "", 0) for i in range(len(cells.players))]
+    keys += [(i, name, sign) for i in range(len(cells.players)) for name in cells.names for sign in (1, -1)]
+    first, second = np.zeros((2, len(cells.pairs), len(keys)))
+    for m, (player, name, sign) in enumerate(keys):
+        side = cells.sides[:, cells.names.index(name)] if name else np.zeros(len(cells.pairs))
+        first[:, m] = (cells.pairs[:, 0] == player) & (np.sign(side) == sign)
+        second[:, m] = (cells.pairs[:, 1] == player) & (np.sign(-side) == sign)
+    return keys, first, second
+
+
+def _standings(cells: Cells, sample: _Sample, level: float) -> list[Standing]:
+    """One row per player, best first."""
+    rows = [
+        Standing(
+            player=player,
+            rating=sample.rating(i).estimate(level),
+            win_rate=sample.win_rates(i, 0, level)[""],
+            with_side=sample.win_rates(i, 1, level),
+            against_side=sample.win_rates(i, -1, level),
+        )
+        for i, player in enumerate(cells.players)
+    ]
+    return sorted(rows, key=lambda row: (-round(row.rating.value, 6), row.player))

@@ -1,0 +1,265 @@
+"""How good a judge is, from the probability it gave the correct answer.
+
+Brier and log score lead: they reward a judge for saying what it knows. ECE stands beside the value that a perfectly
+calibrated judge with the same confidences would get by chance. Intervals are bootstraps over clusters of questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from debate_rl.errors import UserError
+from debate_rl.intervals import Effect, Estimate, Floats, bootstrap, difference, finite, mean
+from debate_rl.records import Record
+
+Labels = Sequence[Hashable] | None
+
+ROUND_COST = 0.05
+"""What a round of debate costs a judge, in bits (Michael et al. 2023)."""
+LEAST = 1e-6
+"""Least probability in a log score (ours): a judge that rules out the truth loses 19.9 bits, not infinitely many."""
+BINS = 10
+SIMULATIONS = 2000
+
+
+class Bin(Record):
+    """One bin of a reliability table.
+
+    Example:
+        Bin(low=0.7, high=0.8, n=41, confidence=0.752, accuracy=Estimate(value=0.683, low=0.55, high=0.81, n=41,
+            clusters=30))
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    """Mean predicted probability in the bin."""
+    accuracy: Estimate
+    """Mean outcome in the bin."""
+
+
+class NoiseFloor(Record):
+    """Expected calibration error that a perfectly calibrated judge gets by chance, from the same confidences.
+
+    Example:
+        NoiseFloor(median=0.098, high=0.141)
+    """
+
+    median: float
+    high: float
+    """95 % quantile: an ECE below it is no sign of miscalibration."""
+
+
+class JudgeScores(Record):
+    """How a judge did on n verdicts.
+
+    Example:
+        JudgeScores(n=154, accuracy=..., brier=..., log_score=..., reward=..., ece=0.071,
+                    floor=NoiseFloor(median=0.06, high=0.09), reliability=(Bin(...), ...))
+    """
+
+    n: int
+    accuracy: Estimate
+    brier: Estimate
+    log_score: Estimate
+    """Mean log2 P(correct), bits; 0 is perfect, -1 is always saying .5."""
+    reward: Estimate | None = None
+    """Mean log2 P(correct) - .05 per round; None where rounds are unknown."""
+    ece: float
+    """Of confidence, max(p, 1-p): between 0 and 1, with BINS bins over [0, 1], of which confidences use the upper."""
+    floor: NoiseFloor
+    reliability: tuple[Bin, ...] = Field(default=())
+
+    def __str__(self) -> str:
+        """One line: the scores with intervals, ECE with its floor."""
+        reward = f"  reward {self.reward:.3f}" if self.reward else ""
+        return (
+            f"n {self.n}  accuracy {self.accuracy:.3f}  Brier {self.brier:.3f}  log score {self.log_score:.3f} bits"
+            f"{reward}  ECE {self.ece:.3f} (calibrated judge: {self.floor.median:.3f}, 95 % {self.floor.high:.3f})"
+        )
+
+
+class OrderEffect(Record):
+    """What changes when the two answers are shown to a judge in the other order.
+
+    Example:
+        OrderEffect(first=Effect(value=0.06, low=0.02, high=0.1, n=80, clusters=80, p=0.004),
+                    flips=Estimate(value=0.11, low=0.05, high=0.19, n=80, clusters=80))
+    """
+
+    first: Effect
+    """Mean of P(an answer | shown first) - P(the same answer | shown second): above 0, the judge favours the first."""
+    flips: Estimate
+    """Share of questions on which the verdict changes; a probability of .5 counts half."""
+
+
+def accuracy(p_correct: ArrayLike, labels: Labels = None) -> Estimate:
+    """Share of (n,) verdicts that favour the correct answer; p = .5 favours neither and counts half.
+
+    Raises:
+        UserError: no rows, or probabilities outside [0, 1].
+    """
+    return mean(hits(p_correct), labels)
+
+
+def brier(p_correct: ArrayLike, labels: Labels = None) -> Estimate:
+    """Mean (1 - p)^2 of (n,) probabilities of the correct answer: 0 is perfect, .25 is always saying .5.
+
+    Raises:
+        UserError: no rows, or probabilities outside [0, 1].
+    """
+    return mean((1 - probabilities(p_correct)) ** 2, labels)
+
+
+def log_score(p_correct: ArrayLike, labels: Labels = None) -> Estimate:
+    """Mean log2 p in bits, p at least LEAST.
+
+    Raises:
+        UserError: no rows, or probabilities outside [0, 1].
+    """
+    return mean(bits(p_correct), labels)
+
+
+def reward(p_correct: ArrayLike, rounds: ArrayLike, labels: Labels = None) -> Estimate:
+    """Mean log2 p - .05 rounds, (n,) each: what human judges were paid by (Michael et al. 2023).
+
+    Raises:
+        UserError: no rows, or probabilities outside [0, 1].
+    """
+    return mean(bits(p_correct) - ROUND_COST * finite(rounds, "rounds"), labels)
+
+
+def probabilities(values: ArrayLike, what: str = "probabilities") -> Floats:
+    """Return (n,) probabilities.
+
+    Raises:
+        UserError: no rows, undefined ones, or some outside [0, 1].
+    """
+    array = finite(values, what)
+    bad = array[(array < 0) | (array > 1)]
+    if bad.size:
+        raise UserError(f"{what}: {bad[0]:g} is not between 0 and 1 ({bad.size} of {array.size} rows)")
+    return array
+
+
+def hits(p_correct: ArrayLike) -> Floats:
+    """1 where the verdict is correct, 0 where it is wrong, 1/2 at p = .5; (n,)."""
+    return (1 + np.sign(probabilities(p_correct) - 0.5)) / 2
+
+
+def bits(p_correct: ArrayLike) -> Floats:
+    """log2 of probabilities of at least LEAST; (n,)."""
+    return np.log2(np.maximum(probabilities(p_correct), LEAST))
+
+
+def confidences(p_correct: ArrayLike) -> tuple[Floats, Floats]:
+    """Return (n,) confidence max(p, 1-p), the probability of the favoured answer, and (n,) whether it is correct."""
+    p = probabilities(p_correct)
+    return np.maximum(p, 1 - p), hits(p)
+
+
+def ece(predicted: ArrayLike, outcomes: ArrayLike, bins: int = BINS) -> float:
+    """Expected calibration error: mean |outcome - prediction| over bins of equal width on [0, 1], weighted by rows.
+
+    Args:
+        predicted: (n,) probabilities that something is so: confidences, or P(answer A).
+        outcomes: (n,) whether it is, in [0, 1].
+        bins: how many. ECE grows with them and falls with n whatever the judge: see `noise_floor`.
+    """
+    p, y, which = _binned(predicted, outcomes, bins)
+    return float(np.abs(np.bincount(which, weights=y - p)).sum() / len(p))
+
+
+def ece_interval(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels = None, bins: int = BINS) -> Estimate:
+    """ECE with a bootstrap interval; resampling adds noise to every bin, so it lies high: read the noise floor too."""
+    p, y, which = _binned(predicted, outcomes, bins)
+    gap = y - p
+
+    def statistic(weights: Floats) -> float:
+        return float(np.abs(np.bincount(which, weights=weights * gap)).sum() / weights.sum())
+
+    return bootstrap(statistic, len(p), labels).estimate()
+
+
+def noise_floor(predicted: ArrayLike, bins: int = BINS, *, simulations: int = SIMULATIONS, seed: int = 0) -> NoiseFloor:
+    """ECE of a perfectly calibrated judge with these (n,) probabilities: outcomes drawn from them, independently.
+
+    Where a question was judged several times the outcomes are not independent and the true floor is higher: average
+    the verdicts of a question first.
+    """
+    p, _, which = _binned(predicted, np.zeros(np.size(predicted)), bins)
+    random = np.random.default_rng(seed)
+    member = np.eye(bins)[which]
+    block = max(1, 4_000_000 // len(p))
+    found = []
+    for start in range(0, simulations, block):
+        drawn = random.random((min(block, simulations - start), len(p))) < p
+        found.append(np.abs((drawn - p) @ member).sum(axis=1) / len(p))
+    median, high = np.quantile(np.concatenate(found), [0.5, 0.95])
+    return NoiseFloor(median=float(median), high=float(high))
+
+
+def reliability(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels = None, bins: int = BINS) -> tuple[Bin, ...]:
+    """Reliability table of (n,) probabilities and outcomes: one row for each bin that is not empty."""
+    p, y, which = _binned(predicted, outcomes, bins)
+    rows = []
+    for index in np.unique(which):
+        inside = np.flatnonzero(which == index)
+        names = None if labels is None else [labels[int(i)] for i in inside]
+        rows.append(
+            Bin(
+                low=index / bins,
+                high=(index + 1) / bins,
+                n=len(inside),
+                confidence=float(p[inside].mean()),
+                accuracy=mean(y[inside], names),
+            )
+        )
+    return tuple(rows)
+
+
+def order_effect(p_first: ArrayLike, p_second: ArrayLike, labels: Labels = None) -> OrderEffect:
+    """Compare verdicts in both presentation orders.
+
+    Args:
+        p_first: (n,) P(answer A) where A is shown first.
+        p_second: (n,) P(answer A) for the same questions where A is shown second.
+        labels: (n,) clusters.
+
+    Raises:
+        UserError: no rows, probabilities outside [0, 1], or lengths that differ.
+    """
+    one, two = probabilities(p_first), probabilities(p_second)
+    return OrderEffect(first=difference(one, two, labels), flips=mean(np.abs(hits(one) - hits(two)), labels))
+
+
+def judge_scores(p_correct: ArrayLike, labels: Labels = None, rounds: ArrayLike | None = None) -> JudgeScores:
+    """Every score of (n,) verdicts on binary questions.
+
+    Raises:
+        UserError: no rows, or probabilities outside [0, 1].
+    """
+    confidence, correct = confidences(p_correct)
+    return JudgeScores(
+        n=len(confidence),
+        accuracy=accuracy(p_correct, labels),
+        brier=brier(p_correct, labels),
+        log_score=log_score(p_correct, labels),
+        reward=None if rounds is None else reward(p_correct, rounds, labels),
+        ece=ece(confidence, correct),
+        floor=noise_floor(confidence),
+        reliability=reliability(confidence, correct, labels),
+    )
+
+
+def _binned(predicted: ArrayLike, outcomes: ArrayLike, bins: int) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Check probabilities and outcomes; return them with the bin of each, the last one closed above."""
+    p, y = probabilities(predicted, "predictions"), probabilities(outcomes, "outcomes")
+    if len(p) != len(y) or bins < 1:
+        raise UserError(f"{len(p)} predictions, {len(y)} outcomes, {bins} bins; give one outcome each, one bin or more")
+    return p, y, np.minimum((p * bins).astype(np.intp), bins - 1)
