@@ -1,0 +1,272 @@
+"""QuALITY (Pang et al. 2022, arXiv 2112.08608): questions on long stories, from the owner's files.
+
+The hard slice of Arnesen et al. 2024: questions that fewer than half of the timed annotators got right, the wrong
+answer being the distractor that most untimed annotators named as the best.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from debate_rl.data.splits import sample, split_part
+from debate_rl.errors import UserError, existing
+from debate_rl.game.question import Question, Split
+from debate_rl.records import digest, explain, lines
+
+DOWNLOAD = (
+    "download QuALITY.v1.0.1.zip from https://github.com/nyu-mll/quality (data/v1.0.1), unpack it, and give the folder "
+    "or one file of it as path"
+)
+FILES: dict[str, tuple[str, ...]] = {
+    "train": ("QuALITY.v1.0.1.htmlstripped.train", "QuALITY.v1.0.1.train"),
+    "dev": ("QuALITY.v1.0.1.htmlstripped.dev", "QuALITY.v1.0.1.dev"),
+}
+"""The owner's file names; the first that exists is read. The owner's test file has no labels and is of no use here."""
+
+_MARKUP = re.compile(r"</?(?:html|body|p|br|hr|div|h[1-6]|i|b|pre|span)\b[^>]*>", re.IGNORECASE)
+_BLOCKS = {"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "pre", "ul", "ol", "li", "tr", "table"}
+_UNREAD = {"head", "script", "style", "table"}
+
+
+class _Validation(BaseModel):
+    """One untimed annotator's reply."""
+
+    untimed_best_distractor: int | None = None
+
+
+class _Speed(BaseModel):
+    """One timed annotator's reply."""
+
+    speed_answer: int
+
+
+class _Item(BaseModel):
+    """One question of an article, as the owner writes it; option numbers count from 1."""
+
+    question: str
+    question_unique_id: str | None = None
+    options: list[str] = Field(min_length=2)
+    gold_label: int = 0
+    difficult: bool | None = None
+    validation: list[_Validation] = []
+    speed_validation: list[_Speed] = []
+
+    @model_validator(mode="after")
+    def _labels_in_range(self) -> _Item:
+        if not self.gold_label:
+            raise ValueError("no gold_label (the owner's test file has none); use the train or dev file")
+        if not 1 <= self.gold_label <= len(self.options):
+            raise ValueError(f"gold_label {self.gold_label} is not between 1 and {len(self.options)}")
+        return self
+
+    @property
+    def hard(self) -> bool:
+        """The owner's mark, else its definition: fewer than half of the timed annotators were right."""
+        if self.difficult is not None:
+            return self.difficult
+        right = sum(reply.speed_answer == self.gold_label for reply in self.speed_validation)
+        return bool(self.speed_validation) and 2 * right < len(self.speed_validation)
+
+
+class _Row(BaseModel):
+    """One line of a file: an article with one writer's questions."""
+
+    article_id: str | int
+    article: str | list[str]
+    set_unique_id: str | None = None
+    questions: list[_Item]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "questions" not in row and "question1" in row:
+            return {**row, "set_unique_id": row.get("unique_id"), "questions": list(_numbered(row))}
+        return row
+
+
+def _numbered(row: dict[str, Any]) -> Any:
+    """Questions of the older layout, whose fields are numbered: question1, question1option1, question1_gold_label."""
+    number = 1
+    while (name := f"question{number}") in row:
+        options = [row[f"{name}option{i}"] for i in range(1, 10) if f"{name}option{i}" in row]
+        yield {
+            "question": row[name],
+            "options": options,
+            "gold_label": row.get(f"{name}_gold_label", 0),
+            "validation": [{"untimed_best_distractor": vote} for vote in row.get(f"{name}_eval3s", [])],
+            "speed_validation": [{"speed_answer": vote} for vote in row.get(f"{name}_annotator_speed_answers", [])],
+        }
+        number += 1
+
+
+class _Text(HTMLParser):
+    """Collects the text of an HTML document, a blank line between blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self.skipping: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open a block, break a line, or begin to skip; a drop capital that is a picture gives its letter."""
+        if tag in _UNREAD:
+            self.skipping.append(tag)
+        if tag == "body":
+            self.skipping.clear()
+        alt = dict(attrs).get("alt") or ""
+        if tag == "img" and len(alt) == 1:
+            self.pieces.append(alt)
+        self.pieces.append("\n\n" if tag in _BLOCKS else "\n" if tag == "br" else "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close a block, or stop skipping."""
+        if tag in self.skipping:
+            self.skipping.remove(tag)
+        self.pieces.append("\n\n" if tag in _BLOCKS else "")
+
+    def handle_data(self, data: str) -> None:
+        """Keep text; its own line breaks mean no more than spaces."""
+        if not self.skipping:
+            self.pieces.append(re.sub(r"\s+", " ", data))
+
+
+def strip_html(text: str) -> str:
+    """The text of an HTML article: a blank line between paragraphs, entities resolved, head and tables left out.
+
+    A text without HTML tags comes back as it is, less the white space around it.
+    """
+    if not _MARKUP.search(text):
+        return text.strip()
+    parser = _Text()
+    parser.feed(text)
+    parser.close()
+    joined = re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(parser.pieces))
+    return re.sub(r"\n{3,}", "\n\n", joined).strip()
+
+
+def best_distractor(item: _Item, name: str, seed: int) -> int:
+    """Option (from 0) that most annotators named as the best wrong one; ties are drawn by seed and question.
+
+    Votes for the correct answer or for no option do not count; with no vote left every wrong option is a tie.
+    """
+    wrong = [i for i in range(len(item.options)) if i + 1 != item.gold_label]
+    votes = Counter(v.untimed_best_distractor - 1 for v in item.validation if v.untimed_best_distractor is not None)
+    most = max(votes[i] for i in wrong)
+    tied = [i for i in wrong if votes[i] == most]
+    return tied[int(digest(["distractor", seed, name]), 16) % len(tied)]
+
+
+def _question(item: _Item, name: str, group: str, passage: str, seed: int) -> Question:
+    """Make a question with two answers; the correct one's side is a fair draw by seed and question."""
+    correct: Literal[0, 1] = 1 if int(digest(["side", seed, name]), 16) % 2 else 0
+    right = item.options[item.gold_label - 1].strip()
+    wrong = item.options[best_distractor(item, name, seed)].strip()
+    return Question(
+        id=name,
+        text=item.question.strip(),
+        answers=(wrong, right) if correct else (right, wrong),
+        correct=correct,
+        passage=passage,
+        group=group,
+        source="quality",
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
+    """Each line of a file, checked, with its number."""
+    for number, value in lines(path):
+        try:
+            yield number, _Row.model_validate(value)
+        except ValidationError as error:
+            raise UserError(f"{path}:{number}: {explain(error)}") from error
+
+
+def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
+    """Questions of one file and the ids of the hard ones; a question repeated word for word is read once."""
+    questions: dict[str, Question] = {}
+    hard: set[str] = set()
+    for number, row in _rows(path):
+        group = str(row.article_id)
+        passage = strip_html(row.article if isinstance(row.article, str) else "".join(row.article))
+        for place, item in enumerate(row.questions, start=1):
+            name = f"quality-{item.question_unique_id or f'{row.set_unique_id or group}-{place}'}"
+            question = _question(item, name, group, passage, seed)
+            if questions.setdefault(name, question) != question:
+                raise UserError(
+                    f"{path}:{number}: another question is also called {name!r}; give each its question_unique_id"
+                )
+            if item.hard:
+                hard.add(name)
+    return list(questions.values()), hard
+
+
+def _files(path: Path, split: Split | None) -> list[Path]:
+    """Files to read: the path itself, or the owner's files of the split in a folder."""
+    if path.is_file():
+        return [path]
+    files = []
+    for part in ("train", "dev") if split is None else ("train",) if split == "train" else ("dev",):
+        found = [path / name for name in FILES[part] if (path / name).is_file()]
+        if not found:
+            raise UserError(f"{path} has no file {FILES[part][0]}; {DOWNLOAD}")
+        files.append(found[0])
+    return files
+
+
+def _label(questions: list[Question], file: Path, split: Split | None) -> list[Question]:
+    """Keep the questions of a split, with its name in them; None keeps all.
+
+    The owner's dev file is cut by story into validation and test (Arnesen et al. 2024), a file of another name into all
+    three. The cut does not depend on a run's seed: what one run tests on, another does not choose its settings by.
+    """
+    if file.name.endswith(".train"):
+        return [q.model_copy(update={"split": "train"}) for q in questions] if split in (None, "train") else []
+    if split is None and not file.name.endswith(".dev"):
+        return questions
+    if file.name.endswith(".dev"):
+        halves: dict[Split, float] = {"validation": 0.5, "test": 0.5}
+        return [q for part in halves if split in (None, part) for q in split_part(questions, part, halves)]
+    return split_part(questions, split or "train")
+
+
+def load(
+    path: str | Path | None = None,
+    hard_only: bool = False,
+    split: Split | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    without: Collection[str] = (),
+) -> list[Question]:
+    """Read QuALITY from the owner's files.
+
+    Args:
+        path: the folder of the owner's files, or one file (plain or HTML-stripped, any name).
+        hard_only: keep the questions marked difficult.
+        split: `train` is the owner's train file; `validation` and `test` are the halves of the dev file, cut by story.
+            A file of another name is cut by story into three (`splits.FRACTIONS`); None keeps all of it.
+        limit: draw so many questions, by seed.
+        seed: decides sides, tied distractors and the draw; never which story is in which split.
+        without: article ids to leave out, for example the stories of the human debates.
+
+    Raises:
+        UserError: no path (says where to download), a missing file, or a malformed row (file, line and field).
+    """
+    if path is None:
+        raise UserError(f"source quality needs a path: {DOWNLOAD}")
+    kept: list[Question] = []
+    for file in _files(existing(path, "QuALITY file or folder"), split):
+        questions, hard = _read_file(file, seed)
+        kept += [
+            question
+            for question in _label(questions, file, split)
+            if question.group not in without
+            if question.id in hard or not hard_only
+        ]
+    return sample(kept, limit, seed)

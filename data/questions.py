@@ -1,0 +1,94 @@
+"""Questions of every source, by one function."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from debate_rl.data import nyu, quality
+from debate_rl.data.splits import sample, split_part
+from debate_rl.errors import UserError, nearest
+from debate_rl.game.question import Question, Split
+from debate_rl.records import explain, lines
+
+SOURCES = ("lab", "quality", "nyu", "file")
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def load_questions(
+    source: str,
+    path: str | Path | None = None,
+    split: Split | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    family: str = "whereabouts",
+    knobs: Mapping[str, Any] | None = None,
+    hard_only: bool = False,
+    without: Collection[str] = (),
+) -> list[Question]:
+    """Load questions.
+
+    Args:
+        source: `lab` (generated), `quality`, `nyu` (the human debates), or `file` (JSON lines of `Question`).
+        path: the source's file or folder; the lab needs none.
+        split: train, validation or test; None takes every question, and from the lab the train split.
+        limit: at most so many, drawn by seed; the lab makes 100 where it is None.
+        seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
+        family: family of lab stories.
+        knobs: knobs of the lab family.
+        hard_only: QuALITY's questions marked difficult.
+        without: stories (groups) to leave out, for example `nyu.stories(path)`.
+
+    Raises:
+        UserError: unknown source or split, no path, a malformed file, or no question is left (names split and path).
+    """
+    if source not in SOURCES:
+        raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)}")
+    if split is not None and split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; {nearest(split, SPLITS)}")
+    if source == "lab":
+        from debate_rl.data.lab import world  # here: the other sources do not need it
+
+        count = 100 if limit is None else limit
+        found = world.questions(family, split or "train", count, seed, **(knobs or {}))
+        found = [question for question in found if question.group not in without]
+    elif source == "quality":
+        found = quality.load(path, hard_only, split, limit, seed, without)
+    else:
+        every = nyu.questions(path, split, None, seed) if source == "nyu" else _from_file(path, split)
+        found = sample([question for question in every if question.group not in without], limit, seed)
+    if not found:
+        raise UserError(
+            f"no questions: source {source!r}, split {split or 'any'!r}, path {str(path) if path else 'none'!r}; "
+            "choose another split, raise the limit, or check the file"
+        )
+    return found
+
+
+def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
+    """Questions of a JSON-lines file; where no line names a split, the file is cut by story.
+
+    Raises:
+        UserError: no path, a malformed line, or an id that is used twice; names file and line.
+    """
+    if path is None:
+        raise UserError("source file needs a path: JSON lines with id, text, answers, correct, passage and group")
+    questions: dict[str, Question] = {}
+    for number, value in lines(path):
+        try:
+            question = Question.model_validate(value)
+        except ValidationError as error:
+            raise UserError(f"{path}:{number}: {explain(error)}") from error
+        if question.id in questions:
+            raise UserError(f"{path}:{number}: id {question.id!r} was used before; give each question its own")
+        questions[question.id] = question
+    every = list(questions.values())
+    if split is None:
+        return every
+    if any(question.split for question in every):
+        return [question for question in every if question.split == split]
+    return split_part(every, split)
