@@ -1,0 +1,241 @@
+"""Jobs: what a user gets wrong, what a killed job leaves, what a finished one gives."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import TrainerCallback
+
+from debate_rl.engines.weights import fingerprint
+from debate_rl.errors import UserError
+from debate_rl.records import read_json, write, write_json
+from debate_rl.trainers.job import launch, main, run_job
+from debate_rl.trainers.settings import Job, Lora
+
+from .tiny import EXAMPLES, make_model, sft_examples
+
+DROPOUT = Lora(r=4, alpha=8, dropout=0.1)
+SAVING = {"max_steps": 9, "save_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+
+
+class Stop(TrainerCallback):
+    """Ends a training as a crash would, at a given step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def weights(result):
+    return next(Path(result.path).glob("*.safetensors")).read_bytes()
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_a_broken_job_ends_as_one_that_was_not(make_job, kind):
+    whole = run_job(make_job(kind, 10, out="whole", lora=DROPOUT, train=SAVING), quiet=True)
+    job = make_job(kind, 10, out="broken", lora=DROPOUT, train=SAVING)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, [Stop(5)], quiet=True)
+    assert not Path(job.out, "adapter").exists()
+    (Path(job.out) / "checkpoints/checkpoint-6").mkdir()  # a kill while the next one was being saved
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            seen.append(state.global_step)
+
+    resumed = run_job(job, [Watch()], quiet=True)
+    assert seen == list(range(3, 9))
+    assert weights(resumed) == weights(whole)
+    assert read_json(f"{job.out}/history.json") == read_json(f"{Path(whole.path).parent}/history.json")
+    assert resumed.loss == whole.loss
+    assert sorted(p.name for p in Path(job.out).iterdir()) == ["adapter", "history.json", "job.json", "result.json"]
+
+
+def test_a_process_killed_midway_goes_on_bitwise(make_job):
+    """A real SIGKILL, a start adapter whose copy is the reference, and the last checkpoint torn as well."""
+    sft = run_job(make_job("sft", out="sft", train={"learning_rate": 1e-2}), quiet=True)
+    train = {**SAVING, "max_steps": 60, "save_steps": 4}
+    whole = run_job(make_job("dpo", 24, out="whole", adapter=sft.path, train=train), quiet=True)
+    job = make_job("dpo", 24, out="killed", adapter=sft.path, train=train)
+    order = Path(job.out).with_suffix(".json")
+    write_json(order, job.model_dump(mode="json"))
+    process = subprocess.Popen([sys.executable, "-m", "debate_rl.trainers.job", str(order)], stdout=subprocess.DEVNULL)
+    folder = Path(job.out) / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint-12").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the process ended before it could be killed"
+    newest = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in newest.glob("optimizer.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    assert not Path(job.out, "adapter").exists()
+    resumed = run_job(job, quiet=True)
+    assert weights(resumed) == weights(whole)
+    assert read_json(f"{job.out}/history.json") == read_json(f"{Path(whole.path).parent}/history.json")
+
+
+def test_a_finished_job_is_not_trained_again_and_another_is_refused(make_job, tmp_path):
+    job = make_job("sft")
+    first = run_job(job, quiet=True)
+    assert run_job(job, [Stop(1)]) == first  # the callback would have stopped a training
+    assert launch(job, "no-such-file.yaml") == first
+    with pytest.raises(UserError, match="holds another training job"):
+        run_job(make_job("sft", train={"learning_rate": 5e-3}))
+    write(tmp_path / "sft-8.jsonl", sft_examples(7))
+    with pytest.raises(UserError, match="holds another training job"):
+        run_job(job)
+
+
+def test_where_a_job_lies_does_not_matter(make_job, tmp_path, base):
+    first = run_job(make_job("sft", out="a"), quiet=True)
+    shutil.copytree(base, tmp_path / "copy")
+    second = run_job(make_job("sft", out="b", model=str(tmp_path / "copy")), quiet=True)
+    assert weights(first) == weights(second)
+    assert first.base == second.base == fingerprint(base)
+    assert read_json(f"{first.path}/base.json") == {"model": base, "fingerprint": first.base}
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "message"),
+    [
+        ("sft", {"learning_rte": 1}, "unknown key 'train.learning_rte'; did you mean 'learning_rate'?"),
+        ("judge", {"beta": 1}, "unknown key 'train.beta'"),
+        ("sft", {"learning_rate": "fast"}, "train.learning_rate: .*found 'fast'"),
+        ("sft", {"max_steps": 2.5}, "train.max_steps: .*found 2.5"),
+        ("sft", {"output_dir": "x"}, "train.output_dir: set 'out' of the job instead"),
+        ("sft", {"trust_remote_code": True}, "train.trust_remote_code: is always off"),
+        (
+            "sft",
+            {"completion_only_loss": False},
+            "train.completion_only_loss has no effect here: the loss is on the speech",
+        ),
+        ("dpo", {"loss_type": ["ipo"]}, "train.loss_type has no effect here: the loss is the job's 'objective'"),
+        ("dpo", {"lr_scheduler_type": "sudden"}, "train: sudden is not a valid SchedulerType"),
+        ("sft", {"model_init_kwargs": {"nonsense": 1}}, "cannot load .*nonsense"),
+    ],
+)
+def test_wrong_settings_are_one_line_that_says_the_fix(make_job, kind, train, message):
+    with pytest.raises(UserError, match=message) as error:
+        run_job(make_job(kind, train=train), quiet=True)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    from debate_rl.trainers.arguments import training_arguments
+
+    config = training_arguments("dpo", {"learning_rate": "2e-4", "max_steps": "7", "max_length": 9}, tmp_path, seed=3)
+    assert (config.learning_rate, config.max_steps, config.beta, config.seed) == (2e-4, 7, 0.5, 3)
+    assert config.max_length is None  # rows are checked before; TRL would drop them in silence
+
+
+def test_wrong_files_are_one_line_that_says_the_fix(make_job, tmp_path, base, other_base):
+    def message(**fields):
+        with pytest.raises(UserError) as error:
+            run_job(make_job("sft", **fields))
+        return str(error.value)
+
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "bad.jsonl").write_text('{"prompt": []\n')
+    assert message(rows=str(tmp_path / "empty.jsonl")).endswith("empty.jsonl holds no rows")
+    assert "bad.jsonl:1: not valid JSON" in message(rows=str(tmp_path / "bad.jsonl"))
+    assert "rows file not found" in message(rows=str(tmp_path / "none.jsonl"))
+    assert "model not found" in message(model=str(tmp_path / "none"))
+    assert "is not a model folder" in message(model=str(tmp_path))
+    sft = run_job(make_job("sft", out="sft"), quiet=True)
+    assert "was trained on" in message(model=other_base, adapter=sft.path)
+    assert "is not an adapter folder" in message(adapter=base)
+
+
+def test_records_refuse_what_does_not_go_together():
+    job = {"kind": "sft", "model": "m", "rows": "r", "out": "o"}
+    with pytest.raises(ValidationError, match="'probe' is for kind 'classifier'"):
+        Job(**job, probe=True, lora=None)
+    with pytest.raises(ValidationError, match="'quantize' needs 'lora'"):
+        Job(**job, quantize="nf4", lora=None)
+    with pytest.raises(ValidationError, match="extra"):
+        Job(**job, loras={})
+
+
+def test_a_loss_that_is_not_a_number_ends_the_job(make_job):
+    job = make_job("sft", lora=None, train={"learning_rate": 1e30, "max_grad_norm": 0, "max_steps": 6})
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d; lower train.learning_rate"):
+        run_job(job, quiet=True)
+    assert not Path(job.out, "model").exists()
+
+
+def test_training_inside_a_program_leaves_no_trace(make_job, monkeypatch):
+    monkeypatch.setenv("SOME_NAME", "kept")
+    torch.set_default_dtype(torch.float64)
+    try:
+        states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        threads = torch.get_num_threads()
+        environment = dict(os.environ)
+        run_job(make_job("sft"), quiet=True)
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert random.getstate() == states[1]
+        assert np.random.get_state()[1].tolist() == states[2]
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_num_threads() == threads
+        assert dict(os.environ) == environment
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_job_goes_on(make_job, monkeypatch):
+    job = make_job("sft", train=SAVING)
+
+    class Full(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise OSError(28, "No space left on device")
+
+    usage = shutil.disk_usage("/")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+        with pytest.raises(UserError, match=r"no space left in .*goes on from the last whole checkpoint"):
+            run_job(job, [Full()], quiet=True)
+    assert run_job(job, quiet=True).steps == 9
+
+
+def test_four_bit_bases_train(make_job):
+    plain = run_job(make_job("sft", out="a", train={"max_steps": 1}), quiet=True)
+    small = run_job(make_job("sft", out="b", quantize="nf4", train={"max_steps": 4, "learning_rate": 1e-2}), quiet=True)
+    history = read_json(f"{Path(small.path).parent}/history.json")
+    assert history[0]["loss"] == pytest.approx(plain.loss, rel=0.1)
+    assert small.loss < history[0]["loss"]
+
+
+def test_the_program_says_mistakes_in_one_line(make_job, tmp_path, capsys):
+    job = make_job("sft", train={"lerning_rate": 1})
+    write_json(tmp_path / "job.json", job.model_dump(mode="json"))
+    assert main([str(tmp_path / "job.json")]) == 2
+    write_json(tmp_path / "bad.json", {**job.model_dump(mode="json"), "kind": "sfft"})
+    assert main([str(tmp_path / "bad.json")]) == 2
+    assert main([]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line.startswith("error: ") for line in lines] == [True] * 3
+    assert "did you mean 'learning_rate'?" in lines[0]
+    assert "kind" in lines[1]
+
+
+def test_seeds_matter(make_job, tmp_path):
+    base = make_model(tmp_path / "m", seed=5)
+    first, same, other = (
+        weights(run_job(make_job("sft", out=f"s{i}", model=base, seed=seed), quiet=True))
+        for i, seed in enumerate([0, 0, 1])
+    )
+    assert first == same != other

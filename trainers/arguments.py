@@ -1,0 +1,152 @@
+"""A trainer's arguments: TRL's and transformers' own, checked by name and type, with defaults that run anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from debate_rl.errors import UserError, nearest
+from debate_rl.trainers.settings import Kind
+
+OWN = ("max_length", "model_init_kwargs")
+"""Keys that a job may set for every kind and that are read here instead of by the trainer."""
+
+_SET_BY_JOB = {"output_dir": "out", "seed": "seed", "resume_from_checkpoint": "out", "trust_remote_code": None}
+_SPEECH_ONLY = "the loss is on the speech and the end of its turn"
+_REFUSED = {
+    "sft": dict.fromkeys(
+        ("assistant_only_loss", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "eos_token",
+         "chat_template_path"), _SPEECH_ONLY),
+    "dpo": dict.fromkeys(
+        ("loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha",
+         "use_weighting", "discopop_tau"), "the loss is the job's 'objective'"),
+    "judge": {"remove_unused_columns": "rows are encoded here"},
+    "classifier": {"remove_unused_columns": "rows are encoded here"},
+}  # fmt: skip
+
+_COMMON: dict[str, Any] = {
+    "report_to": "none",
+    "logging_steps": 10,
+    "logging_first_step": True,
+    "logging_nan_inf_filter": False,  # a loss that is not a number must show, and ends the job
+    "save_strategy": "steps",
+    "save_steps": 0.2,  # of all steps
+    "save_total_limit": 2,
+    "dataloader_num_workers": 0,
+}
+_KIND: dict[Kind, dict[str, Any]] = {
+    # Published (Arnesen et al. 2024); judge and classifier are ours.
+    "sft": {"learning_rate": 2e-4, "num_train_epochs": 2, "per_device_train_batch_size": 16, "packing": False},
+    "dpo": {
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 32,
+        "beta": 0.5,
+    },
+    "judge": {"learning_rate": 1e-4, "num_train_epochs": 1, "per_device_train_batch_size": 16},
+    "classifier": {
+        "learning_rate": 2e-4,
+        "lr_scheduler_type": "cosine",
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 32,
+    },
+}
+
+
+def training_arguments(kind: Kind, train: dict[str, Any], folder: Path, seed: int) -> Any:
+    """The config of a trainer.
+
+    Args:
+        kind: which trainer.
+        train: fields to set; they win over the defaults here, which win over the library's.
+        folder: where checkpoints go.
+        seed: of the order of the data, of new weights and of dropout.
+
+    Returns:
+        SFTConfig, DPOConfig or TrainingArguments.
+
+    Raises:
+        UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
+    """
+    config = _config_class(kind)
+    given = _checked(kind, train, config)
+    own = {"max_length": given.get("max_length")} if kind == "sft" and given.get("packing") else {}
+    given = {key: value for key, value in given.items() if key not in OWN}
+    defaults = {**_COMMON, **_KIND[kind], "data_seed": seed, "disable_tqdm": not sys.stderr.isatty(), **_device(given)}
+    if kind in ("sft", "dpo"):
+        defaults["max_length"] = None  # TRL would drop rows whose prompt fills its 1,024 tokens without a word
+        defaults.setdefault("gradient_checkpointing", True)
+    else:
+        defaults["remove_unused_columns"] = False
+    try:
+        return config(output_dir=str(folder), seed=seed, **{**defaults, **own, **given})
+    except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
+        raise UserError(f"train: {str(error).strip().splitlines()[0]}") from error
+
+
+def _config_class(kind: Kind) -> Any:
+    """The class whose fields a job may set."""
+    if kind == "sft":
+        from trl import SFTConfig
+
+        return SFTConfig
+    if kind == "dpo":
+        from trl import DPOConfig
+
+        return DPOConfig
+    from transformers import TrainingArguments
+
+    return TrainingArguments
+
+
+def _checked(kind: Kind, train: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The given fields, known and of the right type; YAML's `2e-4`, which is a text, becomes a number."""
+    fields = {field.name for field in dataclasses.fields(config)} | set(OWN)
+    hints = typing.get_type_hints(config)
+    values = {}
+    for key, value in train.items():
+        if key in _SET_BY_JOB:
+            instead = _SET_BY_JOB[key]
+            raise UserError(f"train.{key}: {f'set {instead!r} of the job instead' if instead else 'is always off'}")
+        if key in _REFUSED[kind]:
+            raise UserError(f"train.{key} has no effect here: {_REFUSED[kind][key]}; remove it")
+        if key not in fields:
+            raise UserError(f"unknown key 'train.{key}'; {nearest(key, fields)}")
+        values[key] = _typed(key, value, hints.get(key))
+    return values
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """The value as its field's type, where that is a plain one."""
+    plain = {int, float, bool, str, type(None)}
+    parts = set(typing.get_args(hint)) or {hint}
+    if not parts <= plain:
+        return value
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise UserError(f"train.{key}: {error.errors()[0]['msg']} (found {value!r})") from error
+
+
+def _device(given: dict[str, Any]) -> dict[str, Any]:
+    """Defaults that depend on the machine: TRL's own ask for bfloat16, which a CPU refuses."""
+    import torch
+
+    if torch.cuda.is_available():
+        half = not given.get("fp16") and torch.cuda.is_bf16_supported()
+        return {"bf16": half, "dataloader_pin_memory": True}
+    defaults: dict[str, Any] = {"bf16": False, "dataloader_pin_memory": False, "gradient_checkpointing": False}
+    if torch.backends.mps.is_available():
+        return defaults
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" or given.get("deepspeed"):
+        # DeepSpeed on CPU is not "use_cpu" to accelerate: it starts gloo and lets DeepSpeed find the device.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return {**defaults, "use_cpu": False, "ddp_backend": "gloo"}
+    return {**defaults, "use_cpu": True}

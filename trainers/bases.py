@@ -1,0 +1,114 @@
+"""Base models and tokenizers from a folder or hub name: safetensors only, no code from the model's repository."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from debate_rl.engines.weights import check_adapter, check_weights
+from debate_rl.errors import UserError
+from debate_rl.trainers.settings import Dtype
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a model, with a padding token.
+
+    Raises:
+        UserError: no such model, or it has no tokenizer that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    check_weights(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the tokenizer of {model}: {_first(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def load_model(
+    model: str,
+    kind: Literal["causal", "classifier"] = "causal",
+    adapter: str | None = None,
+    trainable: bool = True,
+    dtype: Dtype = "auto",
+    quantize: Literal["nf4"] | None = None,
+    **options: Any,
+) -> Any:
+    """A base model, with a LoRA adapter on it where one is given. It stays on CPU unless it is quantized.
+
+    Args:
+        model: folder or hub name.
+        kind: a language model, or one with a new head of two classes.
+        adapter: folder of a LoRA adapter of this base.
+        trainable: whether the adapter will be trained on.
+        dtype: of the base's weights; `auto` is float32 on CPU and bfloat16 on a GPU that has it.
+        quantize: hold the base's weights in 4 bits.
+        options: further arguments of from_pretrained, such as `attn_implementation`.
+
+    Raises:
+        UserError: no such model, no weights, or an adapter of another base.
+    """
+    import transformers
+
+    check_weights(model)
+    if adapter is not None:
+        check_adapter(model, adapter)
+    auto = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSequenceClassification
+    if kind == "classifier":
+        options["num_labels"] = 2
+    if quantize is not None:
+        options |= _quantized(dtype)
+    level = transformers.logging.get_verbosity()
+    if kind == "classifier":
+        transformers.logging.set_verbosity_error()  # that the new head is new is no news
+    try:
+        loaded = auto.from_pretrained(model, dtype=torch_dtype(dtype), use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise UserError(f"cannot load {model}: {_first(error)}") from error
+    finally:
+        transformers.logging.set_verbosity(level)
+    loaded.config.use_cache = False
+    return loaded if adapter is None else _with_adapter(loaded, adapter, trainable, quantize is not None)
+
+
+def torch_dtype(dtype: Dtype) -> Any:
+    """The torch type of a name; `auto` is bfloat16 on a GPU that has it, else float32."""
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _quantized(dtype: Dtype) -> dict[str, Any]:
+    """Options that load the weights as NF4 with double quantization (Dettmers et al. 2023), on its device."""
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch_dtype(dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": PartialState().device}}
+
+
+def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> Any:
+    """Put a LoRA adapter on a model, under the name `default` that TRL looks for."""
+    from peft import PeftModel
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    # ZeRO-3 gathers parameters of one type only, so there the adapter keeps the base's.
+    cast = quantized or not is_deepspeed_zero3_enabled()
+    try:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=trainable, autocast_adapter_dtype=cast)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"cannot load adapter {adapter}: {_first(error)}") from error
+
+
+def _first(error: Exception) -> str:
+    """First line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,68 @@
+"""Checkpoints that can be trusted: the newest one that was saved to its end.
+
+The Trainer writes straight into `checkpoint-N`. A kill while it saves leaves a folder from which a resume crashes or,
+where only the optimizer is missing, goes on with a fresh one and ends elsewhere without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+from debate_rl.engines.weights import header
+from debate_rl.errors import UserError
+
+
+def last_complete_checkpoint(folder: str | Path) -> Path | None:
+    """The newest whole checkpoint of a folder; partial ones newer than it are removed.
+
+    Returns:
+        Its path, or None where no checkpoint was finished.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if _step(path) >= 0]
+    for checkpoint in sorted(found, key=_step, reverse=True):
+        if is_complete(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds all that a bitwise equal resume needs, and every file of it can be opened."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if state.get("global_step") != _step(checkpoint):
+        return False
+    # DeepSpeed keeps the optimizer in shards of its own and writes their folder's name into `latest` at the end.
+    sharded = (checkpoint / "latest").is_file() or any(checkpoint.glob("optimizer_0"))
+    torch_files = [checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")]
+    if not sharded:
+        torch_files.append(checkpoint / "optimizer.pt")
+    if not any(checkpoint.glob("rng_state*.pth")) or not all(zipfile.is_zipfile(path) for path in torch_files):
+        return False
+    return sharded or _weights_open(checkpoint)
+
+
+def _weights_open(checkpoint: Path) -> bool:
+    """Whether there are weights and none is cut off."""
+    files = sorted(checkpoint.rglob("*.safetensors"))
+    try:
+        for path in files:
+            header(path)
+    except UserError:
+        return False
+    index = checkpoint / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return shards <= {path.name for path in files}
+    return bool(files)
+
+
+def _step(checkpoint: Path) -> int:
+    """The step in a checkpoint's name; -1 where there is none."""
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdigit() else -1

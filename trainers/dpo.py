@@ -1,0 +1,192 @@
+"""DPO on judge preferences: TRL's trainer with soft targets, an SFT term, and summed or length-normalised log-ratios.
+
+Arnesen, Rein and Michael 2024 (arXiv 2409.16636) divide every log-probability by its completion's token count, so
+their beta of 0.5 on 200-token speeches acts like 0.0025 on sums: `normalise` says which is meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import use_adapter
+
+from debate_rl.errors import UserError
+from debate_rl.trainers.logprobs import token_logprobs
+from debate_rl.trainers.losses import log_ratio_gap, soft_dpo, soft_ipo, with_sft
+from debate_rl.trainers.pairs import CHOSEN, REJECTED, PairCollator, check_shareable
+from debate_rl.trainers.settings import Objective
+
+
+class _Logps(NamedTuple):
+    """Summed log-probabilities (pairs,) of the speeches of each pair, and their token counts."""
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_length: Tensor
+    rejected_length: Tensor
+
+
+class DebateDPOTrainer(DPOTrainer):
+    """TRL's DPOTrainer on encoded rows, with the losses of `debate_rl.trainers.losses`.
+
+    With a target of 1, `sft_weight` 0 and sums the loss is TRL's `sigmoid`. The reference is TRL's: the base with the
+    adapter off, or a frozen copy of the adapter where training continues from one.
+    """
+
+    def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
+        self.objective = objective
+        self._checked = False
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """Rows come encoded by `encode_pairs`: the prompt as engines encode it, not cut where templates differ."""
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, "target"]))
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss of a micro-batch of pairs, a scalar; with the model's outputs where asked for."""
+        if self.data_collator.share_prompt and not self._checked:
+            self._check_shared(model)
+        if "ref_chosen_logps" in inputs:
+            reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        else:
+            reference = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        policy, outputs = self._logps(model, inputs, aux=self.aux_loss_enabled)
+        loss = self._loss(policy, reference, inputs["target"]).mean()
+        if self.aux_loss_enabled:  # mixture of experts: TRL's load-balancing term
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+        self._note(policy, reference)
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Summed log-probabilities of chosen and rejected under the reference, (pairs,) each; as TRL picks it."""
+        adapter: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.ref_model is None:
+            network = self.accelerator.unwrap_model(self.model)
+            adapter = use_adapter(network, adapter_name="ref" if "ref" in network.peft_config else None)
+        with torch.no_grad(), adapter, self.accelerator.autocast():
+            logps, _ = self._logps(model, inputs)
+        return logps.chosen, logps.rejected
+
+    def _logps(self, model: Any, inputs: dict[str, Any], aux: bool = False) -> tuple[_Logps, Any]:
+        """Log-probabilities of a batch of pairs, and the model's outputs."""
+        reads = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
+        if aux:
+            reads["output_router_logits"] = True
+        part = inputs["part"]
+        labels = inputs["input_ids"].masked_fill(part == 0, -100)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        found = token_logprobs(model, reads, labels, vocabulary)
+        part = part[:, found.columns]
+        won, lost = part == CHOSEN, part == REJECTED
+        if not self.data_collator.share_prompt:  # rows of chosen speeches come first
+            values, won, lost = found.values.chunk(2), won.chunk(2)[0], lost.chunk(2)[1]
+        else:
+            values = found.values, found.values
+        sums = (values[0] * won).sum(1), (values[1] * lost).sum(1)
+        return _Logps(*sums, won.sum(1), lost.sum(1)), found.outputs
+
+    def _loss(self, policy: _Logps, reference: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+        """Losses of pairs, (pairs,)."""
+        kind = self.objective
+        lengths = (policy.chosen_length, policy.rejected_length) if kind.normalise else None
+        h = log_ratio_gap(policy.chosen, policy.rejected, *reference, lengths)
+        preference = (soft_dpo if kind.loss == "dpo" else soft_ipo)(h, target, self.beta)
+        return with_sft(preference, policy.chosen, kind.sft_weight, lengths[0] if lengths else None)
+
+    def _check_shared(self, model: Any) -> None:
+        """Compare the two ways to encode on the first pairs.
+
+        Raises:
+            UserError: the model gives a speech another probability after a shared prompt.
+        """
+        collator, training = self.data_collator, model.training
+        rows = [self.train_dataset[index] for index in range(min(2, len(self.train_dataset)))]
+        found = []
+        model.eval()
+        for shared in (True, False):
+            self.data_collator = PairCollator(collator.pad_id, shared)
+            batch = self._prepare_inputs(self.data_collator(rows))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                logps, _ = self._logps(model, batch)
+            found.append(torch.cat([logps.chosen, logps.rejected]).float())
+        self.data_collator = collator
+        model.train(training)
+        if not torch.allclose(*found, rtol=0.02, atol=0.05):
+            raise UserError("share_prompt: this model reads a shared prompt otherwise than its own; set it false")
+        self._checked = True
+
+    def _note(self, policy: _Logps, reference: tuple[Tensor, Tensor]) -> None:
+        """Keep what is logged as one tensor a step: nothing waits for the device until `log`."""
+        with torch.no_grad():
+            won, lost = policy.chosen - reference[0], policy.rejected - reference[1]
+            nll = -policy.chosen / policy.chosen_length.clamp(min=1)
+            row = [self.beta * won, self.beta * lost, (won > lost).float(), policy.chosen, policy.rejected, nll]
+            values = torch.stack(row).mean(1)
+        self._metrics["train" if self.model.training else "eval"]["row"].append(values)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add TRL's reward metrics (of summed log-ratios), averaged since the last log and over processes."""
+        mode = "train" if self.model.training else "eval"
+        rows = self._metrics[mode].pop("row", [])
+        if rows:
+            means = self.accelerator.reduce(torch.stack(rows).mean(0), "mean").tolist()
+            names = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen", "logps/rejected")
+            for name, value in zip((*names, "nll/chosen"), means, strict=True):
+                self._metrics[mode][name].append(value)
+            self._metrics[mode]["rewards/margins"].append(means[0] - means[1])
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: the walk over all parameters costs more than a step of a small model."""
+        return 0
+
+
+def dpo_trainer(
+    model: Any,
+    tokenizer: Any,
+    rows: Dataset,
+    config: DPOConfig,
+    objective: Objective,
+    peft_config: Any = None,
+    share_prompt: bool = False,
+    **options: Any,
+) -> DebateDPOTrainer:
+    """A trainer ready to train.
+
+    Args:
+        model: a causal language model, or a PeftModel whose adapter is to be trained on.
+        tokenizer: its tokenizer, with a chat template and a padding token.
+        rows: a Dataset of what `encode_pairs` gave; `precompute_ref_log_probs` with several processes needs it loaded
+            from disk.
+        config: TRL's DPOConfig. Its `loss_type` is not used; every other field is.
+        objective: the loss.
+        peft_config: LoRA settings of a new adapter.
+        share_prompt: encode each prompt once for its two speeches (see `debate_rl.trainers.pairs`).
+        options: further arguments of DPOTrainer, such as `ref_model`, `eval_dataset` or `callbacks`.
+
+    Raises:
+        UserError: the model can not share prompts.
+    """
+    if share_prompt:
+        check_shareable(model.config)
+    return DebateDPOTrainer(
+        model=model,
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        objective=objective,
+        data_collator=PairCollator(tokenizer.pad_token_id, share_prompt),
+        **options,
+    )

@@ -1,0 +1,55 @@
+"""Log-probabilities of the tokens in the loss, without logits for the prompts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_ROOM = 256 << 20
+
+
+class TokenLogprobs(NamedTuple):
+    """What a model gives to labelled tokens."""
+
+    values: Tensor
+    """(rows, k) log-probabilities, 0 where a row has no label."""
+    columns: Tensor
+    """(k,) columns of the labels that the values belong to."""
+    top1: Tensor
+    """(rows, k) whether the labelled token is the likeliest."""
+    outputs: Any
+    """The model's own output."""
+
+
+def token_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, vocabulary: int) -> TokenLogprobs:
+    """Log-probability of each labelled token.
+
+    On a GPU TRL's fused head scores the labelled positions in tiles. On a CPU that head scores every position, prompt
+    included, and a small model spends a third of a step there; so logits are made for the columns with a label only,
+    where they fit in 256 MiB.
+
+    Args:
+        model: a causal language model that `trl.trainer.utils.add_fused_lm_head` was applied to, wrapped or not.
+        inputs: what it reads.
+        labels: (rows, width) token ids, -100 where a token is not in the loss.
+        vocabulary: number of tokens the model knows.
+    """
+    columns = torch.arange(1, labels.shape[1], device=labels.device)
+    if labels.device.type == "cpu":
+        labelled = columns[(labels[:, 1:] != -100).any(0)]
+        if 4 * labels.shape[0] * len(labelled) * vocabulary <= _ROOM:
+            return _by_columns(model, inputs, labels, labelled)
+    outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
+    return TokenLogprobs(outputs.log_probs, columns, outputs.is_top1, outputs)
+
+
+def _by_columns(model: Any, inputs: dict[str, Tensor], labels: Tensor, columns: Tensor) -> TokenLogprobs:
+    """Make logits where some row has a label: one column before it."""
+    outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
+    logits, wanted = outputs.logits.float(), labels[:, columns]
+    seen = wanted != -100
+    tokens = wanted.clamp(min=0)[..., None]
+    values = (logits.gather(2, tokens)[..., 0] - logits.logsumexp(-1)).masked_fill(~seen, 0.0)
+    return TokenLogprobs(values, columns, (logits.argmax(-1) == wanted) & seen, outputs)

@@ -1,0 +1,119 @@
+"""Preference targets and losses of Arnesen, Rein and Michael 2024 (arXiv 2409.16636), as pure functions on tensors.
+
+C is the judge's probability for the speaker's side; w is the better speech, l the worse. A target P is the probability
+that w is preferred. h is the difference of log-ratios:
+    h = [log pi(y_w) - log pi(y_l)] - [log ref(y_w) - log ref(y_l)]
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from debate_rl.trainers.settings import Target
+
+DEFAULT_GAMMA = {"prob": 5.75, "logprob": 2.25}
+"""The published defaults; the runs used 7 (debate) and 10 (consultancy) for `prob`."""
+
+
+def preference_target(
+    p_chosen: Tensor, p_rejected: Tensor, target: Target, gamma: float | None = None, m: float = 5.0, t: float = 0.125
+) -> Tensor:
+    """Probability that the chosen speech is the better one, from the judge's probabilities after each.
+
+    prob:    sigma(gamma (C_w - C_l))
+    logprob: C_w^gamma / (C_w^gamma + C_l^gamma)
+    logit:   sigma(logit C_w - logit C_l)
+    sigmoid: sigma(r_w - r_l) with r = m / (1 + exp(-(C - 1/2) / t))
+    binary:  1
+
+    Args:
+        p_chosen: (n,) probabilities C_w.
+        p_rejected: (n,) probabilities C_l.
+        target: which of the five.
+        gamma: sharpness of `prob` and `logprob`; None takes the published default of each.
+        m: largest reward of `sigmoid`.
+        t: width of `sigmoid`.
+
+    Returns:
+        (n,) probabilities.
+    """
+    gamma = DEFAULT_GAMMA.get(target, 1.0) if gamma is None else gamma
+    if target == "prob":
+        return torch.sigmoid(gamma * (p_chosen - p_rejected))
+    if target == "logprob":
+        return torch.sigmoid(gamma * (_log(p_chosen) - _log(p_rejected)))
+    if target == "logit":
+        return torch.sigmoid(_logit(p_chosen) - _logit(p_rejected))
+    if target == "sigmoid":
+        return torch.sigmoid(m * (torch.sigmoid((p_chosen - 0.5) / t) - torch.sigmoid((p_rejected - 0.5) / t)))
+    return torch.ones_like(p_chosen)
+
+
+def log_ratio_gap(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor,
+    lengths: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """The difference h of log-ratios.
+
+    Args:
+        chosen: (n,) log pi(y_w), summed over tokens.
+        rejected: (n,) log pi(y_l).
+        ref_chosen: (n,) log ref(y_w).
+        ref_rejected: (n,) log ref(y_l).
+        lengths: (n,) token counts of y_w and of y_l: each log-ratio is divided by its own; None leaves sums.
+
+    Returns:
+        (n,) values of h in nats, or in nats per token.
+    """
+    won, lost = chosen - ref_chosen, rejected - ref_rejected
+    if lengths is not None:
+        won, lost = won / lengths[0].clamp(min=1), lost / lengths[1].clamp(min=1)
+    return won - lost
+
+
+def soft_dpo(h: Tensor, target: Tensor, beta: float) -> Tensor:
+    """-P log sigma(beta h) - (1 - P) log sigma(-beta h), (n,). With P = 1 this is DPO (Rafailov et al. 2023, eq. 7)."""
+    return -target * F.logsigmoid(beta * h) - (1 - target) * F.logsigmoid(-beta * h)
+
+
+def soft_ipo(h: Tensor, target: Tensor, beta: float) -> Tensor:
+    """(h - P / (2 beta))^2, (n,). With P = 1 this is IPO (Azar et al. 2023, eq. 17)."""
+    return (h - target / (2 * beta)) ** 2
+
+
+def with_sft(preference: Tensor, chosen: Tensor, weight: float, lengths: Tensor | None = None) -> Tensor:
+    """(1 - a) preference loss + a (-log pi(y_w)).
+
+    Args:
+        preference: (n,) losses of pairs.
+        chosen: (n,) log pi(y_w), summed over tokens.
+        weight: a, in [0, 1].
+        lengths: (n,) token counts of y_w, to divide its log-probability by; None leaves the sum.
+    """
+    if weight == 0:
+        return preference
+    nll = -chosen if lengths is None else -chosen / lengths.clamp(min=1)
+    return (1 - weight) * preference + weight * nll
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """-P log p_0 - (1 - P) log p_1 with p = softmax(logits), (n,).
+
+    Args:
+        logits: (n, 2) logits of the two outcomes, or their log-probabilities up to a constant.
+        target: (n,) wanted probability P of outcome 0.
+    """
+    log_p = torch.log_softmax(logits, dim=-1)
+    return -target * log_p[:, 0] - (1 - target) * log_p[:, 1]
+
+
+def _log(p: Tensor) -> Tensor:
+    """Log of a probability, kept finite at 0."""
+    return torch.log(p.clamp(min=torch.finfo(p.dtype).tiny))
+
+
+def _logit(p: Tensor) -> Tensor:
+    """Logit of a probability, kept finite at 0 and 1."""
+    return torch.logit(p, eps=1e-6)

@@ -1,0 +1,198 @@
+"""The rows that trainers eat, built from records: one line of a rows file is one of these."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+from debate_rl.errors import UserError
+from debate_rl.game.prompts import Message, debater_messages, judge_candidates, judge_messages
+from debate_rl.game.protocol import Side
+from debate_rl.game.transcript import Transcript
+from debate_rl.records import Record, digest
+
+
+class SftRow(Record):
+    """A prompt and the speech that answers it.
+
+    Example:
+        SftRow(prompt=[{"role": "user", "content": "story : ... argue for shed"}], completion="the answer is shed ...",
+               question="lab-7-2", group="lab-7", side="A", turn=0, source="human")
+    """
+
+    prompt: list[Message]
+    completion: str
+    question: str = ""
+    group: str = ""
+    side: Side | None = None
+    turn: int | None = None
+    source: str = ""
+    """Who spoke; for instruction rows, the data set."""
+
+
+class PreferenceRow(Record):
+    """Two speeches of one side to one prompt, with the judge's probability for that side after each.
+
+    Example:
+        PreferenceRow(prompt=[{"role": "user", "content": "... argue for shed"}], chosen="the answer is shed ...",
+                      rejected="the answer is shed", p_chosen=0.71, p_rejected=0.52, question="lab-7-2", group="lab-7",
+                      side="A", turn=0)
+    """
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    p_chosen: float = Field(ge=0, le=1)
+    p_rejected: float = Field(ge=0, le=1)
+    question: str = ""
+    group: str = ""
+    side: Side | None = None
+    turn: int | None = None
+
+
+class JudgeRow(Record):
+    """A judge's prompt, its two continuations, and the wanted probability of the first.
+
+    Example:
+        JudgeRow(prompt=[{"role": "user", "content": "question : ... the answer is"}], candidates=("shed", "barn"),
+                 target=1.0, question="lab-7-2", group="lab-7")
+    """
+
+    prompt: list[Message]
+    candidates: tuple[str, str]
+    target: float = Field(ge=0, le=1)
+    """Probability of candidate 0: 1 or 0 for a gold label, between for a soft one."""
+    question: str = ""
+    group: str = ""
+
+
+class ClassifierRow(Record):
+    """A text with the probability that what it states is correct.
+
+    Example:
+        ClassifierRow(id="sciq-12", text="Q: What is the least dangerous radioactive decay? A: alpha decay", target=1.0)
+    """
+
+    id: str
+    text: str
+    target: float = Field(default=0.5, ge=0, le=1)
+    """P(correct); not read when predicting."""
+    group: str = ""
+
+
+def sft_rows(transcripts: Iterable[Transcript]) -> list[SftRow]:
+    """One row for every speech, with the prompt that its speaker saw: earlier turns only, never its own turn.
+
+    Speeches without text are left out: there is nothing to learn from them.
+    """
+    return [
+        SftRow(
+            prompt=debater_messages(transcript, speech.side, speech.turn),
+            completion=speech.text,
+            question=transcript.question.id,
+            group=transcript.question.cluster,
+            side=speech.side,
+            turn=speech.turn,
+            source=speech.origin.player,
+        )
+        for transcript in transcripts
+        for speech in transcript.speeches
+        if speech.text.strip()
+    ]
+
+
+def judge_rows(
+    transcripts: Sequence[Transcript], labels: Sequence[float] | None = None, both_orders: bool = True
+) -> list[JudgeRow]:
+    """Rows to finetune a judge on finished games, each shown as the judge will be shown them.
+
+    Args:
+        transcripts: the games.
+        labels: wanted probability of answer 0 for each game (a human's confidence, another judge's verdict); None
+            takes the correct answer.
+        both_orders: show every game in both presentation orders; else in one order, drawn by the game's name, so that
+            no position is favoured.
+
+    Raises:
+        UserError: a game without a label has a question whose correct answer is unknown.
+    """
+    if labels is None:
+        labels = [_gold(transcript) for transcript in transcripts]
+    rows = []
+    for transcript, label in zip(transcripts, labels, strict=True):
+        for sides, order in _presentations(transcript, both_orders):
+            row = JudgeRow(
+                prompt=judge_messages(transcript, sides, order),
+                candidates=judge_candidates(transcript, order),
+                target=label,
+                question=transcript.question.id,
+                group=transcript.question.cluster,
+            )
+            rows.append(row)
+    return rows
+
+
+def _gold(transcript: Transcript) -> float:
+    """1 where answer 0 is correct, 0 where answer 1 is."""
+    if transcript.question.correct is None:
+        raise UserError(f"question {transcript.question.id!r} has no correct answer; give labels or leave it out")
+    return 1.0 - transcript.question.correct
+
+
+def _presentations(transcript: Transcript, both_orders: bool) -> list[tuple[tuple[Side, ...], tuple[int, int]]]:
+    """What the judge is shown: (sides, order of the answers), for each thing it is asked about a game."""
+    present = transcript.present
+    shown: list[tuple[Side, ...]] = [(side,) for side in present]
+    if transcript.protocol.judge_sees == "together" or len(present) < 2:
+        shown = [present]
+    orders = [(0, 1), (1, 0)]
+    if not both_orders:
+        orders = [orders[int(digest(["judge order", transcript.id]), 16) % 2]]
+    return [(sides if order == (0, 1) else sides[::-1], order) for sides in shown for order in orders]
+
+
+def preference_rows(
+    prompt: list[Message],
+    candidates: Sequence[tuple[str, float]],
+    pairs_per_pool: int = 1,
+    min_gap: float = 0.0,
+    question: str = "",
+    group: str = "",
+    side: Side | None = None,
+    turn: int | None = None,
+) -> list[PreferenceRow]:
+    """Pairs of a pool of speeches to one prompt, the widest gaps first.
+
+    Args:
+        prompt: what the speaker saw.
+        candidates: (speech, judge's probability for the speaker's side).
+        pairs_per_pool: at most so many pairs.
+        min_gap: the least difference of probabilities; equal ones never make a pair, nor do equal texts.
+        question: id of the question.
+        group: its cluster.
+        side: who speaks.
+        turn: when.
+    """
+    ranked = sorted(enumerate(candidates), key=lambda item: (-item[1][1], item[0]))
+    pairs = [
+        (better, worse)
+        for (_, better), (_, worse) in itertools.combinations(ranked, 2)
+        if better[1] - worse[1] >= min_gap and better[1] > worse[1] and better[0] != worse[0]
+    ]
+    pairs.sort(key=lambda pair: pair[1][1] - pair[0][1])
+    return [
+        PreferenceRow(
+            prompt=prompt,
+            chosen=better,
+            rejected=worse,
+            p_chosen=p_better,
+            p_rejected=p_worse,
+            question=question,
+            group=group,
+            side=side,
+            turn=turn,
+        )
+        for (better, p_better), (worse, p_worse) in pairs[:pairs_per_pool]
+    ]

@@ -1,0 +1,94 @@
+"""From rows to token ids: the prompt as an engine will encode it, then the completion and the end of its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from debate_rl.engines.chat import neutral, render, special_tokens
+from debate_rl.engines.request import Message as ChatMessage
+from debate_rl.errors import UserError
+from debate_rl.game.prompts import Message
+
+_PROBE = "debate-rl-probe"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt and a completion in token ids; the loss covers the completion only.
+
+    Example:
+        Encoded(prompt=[1, 5, 17, 42, 6], completion=[9, 30, 2])
+    """
+
+    prompt: list[int]
+    completion: list[int]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of both."""
+        return len(self.prompt) + len(self.completion)
+
+
+class Encoder:
+    """Encodes rows for one tokenizer.
+
+    Training sees the prompt that inference sees (`engines.chat`), and the completion ends with the token by which the
+    template ends the assistant's turn. What the template puts after that token (ChatML's newline) is not learnt.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._special = special_tokens(tokenizer)
+
+    @cached_property
+    def frame(self) -> tuple[str, str]:
+        """What the template writes right before and right after an assistant's message, up to its end-of-turn token.
+
+        Raises:
+            UserError: the tokenizer has neither an end-of-turn token in its template nor an end-of-sequence token.
+        """
+        opening = [ChatMessage(role="user", content="x")]
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
+        start = render(self.tokenizer, opening)
+        whole = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+        at = whole.rindex(_PROBE)
+        # Reasoning templates show an answer in the past otherwise than the one being written: then nothing goes before.
+        before = whole[len(start) : at] if whole.startswith(start) and len(start) <= at else ""
+        after = whole[at + len(_PROBE) :]
+        ends = [after.index(token) + len(token) for token in self._special if token in after]
+        if ends:
+            return before, after[: min(ends)]
+        if self.tokenizer.eos_token is None:
+            raise UserError(f"{self.tokenizer.name_or_path}: no token ends the assistant's turn; set an eos_token")
+        return before, self.tokenizer.eos_token
+
+    def encode(self, prompt: Sequence[Message], completion: str) -> Encoded:
+        """Token ids of a prompt and of the completion with its end-of-turn token.
+
+        Special tokens that stand in the completion as text are broken up, and spaces at its ends are dropped, as
+        engines do with what they read.
+        """
+        text = self._text(prompt)
+        before, after = self.frame
+        answer = before + neutral(completion.strip(), self._special) + after
+        start = self._ids(text)
+        whole = self._ids(text + answer)
+        if whole[: len(start)] == start:
+            return Encoded(start, whole[len(start) :])
+        # Tokens merge across the border: keep the prompt as it is at inference and encode the rest alone.
+        return Encoded(start, self._ids(answer))
+
+    def prompt(self, prompt: Sequence[Message]) -> list[int]:
+        """Token ids of a prompt alone."""
+        return self._ids(self._text(prompt))
+
+    def _text(self, prompt: Sequence[Message]) -> str:
+        """The prompt as the template writes it, up to where the assistant begins."""
+        return render(self.tokenizer, [ChatMessage.model_validate(message) for message in prompt])
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
