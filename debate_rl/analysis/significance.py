@@ -1,0 +1,145 @@
+"""Significance: is one condition better than another, and does accuracy rise with rating.
+
+Conditions are compared on the questions they share: questions differ far more than protocols do, and pairing takes
+that out. Intervals and p-values are bootstraps over stories (`debate_rl.intervals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from debate_rl.errors import UserError
+from debate_rl.intervals import LEVEL, RESAMPLES, Effect, Estimate, Floats, bootstrap, difference, finite, mean
+from debate_rl.records import Record
+
+
+class Condition(NamedTuple):
+    """Scores of one condition (a protocol, a checkpoint, a judge), one row for each verdict.
+
+    Example:
+        Condition("debate", questions=["lab-7-2", "lab-7-2"], values=[1, 0.5], labels=["lab-7", "lab-7"])
+    """
+
+    name: str
+    questions: Sequence[str]
+    """(n,) ids; several rows of a question (seeds, legs) are averaged first."""
+    values: ArrayLike
+    """(n,) what is compared: correct or not, Brier, log score."""
+    labels: Sequence[Hashable] | None = None
+    """(n,) clusters, the story of each question; None clusters by question."""
+
+
+class Comparison(Record):
+    """Two conditions on the questions that both have.
+
+    Example:
+        Comparison(first="debate", second="single", first_mean=..., second_mean=..., unmatched=0,
+                   difference=Effect(value=0.09, low=0.05, high=0.13, n=433, clusters=96, p=0.001))
+    """
+
+    first: str
+    second: str
+    first_mean: Estimate
+    second_mean: Estimate
+    difference: Effect
+    """first - second; n counts questions."""
+    unmatched: int
+    """Questions that only one condition has: left out."""
+
+    def __str__(self) -> str:
+        """One line: both means, the difference with interval and p-value."""
+        left_out = f"; {self.unmatched} unmatched questions left out" if self.unmatched else ""
+        return (
+            f"{self.first} {self.first_mean.value:.3f} - {self.second} {self.second_mean.value:.3f} = "
+            f"{self.difference}{left_out}"
+        )
+
+
+def compare(
+    first: Condition, second: Condition, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison:
+    """Compare two conditions, matched by question.
+
+    Raises:
+        UserError: no question in both, undefined values, columns of different lengths, or a question that lies in
+            different clusters.
+    """
+    one, two = _by_question(first), _by_question(second)
+    shared = sorted(one.keys() & two.keys())
+    if not shared:
+        raise UserError(f"{first.name!r} and {second.name!r} share no question; compare runs on the same questions")
+    labels = [one[question][1] for question in shared]
+    moved = [question for question in shared if one[question][1] != two[question][1]]
+    if moved:
+        raise UserError(f"question {moved[0]!r} has cluster {one[moved[0]][1]!r} in {first.name!r} and "
+                        f"{two[moved[0]][1]!r} in {second.name!r}; give both the same")  # fmt: skip
+    a, b = (np.array([scores[question][0] for question in shared]) for scores in (one, two))
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        first_mean=mean(a, labels, level=level, resamples=resamples, seed=seed),
+        second_mean=mean(b, labels, level=level, resamples=resamples, seed=seed),
+        difference=difference(a, b, labels, level=level, resamples=resamples, seed=seed),
+        unmatched=len(one.keys() ^ two.keys()),
+    )
+
+
+def slope(
+    ratings: ArrayLike,
+    values: ArrayLike,
+    labels: Sequence[Hashable] | None = None,
+    *,
+    per: float = 100.0,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Effect:
+    """Least-squares slope of a score against the rating of the debaters, with interval and p-value.
+
+    Args:
+        ratings: (n,) Elo of the debaters of each row, taken as known: the noise of the ratings is not in the interval.
+        values: (n,) judge accuracy or another score of the row.
+        labels: (n,) clusters; a question is judged at every rating, so rows of a story stay together.
+        per: rating points the slope is given for.
+        level: coverage of the interval.
+        resamples: of clusters.
+        seed: of the draws.
+
+    Raises:
+        UserError: no rows, lengths that differ, or one rating only.
+    """
+    x, y = finite(ratings, "ratings") / per, finite(values, "values")
+    if len(x) != len(y) or np.ptp(x) == 0:
+        raise UserError(
+            f"{len(x)} ratings and {len(y)} values; a slope takes one each, and two different ratings or more"
+        )
+    x, y = x - x.mean(), y - y.mean()  # for precision; a slope does not see it
+
+    def fitted(weights: Floats) -> float:
+        total = weights.sum()
+        mx, my = weights @ x / total, weights @ y / total
+        spread = weights @ (x - mx) ** 2
+        return float(weights @ ((x - mx) * (y - my)) / spread) if spread > 1e-12 * total else float("nan")
+
+    return bootstrap(fitted, len(x), labels, resamples=resamples, seed=seed).effect(level)
+
+
+def _by_question(condition: Condition) -> dict[str, tuple[float, Hashable]]:
+    """Mean value and cluster of each question."""
+    values = finite(condition.values, condition.name)
+    labels = condition.questions if condition.labels is None else condition.labels
+    if not len(condition.questions) == len(labels) == len(values):
+        raise UserError(
+            f"{condition.name!r}: questions, values and labels differ in length; give one entry per verdict"
+        )
+    groups: dict[str, list[float]] = {}
+    where: dict[str, Hashable] = {}
+    for question, value, label in zip(condition.questions, values.tolist(), labels, strict=True):
+        groups.setdefault(question, []).append(value)
+        if where.setdefault(question, label) != label:
+            raise UserError(f"{condition.name!r}: question {question!r} has clusters {where[question]!r} and {label!r}")
+    return {question: (float(np.mean(group)), where[question]) for question, group in groups.items()}

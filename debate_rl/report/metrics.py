@@ -1,0 +1,81 @@
+"""Metrics of the stages as records: what the page reads of each metrics.json. Other fields are left alone."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from debate_rl.analysis.accuracy import Difference, Row
+from debate_rl.analysis.behaviour import Behaviour
+from debate_rl.arena.ratings import Ratings
+from debate_rl.intervals import Effect, Estimate
+from debate_rl.judges.scores import JudgeScores, OrderEffect
+
+
+class _Metrics(BaseModel):
+    """Stages may measure more than the page shows, so unknown fields are no error here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TournamentMetrics(_Metrics):
+    """A round robin: ratings from cross-play, judge accuracy from self-play."""
+
+    ratings: Ratings
+    judge_accuracy: dict[str, JudgeScores] = {}
+    behaviour: tuple[Behaviour, ...] = ()
+    legs: int
+    failed: int = 0
+
+
+class OversightMetrics(_Metrics):
+    """Judge accuracy by protocol and player on the same questions."""
+
+    rows: tuple[Row, ...] = Field(min_length=1)
+    differences: tuple[Difference, ...] = ()
+    failed: int = 0
+
+
+class JudgeChange(_Metrics):
+    """After minus before, paired by held-out transcript."""
+
+    accuracy: Effect
+    brier: Effect
+
+
+class JudgeMetrics(_Metrics):
+    """A judge before and after finetuning, on held-out transcripts."""
+
+    before: JudgeScores
+    after: JudgeScores
+    change: JudgeChange
+    order_effect: OrderEffect | None = None
+
+
+class Method(_Metrics):
+    """One way of making weak labels, and the student that learnt from them."""
+
+    name: str
+    supervisor: Estimate
+    student: Estimate
+    pgr_text: str
+    """PGR with its interval, or why it is undefined."""
+
+
+class Comparison(_Metrics):
+    """Two methods on the same seeds and items."""
+
+    first: str
+    second: str
+    accuracy: Effect
+    """First student - second student."""
+
+
+class WeakToStrongMetrics(_Metrics):
+    """Weak model, students by method, and ceiling on the same test items."""
+
+    ceiling: Estimate
+    weak: Estimate
+    methods: tuple[Method, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    test_items: int
+    seeds: int

@@ -1,0 +1,97 @@
+"""Model cards: the README.md beside trained weights, so that two years later a reader knows what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from debate_rl.intervals import Effect, Estimate
+from debate_rl.records import Record, write_text
+
+
+def write_model_card(folder: Path, title: str, facts: Mapping[str, str | float], scores: Mapping[str, Any]) -> None:
+    """Write README.md into a folder of weights.
+
+    Args:
+        folder: where the adapter or model lies; made if absent.
+        title: one line, such as "dpo of quickstart".
+        facts: what it was made of: base, data, rows, tokens, settings.
+        scores: what was measured: numbers, words, estimates (records or their dumps), or mappings of these.
+
+    Raises:
+        UserError: the file can not be written.
+    """
+    write_text(Path(folder) / "README.md", model_card(title, facts, scores))
+
+
+def model_card(title: str, facts: Mapping[str, str | float], scores: Mapping[str, Any]) -> str:
+    """The text of a card (see `write_model_card`), in the order given.
+
+    Example:
+        >>> print(model_card("dpo of quickstart", {"base": "lab-base"}, {"train_loss": 0.61}))
+        # dpo of quickstart
+        ...
+        | base | lab-base |
+    """
+    parts = [f"# {_cell(title)}", "Trained with debate-rl.", _table("what", "value", _facts(facts))]
+    found = list(_scores(scores))
+    if found:
+        note = "Intervals are 95 % bootstraps over clusters: stories, or questions where there is no story."
+        parts += ["## Scores", _table("score", "value", found), note]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(first: str, second: str, rows: list[tuple[str, str]]) -> str:
+    """A Markdown table; empty without rows."""
+    if not rows:
+        return ""
+    lines = [f"| {first} | {second} |", "|---|---|"]
+    return "\n".join(lines + [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows])
+
+
+def _facts(facts: Mapping[str, str | float]) -> list[tuple[str, str]]:
+    return [(name, _text(value)) for name, value in facts.items()]
+
+
+def _scores(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Name and words of each score; mappings are walked through, lists (bins, rows) have no place in a card."""
+    for key, value in scores.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Record) and not isinstance(value, Estimate):
+            value = value.model_dump()
+        if isinstance(value, Mapping):
+            estimate = _estimate(value)
+            if estimate is None:
+                yield from _scores(value, f"{name} ")
+            else:
+                yield name, str(estimate)
+        elif isinstance(value, Estimate):
+            yield name, str(value)
+        elif isinstance(value, str | int | float):
+            yield name, _text(value)
+
+
+def _estimate(dump: Mapping[str, Any]) -> Estimate | None:
+    """The estimate or effect that a mapping is the dump of."""
+    if not {"value", "n", "clusters"} <= set(dump):
+        return None
+    try:
+        return (Effect if "p" in dump else Estimate).model_validate(dict(dump))
+    except ValidationError:
+        return None
+
+
+def _text(value: str | float) -> str:
+    """Whole numbers in full, others to four digits, words as they are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _cell(text: str) -> str:
+    """Text in one cell of a Markdown table: no line ends, no column marks, no tags."""
+    escaped = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,291 @@
+"""The page: one static HTML file of everything a run folder holds, with nothing to fetch and no script to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from debate_rl.analysis.significance import slope
+from debate_rl.errors import UserError
+from debate_rl.intervals import Effect, Estimate
+from debate_rl.judges.scores import JudgeScores, hits
+from debate_rl.records import write_text
+from debate_rl.report import plots
+from debate_rl.report.exhibit import exhibit
+from debate_rl.report.legs import Legs, failures_by_kind, read_legs, sample
+from debate_rl.report.metrics import JudgeMetrics, OversightMetrics, TournamentMetrics, WeakToStrongMetrics
+from debate_rl.report.plots import Curve, Reliability, Row, RowPlot, Scatter
+from debate_rl.report.run_folder import RunFolder, Stage, load_run
+
+TRAINING = ("sft", "dpo", "preferences")
+SECTIONS = {
+    "ratings": ("Leaderboard", ("tournament",)),
+    "oversight": ("Judge accuracy by protocol", ("oversight",)),
+    "judge": ("Judge calibration", ("judge",)),
+    "transfer": ("Weak-to-strong", ("weak_to_strong",)),
+    "behaviour": ("Behaviour of the debaters", ("tournament",)),
+    "training": ("Training", (*TRAINING, "judge")),
+    "transcripts": ("Transcripts", ("tournament", "oversight")),
+}
+"""Anchor: (heading, kinds of stages it is made of)."""
+FAILURES = 50
+"""Failed legs listed one by one."""
+_CONTROLS = {code: "\ufffd" for code in (*range(32), 127) if code not in (9, 10)}
+
+
+class RatingsView(NamedTuple):
+    """A tournament, ready to show."""
+
+    stage: str
+    found: TournamentMetrics
+    unit: str
+    elo: RowPlot
+    against_rating: Scatter | None
+    slope: Effect | None
+    """Judge accuracy for 100 Elo points."""
+
+
+class OversightView(NamedTuple):
+    """Judge accuracy by protocol, ready to show."""
+
+    stage: str
+    found: OversightMetrics
+    unit: str
+    accuracy: RowPlot
+    calibration: list[Reliability]
+
+
+class JudgeView(NamedTuple):
+    """A finetuned judge, ready to show."""
+
+    stage: str
+    found: JudgeMetrics
+    before: Reliability
+    after: Reliability
+
+
+class TransferView(NamedTuple):
+    """A weak-to-strong stage, ready to show."""
+
+    stage: str
+    found: WeakToStrongMetrics
+    bars: RowPlot
+
+
+class TrainingView(NamedTuple):
+    """What a training stage logged, ready to show."""
+
+    stage: str
+    kind: str
+    numbers: dict[str, float]
+    curves: list[Curve]
+    left_out: list[str]
+
+
+def write_report(run_folder: str | Path, out: str | Path, transcripts: int = 12) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run_folder: runs/NAME, at any point of its life; what is not finished is named in the page.
+        out: folder for index.html.
+        transcripts: at most so many are shown in full, chosen by id and not by outcome.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the folder is no run, a file in it is malformed, or the page can not be written.
+    """
+    if transcripts < 0:
+        raise UserError(f"transcripts is the number shown, 0 or more, not {transcripts}")
+    page = Path(out) / "index.html"
+    write_text(page, render(load_run(run_folder), transcripts))
+    return page
+
+
+def render(run: RunFolder, transcripts: int = 12) -> str:
+    """The page as text (see `write_report`)."""
+    legs = {stage.name: read_legs(stage.name, stage.legs, transcripts) for stage in run.stages if stage.legs}
+    chosen = sample(legs.values(), transcripts)
+    failed = [(found.stage, leg) for found in legs.values() for leg in found.failed]
+    kinds = {stage.kind for stage in run.stages}
+    html = (
+        _environment()
+        .get_template("page.j2")
+        .render(
+            run=run,
+            sections={key: heading for key, (heading, needed) in SECTIONS.items() if kinds & set(needed)},
+            absent=[heading for heading, needed in SECTIONS.values() if not kinds & set(needed)],
+            ratings=[_ratings(stage, legs.get(stage.name)) for stage in run.of("tournament")],
+            oversight=[_oversight(stage, legs.get(stage.name)) for stage in run.of("oversight")],
+            judges=[_judge(stage) for stage in run.of("judge")],
+            transfer=[_transfer(stage) for stage in run.of("weak_to_strong")],
+            training=[_training(stage) for stage in run.of(*TRAINING, "judge")],
+            exhibits=[exhibit(stage, leg) for stage, leg in chosen],
+            played=sum(found.played for found in legs.values()),
+            failed=failed[:FAILURES],
+            failed_more=max(0, len(failed) - FAILURES),
+            failed_kinds=failures_by_kind([leg for _, leg in failed]),
+        )
+    )
+    # A debater's control characters and unpaired surrogates would make the file no text; tabs and line ends stay.
+    return html.translate(_CONTROLS).encode("utf-8", "replace").decode("utf-8")
+
+
+def _ratings(stage: Stage, legs: Legs | None) -> RatingsView:
+    """Ratings, and judge accuracy against them."""
+    found = stage.read(TournamentMetrics)
+    elo = {row.player: row.rating for row in found.ratings.standings}
+    both = {name: (elo[name], scores.accuracy) for name, scores in found.judge_accuracy.items() if name in elo}
+    key = slug(stage.name)
+    ranking = [Row(*entry) for entry in elo.items()]
+    return RatingsView(
+        stage=stage.name,
+        found=found,
+        unit=legs.unit if legs else "clusters",
+        elo=plots.rows(f"elo-{key}", "Elo with intervals", ranking, plots.whole, plots.plain),
+        against_rating=plots.scatter(
+            f"skill-{key}", "Judge accuracy against rating", ("Elo", "judge accuracy"), both
+        ) if len(both) > 1 else None,
+        slope=_slope(elo, legs),
+    )  # fmt: skip
+
+
+def _slope(elo: dict[str, Estimate], legs: Legs | None) -> Effect | None:
+    """How judge accuracy in self-play moves with the debaters' rating."""
+    judged = [row for row in legs.self_play if row.player in elo] if legs else []
+    ratings = [elo[row.player].value for row in judged]
+    if len(set(ratings)) < 3:  # of two players it would be their difference in other words
+        return None
+    return slope(ratings, hits([row.p_correct for row in judged]), [row.cluster for row in judged])
+
+
+def _oversight(stage: Stage, legs: Legs | None) -> OversightView:
+    """Judge accuracy of each protocol and player."""
+    found = stage.read(OversightMetrics)
+    players = {row.player for row in found.rows}
+    names = [row.protocol if len(players) == 1 else f"{row.protocol} \u00b7 {row.player}" for row in found.rows]
+    key = slug(stage.name)
+    return OversightView(
+        stage=stage.name,
+        found=found,
+        unit=legs.unit if legs else "clusters",
+        accuracy=plots.rows(
+            f"accuracy-{key}", "Judge accuracy by protocol",
+            [Row(name, row.scores.accuracy) for name, row in zip(names, found.rows, strict=True)],
+            plots.percent, plots.short_percent, reference=(0.5, "chance"), within=(0, 1),
+        ),
+        calibration=[
+            plots.reliability(f"calibration-{key}-{index}", name, row.scores)
+            for index, (name, row) in enumerate(zip(names, found.rows, strict=True))
+        ],
+    )  # fmt: skip
+
+
+def _judge(stage: Stage) -> JudgeView:
+    """A judge before and after finetuning."""
+    found = stage.read(JudgeMetrics)
+    key = slug(stage.name)
+    return JudgeView(
+        stage=stage.name,
+        found=found,
+        before=plots.reliability(f"before-{key}", "Before finetuning", found.before),
+        after=plots.reliability(f"after-{key}", "After finetuning", found.after),
+    )
+
+
+def _transfer(stage: Stage) -> TransferView:
+    """Weak model, supervisor and student of each method, ceiling."""
+    found = stage.read(WeakToStrongMetrics)
+    bars = [Row("weak", found.weak, soft=True)]
+    for method in found.methods:
+        bars += [
+            Row(f"{method.name}: labels", method.supervisor, soft=True),
+            Row(f"{method.name}: student", method.student),
+        ]
+    bars.append(Row("ceiling", found.ceiling, soft=True))
+    return TransferView(
+        stage=stage.name,
+        found=found,
+        bars=plots.rows(
+            f"transfer-{slug(stage.name)}",
+            "Accuracy on the test items; bars start at chance",
+            bars,
+            plots.percent,
+            plots.short_percent,
+            baseline=0.5,
+            within=(0, 1),
+        ),
+    )
+
+
+def _training(stage: Stage) -> TrainingView:
+    """Numbers and curves of a training stage."""
+    drawn, left_out = plots.curves(f"curve-{slug(stage.name)}", stage.history)
+    return TrainingView(stage.name, stage.kind, stage.numbers, drawn, left_out)
+
+
+def slug(name: str) -> str:
+    """A name that can stand in an id of the page; different names give different ids."""
+    return re.sub(r"[^A-Za-z0-9-]", lambda match: f"_{ord(match[0]):x}_", name)
+
+
+def number(value: float | None, digits: int = 3, plus: bool = False) -> str:
+    """A number of fixed digits, with a plus sign where wanted; a dash for none."""
+    if value is None:
+        return "\u2013"
+    text = plots.fixed(value, digits)
+    return f"+{text}" if plus and float(f"{value:.{digits}f}") > 0 else text
+
+
+def count(value: float) -> str:
+    """A number in a list of facts: whole ones in full with narrow spaces, others to four digits."""
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", "\u202f").replace("-", "\u2212")
+    return f"{value:.4g}".replace("-", "\u2212")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "48 s", "12 min 5 s", "3 h 20 min"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
+def floor_text(scores: JudgeScores) -> str:
+    """ECE beside what a perfectly calibrated judge would show by chance."""
+    return (
+        f"ECE {number(scores.ece)}; a perfectly calibrated judge with these confidences shows "
+        f"{number(scores.floor.median)} by chance, and stays below {number(scores.floor.high)} 19 times in 20"
+    )
+
+
+def units(estimates: Sequence[Estimate], unit: str = "clusters") -> str:
+    """What a group of intervals rests on, in words: "80 stories", or a range where they differ."""
+    found = sorted({estimate.clusters for estimate in estimates})
+    if not found:
+        return unit
+    return f"{found[0]} {unit}" if len(found) == 1 else f"{found[0]} to {found[-1]} {unit}"
+
+
+def _environment() -> jinja2.Environment:
+    """The templates beside this file; every value is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, count=count, duration=duration, percent=plots.percent, slug=slug,
+        floor_text=floor_text, units=units,
+    )  # fmt: skip
+    return environment

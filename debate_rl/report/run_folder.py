@@ -1,0 +1,170 @@
+"""Run folders as the page reads them: finished stages with what they measured, and what is not there.
+
+runs/NAME/
+    config.yaml  code.json
+    STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from debate_rl.errors import UserError
+from debate_rl.records import explain, read_json
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Stage(NamedTuple):
+    """A finished stage.
+
+    Example:
+        Stage(name="dpo", kind="dpo", folder=Path("runs/quickstart/dpo"), metrics={"rows": 200, "train_loss": 0.61},
+              timing={"seconds": 48.2, "store_hits": 120, "store_misses": 12})
+    """
+
+    name: str
+    kind: str
+    folder: Path
+    metrics: dict[str, Any]
+    timing: dict[str, Any]
+
+    def read(self, kind: type[M]) -> M:
+        """The metrics as a record.
+
+        Raises:
+            UserError: a field is missing or malformed; names file and field.
+        """
+        try:
+            return kind.model_validate(self.metrics)
+        except ValidationError as error:
+            raise UserError(
+                f"{self.folder / 'metrics.json'}: {explain(error)}; remove the folder and run the stage again"
+            ) from error
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The plain numbers at the top of the metrics."""
+        return {key: value for key, value in self.metrics.items() if _is_number(value)}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What the trainer logged, step by step; empty where the stage trained nothing."""
+        path = self.folder / "history.json"
+        rows = read_json(path) if path.is_file() else []
+        return [row for row in rows if isinstance(row, dict) and _is_number(row.get("step"))]
+
+    @property
+    def legs(self) -> Path | None:
+        """Its debates, where it played any."""
+        path = self.folder / "legs.jsonl"
+        return path if path.is_file() else None
+
+
+class RunFolder(NamedTuple):
+    """A run: its config, code and finished stages.
+
+    Example:
+        RunFolder(name="quickstart", config="name: quickstart\\n...", commit="1f0c2e9...", changed=False,
+                  versions={"trl": "1.16.0"}, date="2026-03-01 12:00 UTC", stages=(Stage(name="sft", ...),),
+                  unfinished=("dpo",))
+    """
+
+    name: str
+    config: str
+    """The resolved config, YAML as written."""
+    commit: str | None
+    changed: bool
+    """Whether the checkout differed from the commit."""
+    versions: dict[str, str]
+    date: str
+    """When the run began: `date` in code.json, else when that file was last written."""
+    stages: tuple[Stage, ...]
+    """In the order of the config."""
+    unfinished: tuple[str, ...]
+    """Stages that the config names and the folder does not hold, the report's own left out."""
+
+    def of(self, *kinds: str) -> list[Stage]:
+        """Finished stages of some kinds."""
+        return [stage for stage in self.stages if stage.kind in kinds]
+
+
+def load_run(run_folder: str | Path) -> RunFolder:
+    """Read a run folder; debates and training histories are read later, when they are needed.
+
+    Raises:
+        UserError: the folder is no run, or a file in it can not be read.
+    """
+    folder = Path(run_folder)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is no run (no config.yaml); give a folder such as runs/NAME, made by `debate-rl run`"
+        )
+    config = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        tree = yaml.safe_load(config)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    tree = tree if isinstance(tree, dict) else {}
+    planned = tree.get("stages") or {}
+    stages = _stages(folder, list(planned))
+    done = {stage.name for stage in stages}
+    code = read_json(folder / "code.json") if (folder / "code.json").is_file() else {}
+    return RunFolder(
+        name=str(tree.get("name") or folder.resolve().name),
+        config=config,
+        commit=code.get("commit"),
+        changed=bool(code.get("changed")),
+        versions=code.get("versions") or {},
+        date=_date(folder, code),
+        stages=tuple(stage for stage in stages if stage.kind != "report"),
+        unfinished=tuple(name for name in planned if name not in done and not _is_report(name, planned[name])),
+    )
+
+
+def _stages(folder: Path, planned: list[str]) -> list[Stage]:
+    """Finished stages, those of the config first and in its order."""
+    found = []
+    for path in folder.glob("*/stage.json"):
+        if path.parent.name.startswith("."):  # a stage at work
+            continue
+        label = read_json(path)
+        timing = path.with_name("timing.json")
+        found.append(
+            Stage(
+                name=str(label.get("name", path.parent.name)),
+                kind=str(label.get("kind", "")),
+                folder=path.parent,
+                metrics=read_json(path.with_name("metrics.json")),
+                timing=read_json(timing) if timing.is_file() else {},
+            )
+        )
+    place = {name: index for index, name in enumerate(planned)}
+    return sorted(found, key=lambda stage: (place.get(stage.name, len(place)), stage.name))
+
+
+def _date(folder: Path, code: Mapping[str, Any]) -> str:
+    """When the run began, UTC."""
+    if code.get("date"):
+        return str(code["date"])
+    path = folder / "code.json"
+    source = path if path.is_file() else folder / "config.yaml"
+    return datetime.fromtimestamp(source.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _is_report(name: str, stage: Any) -> bool:
+    """Whether a stage of the config is the page itself."""
+    kind = stage.get("kind") if isinstance(stage, dict) else None
+    return (kind or name) == "report"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,211 @@
+"""Run folders made of real records: speeches are checked, verdicts scored and ratings fitted by the rooms below."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from debate_rl.analysis.accuracy import accuracy_table, paired_differences
+from debate_rl.analysis.behaviour import behaviour
+from debate_rl.arena.ratings import rate
+from debate_rl.arena.tournament import outcomes, scores
+from debate_rl.game.protocol import load_protocol
+from debate_rl.game.question import Question
+from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.game.verdict import Ask, Failure, Leg, Verdict
+from debate_rl.intervals import difference
+from debate_rl.judges.scores import hits, judge_scores, order_effect
+from debate_rl.records import write, write_json, write_text
+from debate_rl.weak_to_strong.pgr import compare_pgr, recovered
+
+SKILL = {"base": 0.0, "sft": 0.6, "dpo": 1.1}
+PLACES = ("shed", "barn", "cellar", "attic", "garden")
+STAGES = ("sft", "preferences", "dpo", "judge", "tournament", "oversight", "weak_to_strong")
+
+
+def question(number: int, long: bool = False) -> Question:
+    """A question of a story; two questions share each story."""
+    right, wrong = PLACES[number % 5], PLACES[(number + 2) % 5]
+    lines = [
+        f"the pipe was moved to the {place} at {hour} and ines saw." for hour, place in enumerate((wrong, right), 8)
+    ]
+    filler = [f"on day {day} the miller counted {day + number} sacks of meal." for day in range(400 if long else 4)]
+    passage = " ".join([*filler[: len(filler) // 2], *lines, *filler[len(filler) // 2 :]])
+    return Question(
+        id=f"q-{number}", text="where is the pipe at the end ?",
+        answers=(right, wrong) if number % 2 else (wrong, right), correct=0 if number % 2 else 1,
+        passage=passage, group=f"story-{number // 2}", source="made", split="test",
+    )  # fmt: skip
+
+
+def leg(
+    about: Question, players: tuple[str, str], protocol: str = "debate", skills=SKILL, text: str | None = None
+) -> Leg:
+    """Play and judge one game without a model: better players quote more exactly and sway the judge more."""
+    rules = load_protocol(protocol)
+    game = open_transcript(about, rules, dict(zip("AB", players, strict=True)))
+    random = np.random.default_rng(int(game.id, 16) % 2**32)
+    for turn in range(rules.turns):
+        for side in game.speakers(turn):
+            answer = about.answers["AB".index(side)]
+            hour = 8 if answer in about.passage.split(" at 8")[0] else 9
+            quote = f"the pipe was moved to the {answer} at {hour}"
+            if random.random() > 0.4 + 0.4 * skills[game.players[side]]:
+                quote = random.choice([f"the pipe was moved too the {answer} at {hour}", "ines hid it under the bed"])
+            said = text or f"it is the {answer}, for <quote>{quote}</quote> as anyone can read."
+            made = Origin(player=game.players[side], model="lab-base", seed=3, temperature=0.5, new_tokens=21)
+            game = game.add([read_speech(said, game, side, turn, made)])
+    lean = 0.9 * (1 if about.correct == 0 else -1) * (0.3 if rules.turns == 0 else 1)
+    sway = [skills[game.players[side]] if side in game.players else 0.0 for side in "AB"]
+    asks = []
+    for order in ((0, 1), (1, 0)):
+        logit = lean + 1.2 * (sway[0] - sway[1]) + random.normal(0, 0.9) + (0.1 if order == (0, 1) else -0.1)
+        logprobs = (-math.log1p(math.exp(-logit)), -math.log1p(math.exp(logit)))
+        asks.append(Ask(sides=game.present if order == (0, 1) else game.present[::-1], order=order, logprobs=logprobs))
+    p = sum(math.exp(ask.logprobs[0]) for ask in asks) / 2
+    return Leg(transcript=game, verdict=Verdict(judge="judge", p=(p, 1 - p), asks=tuple(asks)))
+
+
+def tournament_legs(questions: list[Question], skills=SKILL) -> tuple[list[Leg], list[Leg]]:
+    """Cross-play with one failed leg, and self-play."""
+    names = list(skills)
+    cross = [
+        leg(about, pair, skills=skills)
+        for about in questions
+        for i, one in enumerate(names)
+        for two in names[i + 1 :]
+        for pair in ((one, two), (two, one))
+    ]
+    failure = Failure(seat="B", turn=0, kind="context", message="prompt of 9120 tokens and 300 new ones exceed 8192")
+    cross[3] = cross[3].model_copy(update={"verdict": None, "failure": failure})
+    return cross, [leg(about, (name, name), skills=skills) for about in questions for name in names]
+
+
+def put(run: Path, name: str, metrics: dict, *, kind: str | None = None, legs=(), history=()) -> Path:
+    """Write a finished stage."""
+    folder = run / name
+    write_json(folder / "stage.json", {"name": name, "kind": kind or name, "fingerprint": "0" * 16})
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "timing.json", {"seconds": 75.0, "store_hits": 1200, "store_misses": 34})
+    if legs:
+        write(folder / "legs.jsonl", legs)
+    if history:
+        write_json(folder / "history.json", list(history))
+    return folder
+
+
+def history(steps: int) -> list[dict]:
+    """What a trainer logs."""
+    rows = [
+        {"step": s, "epoch": s / steps, "loss": 2 / (1 + s), "rewards/margins": 0.01 * s} for s in range(1, steps + 1)
+    ]
+    return [*rows, {"step": steps, "train_loss": 0.4, "train_runtime": 12.5}]
+
+
+def open_run(folder: Path, name: str = "made", stages=STAGES) -> Path:
+    """An empty run folder."""
+    listed = "\n".join(f"  {stage}: {{}}" for stage in (*stages, "report"))
+    write_text(folder / "config.yaml", f"name: {json.dumps(name)}\nseed: 0\nstages:\n{listed}\n")
+    write_json(folder / "code.json", {"versions": {"debate-rl": "0.1.0"}, "commit": "a" * 40, "changed": False})
+    return folder
+
+
+def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list[Leg]:
+    """Write a tournament stage; returns its legs."""
+    cross, alone = tournament_legs(questions, skills)
+    metrics = {
+        "ratings": rate(outcomes(cross), resamples=100).model_dump(mode="json"),
+        "judge_accuracy": {
+            name: scores([one for one in alone if one.transcript.players["A"] == name]).model_dump(mode="json")
+            for name in skills
+        },
+        "behaviour": [row.model_dump(mode="json") for row in behaviour(cross + alone)],
+        "legs": len(cross + alone),
+        "failed": 1,
+    }
+    put(run, "tournament", metrics, legs=cross + alone)
+    return cross + alone
+
+
+def oversight_stage(run: Path, questions: list[Question]) -> None:
+    """Write an oversight stage of three protocols."""
+    legs = {(name, "dpo"): [leg(q, ("dpo", "dpo"), name) for q in questions] for name in ("debate", "single", "blind")}
+    metrics = {
+        "rows": [row.model_dump(mode="json") for row in accuracy_table(legs)],
+        "differences": [row.model_dump(mode="json") for row in paired_differences(legs)],
+        "failed": 0,
+    }
+    put(run, "oversight", metrics, legs=[one for found in legs.values() for one in found])
+
+
+def judge_stage(run: Path) -> None:
+    """Write a judge stage: the judge is surer than it should be before, less so after."""
+    random = np.random.default_rng(0)
+    labels = [f"story-{i // 2}" for i in range(120)]
+    before = 1 / (1 + np.exp(-random.normal(1, 3, 120)))
+    after = 1 / (1 + np.exp(-random.normal(1, 1.2, 120)))
+    metrics = {
+        "before": judge_scores(before, labels).model_dump(mode="json"),
+        "after": judge_scores(after, labels).model_dump(mode="json"),
+        "change": {
+            "accuracy": difference(hits(after), hits(before), labels).model_dump(mode="json"),
+            "brier": difference((1 - after) ** 2, (1 - before) ** 2, labels).model_dump(mode="json"),
+        },
+        "order_effect": order_effect(before, np.clip(before - 0.03, 0, 1), labels).model_dump(mode="json"),
+        "rows": 120,
+    }
+    put(run, "judge", metrics, history=history(30))
+
+
+def transfer_stage(run: Path) -> None:
+    """Write a weak-to-strong stage of two methods."""
+    random = np.random.default_rng(1)
+    weak, one, two, ceiling = ((random.random((3, 200)) < p).astype(float) for p in (0.6, 0.68, 0.74, 0.85))
+    labels = [f"story-{i // 2}" for i in range(200)]
+    methods = []
+    for name, student in (("none", one), ("debate", two)):
+        found = recovered(weak, student, ceiling, labels, resamples=200)
+        methods.append(
+            {"name": name, "supervisor": found.weak.model_dump(), "student": found.student.model_dump(),
+             "pgr": found.pgr.model_dump() if found.pgr else None,
+             "pgr_text": f"{found.pgr:.2f}" if found.pgr else "undefined: the gap is not above 0"}
+        )  # fmt: skip
+    effect = compare_pgr(weak, two, one, ceiling, labels, resamples=200).accuracy
+    metrics = {
+        "weak": found.weak.model_dump(), "ceiling": found.ceiling.model_dump(), "methods": methods,
+        "comparisons": [{"first": "debate", "second": "none", "accuracy": effect.model_dump()}],
+        "test_items": 200, "seeds": 3,
+    }  # fmt: skip
+    put(run, "weak_to_strong", metrics)
+
+
+def whole_run(folder: Path) -> Path:
+    """A run with every kind of stage."""
+    run = open_run(folder)
+    questions = [question(number) for number in range(12)]
+    put(run, "sft", {"rows": 400, "tokens": 52000, "train_loss": 0.41}, history=history(50))
+    put(run, "preferences", {"pools": 200, "pairs": 188, "mean_gap": 0.23})
+    put(run, "dpo", {"rows": 188, "tokens": 9000, "train_loss": 0.61}, history=history(40))
+    judge_stage(run)
+    tournament_stage(run, questions)
+    oversight_stage(run, questions)
+    transfer_stage(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory) -> Path:
+    """A run with every kind of stage; tests must not change it."""
+    return whole_run(tmp_path_factory.mktemp("run") / "made")
+
+
+@pytest.fixture(scope="session")
+def made() -> SimpleNamespace:
+    """The makers of this file, for tests that need a run of their own."""
+    makers = (question, leg, put, history, open_run, tournament_stage, oversight_stage, judge_stage, transfer_stage)
+    return SimpleNamespace(skill=SKILL, **{maker.__name__: maker for maker in makers})

@@ -1,0 +1,275 @@
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from debate_rl.errors import UserError
+from debate_rl.game.verdict import Failure
+from debate_rl.records import read_json, write, write_json
+from debate_rl.report import load_run, write_report
+from debate_rl.report.page import count, duration, number, render, slug, units
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[2] / "../shared"))
+HOSTILE = (
+    "<script>document.title = 'owned'</script></div></details></section><img src=x onerror=\"document.title='owned'\"> "
+    "{{ 7 * 7 }} </style> \u202e\x1b[31m &lt;b&gt; <quote></mark><b>the pipe was moved</b></quote>"
+)
+NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "' onmouseover='alert(3)")
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a page; refuses tags that do not match."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.words = [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag, **wanted):
+        same = [found for name, found in self.elements if name == tag]
+        return [found for found in same if all(found.get(key.rstrip("_")) == value for key, value in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def html(run_folder):
+    return render(load_run(run_folder))
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def hostile_run(made, folder):
+    """A run whose players, speeches, passages, failures, stages and config all try to be markup."""
+    run = made.open_run(folder, name="</title><script>alert(4)</script>", stages=("tournament",))
+    questions = [
+        made.question(n).model_copy(update={"text": HOSTILE, "passage": made.question(n).passage + HOSTILE})
+        for n in range(4)
+    ]
+    made.tournament_stage(run, questions, skills=dict.fromkeys(NAMES, 0.5))
+    legs = [made.leg(q, NAMES[:2], skills=dict.fromkeys(NAMES, 0.5), text=HOSTILE) for q in questions]
+    failure = Failure(seat="<i>B</i>", turn=0, kind="<b>kind</b>", message="</table><script>alert(5)</script>")
+    legs.append(legs[0].model_copy(update={"verdict": None, "failure": failure}))
+    write(run / "tournament" / "legs.jsonl", legs)
+    made.put(
+        run, "a<b>&'\"", {"rows": 2, "<script>": 3}, kind="sft", history=[{"step": s, "</svg><b>": s} for s in (1, 2)]
+    )
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "# </pre><script>alert(6)</script>\n")
+    return run
+
+
+def test_page_is_one_file_that_fetches_and_runs_nothing(run_folder, tmp_path):
+    path = write_report(run_folder, tmp_path / "report")
+    assert path == tmp_path / "report" / "index.html"
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.all("script")
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    addresses = [v for _, found in page.elements for k, v in found.items() if k in ("src", "href", "action", "data")]
+    assert all(value == "data:," or value.startswith("#") for value in addresses)
+    assert "url(" not in path.read_text(encoding="utf-8")
+
+
+def test_every_section_is_there(page):
+    anchors = {found["id"] for found in page.all("section") if "id" in found}
+    assert anchors == {"summary", "ratings", "oversight", "judge", "transfer", "behaviour", "training", "transcripts",
+                       "failures", "costs", "config"}  # fmt: skip
+    links = {found["href"].removeprefix("#") for found in page.all("a")}
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    assert links <= set(ids)
+    assert "No section for want" not in page.text
+
+
+def test_every_plot_has_a_title_and_a_description(page, html):
+    plots = page.all("svg")
+    assert (
+        len(plots) == 1 + 1 + 1 + 3 + 2 + 1 + 3 * 2
+    )  # elo, skill, protocols, their calibration, judge, transfer, curves
+    ids = {found["id"] for tag, found in page.elements if tag in ("title", "desc") and "id" in found}
+    assert all(set(plot["aria-labelledby"].split()) <= ids and plot["role"] == "img" for plot in plots)
+    assert not re.search(r'"[^"<>]*\b(nan|inf)\b[^"<>]*"', html)
+
+
+def test_leaderboard_gives_the_ratings_of_the_file(run_folder, page):
+    found = read_json(run_folder / "tournament" / "metrics.json")["ratings"]
+    for row in found["standings"]:
+        rating, rate = row["rating"], row["win_rate"]
+        elo = f"{row['player']} {rating['value']:.0f} [{rating['low']:.0f}, {rating['high']:.0f}]"
+        assert f"{elo} {100 * rate['value']:.1f} [" in page.text
+        assert f"{rating['n']} {rating['clusters']}" in page.text
+    assert "with intervals over 6 stories; 71 matches" in page.text
+    for pair in found["pairs"]:
+        assert f"{pair['first']} {pair['second']} {pair['difference']['value']:+.0f}" in page.text
+
+
+def test_judge_scores_stand_beside_their_noise_floor(run_folder, page):
+    found = read_json(run_folder / "judge" / "metrics.json")
+    for when in ("before", "after"):
+        scores = found[when]
+        chance = f"a perfectly calibrated judge with these confidences shows {scores['floor']['median']:.3f} by chance"
+        assert f"ECE {scores['ece']:.3f}; {chance}" in page.text
+        assert f"{when} {100 * scores['accuracy']['value']:.1f} [" in page.text
+    assert "n 120, 60 clusters" in page.text
+
+
+def test_oversight_and_transfer_give_paired_differences(run_folder, page):
+    row = read_json(run_folder / "oversight" / "metrics.json")["differences"][0]
+    assert f"debate \u2212 single dpo {100 * row['accuracy']['value']:+.1f}" in page.text
+    method = read_json(run_folder / "weak_to_strong" / "metrics.json")["methods"][1]
+    assert method["pgr_text"] in page.text
+    assert "Intervals over 3 seeds and the test items" in page.text
+
+
+def test_failed_legs_costs_and_training_are_listed(page):
+    assert "q-0 tournament debate A dpo, B base B 1 context: prompt of 9120 tokens" in page.text
+    assert "sft sft 1 min 15 s 1 200 34" in page.text and "all 8 min 45 s" in page.text
+    assert "rows 400 tokens 52 000 train loss 0.41" in page.text
+
+
+def test_quotes_have_looks_and_their_numbers_lead_to_the_passage(page):
+    assert {found["class"] for found in page.all("mark")} == {"exact", "near", "invalid"}
+    assert any(found["href"].startswith("#quote-") for found in page.all("a"))
+    assert len(page.all("details", class_="debate")) == 12
+    assert "12 of 144 legs" in page.text
+
+
+def test_two_pages_of_one_run_are_the_same_to_the_byte(run_folder, html):
+    assert render(load_run(run_folder)) == html
+
+
+def test_no_transcripts_where_none_are_wanted(run_folder):
+    page = Page(render(load_run(run_folder), transcripts=0))
+    assert not page.all("details", class_="debate")
+    assert "0 of 144 legs" in page.text and "context: prompt" in page.text
+    with pytest.raises(UserError, match="0 or more"):
+        write_report(run_folder, run_folder, transcripts=-1)
+
+
+def test_empty_run_says_what_is_missing(made, tmp_path):
+    page = Page(render(load_run(made.open_run(tmp_path, stages=("sft", "tournament")))))
+    assert "Not finished when this page was written: sft, tournament." in page.text
+    assert "No section for want of a stage: leaderboard, judge accuracy by protocol, judge calibration" in page.text
+    assert "No stage is finished." in page.text
+    assert not page.all("svg")
+
+
+@pytest.mark.parametrize("missing", ["sft", "judge", "tournament", "oversight", "weak_to_strong"])
+def test_page_without_one_stage_is_whole(run_folder, tmp_path, missing):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=lambda _, names: [missing] if missing in names else [])
+    page = Page(render(load_run(run), transcripts=2))
+    assert f"Not finished when this page was written: {missing}." in page.text
+
+
+@pytest.mark.parametrize("file", ["tournament/legs.jsonl", "dpo/history.json", "dpo/timing.json", "code.json"])
+def test_page_without_one_file_is_whole(run_folder, tmp_path, file):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    (run / file).unlink()
+    Page(render(load_run(run), transcripts=2))
+
+
+def test_several_stages_of_a_kind_are_told_apart(made, run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    shutil.copytree(run / "tournament", run / "second round")
+    write_json(run / "second round" / "stage.json", {"name": "second round", "kind": "tournament", "fingerprint": "1"})
+    page = Page(render(load_run(run), transcripts=2))
+    ids = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    assert "Highest rated, second round" in page.text
+
+
+def test_slope_is_given_over_three_players_and_not_over_two(made, html, tmp_path):
+    assert "Slope for 100 Elo points" in html
+    run = made.open_run(tmp_path, stages=("tournament",))
+    made.tournament_stage(run, [made.question(n) for n in range(4)], skills={"sft": 0.2, "dpo": 0.9})
+    assert "Slope for 100" not in render(load_run(run))
+
+
+def test_nothing_hostile_is_markup(made, tmp_path):
+    page = Page(render(load_run(hostile_run(made, tmp_path))))
+    assert not page.all("script") and not page.all("img") and not page.all("i")
+    assert len(page.all("b")) == len(page.all("div", class_="verdict"))  # the page's own
+    attributes = {name for _, found in page.elements for name in found}
+    assert not {name for name in attributes if name.startswith("on")}
+    for said in (
+        "<script>document.title = 'owned'</script>",
+        "{{ 7 * 7 }}",
+        "&lt;b&gt;",
+        *NAMES,
+        "</table><script>alert(5)",
+    ):
+        assert " ".join(said.split()) in page.text
+    assert "</mark><b>the pipe was moved</b>" in page.text
+    assert "</pre><script>alert(6)" in page.text
+    assert "\x1b" not in page.text and "\ufffd[31m" in page.text
+
+
+def test_many_failures_are_counted_and_the_first_listed(made, tmp_path):
+    run = made.open_run(tmp_path, stages=("tournament",))
+    legs = made.tournament_stage(run, [made.question(n) for n in range(3)])
+    failure = Failure(seat="A", kind="engine", message="out of memory")
+    bad = [legs[0].model_copy(update={"verdict": None, "failure": failure}) for _ in range(60)]
+    write(run / "tournament" / "legs.jsonl", [*legs, *bad])
+    page = Page(render(load_run(run), transcripts=1))
+    assert "engine 60, context 1." in page.text
+    assert "The first 50 are listed; 11 more are in legs.jsonl." in page.text
+
+
+def test_real_human_debates_are_shown(made, tmp_path):
+    if not (SHARED / "data/nyu_2023/debates.jsonl").is_file():
+        pytest.skip("no shared data: set DEBATE_RL_SHARED to the folder that holds data/nyu_2023")
+    from debate_rl.data import nyu
+    from debate_rl.judges.recorded import legs
+
+    run = made.open_run(tmp_path, stages=("oversight",))
+    made.oversight_stage(run, [made.question(n) for n in range(4)])
+    real = legs(nyu.sessions(SHARED / "data/nyu_2023"))
+    write(run / "oversight" / "legs.jsonl", real)
+    page = Page(render(load_run(run), transcripts=6))
+    assert len(page.all("details", class_="debate")) == 6
+    assert page.text.count("Whole passage, 2") > 3  # 20,000 characters and more
+    assert f"6 of {len(real)} legs" in page.text
+
+
+def test_words_of_numbers():
+    assert (number(0.1234), number(None), number(-0.0001, 2), number(1.25, 1, plus=True)) == (
+        "0.123",
+        "\u2013",
+        "0.00",
+        "+1.2",
+    )
+    assert number(-3.21, 1, plus=True) == "\u22123.2" and number(0.0, 1, plus=True) == "0.0"
+    assert (count(52000), count(0.41), count(-3.0)) == ("52\u202f000", "0.41", "\u22123")
+    assert [duration(s) for s in (3.14, 48.2, 75, 12000)] == ["3.1 s", "48 s", "1 min 15 s", "3 h 20 min"]
+    assert slug("a b") == "a_20_b" and slug("a_20_b") != slug("a b")
+    assert units([]) == "clusters"
