@@ -1,0 +1,409 @@
+"""Runs: named stages, each a function of its config and of what came before; killed anywhere, they go on.
+
+runs/NAME/
+    config.yaml      the resolved config, written first; a run with another config is refused
+    code.json        version and commit
+    store/           answers of the models (debate_rl.engines.store)
+    .STAGE/          a stage at work: its logs and checkpoints, from which it goes on
+    STAGE/           a finished stage: stage.json, metrics.json, and what it made
+    metrics.json     the metrics of all finished stages
+    wandb/           the W&B run, where tracking is offline
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from debate_rl.arena.rollout import Progress
+from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, parse_config
+from debate_rl.data.models import model_path
+from debate_rl.data.questions import load_questions
+from debate_rl.engines.request import Engine
+from debate_rl.engines.store import StoredEngine
+from debate_rl.errors import UserError, nearest
+from debate_rl.game.protocol import Protocol
+from debate_rl.game.question import Question, Split
+from debate_rl.game.verdict import Leg
+from debate_rl.judges.calibration import Calibrator
+from debate_rl.judges.judge import Judge
+from debate_rl.players.debater import Debater
+from debate_rl.records import digest, read_json, write_json, write_text
+from debate_rl.tracking import Tracker
+
+Metrics = dict[str, Any]
+"""What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
+StageFunction = Callable[[Any, "Run", Path], Metrics]
+
+
+class Run:
+    """One experiment at work: its config, folder, engine and tracker, and the players and judges made so far.
+
+    Args:
+        config: the experiment.
+        engine: answers instead of the transformers engine, for tests and rules.
+        say: takes lines of progress.
+    """
+
+    def __init__(self, config: Config, engine: Engine | None = None, say: Callable[[str], None] = print) -> None:
+        self.config = config
+        self.folder = Path(config.runs) / config.name
+        self.say = say
+        self.at: str | None = None
+        """Name of the stage at work."""
+        self._engine = engine
+        self._stored: StoredEngine | None = None
+        self._questions: dict[Split, list[Question]] = {}
+        self._tracker: Tracker | None = None
+
+    @property
+    def engine(self) -> StoredEngine:
+        """The engine with this run's store in front, opened when first needed."""
+        if self._stored is None:
+            if self._engine is None:
+                self._engine = open_engine(self.config, self.resolve)
+            self._stored = StoredEngine(self._engine, self.folder / "store")
+        return self._stored
+
+    @property
+    def tracker(self) -> Tracker:
+        """The W&B run, opened when first needed."""
+        if self._tracker is None:
+            wanted = self.config.tracking
+            tree = self.config.model_dump(mode="json", by_alias=True)
+            self._tracker = Tracker(wanted.mode, wanted.project, wanted.entity, self.config.name, self.folder, tree)
+            if self._tracker.note:
+                self.say(self._tracker.note)
+        return self._tracker
+
+    def progress(self, out: Path) -> Progress:
+        """A function that says how far a stage's games are."""
+        name = out.name.lstrip(".")
+
+        def report(done: int, failed: int, total: int) -> None:
+            self.say(f"  {name}: {done} of {total} games, {failed} failed")
+
+        return report
+
+    def log_debates(self, stage: str, legs: Sequence[Leg], count: int = 32) -> None:
+        """Put a sample of debates, drawn by name, into a W&B table."""
+        drawn = sorted(legs, key=lambda leg: digest(leg.transcript.id))[:count]
+        columns = ["question", "protocol", "player A", "player B", "speeches", "correct", "p(A)", "failure"]
+        rows = []
+        for leg in drawn:
+            game = leg.transcript
+            said = "\n\n".join(f"{speech.side}: {speech.text}" for speech in game.speeches)
+            p = None if leg.verdict is None else leg.verdict.p[0]
+            failure = None if leg.failure is None else leg.failure.message
+            players = [game.players.get("A", "-"), game.players.get("B", "-")]
+            correct = None if game.question.correct is None else "AB"[game.question.correct]
+            rows.append([game.question.text, game.protocol.name, *players, said, correct, p, failure])
+        self.tracker.table(f"{stage}/debates", columns, rows)
+
+    def resolve(self, name: str) -> str:
+        """Where a model or adapter lies: in this run's folder, as a lab model, or where its name says."""
+        inside = self.folder / name
+        return str(inside) if inside.is_dir() else model_path(name)
+
+    def questions(self, split: Split, count: int | None = None) -> list[Question]:
+        """Questions of a split, the first `count` of them.
+
+        Raises:
+            UserError: the source can not be read, or the split is empty.
+        """
+        if not self._questions:
+            self._questions = _load_splits(self.config)
+        found = self._questions[split]
+        if not found:
+            raise UserError(f"no questions in split {split!r} of source {self.config.questions.source!r}")
+        return found[:count]
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """The protocol of this name with the config's changes, else the config's own."""
+        return self.config.protocol.load(name)
+
+    def debater(self, name: str, opponents: int = 2) -> Debater:
+        """The player of a name: `base` or a training stage, and `@N` for Best-of-N.
+
+        Raises:
+            UserError: there is no such stage, or N is not a number.
+        """
+        stage, at, count = name.partition("@")
+        if at and not (count.isdigit() and int(count) > 0):
+            raise UserError(f"player {name!r}: write NAME@N with N a whole number, for example dpo@4")
+        model, adapter = self.weights(stage, self.config.models.debater)
+        best_of = int(count) if at else 1
+        return Debater(
+            name=name, model=model, adapter=adapter, best_of=best_of, opponents=opponents,
+            temperature=self.config.engine.temperature,
+        )  # fmt: skip
+
+    def judge(self) -> Judge:
+        """The judge of the last judge stage before the stage at work, else the judge model as it is."""
+        names = list(self.config.stages)
+        earlier = names if self.at is None else names[: names.index(self.at)]
+        for name in reversed(earlier):
+            if self.config.stages[name].kind == "judge" and (self.folder / name / "stage.json").is_file():
+                model, adapter = self.weights(name, self.config.models.judge)
+                found = self.folder / name / "calibrator.json"
+                calibrator = Calibrator.model_validate(read_json(found)) if found.is_file() else None
+                return Judge(name=name, model=model, adapter=adapter, calibrator=calibrator)
+        return Judge(name="base judge", model=self.config.models.judge)
+
+    def weights(self, stage: str, base: str) -> tuple[str, str | None]:
+        """Model and adapter that a training stage made; `base` is the model as it is."""
+        if stage == "base":
+            return base, None
+        made = self.config.stages.get(stage)
+        if not isinstance(made, TrainingStage):
+            choices = ["base", *(n for n, s in self.config.stages.items() if isinstance(s, TrainingStage))]
+            raise UserError(f"no player or training stage {stage!r}; {nearest(stage, choices)}")
+        if (self.folder / stage / "model").is_dir():
+            return f"{stage}/model", None
+        return base, f"{stage}/adapter"
+
+
+def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None = None) -> dict[str, Metrics]:
+    """Run the stages of a config in order, leaving out the finished ones.
+
+    Args:
+        run: the experiment.
+        functions: by kind of stage.
+        only: names of the stages to run; None runs all.
+
+    Returns:
+        Metrics of every finished stage, by name.
+
+    Raises:
+        UserError: the folder holds a run with another config, or a stage can not be done.
+    """
+    claim_folder(run)
+    with _alone(run.folder):
+        return _run_stages(run, functions, only)
+
+
+def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
+    """See `run_stages`; the folder is this process's own."""
+    done: dict[str, Metrics] = {}
+    shared = run.config.model_dump(mode="json", exclude={"stages", "runs", "name", "tracking"})
+    fingerprint = digest([shared, input_files(shared)])
+    for name, stage in run.config.stages.items():
+        tree = stage.model_dump(mode="json")
+        fingerprint = digest([fingerprint, name, tree, input_files(tree)])
+        if only is not None and name not in only:
+            continue
+        final = run.folder / name
+        if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
+            if read_json(final / "stage.json")["fingerprint"] != fingerprint:
+                raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
+            done[name] = read_json(final / "metrics.json")
+            run.say(f"{name}: done before")
+            continue
+        done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
+        write_json(run.folder / "metrics.json", _all_metrics(run))
+    run.tracker.finish()
+    return done
+
+
+def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str) -> Metrics:
+    """Run one stage in its working folder, which takes its final name when everything is in it."""
+    working, final = run.folder / f".{name}", run.folder / name
+    working.mkdir(exist_ok=True)
+    began = time.perf_counter()
+    hits, misses = _store_counts(run)
+    run.at = name
+    run.say(f"{name}: started")
+    metrics = function(stage, run, working)
+    write_json(working / "metrics.json", metrics)
+    write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
+    seconds = time.perf_counter() - began
+    found, made = _store_counts(run)
+    counts = {"store_hits": found - hits, "store_misses": made - misses}
+    write_json(working / "timing.json", {"seconds": round(seconds, 1), **counts})
+    if final.exists():
+        shutil.rmtree(final)
+    working.rename(final)
+    run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
+    run.say(f"{name}: finished in {seconds:.0f} s")
+    return metrics
+
+
+def needed(config: Config, kind: str) -> set[str]:
+    """Names of the stages of a kind and of all that they build on.
+
+    Raises:
+        UserError: the config has no stage of that kind.
+    """
+    found = {name for name, stage in config.stages.items() if stage.kind == kind}
+    if not found:
+        raise UserError(
+            f"the config has no stage of kind {kind!r}; its stages are: {', '.join(config.stages) or 'none'}"
+        )
+    names = list(config.stages)
+    for name in reversed(names):
+        if name in found:
+            earlier = names[: names.index(name)]
+            found |= {other for other in earlier if _builds_on(config.stages[name], other, config.stages[other])}
+    return found
+
+
+def _builds_on(stage: Stage, name: str, other: Stage) -> bool:
+    """Whether a stage reads what an earlier one made: it is named, or it is the judge of one that judges."""
+    fields = stage.model_dump()
+    named = [fields.get(key) for key in ("start", "preferences", "player", "debater")] + list(fields.get("players", ()))
+    if stage.kind == "report" or name in {str(value).partition("@")[0] for value in named if value}:
+        return True
+    return other.kind == "judge" and stage.kind in ("preferences", "tournament", "oversight")
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers at the top of a stage's metrics; of an estimate its value."""
+    found = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping) and isinstance(value.get("value"), int | float):
+            found[key] = float(value["value"])
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = float(value)
+    return found
+
+
+def input_files(tree: Any) -> dict[str, str]:
+    """SHA-256 of every file that a tree of config values names."""
+    if isinstance(tree, dict | list):
+        values = tree.values() if isinstance(tree, dict) else tree
+        return {path: name for value in values for path, name in input_files(value).items()}
+    if not isinstance(tree, str) or not tree or len(tree) > 1024 or not Path(tree).is_file():
+        return {}
+    return {tree: hashlib.sha256(Path(tree).read_bytes()).hexdigest()}
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Raises:
+        UserError: another process is at work in the folder.
+    """
+    import fcntl
+
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is at work in {folder}; wait for it, or give this run its own name=..."
+            ) from error
+        yield
+
+
+def claim_folder(run: Run) -> None:
+    """Make the run's folder, or go on in it if it holds the same config.
+
+    Raises:
+        UserError: it holds another config; names the first key that differs.
+    """
+    path = run.folder / "config.yaml"
+    if path.is_file():
+        import yaml
+
+        held = parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        difference = _first_difference(
+            held.model_dump(mode="json", by_alias=True, exclude={"runs"}),
+            run.config.model_dump(mode="json", by_alias=True, exclude={"runs"}),
+        )
+        if difference:
+            raise UserError(
+                f"{run.folder} holds a run with another config ({difference}); "
+                "give this one its own name with name=..., or remove the folder"
+            )
+        return
+    if run.folder.exists() and any(run.folder.iterdir()):
+        raise UserError(f"{run.folder} exists and is not a run of debate-rl; choose another name with name=...")
+    write_json(run.folder / "code.json", code_state())
+    write_text(path, dump_config(run.config))
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """The first key at which two trees differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            if found:
+                return found
+        return None
+    return None if old == new else f"{path}: {old!r} there, {new!r} now"
+
+
+def code_state() -> dict[str, Any]:
+    """The date, versions and, in a checkout, the commit and whether files were changed since."""
+    names = ("debate-rl", "torch", "transformers", "trl", "peft", "accelerate")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    root = Path(__file__).resolve().parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions,
+        "commit": commit,
+        "changed": bool(commit and _git(root, "status", "--porcelain")),
+    }
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """Output of a git command, None where there is no checkout."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _all_metrics(run: Run) -> dict[str, Metrics]:
+    """Metrics of the finished stages, by name."""
+    names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
+    return {name: read_json(run.folder / name / "metrics.json") for name in names}
+
+
+def _store_counts(run: Run) -> tuple[int, int]:
+    """Answers taken from the store and answers made, so far in this process."""
+    stored = run._stored
+    return (0, 0) if stored is None else (stored.hits, stored.misses)
+
+
+def _load_splits(config: Config) -> dict[Split, list[Question]]:
+    """Train and test questions, whose stories differ."""
+    wanted = config.questions
+    counts: dict[Split, int] = {"train": wanted.train, "test": wanted.test}
+    return {
+        split: load_questions(
+            wanted.source, wanted.path, split, count, config.seed,
+            family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
+        )
+        for split, count in counts.items()
+    }  # fmt: skip
+
+
+def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
+    """The transformers engine with the config's settings."""
+    import torch
+
+    from debate_rl.engines.transformers_engine import TransformersEngine
+
+    wanted = config.engine
+    if wanted.threads:
+        torch.set_num_threads(wanted.threads)
+    return TransformersEngine(
+        resolve, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens, revision=wanted.revision
+    )

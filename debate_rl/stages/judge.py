@@ -1,0 +1,102 @@
+"""Finetuning and calibrating the judge on the debates of untrained and trained players."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from debate_rl.arena.rollout import play_to_file
+from debate_rl.arena.schedule import self_play
+from debate_rl.config import JudgeStage
+from debate_rl.experiment import Metrics, Run
+from debate_rl.game.transcript import Transcript
+from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.intervals import difference
+from debate_rl.judges.calibration import fit_calibrator, split_clusters
+from debate_rl.judges.judge import Judge, judge_transcripts, probability
+from debate_rl.judges.scores import hits, judge_scores, order_effect
+from debate_rl.records import write, write_json
+from debate_rl.stages.training import train
+from debate_rl.trainers.rows import judge_rows
+
+CALIBRATION_SHARE = 0.25
+"""Of the training stories, held out from finetuning to calibrate on."""
+
+
+def games(stage: JudgeStage, run: Run) -> list[Transcript]:
+    """Self-play on training questions, then on the test questions that the judge is measured on."""
+    return _training_games(stage, run) + _test_games(stage, run)
+
+
+def _training_games(stage: JudgeStage, run: Run) -> list[Transcript]:
+    return [
+        game
+        for name in stage.protocols
+        for game in self_play(
+            stage.players, run.questions("train", stage.questions), run.protocol(name), run.config.seed
+        )
+    ]
+
+
+def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
+    return self_play(stage.players[-1:], run.questions("test"), run.protocol(), run.config.seed)
+
+
+def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
+    """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
+    players = {name: run.debater(name) for name in stage.players}
+    planned = games(stage, run)
+    legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
+    write(out / "legs.jsonl", legs)
+    count = len(_training_games(stage, run))
+    learnt = [leg.transcript for leg in legs[:count] if leg.failure is None]
+    labels = [transcript.question.cluster for transcript in learnt]
+    held_out, kept = split_clusters(labels, CALIBRATION_SHARE, run.config.seed)
+    rows = judge_rows([learnt[index] for index in kept])
+    metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
+
+    before = Judge(name="base judge", model=run.config.models.judge)
+    after = _trained(stage, run, out)
+    if stage.calibrate != "none":
+        calibration = _verdicts([learnt[index] for index in held_out], after, run)
+        p = [verdict.p[0] for _, verdict in calibration]
+        correct = [float(game.question.correct == 0) for game, _ in calibration]
+        calibrator = fit_calibrator(stage.calibrate, p, correct, [game.question.cluster for game, _ in calibration])
+        write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
+        after = after.model_copy(update={"calibrator": calibrator})
+    tested = [leg.transcript for leg in legs[count:] if leg.failure is None]
+    return {**metrics, **_compare(tested, before, after, run, out)}
+
+
+def _trained(stage: JudgeStage, run: Run, out: Path) -> Judge:
+    """The judge that was just trained, before it is calibrated."""
+    name = out.name.lstrip(".")
+    if stage.lora is None:
+        return Judge(name=name, model=str(out / "model"))
+    return Judge(name=name, model=run.config.models.judge, adapter=str(out / "adapter"))
+
+
+def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple[Transcript, Verdict]]:
+    """Games with their verdicts, where there is one."""
+    found = judge_transcripts(games, judge, run.engine)
+    return [(game, verdict) for game, verdict in zip(games, found, strict=True) if isinstance(verdict, Verdict)]
+
+
+def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run, out: Path) -> Metrics:
+    """The base judge and the trained one on the same test debates."""
+    old, new = _verdicts(games, before, run), _verdicts(games, after, run)
+    write(out / "test_legs.jsonl", [Leg(transcript=game, verdict=verdict) for game, verdict in new])
+    labels = [game.question.cluster for game, _ in new]
+    p_old, p_new = ([v.p[g.question.correct or 0] for g, v in side] for side in (old, new))
+    first = [probability(verdict.asks[0].logprobs) for _, verdict in new]
+    second = [probability(verdict.asks[1].logprobs) for _, verdict in new]
+    brier = [[(1 - p) ** 2 for p in side] for side in (p_new, p_old)]
+    return {
+        "before": judge_scores(p_old, labels).model_dump(mode="json"),
+        "after": judge_scores(p_new, labels).model_dump(mode="json"),
+        "change": {
+            "accuracy": difference(hits(p_new), hits(p_old), labels).model_dump(mode="json"),
+            "brier": difference(brier[0], brier[1], labels).model_dump(mode="json"),
+        },
+        "order_effect": order_effect(first, second, labels).model_dump(mode="json"),
+    }

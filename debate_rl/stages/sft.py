@@ -1,0 +1,50 @@
+"""Supervised finetuning of the debater on transcripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from debate_rl.config import SftStage
+from debate_rl.data.splits import sample
+from debate_rl.data.transcripts import load_transcripts
+from debate_rl.experiment import Metrics, Run
+from debate_rl.game.transcript import Transcript
+from debate_rl.stages.training import start_from, train
+from debate_rl.trainers.rows import sft_rows
+
+
+def transcripts(stage: SftStage, run: Run) -> tuple[list[Transcript], int]:
+    """The transcripts to learn from, and how many were left out because their story is a test story."""
+    questions = run.questions("train", stage.limit)
+    tested = {question.cluster for question in run.questions("test")}
+    found: list[Transcript] = []
+    left_out = 0
+    for source in stage.transcripts:
+        loaded = load_transcripts(source, questions, run.protocol(), run.config.seed, run.config.questions.path)
+        kept = [t for t in loaded if t.question.cluster not in tested]
+        left_out += len(loaded) - len(kept)
+        found += _of_questions(kept, stage.limit, run.config.seed)
+    return found, left_out
+
+
+def _of_questions(found: list[Transcript], limit: int | None, seed: int) -> list[Transcript]:
+    """The transcripts of at most so many questions, drawn by the question's name."""
+    chosen = {
+        question.id for question in sample(list({t.question.id: t.question for t in found}.values()), limit, seed)
+    }
+    return [t for t in found if t.question.id in chosen]
+
+
+def run(stage: SftStage, run: Run, out: Path) -> Metrics:
+    """Build rows from transcripts and train."""
+    found, left_out = transcripts(stage, run)
+    base, start = start_from(run, stage.start, run.config.models.debater)
+    metrics = train(run, stage, "sft", sft_rows(found), out, base, start)
+    quotes = [quote for t in found for speech in t.speeches for quote in speech.quotes]
+    valid = sum(quote.verdict != "invalid" for quote in quotes)
+    return {
+        **metrics,
+        "transcripts": len(found),
+        "left_out_test_stories": left_out,
+        "valid_quotes": valid / len(quotes) if quotes else 0.0,
+    }

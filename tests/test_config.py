@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from debate_rl.config import Config, dump_config, load_config, parse_config
+from debate_rl.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_loads_and_survives_its_own_dump(path):
+    config = load_config(path)
+    assert config.stages
+    assert parse_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_overrides_reach_any_key(tmp_path):
+    path = write(tmp_path, "name: x\nstages: {dpo: {objective: {gamma: 7}}}\n")
+    found = load_config(
+        path, ["seed=3", "stages.dpo.objective.gamma=10", "stages.dpo.train.beta=0.1", "engine.device=cpu"]
+    )
+    assert (found.seed, found.stages["dpo"].objective.gamma, found.stages["dpo"].train) == (3, 10, {"beta": 0.1})
+
+
+def test_stages_of_one_kind_can_have_several_names(tmp_path):
+    found = load_config(write(tmp_path, "stages: {dpo: {}, dpo2: {kind: dpo, start: dpo}}"))
+    assert found.stages["dpo2"].start == "dpo"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("stages: {dop: {}}", [], "unknown key 'stages.dop'; did you mean 'stages.dpo'?"),
+        ("stages: {dpo: {objectiv: {}}}", [], "did you mean 'stages.dpo.objective'"),
+        (
+            "stages: {dpo: {objective: {gama: 1}}}",
+            [],
+            "unknown key 'stages.dpo.objective.gama'; did you mean 'stages.dpo.objective.gamma'",
+        ),
+        ("modls: {}", [], "did you mean 'models'"),
+        ("engine: {treads: 1}", [], "unknown key 'engine.treads'; did you mean 'engine.threads'"),
+        ("questions: {train: 0}", [], "questions.train"),
+        ("stages: {tournament: {players: [a]}}", [], "at least two players"),
+        ("seed: many", [], "seed"),
+        ("a: [", [], "not valid YAML"),
+        ("- 1", [], "expected keys and values"),
+        ("name: x", ["seed"], "key.path=value"),
+        ("name: x", ["name.y=1"], "is a value"),
+        ("name: x", ["sed=1"], "did you mean 'seed'"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_the_fix(tmp_path, text, overrides, said):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, text), overrides)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match="config not found: none.yaml"):
+        load_config("none.yaml")
+
+
+def test_protocol_changes_reach_every_protocol():
+    config = Config.model_validate({"protocol": {"turns": 3, "max_new_tokens": 9, "prompts": "lab"}})
+    assert (config.protocol.load().turns, config.protocol.load("blind").turns) == (3, 0)
+    assert config.protocol.load("double").max_new_tokens == 9 and config.protocol.load("blind").prompts == "lab"
