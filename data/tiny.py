@@ -32,7 +32,7 @@ def _texts(path: Path) -> Iterator[str]:
         yield from (value for value in row.values() if isinstance(value, str))
 
 
-def fit_tokenizer(texts: Iterator[str], vocabulary: int = 4096) -> Any:
+def fit_tokenizer(texts: Iterator[str], vocabulary: int = 8192) -> Any:
     """A byte-level BPE tokenizer with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -30,26 +30,30 @@ class Judge(Record):
     """Maps the averaged probability to a calibrated one; None leaves it as it is."""
 
 
+Presentation = tuple[tuple[Side, ...], tuple[int, int]]
+"""What the judge is shown: sides, first shown first, and the order in which the answers are listed."""
+
 _Plan = tuple[tuple[Side, ...], tuple[int, int], "int | None"]
-"""One question to the judge: sides shown, order of the answers, after how many turns."""
+"""One question to the judge: a presentation, and after how many turns."""
 
 
-def _plan(transcript: Transcript, both_orders: bool) -> list[_Plan]:
-    """Every question the protocol and the judge want asked about a transcript."""
+def presentations(transcript: Transcript, both_orders: bool = True) -> list[Presentation]:
+    """Everything a judge is shown of a game: together or each side alone, in one presentation order or both."""
     present = transcript.present
     views: list[tuple[Side, ...]] = [(side,) for side in present]
     if transcript.protocol.judge_sees == "together" or len(present) < 2:
         views = [present]
     orders: list[tuple[int, int]] = [(0, 1), (1, 0)] if both_orders else [(0, 1)]
+    return [(view if order == (0, 1) else view[::-1], order) for view in views for order in orders]
+
+
+def _plan(transcript: Transcript, both_orders: bool) -> list[_Plan]:
+    """Every question the protocol and the judge want asked about a transcript."""
     moments: list[int | None] = [None]
     if transcript.protocol.verdict_after_each_turn:
         moments = [*range(1, transcript.protocol.turns), None]
-    return [
-        (view if order == (0, 1) else view[::-1], order, moment)
-        for moment in moments
-        for view in views
-        for order in orders
-    ]
+    shown = presentations(transcript, both_orders)
+    return [(sides, order, moment) for moment in moments for sides, order in shown]
 
 
 def probability(logprobs: tuple[float, float]) -> float:

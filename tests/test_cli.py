@@ -55,11 +55,22 @@ def models(path):
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("run",), ("sft",), ("dpo",), ("judge",), ("judge", "train"), ("judge", "evaluate"), ("debate",), ("tournament",),
-     ("weak-to-strong",), ("report",), ("ratings",)],
-)  # fmt: skip
+    [
+        "",
+        "run",
+        "sft",
+        "dpo",
+        "judge",
+        "judge train",
+        "judge evaluate",
+        "debate",
+        "tournament",
+        "weak-to-strong",
+        "report",
+    ],
+)
 def test_every_command_has_help(call, words):
-    code, out, _ = call(*words, "--help")
+    code, out, _ = call(*words.split(), "--help")
     assert code == 0 and "Usage" in out and len(out) > 200
 
 

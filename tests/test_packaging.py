@@ -16,7 +16,7 @@ WANTED = (
     "debate_rl/trainers/job.py",
     "debate_rl/data/questions.py",
     "debate_rl/game/protocols.yaml",
-    "debate_rl/game/prompts/lab/judge.j2",
+    "debate_rl/game/templates/lab/judge.j2",
     "debate_rl/report/page.j2",
     "debate_rl/data/models/lab-base/model.safetensors",
 )
@@ -48,7 +48,8 @@ def test_the_wheel_holds_every_room_under_one_name(built):
 
 
 def test_the_sdist_builds_the_same_wheel(built):
-    names = {name.partition("/")[2] for name in tarfile.open(built[1]).getnames()}
+    with tarfile.open(built[1]) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "configs/quickstart.yaml"} <= names
 
 
@@ -59,7 +60,8 @@ def test_an_unpacked_wheel_works_from_elsewhere(built, tmp_path):
         "print(debate_rl.__file__, m.model_path('lab-base'), debate_rl.load_protocol('debate').name)"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(str(tmp_path)) == 2 and done.stdout.strip().endswith("debate")
 

@@ -144,8 +144,12 @@ def build_trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, cal
     options["eval_dataset"] = prepared.eval_rows
     if peft_config is not None:
         from peft import get_peft_model
+        from transformers.integrations import is_deepspeed_zero3_enabled
 
-        model = get_peft_model(model, peft_config)
+        # ZeRO-3 gathers parameters of one type only, so there the adapter keeps the base's.
+        model = get_peft_model(model, peft_config, autocast_adapter_dtype=not is_deepspeed_zero3_enabled())
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
     if job.kind == "judge":
         from debate_rl.trainers.judge import judge_trainer
 

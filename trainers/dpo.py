@@ -10,9 +10,11 @@ import contextlib
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from debate_rl.errors import UserError
@@ -20,6 +22,8 @@ from debate_rl.trainers.logprobs import token_logprobs
 from debate_rl.trainers.losses import log_ratio_gap, soft_dpo, soft_ipo, with_sft
 from debate_rl.trainers.pairs import CHOSEN, REJECTED, PairCollator, check_shareable
 from debate_rl.trainers.settings import Objective
+
+_READ = ("input_ids", "attention_mask", "position_ids")
 
 
 class _Logps(NamedTuple):
@@ -38,6 +42,9 @@ class DebateDPOTrainer(DPOTrainer):
     adapter off, or a frozen copy of the adapter where training continues from one.
     """
 
+    data_collator: Any
+    _signature_columns: Any
+
     def __init__(self, *args: Any, objective: Objective, **kwargs: Any) -> None:
         self.objective = objective
         self._checked = False
@@ -49,7 +56,8 @@ class DebateDPOTrainer(DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, "target"]))
+        if "target" not in self._signature_columns:
+            self._signature_columns.append("target")
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -71,16 +79,17 @@ class DebateDPOTrainer(DPOTrainer):
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of chosen and rejected under the reference, (pairs,) each; as TRL picks it."""
         adapter: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if self.ref_model is None:
+        if self.ref_model is None and is_peft_model(self.model):
             network = self.accelerator.unwrap_model(self.model)
             adapter = use_adapter(network, adapter_name="ref" if "ref" in network.peft_config else None)
-        with torch.no_grad(), adapter, self.accelerator.autocast():
+        plain = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), plain, adapter, self.accelerator.autocast():
             logps, _ = self._logps(model, inputs)
         return logps.chosen, logps.rejected
 
     def _logps(self, model: Any, inputs: dict[str, Any], aux: bool = False) -> tuple[_Logps, Any]:
         """Log-probabilities of a batch of pairs, and the model's outputs."""
-        reads = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids") if name in inputs}
+        reads: dict[str, Any] = {name: inputs[name] for name in _READ if name in inputs}
         if aux:
             reads["output_router_logits"] = True
         part = inputs["part"]
@@ -110,7 +119,8 @@ class DebateDPOTrainer(DPOTrainer):
         Raises:
             UserError: the model gives a speech another probability after a shared prompt.
         """
-        collator, training = self.data_collator, model.training
+        collator: PairCollator = self.data_collator
+        training = model.training
         rows = [self.train_dataset[index] for index in range(min(2, len(self.train_dataset)))]
         found = []
         model.eval()
@@ -122,7 +132,7 @@ class DebateDPOTrainer(DPOTrainer):
             found.append(torch.cat([logps.chosen, logps.rejected]).float())
         self.data_collator = collator
         model.train(training)
-        if not torch.allclose(*found, rtol=0.02, atol=0.05):
+        if not torch.allclose(found[0], found[1], rtol=0.02, atol=0.05):
             raise UserError("share_prompt: this model reads a shared prompt otherwise than its own; set it false")
         self._checked = True
 

@@ -50,7 +50,7 @@ def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Res
     done = finished(job, name)
     if done is not None:
         return done
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports each trainer to the hub
     from debate_rl.trainers.state import kept_global_state
 
     with kept_global_state(), _disk_errors(Path(job.out)):
@@ -83,7 +83,10 @@ def finished(job: Job, name: str) -> Result | None:
     begun = (out / "result.json").is_file() or any((out / "checkpoints").glob("checkpoint-*"))
     if begun and read_json(note).get("name") != name:
         raise UserError(f"{out} holds another training job; choose another folder, or remove it to train anew")
-    return Result.model_validate(read_json(out / "result.json")) if (out / "result.json").is_file() else None
+    if not (out / "result.json").is_file():
+        return None
+    # The folder may have been moved since.
+    return Result.model_validate(read_json(out / "result.json")).model_copy(update={"path": str(_final(job))})
 
 
 def launch(
@@ -116,7 +119,10 @@ def launch(
     if code != 0:
         raise RuntimeError(f"training ended with exit code {code}; its output stands above")
     order.unlink()
-    return Result.model_validate(read_json(out / "result.json"))
+    result = finished(job, job_name(job))
+    if result is None:
+        raise RuntimeError(f"training ended without {out / 'result.json'}; its output stands above")
+    return result
 
 
 def _command(config: str, processes: int | None, order: Path) -> list[str]:
@@ -190,7 +196,7 @@ def _check_processes(config: Any) -> None:
 
 def _save(job: Job, trainer: Any, out: Path) -> Path:
     """Save adapter or model beside its final name and rename it; all processes take part."""
-    final = out / ("model" if job.lora is None else "adapter")
+    final = _final(job)
     partial = out / f".{final.name}.partial"
     if trainer.args.process_index == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -203,6 +209,11 @@ def _save(job: Job, trainer: Any, out: Path) -> Path:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     return final
+
+
+def _final(job: Job) -> Path:
+    """Where the job's weights end up."""
+    return Path(job.out) / ("model" if job.lora is None else "adapter")
 
 
 def _tidy(folder: Path, adapter: bool) -> None:

@@ -75,11 +75,6 @@ def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str
     ]
 
 
-def judge_length(example: dict[str, Any]) -> int:
-    """Tokens of the longest row that an encoded example needs."""
-    return len(example["input_ids"]) + max(len(ids) for ids in example["candidates"]) - 1
-
-
 def judge_trainer(
     model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], config: Any, **options: Any
 ) -> JudgeTrainer:

@@ -38,9 +38,8 @@ def encode_pairs(tokenizer: Any, rows: Sequence[PreferenceRow], objective: Objec
     targets = preference_target(better, worse, objective.target, objective.gamma, objective.m, objective.t)
     encoded = []
     for row, target in zip(rows, targets.tolist(), strict=True):
-        chosen, rejected = encoder.encode(row.prompt, row.chosen), encoder.encode(row.prompt, row.rejected)
-        ids = {"prompt_ids": chosen.prompt, "chosen_ids": chosen.completion, "rejected_ids": rejected.completion}
-        encoded.append({**ids, "target": target})
+        prompt, (chosen, rejected) = encoder.encode(row.prompt, row.chosen, row.rejected)
+        encoded.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected, "target": target})
     return encoded
 
 

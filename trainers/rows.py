@@ -11,6 +11,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.prompts import Message, debater_messages, judge_candidates, judge_messages
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
+from debate_rl.judges.judge import Presentation, presentations
 from debate_rl.records import Record, digest
 
 
@@ -122,7 +123,7 @@ def judge_rows(
         labels = [_gold(transcript) for transcript in transcripts]
     rows = []
     for transcript, label in zip(transcripts, labels, strict=True):
-        for sides, order in _presentations(transcript, both_orders):
+        for sides, order in _shown(transcript, both_orders):
             row = JudgeRow(
                 prompt=judge_messages(transcript, sides, order),
                 candidates=judge_candidates(transcript, order),
@@ -141,16 +142,13 @@ def _gold(transcript: Transcript) -> float:
     return 1.0 - transcript.question.correct
 
 
-def _presentations(transcript: Transcript, both_orders: bool) -> list[tuple[tuple[Side, ...], tuple[int, int]]]:
-    """What the judge is shown: (sides, order of the answers), for each thing it is asked about a game."""
-    present = transcript.present
-    shown: list[tuple[Side, ...]] = [(side,) for side in present]
-    if transcript.protocol.judge_sees == "together" or len(present) < 2:
-        shown = [present]
-    orders = [(0, 1), (1, 0)]
-    if not both_orders:
-        orders = [orders[int(digest(["judge order", transcript.id]), 16) % 2]]
-    return [(sides if order == (0, 1) else sides[::-1], order) for sides in shown for order in orders]
+def _shown(transcript: Transcript, both_orders: bool) -> list[Presentation]:
+    """What the judge is shown of a game; in one order it is that drawn by the game's name."""
+    found = presentations(transcript)
+    if both_orders:
+        return found
+    drawn = ((0, 1), (1, 0))[int(digest(["judge order", transcript.id]), 16) % 2]
+    return [(sides, order) for sides, order in found if order == drawn]
 
 
 def preference_rows(

@@ -48,15 +48,9 @@ def encode_speeches(tokenizer: Any, rows: Sequence[SftRow]) -> list[dict[str, An
     encoder = Encoder(tokenizer)
     encoded = []
     for row in rows:
-        pair = encoder.encode(row.prompt, row.completion)
-        labels = [-100] * len(pair.prompt) + pair.completion
-        encoded.append({"input_ids": pair.prompt + pair.completion, "labels": labels})
+        prompt, (speech,) = encoder.encode(row.prompt, row.completion)
+        encoded.append({"input_ids": prompt + speech, "labels": [-100] * len(prompt) + speech})
     return encoded
-
-
-def speech_length(example: dict[str, Any]) -> int:
-    """Tokens of an encoded row."""
-    return len(example["input_ids"])
 
 
 def sft_trainer(

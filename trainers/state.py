@@ -21,7 +21,7 @@ def kept_global_state() -> Iterator[None]:
     streams = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    exact, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    exact, cudnn = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     level = transformers.logging.get_verbosity()
     environment = dict(os.environ)
     bars = transformers.logging.is_progress_bar_enabled()
@@ -40,7 +40,7 @@ def kept_global_state() -> Iterator[None]:
             torch.cuda.set_rng_state_all(devices)
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(exact)
+        torch.set_deterministic_debug_mode(exact)
         torch.backends.cudnn.benchmark = cudnn
         transformers.logging.set_verbosity(level)
         if bars:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,23 +12,6 @@ from debate_rl.errors import UserError
 from debate_rl.game.prompts import Message
 
 _PROBE = "debate-rl-probe"
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt and a completion in token ids; the loss covers the completion only.
-
-    Example:
-        Encoded(prompt=[1, 5, 17, 42, 6], completion=[9, 30, 2])
-    """
-
-    prompt: list[int]
-    completion: list[int]
-
-    @property
-    def length(self) -> int:
-        """Number of tokens of both."""
-        return len(self.prompt) + len(self.completion)
 
 
 class Encoder:
@@ -65,21 +47,25 @@ class Encoder:
             raise UserError(f"{self.tokenizer.name_or_path}: no token ends the assistant's turn; set an eos_token")
         return before, self.tokenizer.eos_token
 
-    def encode(self, prompt: Sequence[Message], completion: str) -> Encoded:
-        """Token ids of a prompt and of the completion with its end-of-turn token.
+    def encode(self, prompt: Sequence[Message], *completions: str) -> tuple[list[int], list[list[int]]]:
+        """Token ids of a prompt, and of each completion with its end-of-turn token.
 
-        Special tokens that stand in the completion as text are broken up, and spaces at its ends are dropped, as
-        engines do with what they read.
+        Special tokens that stand in a completion as text are broken up, and spaces at its ends are dropped, as engines
+        do with what they read.
         """
         text = self._text(prompt)
-        before, after = self.frame
-        answer = before + neutral(completion.strip(), self._special) + after
         start = self._ids(text)
+        before, after = self.frame
+        answers = [before + neutral(completion.strip(), self._special) + after for completion in completions]
+        return start, [self._rest(text, start, answer) for answer in answers]
+
+    def _rest(self, text: str, start: list[int], answer: str) -> list[int]:
+        """Token ids of an answer as they stand after its prompt."""
         whole = self._ids(text + answer)
         if whole[: len(start)] == start:
-            return Encoded(start, whole[len(start) :])
-        # Tokens merge across the border: keep the prompt as it is at inference and encode the rest alone.
-        return Encoded(start, self._ids(answer))
+            return whole[len(start) :]
+        # Tokens merge across the border: keep the prompt as it is at inference and encode the answer alone.
+        return self._ids(answer)
 
     def prompt(self, prompt: Sequence[Message]) -> list[int]:
         """Token ids of a prompt alone."""

@@ -1,9 +1,9 @@
 """What the lab models read while they are pretrained: conversations about stories of the train split.
 
-Five kinds. `repeats` are random words said twice, after which copying is cheap. `recitals` are the sentences of a story
-said again, so that a sentence is found among many of the same pattern. `open_book` asks for
-the answer with the story at hand, in the judge's words. `debater` asks for a speech, in the debater's words. `notes`
-asks for the answer from one or two marked sentences and no story. Loss is on what the assistant says.
+Six kinds. `repeats` are random words said twice, after which copying is cheap. `recitals` are the sentences of a story
+said again, so that a sentence is found among many of the same pattern. `workings` asks for the steps to an answer,
+`open_book` for the answer with the story at hand, in the judge's words. `debater` asks for a speech, in the debater's
+words. `notes` asks for the answer from two marked sentences and no story. Loss is on what the assistant says.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def question_line(question: Question, rng: Random) -> str:
 
 def open_book(questions: Sequence[Question], rng: Random) -> list[Turn]:
     """All questions of a story, asked one after the other; the first in the judge's open-book words."""
-    turns = []
+    turns: list[Turn] = []
     for question in questions:
         story = "" if turns else f"story : {question.passage}\n"
         user = f"{story}{question_line(question, rng)}\nthe answer is"
@@ -103,6 +103,15 @@ def notes(questions: Sequence[Question], rng: Random) -> list[Turn]:
     return turns
 
 
+def workings(story: Story, rng: Random) -> list[Turn]:
+    """The steps to the answer of each question of a story."""
+    turns: list[Turn] = []
+    for item in rng.sample(story.items, len(story.items)):
+        told = "" if turns else f"story : {story.passage}\n"
+        turns.append((f"{told}question : {item.text}\nexplain", item.working))
+    return turns
+
+
 class Encoder:
     """Turns conversations into padded rows; agrees with the tokenizer's chat template (a test compares them)."""
 
@@ -144,7 +153,7 @@ class Encoder:
         return _padded(all_ids, learnt)
 
     def recitals(self, stories: Sequence[Story], rng: Random, scrambled: float = 0.5) -> Batch:
-        """Stories, then their sentences again in another order; learnt after the place of a move, else the second word.
+        """Stories, then their sentences in another order; learnt after the place of a move, else the second word.
 
         In a share of the stories (`scrambled`) every story word is a random one that stands nowhere else.
         """
@@ -181,14 +190,16 @@ def _padded(rows: list[list[int]], learnt: list[list[bool]]) -> Batch:
 
 
 def batch(kind: str, rows: int, seed: int, encoder: Encoder) -> Batch:
-    """One batch of repeats, recitals, clean (decisive speeches), broad (all annotators), open_book or notes."""
+    """One batch of repeats, recitals, workings, clean or broad speeches, open_book or notes."""
     rng = Random(f"{kind}/{seed}")
     if kind == "repeats":
         return encoder.repeats(rng, rows)
-    told = stories("whereabouts", "train", seed, things=rng.choice((2, 2, 3, 3, 3)))
+    told = stories("whereabouts", "train", seed, things=rng.choice((1, 2, 2, 3, 3, 3)))
     read = [next(told) for _ in range(rows)]
     if kind == "recitals":
         return encoder.recitals(read, rng)
+    if kind == "workings":
+        return encoder.rows([workings(story, rng) for story in read])
     asked = [
         rng.sample(questions, len(questions)) for questions in (as_questions(s, "whereabouts", "train") for s in read)
     ]

@@ -13,7 +13,8 @@ class Item(Record):
     Example:
         Item(name="pipe", text="where was the pipe at the end of the day?", answers=("shed", "barn"), correct=0,
              evidence=("the pipe was moved to the shed at dusk and ines saw.",
-                       "the pipe was moved to the barn at noon and otto saw."))
+                       "the pipe was moved to the barn at noon and otto saw."),
+             working="barn at noon then shed at dusk")
     """
 
     name: str
@@ -22,6 +23,8 @@ class Item(Record):
     correct: Literal[0, 1]
     evidence: tuple[str, str]
     """For each answer the sentence that backs it best; both stand in the story, and together they settle it."""
+    working: str
+    """The steps from the story to the correct answer, in a few words; pretraining shows them."""
 
 
 class Story(Record):

@@ -127,4 +127,7 @@ def _item(rng: Random, day: list[Move]) -> Item:
         answers=(first.place, second.place),
         correct=correct,
         evidence=(first.text, second.text),
+        working=" then ".join(
+            f"{move.place} at {TIMES[move.time]}" for move in sorted(day, key=lambda move: move.time)
+        ),
     )

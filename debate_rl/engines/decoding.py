@@ -65,8 +65,8 @@ def encode(model: Any, rows: Sequence[Row], wave: Sequence[Group]) -> Encoded:
     heads = [rows[group.members[0]].tokens[: group.shared] for group in wave]
     ids, head_mask = _padded(heads, left=False, device=device)
     cache = DynamicCache(config=model.config)
-    positions = torch.arange(ids.size(1), device=device).expand_as(ids)
-    model(input_ids=ids, attention_mask=head_mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+    # No mask: what is padded on the right is never seen by what stands before it, and the causal kernel is faster.
+    model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
 
     owner = [at for at, group in enumerate(wave) for _ in group.members]
     members = [index for group in wave for index in group.members]

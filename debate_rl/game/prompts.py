@@ -23,7 +23,7 @@ from debate_rl.game.transcript import Transcript, seen_by_judge, seen_by_speaker
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
-SHIPPED = Path(__file__).parent / "prompts"
+SHIPPED = Path(__file__).parent / "templates"
 _MARK = "\x00"
 
 

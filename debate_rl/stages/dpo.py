@@ -15,4 +15,4 @@ def run(stage: DpoStage, run: Run, out: Path) -> Metrics:
     """Train on the rows of the preferences stage; the reference is what the training starts from."""
     rows = read(run.folder / stage.preferences / "rows.jsonl", PreferenceRow)
     base, start = start_from(run, stage.start, run.config.models.debater)
-    return train(run, stage, "dpo", rows, out, base, start, stage.objective)
+    return train(run, stage, "dpo", rows, out, base, start, objective=stage.objective, share_prompt=stage.share_prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 from debate_rl.config import SftStage
 from debate_rl.data.splits import sample
@@ -39,11 +40,14 @@ def run(stage: SftStage, run: Run, out: Path) -> Metrics:
     """Build rows from transcripts and train."""
     found, left_out = transcripts(stage, run)
     base, start = start_from(run, stage.start, run.config.models.debater)
-    metrics = train(run, stage, "sft", sft_rows(found), out, base, start)
+    rows = sft_rows(found)
+    learnt = rows if stage.rows is None else Random(run.config.seed).sample(rows, min(stage.rows, len(rows)))
+    metrics = train(run, stage, "sft", learnt, out, base, start)
     quotes = [quote for t in found for speech in t.speeches for quote in speech.quotes]
     valid = sum(quote.verdict != "invalid" for quote in quotes)
     return {
         **metrics,
+        "rows_built": len(rows),
         "transcripts": len(found),
         "left_out_test_stories": left_out,
         "valid_quotes": valid / len(quotes) if quotes else 0.0,

@@ -13,7 +13,7 @@ from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run
 from debate_rl.records import read_json, write
 from debate_rl.report.model_card import write_model_card
-from debate_rl.trainers.settings import Job, Kind, Objective
+from debate_rl.trainers.settings import Job, Kind
 
 
 def train(
@@ -24,7 +24,7 @@ def train(
     out: Path,
     base: str,
     start: str | None = None,
-    objective: Objective | None = None,
+    **of_kind: Any,
 ) -> Metrics:
     """Train on rows in a stage's folder.
 
@@ -36,7 +36,7 @@ def train(
         out: the stage's working folder; the adapter is left in `out/adapter`, a fully trained model in `out/model`.
         base: name of the base model.
         start: name of the adapter to train further.
-        objective: of DPO.
+        of_kind: fields of the job that its kind alone has, such as DPO's objective.
 
     Raises:
         UserError: no rows, or the training can not be done as asked.
@@ -55,7 +55,7 @@ def train(
         lora=stage.lora,
         train=stage.train,
         seed=run.config.seed,
-        objective=objective or Objective(),
+        **of_kind,
     )
     result = launch(job, stage.launch)
     name = out.name.lstrip(".")

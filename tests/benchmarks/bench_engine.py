@@ -53,6 +53,10 @@ def plain_choose(loaded, choices):
         logits[[candidate_ids(loaded.tokenizer, c)[0] for c in choice.candidates]]
 
 
+def show(what, plain, ours):
+    print(f"{what:<46}{plain:>14.2f}{ours:>15.2f}{plain / ours:>7.1f}x")
+
+
 def main():
     torch.set_num_threads(1)
     print(f"{'what':<46}{'plain, CPU s':>14}{'engine, CPU s':>15}{'ratio':>8}")
@@ -67,9 +71,7 @@ def main():
             requests = [Request(messages=message, model=model, sampling=sampling, seed=i) for i in range(SPEECHES)]
             plain = timed(lambda: plain_generate(loaded, prompt_ids(loaded.tokenizer, message)))  # noqa: B023
             ours = timed(lambda: engine.generate(requests))  # noqa: B023
-            print(
-                f"{f'{SPEECHES} speeches of {NEW} tokens, prompt {length}':<46}{plain:>14.2f}{ours:>15.2f}{plain / ours:>7.1f}x"
-            )
+            show(f"{SPEECHES} speeches of {NEW} tokens, prompt {length}", plain, ours)
             own, other = [text(100, i) for i in range(4)], [text(100, 50 + i) for i in range(4)]
             choices = [
                 Choice(
@@ -82,7 +84,7 @@ def main():
             ]
             plain = timed(lambda: plain_choose(loaded, choices))  # noqa: B023
             ours = timed(lambda: engine.choose(choices))  # noqa: B023
-            print(f"{f'4 x 4 verdicts, shared {length}':<46}{plain:>14.2f}{ours:>15.2f}{plain / ours:>7.1f}x")
+            show(f"4 x 4 verdicts, shared {length}", plain, ours)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from debate_rl.data.lab.documents import (
     notes,
     open_book,
     scramble,
+    workings,
 )
 from debate_rl.data.lab.tokenizer import TAGS, lab_tokenizer
 from debate_rl.data.lab.words import vocabulary
@@ -146,6 +147,16 @@ def test_recitals_give_the_head_of_a_sentence_and_learn_its_tail():
         assert "moved" not in tails and tails.count(".") == len(said)
 
 
+def test_workings_end_with_the_answer():
+    for story, _ in zip(stories("whereabouts", "train", 8), range(40), strict=False):
+        right = {item.text: item.answers[item.correct] for item in story.items}
+        for user, answer in workings(story, Random(1)):
+            asked = next(text for text in right if text in user)
+            *earlier, last = answer.split(" then ")
+            assert last.split()[0] == right[asked] and earlier
+        assert len(workings(story, Random(1))) == len(story.items)
+
+
 def test_scrambled_words_stand_once():
     story = next(stories("whereabouts", "train", 4))
     fresh = " ".join(scramble(story, Random(0))).replace(".", "").split()
@@ -155,7 +166,7 @@ def test_scrambled_words_stand_once():
 
 
 def test_batches_depend_on_kind_and_seed_only():
-    for kind in ("repeats", "recitals", "clean", "broad", "open_book", "notes"):
+    for kind in ("repeats", "recitals", "workings", "clean", "broad", "open_book", "notes"):
         one, same, other = (batch(kind, 4, seed, ENCODER) for seed in (5, 5, 6))
         assert torch.equal(one.ids, same.ids) and torch.equal(one.learnt, same.learnt)
         assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from debate_rl.errors import UserError
 from debate_rl.records import read_json
 from debate_rl.trainers.job import run_job
 from debate_rl.trainers.pairs import encode_pairs
@@ -143,7 +144,34 @@ def test_training_every_weight_after_sft_keeps_sft_as_reference(make_job):
     assert history[0]["rewards/chosen"] == 0
 
 
-def test_precomputed_reference_gives_the_same_losses(make_job):
-    plain = run_job(make_job("dpo", out="a"), quiet=True)
-    before = run_job(make_job("dpo", out="b", train={"precompute_ref_log_probs": True}), quiet=True)
+@pytest.mark.parametrize("fields", [{}, {"lora": None}])
+def test_precomputed_reference_gives_the_same_losses(make_job, fields):
+    plain = run_job(make_job("dpo", out="a", **fields), quiet=True)
+    before = run_job(make_job("dpo", out="b", train={"precompute_ref_log_probs": True}, **fields), quiet=True)
     assert before.loss == pytest.approx(plain.loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("precompute", [False, True])
+def test_a_shared_prompt_changes_nothing_but_the_time(make_job, precompute):
+    train = {"max_steps": 6, "learning_rate": 1e-2, "logging_steps": 1, "precompute_ref_log_probs": precompute}
+    jobs = [make_job("dpo", out=f"{shared}", share_prompt=shared, train=train) for shared in (False, True)]
+    apart, shared = (read_json(Path(run_job(job, quiet=True).path).parent / "history.json") for job in jobs)
+    assert len({entry["loss"] for entry in apart}) == 6
+    for one, other in zip(apart, shared, strict=True):
+        assert other == pytest.approx(one, abs=2e-5)
+
+
+def test_models_that_can_not_share_a_prompt_are_refused(base, config, tmp_path):
+    model = load(base)
+    model.config.sliding_window = 64
+    with pytest.raises(UserError, match="share_prompt needs full attention in every layer, which llama has not"):
+        ours(base, config(), PLAIN, model=model, share_prompt=True)
+    model = load(base)
+    model.config._attn_implementation = "eager"
+    with pytest.raises(UserError, match="'sdpa'"):
+        ours(base, config(), PLAIN, model=model, share_prompt=True)
+    trainer = ours(base, config(), PLAIN, share_prompt=True, ref_model=load(base))
+    read = trainer.model.forward
+    trainer.model.forward = lambda position_ids=None, **inputs: read(**inputs)  # a model that counts for itself
+    with pytest.raises(UserError, match="reads a shared prompt otherwise"):
+        trainer.train()

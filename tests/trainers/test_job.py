@@ -64,6 +64,21 @@ def test_a_broken_job_ends_as_one_that_was_not(make_job, kind):
     assert sorted(p.name for p in Path(job.out).iterdir()) == ["adapter", "history.json", "job.json", "result.json"]
 
 
+def test_a_job_broken_between_training_and_saving_loses_nothing(make_job, monkeypatch):
+    from debate_rl.trainers import job as module
+
+    whole = run_job(make_job("sft", 10, out="whole", train=SAVING), quiet=True)
+    job = make_job("sft", 10, out="broken", train=SAVING)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_tidy", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_job(job, quiet=True)
+    assert not Path(job.out, "adapter").exists()
+    resumed = run_job(job, quiet=True)
+    assert weights(resumed) == weights(whole)
+    assert read_json(f"{job.out}/history.json") == read_json(f"{Path(whole.path).parent}/history.json")
+
+
 def test_a_process_killed_midway_goes_on_bitwise(make_job):
     """A real SIGKILL, a start adapter whose copy is the reference, and the last checkpoint torn as well."""
     sft = run_job(make_job("sft", out="sft", train={"learning_rate": 1e-2}), quiet=True)
@@ -93,6 +108,10 @@ def test_a_finished_job_is_not_trained_again_and_another_is_refused(make_job, tm
     first = run_job(job, quiet=True)
     assert run_job(job, [Stop(1)]) == first  # the callback would have stopped a training
     assert launch(job, "no-such-file.yaml") == first
+    Path(job.out).rename(tmp_path / "moved")
+    moved = run_job(job.model_copy(update={"out": str(tmp_path / "moved")}))
+    assert Path(moved.path) == tmp_path / "moved/adapter"
+    Path(tmp_path / "moved").rename(job.out)
     with pytest.raises(UserError, match="holds another training job"):
         run_job(make_job("sft", train={"learning_rate": 5e-3}))
     write(tmp_path / "sft-8.jsonl", sft_examples(7))

@@ -46,9 +46,9 @@ def test_first_loss_is_that_of_choose_and_training_moves_choose(make_job, base, 
     assert cross_entropy(rows, after) < 0.5 * cross_entropy(rows, before) + 0.2
 
 
-def test_gradient_accumulation_leaves_the_training_as_it_is(make_job):
+def test_ways_to_save_memory_leave_the_training_as_it_is(make_job):
     one = run_job(make_job("judge", out="a", train={"per_device_train_batch_size": 4}), quiet=True)
-    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "gradient_checkpointing": True}
     two = run_job(make_job("judge", out="b", train=options), quiet=True)
     assert two.loss == pytest.approx(one.loss, abs=1e-5)
 

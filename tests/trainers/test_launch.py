@@ -59,7 +59,9 @@ def test_two_processes_for_every_kind(make_job, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "kind"), [("zero2", "sft"), ("zero2", "dpo"), ("zero3", "dpo"), ("zero3", "judge")])
+@pytest.mark.parametrize(
+    ("config", "kind"), [("zero2", "sft"), ("zero2", "dpo"), ("zero3", "dpo"), ("zero3", "classifier")]
+)
 def test_deepspeed_gives_the_losses_of_one(make_job, config, kind):
     assert_same(*in_one_and_in_two(make_job, kind, str(CONFIGS / f"{config}.yaml")))
 
@@ -88,8 +90,15 @@ def test_a_reference_computed_before_is_shared_by_processes(make_job):
 def test_fsdp2_gives_the_losses_of_one(make_job, tmp_path, monkeypatch, lora):
     """accelerate shards on GPUs only; a site module makes it do so over gloo."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from accelerate import PartialState\nfrom accelerate.utils import DistributedType\n"
+        "import atexit, pathlib\n"
+        "from accelerate import PartialState\nfrom accelerate.state import AcceleratorState\n"
+        "from accelerate.utils import DistributedType\n"
         "PartialState._prepare_backend = lambda self, *a, **k: ('gloo', DistributedType.MULTI_GPU)\n"
+        f"seen = pathlib.Path({str(tmp_path)!r}) / 'seen'\n"
+        "def note():\n"
+        "    if AcceleratorState._shared_state:\n"
+        "        seen.write_text(str(AcceleratorState._shared_state['distributed_type']))\n"
+        "atexit.register(note)\n"
     )
     train = {**TRAIN, "per_device_train_batch_size": 4}
     fields = {} if lora else {"lora": None}
@@ -98,6 +107,7 @@ def test_fsdp2_gives_the_losses_of_one(make_job, tmp_path, monkeypatch, lora):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
     train |= {"per_device_train_batch_size": 2, "use_cpu": False, "ddp_backend": "gloo"}
     two = launch(make_job("sft", 16, out="two", train=train, **fields), str(CONFIGS / "fsdp2.yaml"), processes=2)
+    assert (tmp_path / "seen").read_text() == "DistributedType.FSDP"
     assert two.loss == pytest.approx(one.loss, abs=1e-4)
     found, expected = (load_file(next(Path(r.path).glob("*.safetensors"))) for r in (two, one))
     assert max((found[name] - expected[name]).abs().max() for name in expected) < 1e-3

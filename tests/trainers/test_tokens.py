@@ -69,9 +69,9 @@ def test_tokens_that_merge_across_the_border_leave_the_prompt_as_it_is():
         "{% for m in messages %}{{ m.content }} {% if m.role == 'user' %}: {% endif %}{% endfor %}"
         "{% if add_generation_prompt %}:{% endif %}"
     )
-    encoded = Encoder(tokenizer).encode(ask("x"), "y")
-    assert tokenizer.convert_ids_to_tokens(encoded.prompt)[-1] == ":"
-    assert tokenizer.convert_ids_to_tokens(encoded.completion) == ["y", "<e>"]
+    prompt, (completion,) = Encoder(tokenizer).encode(ask("x"), "y")
+    assert tokenizer.convert_ids_to_tokens(prompt)[-1] == ":"
+    assert tokenizer.convert_ids_to_tokens(completion) == ["y", "<e>"]
 
 
 def test_a_tokenizer_without_any_end_is_refused():
