@@ -34,8 +34,8 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=384, tokens=17_000_000),
-    "lab-small": Shape(hidden=64, layers=2, heads=4, inner=192, tokens=10_000_000),
+    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=384, tokens=20_000_000),
+    "lab-small": Shape(hidden=64, layers=2, heads=4, inner=192, tokens=8_000_000),
 }
 
 STAGES: tuple[tuple[float, dict[str, int]], ...] = (

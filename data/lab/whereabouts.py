@@ -46,16 +46,16 @@ class Knobs(Record):
     """How hard a story is.
 
     Example:
-        Knobs(things=3, third_move=0.15, gap=3, fillers=(0, 2), order="shuffled")
+        Knobs(things=2, third_move=0.3, gap=3, fillers=(1, 3), order="shuffled")
     """
 
-    things: int = Field(default=3, ge=1, le=len(THINGS))
+    things: int = Field(default=2, ge=1, le=len(THINGS))
     """Things that move, with one question about each."""
-    third_move: float = Field(default=0.15, ge=0, le=1)
+    third_move: float = Field(default=0.3, ge=0, le=1)
     """Chance that a thing moves three times instead of twice."""
     gap: int = Field(default=3, ge=1, le=len(TIMES) - 1)
     """Most steps of time between the two moves that the answers name; each further step is half as likely."""
-    fillers: tuple[int, int] = (0, 2)
+    fillers: tuple[int, int] = (1, 3)
     """Fewest and most sentences that settle nothing."""
     order: Literal["shuffled", "time"] = "shuffled"
     """Whether the sentences are told in any order or as the day went."""
