@@ -207,8 +207,10 @@ class WeakToStrongStage(TrainingStage):
     ensemble: int = Field(default=4, ge=1)
     """Supervisors whose soft labels are averaged; with debates each reads its own draw."""
     debater: str = "dpo"
-    task: str = "lab"
-    """lab (claims about the questions above), sciq, boolq, cosmosqa or hh."""
+    task: str = "questions"
+    """questions (those above, of the validation split), sciq, boolq, cosmosqa or hh."""
+    readout: Literal["answers", "head"] = "answers"
+    """How models answer: by their probabilities of the two answers, or by a new classification head."""
     path: str | None = None
     """Local file of the task; empty loads it from the hub."""
     supervisor: int = Field(default=200, ge=2)
@@ -217,8 +219,8 @@ class WeakToStrongStage(TrainingStage):
     """D2: items that the supervisor labels for the student."""
     test: int = Field(default=200, ge=2)
     seeds: int = Field(default=2, ge=1)
-    supervisor_reads_passage: bool = False
-    """Whether the weak supervisor may read the passage; the student always does."""
+    supervisor_reads_passage: bool = True
+    """Whether the weak supervisor may read the passage as well; the student always does."""
 
 
 class ReportStage(Record):

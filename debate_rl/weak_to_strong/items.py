@@ -1,41 +1,47 @@
-"""Items of weak-to-strong: claims that are correct or not, with what the weak and the strong model may read of them."""
+"""Items of weak-to-strong, their splits, and what each model reads of them.
+
+An item is a question with two answers, for a binary task "correct" and "incorrect". What a model reads is the view of
+a judge (`game.prompts.judge_messages`): the student has the passage; a supervisor has it where the config says so, and
+under it the debate that is there to help it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from debate_rl.data.binary_tasks import BinaryItem, as_question
 from debate_rl.data.splits import check_disjoint, divide
 from debate_rl.errors import UserError
+from debate_rl.game.prompts import Message, judge_candidates, judge_messages
+from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
-from debate_rl.game.transcript import Transcript, shown_text
-from debate_rl.records import Record, digest
+from debate_rl.game.transcript import Transcript, open_transcript
+from debate_rl.records import Record
 
 
 class Item(Record):
-    """A claim to be judged.
+    """A question of which a model is to say which answer is correct.
 
     Example:
-        Item(id="lab-7-2", text="story : ... the answer is shed", weak_text="question : ... the answer is shed",
-             label=1, group="lab-7", question=Question(id="lab-7-2", ...))
+        Item(question=Question(id="lab-7-2", answers=("shed", "barn"), correct=0, ...))
     """
 
-    id: str
-    text: str
-    """What the strong student reads."""
-    weak_text: str
-    """What the weak supervisor reads, before a debate is added to it."""
-    label: Literal[0, 1]
-    """1 where the claim is correct."""
-    group: str
     question: Question
-    """What is debated to help the supervisor."""
+
+    @property
+    def id(self) -> str:
+        """The question's id."""
+        return self.question.id
 
     @property
     def cluster(self) -> str:
-        """The story, else the item."""
-        return self.group or self.id
+        """The story, else the question."""
+        return self.question.cluster
+
+    @property
+    def label(self) -> int:
+        """1 where answer 0 is correct: the target is P(answer 0)."""
+        return int(self.question.correct == 0)
 
 
 class Splits(Record):
@@ -45,47 +51,45 @@ class Splits(Record):
     student: tuple[Item, ...]
     test: tuple[Item, ...]
 
+    @property
+    def every(self) -> tuple[Item, ...]:
+        """All items."""
+        return (*self.supervisor, *self.student, *self.test)
 
-def claims(questions: Sequence[Question], seed: int = 0, supervisor_reads_passage: bool = False) -> list[Item]:
-    """Turn two-answer questions into claims "the answer is X", X a fair draw by question and seed.
+
+class Sample(Record):
+    """What a model reads of an item, and how its two answers are worded.
+
+    Example:
+        Sample(prompt=[{"role": "user", "content": "story : ... the answer is"}], candidates=("shed", "barn"))
+    """
+
+    prompt: list[Message]
+    candidates: tuple[str, str]
+
+    @property
+    def text(self) -> str:
+        """The prompt as plain text, for a classifier with a head of its own."""
+        return "\n".join(message["content"] for message in self.prompt)
+
+
+Samples = Mapping[str, Sample]
+"""Samples by the id of their item."""
+
+
+def items_of(found: Sequence[Question | BinaryItem]) -> list[Item]:
+    """Make items of questions or of a binary task.
 
     Raises:
-        UserError: a question's correct answer is unknown.
+        UserError: ground truth is missing.
     """
     items = []
-    for question in questions:
+    for one in found:
+        question = one if isinstance(one, Question) else as_question(one)
         if question.correct is None:
-            raise UserError(f"question {question.id!r} has no correct answer; weak-to-strong needs ground truth")
-        side = int(digest(["claim", question.id, seed]), 16) % 2
-        listed = " or ".join(question.answers)
-        short = f"question : {question.text} answers : {listed} . the answer is {question.answers[side]}"
-        whole = f"story : {question.passage} {short}" if question.passage else short
-        items.append(
-            Item(
-                id=question.id, text=whole, weak_text=whole if supervisor_reads_passage else short,
-                label=1 if side == question.correct else 0, group=question.cluster, question=question,
-            )
-        )  # fmt: skip
+            raise UserError(f"item {one.id!r} has no correct answer; weak-to-strong needs ground truth")
+        items.append(Item(question=question))
     return items
-
-
-def task_items(items: Sequence[BinaryItem]) -> list[Item]:
-    """Items of a binary task; supervisor and student read the same text.
-
-    Raises:
-        UserError: an item has no label.
-    """
-    found = []
-    for item in items:
-        if item.label is None:
-            raise UserError(f"item {item.id!r} has no label; weak-to-strong needs ground truth")
-        found.append(
-            Item(
-                id=item.id, text=item.text, weak_text=item.text, label=item.label, group=item.cluster,
-                question=as_question(item),
-            )
-        )  # fmt: skip
-    return found
 
 
 def split_items(items: Sequence[Item], supervisor: int, student: int, test: int, seed: int = 0) -> Splits:
@@ -107,11 +111,17 @@ def split_items(items: Sequence[Item], supervisor: int, student: int, test: int,
     )
 
 
-def with_debate(text: str, transcript: Transcript) -> str:
-    """A supervisor's text with a debate after it, speeches as a judge is shown them (Lang et al. 2025)."""
-    sides = {"A": 0, "B": 1}
-    speeches = [
-        f"for {transcript.question.answers[sides[speech.side]]} : {shown_text(speech, transcript.protocol)}"
-        for speech in transcript.speeches
-    ]
-    return "\n".join([text, *speeches])
+def sample_of(transcript: Transcript, reads_passage: bool) -> Sample:
+    """What a supervisor reads of a game, with the passage or without."""
+    rules = transcript.protocol.model_copy(update={"judge_reads_passage": reads_passage})
+    shown = transcript.model_copy(update={"protocol": rules})
+    prompt = judge_messages(shown, shown.present, (0, 1))
+    return Sample(prompt=prompt, candidates=judge_candidates(shown, (0, 1)))
+
+
+def plain_samples(items: Sequence[Item], blind: Protocol, reads_passage: bool) -> dict[str, Sample]:
+    """Every item without a debate; a question that has no passage is read as it is."""
+    return {
+        item.id: sample_of(open_transcript(item.question, blind, {}), reads_passage and bool(item.question.passage))
+        for item in items
+    }

@@ -1,6 +1,6 @@
 """Weak-to-strong (Lang, Huang and Li 2025): debates help weak supervisors, whose labels teach a strong student.
 
-For every seed: K weak supervisors are trained on D1's ground truth, each reading its own context; the mean of their
+For every seed: K weak supervisors are trained on D1's ground truth, each reading its own samples; the mean of their
 probabilities labels D2; the strong student learns D2 from these soft labels and is tested. Beside it stand the weak
 model alone and the ceiling, the strong model trained on D2's ground truth.
 """
@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from debate_rl.engines.request import Choice, EngineFailure, Message
+from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.errors import UserError
 from debate_rl.intervals import difference, mean
+from debate_rl.judges.judge import probability
 from debate_rl.records import Record, read_json, write, write_json
 from debate_rl.trainers.classifier import predict
 from debate_rl.trainers.job import launch
-from debate_rl.trainers.rows import ClassifierRow
+from debate_rl.trainers.rows import ClassifierRow, JudgeRow
 from debate_rl.trainers.settings import Job, Lora
-from debate_rl.weak_to_strong.items import Item, Splits
+from debate_rl.weak_to_strong.items import Item, Sample, Samples, Splits
 from debate_rl.weak_to_strong.pgr import recovered
-
-Contexts = Sequence[Mapping[str, str]]
-"""For each member of an ensemble, the supervisor's text of every item by id."""
 
 
 class Settings(Record):
@@ -31,7 +32,8 @@ class Settings(Record):
 
     weak: str
     strong: str
-    ensemble: int = 4
+    readout: Literal["answers", "head"] = "answers"
+    """`answers`: the language model's probabilities of the two answers; `head`: a new classification head."""
     seeds: int = 2
     lora: Lora | None = None
     train: dict[str, Any] = {}
@@ -39,82 +41,113 @@ class Settings(Record):
     seed: int = 0
 
 
-def plain_contexts(splits: Splits, members: int) -> Contexts:
-    """Every member reads the item alone: members differ by their training seed (a finetune ensemble)."""
-    texts = {item.id: item.weak_text for part in (splits.supervisor, splits.student, splits.test) for item in part}
-    return [texts] * members
+def score(samples: Sequence[Sample], model: str, adapter: str | None) -> np.ndarray:
+    """P(answer 0) by a language model's probabilities of the two answers, (n,).
+
+    Raises:
+        UserError: a sample is longer than the model's context.
+    """
+    choices = [
+        Choice(
+            messages=tuple(Message.model_validate(m) for m in sample.prompt),
+            model=model,
+            adapter=adapter,
+            candidates=sample.candidates,
+        )
+        for sample in samples
+    ]
+    found = []
+    for answer in TransformersEngine().choose(choices):
+        if isinstance(answer, EngineFailure):
+            raise UserError(f"weak-to-strong: {answer.message}; shorten the items or take another model")
+        found.append(probability((answer.logprobs[0], answer.logprobs[1])))
+    return np.array(found)
 
 
 class _Seed:
     """The trainings and predictions of one seed, each in its own folder, none done twice."""
 
-    def __init__(self, settings: Settings, splits: Splits, folder: Path, seed: int) -> None:
+    def __init__(self, settings: Settings, splits: Splits, student: Samples, folder: Path, seed: int) -> None:
         self.settings = settings
         self.splits = splits
+        self.student_samples = student
         self.folder = folder / f"seed{seed}"
         self.seed = seed
 
     def fit(
-        self,
-        name: str,
-        model: str,
-        train: Sequence[ClassifierRow],
-        sets: Mapping[str, Sequence[ClassifierRow]],
-        seed: int,
+        self, name: str, model: str, items: Sequence[Item], samples: Samples, targets: Sequence[float], seed: int
     ) -> dict[str, np.ndarray]:
-        """Train a classifier and predict on some sets: P(correct) of each row, by set."""
+        """Train a model on items with target P(answer 0), and predict it for D2 and the test set."""
         out = self.folder / name
         if (out / "predictions.json").is_file():
             return {key: np.array(values) for key, values in read_json(out / "predictions.json").items()}
-        write(out / "rows.jsonl", train)
+        write(out / "rows.jsonl", self._rows(items, samples, targets))
         job = Job(
-            kind="classifier", model=model, rows=str(out / "rows.jsonl"), out=str(out), lora=self.settings.lora,
+            kind="judge" if self.settings.readout == "answers" else "classifier",
+            model=model, rows=str(out / "rows.jsonl"), out=str(out), lora=self.settings.lora,
             train=self.settings.train, seed=seed,
         )  # fmt: skip
         result = launch(job, self.settings.launch)
         weights = (result.path, None) if self.settings.lora is None else (model, result.path)
-        limit = self.settings.train.get("max_length")
-        found = {key: predict(rows, weights[0], weights[1], limit) for key, rows in sets.items()}
+        found = {
+            "student": self._predict(self.splits.student, samples, *weights),
+            "test": self._predict(self.splits.test, samples, *weights),
+        }
         write_json(out / "predictions.json", {key: values.tolist() for key, values in found.items()})
         return found
 
-    def supervise(self, name: str, contexts: Contexts) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Train the members of an ensemble: mean P(correct) on D2, and each member's on the test set."""
-        labels, tests = [], []
-        for member, texts in enumerate(contexts):
-            found = self.fit(
-                f"{name}/supervisor{member}",
-                self.settings.weak,
-                _rows(self.splits.supervisor, texts),
-                {"student": _rows(self.splits.student, texts), "test": _rows(self.splits.test, texts)},
+    def _rows(
+        self, items: Sequence[Item], samples: Samples, targets: Sequence[float]
+    ) -> list[JudgeRow] | list[ClassifierRow]:
+        """Rows of the readout's kind."""
+        paired = list(zip(items, targets, strict=True))
+        if self.settings.readout == "head":
+            return [
+                ClassifierRow(id=item.id, text=samples[item.id].text, target=target, group=item.cluster)
+                for item, target in paired
+            ]
+        return [
+            JudgeRow(
+                prompt=samples[item.id].prompt, candidates=samples[item.id].candidates, target=target,
+                question=item.id, group=item.cluster,
+            )
+            for item, target in paired
+        ]  # fmt: skip
+
+    def _predict(self, items: Sequence[Item], samples: Samples, model: str, adapter: str | None) -> np.ndarray:
+        """P(answer 0) of each item."""
+        if self.settings.readout == "answers":
+            return score([samples[item.id] for item in items], model, adapter)
+        rows = [ClassifierRow(id=item.id, text=samples[item.id].text, group=item.cluster) for item in items]
+        return predict(rows, model, adapter, self.settings.train.get("max_length"))
+
+    def supervise(self, name: str, members: Sequence[Samples]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Train the members of an ensemble: mean P(answer 0) on D2, and each member's on the test set."""
+        truth = [float(item.label) for item in self.splits.supervisor]
+        found = [
+            self.fit(
+                f"{name}/supervisor{member}", self.settings.weak, self.splits.supervisor, samples, truth,
                 seed=1000 * self.seed + member,
             )
-            labels.append(found["student"])
-            tests.append(found["test"])
-        return np.mean(labels, axis=0), tests
+            for member, samples in enumerate(members)
+        ]  # fmt: skip
+        return np.mean([one["student"] for one in found], axis=0), [one["test"] for one in found]
 
     def student(self, name: str, targets: Sequence[float]) -> np.ndarray:
         """Train the strong model on D2 with these targets and predict the test set."""
-        rows = [
-            ClassifierRow(id=item.id, text=item.text, target=float(target), group=item.group)
-            for item, target in zip(self.splits.student, targets, strict=True)
-        ]
-        texts = {item.id: item.text for item in self.splits.test}
-        sets = {"test": _rows(self.splits.test, texts)}
-        return self.fit(name, self.settings.strong, rows, sets, seed=1000 * self.seed)["test"]
+        items = self.splits.student
+        return self.fit(name, self.settings.strong, items, self.student_samples, targets, seed=1000 * self.seed)["test"]
 
 
-def _rows(items: Sequence[Item], texts: Mapping[str, str]) -> list[ClassifierRow]:
-    """Rows with ground truth; what predicts does not read it."""
-    return [ClassifierRow(id=i.id, text=texts[i.id], target=float(i.label), group=i.group) for i in items]
-
-
-def run_study(splits: Splits, contexts: Mapping[str, Contexts], settings: Settings, folder: Path) -> dict[str, Any]:
+def run_study(
+    splits: Splits, contexts: Mapping[str, Sequence[Samples]], student: Samples, settings: Settings, folder: Path
+) -> dict[str, Any]:
     """Train everything and measure; what a stopped study had trained is not trained again.
 
     Args:
         splits: D1, D2 and test.
-        contexts: by method, what the supervisors read; `none` must be there, its first member is the weak model alone.
+        contexts: by method, what each member of the ensemble reads; the first member of `none` is the weak model alone.
+        student: what the student and the ceiling read.
         settings: models and training.
         folder: for the trainings.
 
@@ -130,7 +163,7 @@ def run_study(splits: Splits, contexts: Mapping[str, Contexts], settings: Settin
         tables.setdefault(name, []).append(np.where(p == 0.5, 0.5, (p > 0.5) == labels))
 
     for number in range(settings.seeds):
-        seed = _Seed(settings, splits, folder, settings.seed + number)
+        seed = _Seed(settings, splits, student, folder, settings.seed + number)
         for name, members in contexts.items():
             targets, tests = seed.supervise(name, members)
             if name == "none":

@@ -1,50 +1,52 @@
 import numpy as np
 import pytest
 
+from debate_rl.game.protocol import load_protocol
 from debate_rl.records import read
-from debate_rl.trainers.rows import ClassifierRow
+from debate_rl.trainers.rows import ClassifierRow, JudgeRow
 from debate_rl.trainers.settings import Result
 from debate_rl.weak_to_strong import study
-from debate_rl.weak_to_strong.items import claims, split_items
-from debate_rl.weak_to_strong.study import Settings, plain_contexts, run_study
+from debate_rl.weak_to_strong.items import items_of, plain_samples, split_items
+from debate_rl.weak_to_strong.study import Settings, run_study, score
+from tests.tiny import tiny_model
 
 SKILL = {"weak": 0.6, "strong": 0.95}
 
 
 class World:
-    """Stands for training: a model is as good as its size, a debate in the text or better labels help."""
+    """Stands for training: a model is as good as its size; a debate in its text or better labels help it."""
 
     def __init__(self, splits):
-        self.truth = {item.id: item.label for part in (splits.supervisor, splits.student, splits.test) for item in part}
+        self.truth = {item.id: item.label for item in splits.every}
         self.jobs = []
 
     def launch(self, job, accelerate_config=None):
-        rows = read(job.rows, ClassifierRow)
-        right = np.mean([(row.target > 0.5) == self.truth[row.id] for row in rows])
-        debate = "debate" in rows[0].text
+        rows = read(job.rows, JudgeRow if job.kind == "judge" else ClassifierRow)
+        names = [row.question if job.kind == "judge" else row.id for row in rows]
+        right = np.mean([(row.target > 0.5) == self.truth[name] for row, name in zip(rows, names, strict=True)])
+        text = rows[0].prompt[0]["content"] if job.kind == "judge" else rows[0].text
         self.jobs.append(job)
-        skill = min(SKILL[job.model] + 0.25 * debate, right if right < 1 else 1)
-        return Result(
-            kind="classifier",
-            path=f"{job.model}:{skill}:{job.seed}",
-            base="b",
-            rows=len(rows),
-            steps=1,
-            loss=0,
-            seconds=0,
-        )
+        skill = min(SKILL[job.model] + 0.25 * ("debate" in text), right)
+        path = f"{skill}:{job.seed}"
+        return Result(kind=job.kind, path=path, base="b", rows=len(rows), steps=1, loss=0, seconds=0)
+
+    def answers(self, names, path):
+        skill, seed = path.split(":")
+        drawn = np.random.default_rng(int(seed) + len(names)).random(len(names))
+        truth = np.array([self.truth[name] for name in names])
+        return np.where(drawn < float(skill), 0.1 + 0.8 * truth, 0.9 - 0.8 * truth)
+
+    def score(self, samples, model, adapter):
+        return self.answers([sample.text.split()[-1] for sample in samples], model)
 
     def predict(self, rows, model, adapter, max_length):
-        _, skill, seed = model.split(":")
-        drawn = np.random.default_rng(int(seed) + len(rows)).random(len(rows))
-        truth = np.array([self.truth[row.id] for row in rows])
-        return np.where(drawn < float(skill), 0.1 + 0.8 * truth, 0.9 - 0.8 * truth)
+        return self.answers([row.id for row in rows], model)
 
 
 @pytest.fixture
 def splits(question):
     asked = [question.model_copy(update={"id": f"q{i}", "group": f"g{i}", "correct": i % 2}) for i in range(300)]
-    return split_items(claims(asked), 100, 100, 100)
+    return split_items(items_of(asked), 100, 100, 100)
 
 
 @pytest.fixture
@@ -52,37 +54,55 @@ def world(splits, monkeypatch):
     found = World(splits)
     monkeypatch.setattr(study, "launch", found.launch)
     monkeypatch.setattr(study, "predict", found.predict)
+    monkeypatch.setattr(study, "score", found.score)
     return found
 
 
-def settings():
-    return Settings(weak="weak", strong="strong", ensemble=2, seeds=2)
+def samples(splits, word=""):
+    """What is read of every item, with its id at the end so that the stand-in can tell which it is."""
+    plain = plain_samples(splits.every, load_protocol("blind", prompts="lab"), True)
+    return {
+        key: one.model_copy(update={"prompt": [{"role": "user", "content": f"{one.text} {word} {key}"}]})
+        for key, one in plain.items()
+    }
 
 
-def test_debates_that_help_the_supervisor_help_the_student(splits, world, tmp_path):
-    plain = plain_contexts(splits, 2)
-    debates = [{key: text + " debate" for key, text in texts.items()} for texts in plain]
-    found = run_study(splits, {"none": plain, "debate": debates}, settings(), tmp_path)
+def settings(**changes):
+    return Settings(weak="weak", strong="strong", seeds=2, **changes)
+
+
+@pytest.mark.parametrize("readout", ["answers", "head"])
+def test_debates_that_help_the_supervisor_help_the_student(splits, world, tmp_path, readout):
+    plain, debates = [samples(splits)] * 2, [samples(splits, "debate")] * 2
+    contexts = {"none": plain, "debate": debates}
+    found = run_study(splits, contexts, samples(splits), settings(readout=readout), tmp_path)
     none, debate = found["methods"]
-    assert found["weak"]["value"] < none["student"]["value"] + 0.1 < debate["student"]["value"] + 0.1
+    assert found["weak"]["value"] < debate["student"]["value"] > none["student"]["value"]
     assert debate["labels"]["value"] > none["labels"]["value"]
     assert found["ceiling"]["value"] > 0.9 and (found["seeds"], found["test_items"]) == (2, 100)
     assert found["comparisons"][0]["accuracy"]["value"] > 0 and debate["pgr"]["pgr"]["value"] > 0.3
 
 
-def test_the_student_learns_soft_labels_on_the_original_text(splits, world, tmp_path):
-    contexts = plain_contexts(splits, 2)
-    run_study(splits, {"none": contexts}, settings(), tmp_path)
+def test_the_student_learns_the_mean_of_soft_labels_on_its_own_text(splits, world, tmp_path):
+    run_study(splits, {"none": [samples(splits, "weak")] * 2}, samples(splits, "strong"), settings(), tmp_path)
     student = next(job for job in world.jobs if job.model == "strong" and "none" in job.out)
-    rows = read(student.rows, ClassifierRow)
-    assert [row.id for row in rows] == [item.id for item in splits.student]
-    assert all(row.text == item.text for row, item in zip(rows, splits.student, strict=True))
+    rows = read(student.rows, JudgeRow)
+    assert [row.question for row in rows] == [item.id for item in splits.student]
+    assert all(" strong " in row.prompt[0]["content"] for row in rows)
     assert {round(row.target, 3) for row in rows} <= {0.1, 0.5, 0.9}
 
 
 def test_a_stopped_study_trains_nothing_twice(splits, world, tmp_path):
-    contexts = {"none": plain_contexts(splits, 2)}
-    first = run_study(splits, contexts, settings(), tmp_path)
+    arguments = (splits, {"none": [samples(splits)] * 2}, samples(splits), settings(), tmp_path)
+    first = run_study(*arguments)
     count = len(world.jobs)
     assert count == 2 * (2 + 1 + 1)  # per seed: two supervisors, a student, a ceiling
-    assert run_study(splits, contexts, settings(), tmp_path) == first and len(world.jobs) == count
+    assert run_study(*arguments) == first and len(world.jobs) == count
+
+
+def test_scores_are_probabilities_of_the_two_answers(splits, tmp_path):
+    model = tiny_model(tmp_path, words=["shed", "barn", *[f"w{i}" for i in range(50)]], positions=2048)
+    some = list(plain_samples(splits.test[:3], load_protocol("blind", prompts="lab"), True).values())
+    found = score(some, model, None)
+    turned = score([one.model_copy(update={"candidates": one.candidates[::-1]}) for one in some], model, None)
+    assert np.allclose(found + turned, 1) and ((found > 0) & (found < 1)).all()
