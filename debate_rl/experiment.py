@@ -186,6 +186,10 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
         UserError: the folder holds a run with another config, or a stage can not be done.
     """
     claim_folder(run)
+    if run.config.engine.threads:
+        import torch
+
+        torch.set_num_threads(run.config.engine.threads)  # of trainings as well
     with _alone(run.folder):
         return _run_stages(run, functions, only)
 
@@ -397,13 +401,9 @@ def _load_splits(config: Config) -> dict[Split, list[Question]]:
 
 def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
     """The transformers engine with the config's settings."""
-    import torch
-
     from debate_rl.engines.transformers_engine import TransformersEngine
 
     wanted = config.engine
-    if wanted.threads:
-        torch.set_num_threads(wanted.threads)
     return TransformersEngine(
         resolve, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens, revision=wanted.revision
     )
