@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=384, tokens=20_000_000),
+    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=384, tokens=17_000_000),
     "lab-small": Shape(hidden=64, layers=2, heads=4, inner=192, tokens=8_000_000),
 }
 
@@ -42,7 +42,7 @@ STAGES: tuple[tuple[float, dict[str, int]], ...] = (
     (0.06, {"repeats": 24}),
     (0.31, {"repeats": 4, "recitals": 12, "notes": 4}),
     (0.65, {"recitals": 4, "clean": 6, "open_book": 14, "workings": 6, "notes": 4}),
-    (1.00, {"recitals": 8, "broad": 8, "open_book": 14, "workings": 4, "notes": 2}),
+    (1.00, {"broad": 8, "open_book": 16, "workings": 4, "notes": 4}),
 )
 """Until which share of the budget a step reads how many rows of each kind."""
 

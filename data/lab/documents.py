@@ -194,7 +194,7 @@ def batch(kind: str, rows: int, seed: int, encoder: Encoder) -> Batch:
     rng = Random(f"{kind}/{seed}")
     if kind == "repeats":
         return encoder.repeats(rng, rows)
-    told = stories("whereabouts", "train", seed, things=rng.choice((1, 2, 2, 2, 3)))
+    told = stories("whereabouts", "train", seed, things=rng.choice((1, 2, 2, 3, 3, 3)), third_move=0.15, fillers=(0, 2))
     read = [next(told) for _ in range(rows)]
     if kind == "recitals":
         return encoder.recitals(read, rng)
