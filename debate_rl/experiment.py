@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import resource
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -230,7 +232,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
     seconds = time.perf_counter() - began
     found, made = _store_counts(run)
-    counts = {"store_hits": found - hits, "store_misses": made - misses}
+    counts = {"store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory()}
     write_json(working / "timing.json", {"seconds": round(seconds, 1), **counts})
     if final.exists():
         shutil.rmtree(final)
@@ -378,6 +380,12 @@ def _all_metrics(run: Run) -> dict[str, Metrics]:
     """Metrics of the finished stages, by name."""
     names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
     return {name: read_json(run.folder / name / "metrics.json") for name in names}
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
 
 
 def _store_counts(run: Run) -> tuple[int, int]:

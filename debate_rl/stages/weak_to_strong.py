@@ -68,7 +68,9 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     )  # fmt: skip
     metrics = run_study(parts, contexts, plain_samples(parts.every, blind, True), settings, out / "trainings")
     for method in metrics["methods"]:
-        run.say(f"  {method['name']:<8} {method['pgr_text']}")
+        accuracies = ", ".join(f"{key} {method[key]['value']:.3f}" for key in ("supervisor", "labels", "student"))
+        run.say(f"  {method['name']:<8} {accuracies}, PGR {method['pgr_text']}")
+    run.say(f"  weak alone {metrics['weak']['value']:.3f}, ceiling {metrics['ceiling']['value']:.3f}")
     return metrics
 
 

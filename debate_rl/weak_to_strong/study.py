@@ -24,7 +24,7 @@ from debate_rl.trainers.job import launch
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow
 from debate_rl.trainers.settings import Job, Lora
 from debate_rl.weak_to_strong.items import Item, Sample, Samples, Splits
-from debate_rl.weak_to_strong.pgr import recovered
+from debate_rl.weak_to_strong.pgr import Recovered, recovered
 
 
 class Settings(Record):
@@ -176,6 +176,13 @@ def run_study(
     return _metrics(splits, tables, agreements)
 
 
+def _pgr_text(found: Recovered) -> str:
+    """PGR with its interval, or why there is none."""
+    if found.pgr is None:
+        return f"undefined: the gap {found.gap:.3f} is not above 0"
+    return f"{found.pgr:.3f}"
+
+
 def _metrics(
     splits: Splits, tables: Mapping[str, list[np.ndarray]], label_hits: Mapping[str, list[np.ndarray]]
 ) -> dict[str, Any]:
@@ -196,7 +203,7 @@ def _metrics(
             "labels": mean(np.mean(hits, axis=0), student_clusters).model_dump(mode="json"),
             "student": found[name].student.model_dump(mode="json"),
             "pgr": found[name].model_dump(mode="json"),
-            "pgr_text": str(found[name]),
+            "pgr_text": _pgr_text(found[name]),
         }
         for name, hits in label_hits.items()
     ]
