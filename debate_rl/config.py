@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
@@ -244,6 +244,13 @@ Stage = (
 STAGES: dict[str, type[BaseModel]] = {kind.model_fields["kind"].default: kind for kind in get_args(Stage)}
 
 
+def references(stage: Stage) -> set[str]:
+    """Names of the earlier stages that a stage builds on, without `base` and the @N of players."""
+    fields = stage.model_dump()
+    named = [fields.get(key) for key in ("start", "preferences", "player", "debater")] + list(fields.get("players", ()))
+    return {name.partition("@")[0] for name in named if name} - {"base"}
+
+
 class Config(Record):
     """One experiment."""
 
@@ -259,6 +266,19 @@ class Config(Record):
     tracking: Tracking = Tracking()
     stages: dict[str, Stage] = {}
     """Stages by name, run in this order. A name that is not a kind needs `kind:`."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Config:
+        names = list(self.stages)
+        for at, (name, stage) in enumerate(self.stages.items()):
+            for wanted in sorted(references(stage) - set(names[:at])):
+                where = (
+                    "comes later; move it up"
+                    if wanted in names
+                    else f"is not there; {nearest(wanted, ['base', *names[:at]])}"
+                )
+                raise ValueError(f"stage {name!r} builds on {wanted!r}, which {where}")
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.arena.rollout import Progress
-from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, parse_config
+from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, parse_config, references
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.request import Engine
@@ -263,9 +263,7 @@ def needed(config: Config, kind: str) -> set[str]:
 
 def _builds_on(stage: Stage, name: str, other: Stage) -> bool:
     """Whether a stage reads what an earlier one made: it is named, or it is the judge of one that judges."""
-    fields = stage.model_dump()
-    named = [fields.get(key) for key in ("start", "preferences", "player", "debater")] + list(fields.get("players", ()))
-    if stage.kind == "report" or name in {str(value).partition("@")[0] for value in named if value}:
+    if stage.kind == "report" or name in references(stage):
         return True
     return other.kind == "judge" and stage.kind in ("preferences", "tournament", "oversight")
 

@@ -40,8 +40,9 @@ def digest(value: Any) -> str:
 def explain(error: ValidationError) -> str:
     """Put the first complaint of a validation into a few words: where, and what is wrong."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "record"
-    return f"{where}: {first['msg']}"
+    where = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

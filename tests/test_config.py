@@ -23,7 +23,7 @@ def test_every_shipped_config_loads_and_survives_its_own_dump(path):
 
 
 def test_overrides_reach_any_key(tmp_path):
-    path = write(tmp_path, "name: x\nstages: {dpo: {objective: {gamma: 7}}}\n")
+    path = write(tmp_path, "name: x\nstages: {sft: {}, preferences: {}, dpo: {objective: {gamma: 7}}}\n")
     found = load_config(
         path, ["seed=3", "stages.dpo.objective.gamma=10", "stages.dpo.train.beta=0.1", "engine.device=cpu"]
     )
@@ -31,7 +31,7 @@ def test_overrides_reach_any_key(tmp_path):
 
 
 def test_stages_of_one_kind_can_have_several_names(tmp_path):
-    found = load_config(write(tmp_path, "stages: {dpo: {}, dpo2: {kind: dpo, start: dpo}}"))
+    found = load_config(write(tmp_path, "stages: {sft: {}, preferences: {}, dpo: {}, dpo2: {kind: dpo, start: dpo}}"))
     assert found.stages["dpo2"].start == "dpo"
 
 
@@ -47,6 +47,12 @@ def test_stages_of_one_kind_can_have_several_names(tmp_path):
         ),
         ("modls: {}", [], "did you mean 'models'"),
         ("engine: {treads: 1}", [], "unknown key 'engine.treads'; did you mean 'engine.threads'"),
+        ("stages: {dpo: {}, sft: {}, preferences: {}}", [], "stage 'dpo' builds on 'preferences', which comes later"),
+        (
+            "stages: {sft: {}, tournament: {players: [base, stf]}}",
+            [],
+            "builds on 'stf', which is not there",
+        ),
         ("questions: {train: 0}", [], "questions.train"),
         ("stages: {tournament: {players: [a]}}", [], "at least two players"),
         ("seed: many", [], "seed"),

@@ -176,7 +176,10 @@ def _content(path: Path) -> str:
     if path.suffix != ".json" or path.name == "tokenizer.json":
         return text
     fields = json.loads(text)
-    return json.dumps({k: v for k, v in fields.items() if k not in _NOT_CONTENT}, sort_keys=True)
+    kept = {key: value for key, value in fields.items() if key not in _NOT_CONTENT}
+    if isinstance(kept.get("target_modules"), list):
+        kept["target_modules"] = sorted(kept["target_modules"])  # peft writes a set, in another order each time
+    return json.dumps(kept, sort_keys=True)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -45,9 +45,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     pools = sorted(read_pools(out / "pools.jsonl"), key=lambda p: (place[p.transcript.id], p.turn, p.side))
     rows = [row for pool in pools for row in rows_of(pool, stage.pairs_per_pool, stage.min_gap)]
     if not rows:
-        raise UserError(
-            "preferences: no pair of candidates differs in the judge's eyes; raise best_of or lower min_gap"
-        )
+        raise UserError("preferences: no two candidates differ in the judge's eyes; raise best_of or look at the judge")
     write(out / "legs.jsonl", legs)
     write(out / "pools.jsonl", pools)
     write(out / "rows.jsonl", rows)

@@ -134,3 +134,17 @@ def test_an_adapter_without_a_note_is_known_by_its_shapes(tmp_path):
         check_adapter(base, adapter(tmp_path / "strange", module="layer.x_proj"))
     with pytest.raises(UserError, match="is not an adapter folder"):
         check_adapter(base, base)
+
+
+def test_the_order_in_which_peft_lists_modules_does_not_count(tmp_path):
+    from tests.tiny import tiny_adapter, tiny_model
+
+    adapter = Path(tiny_adapter(tiny_model(tmp_path / "model"), tmp_path / "adapter"))
+    before = fingerprint(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["target_modules"] = sorted(config["target_modules"], reverse=True)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert fingerprint(adapter) == before
+    config["target_modules"] = config["target_modules"][:-1]
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert fingerprint(adapter) != before
