@@ -182,6 +182,9 @@ def debate(
     questions = one.questions("test")
     if question >= len(questions):
         raise UserError(f"--question {question}: there are {len(questions)} test questions, counted from 0")
+    for name in (a.partition("@")[0], b.partition("@")[0]):
+        if name in found.stages and not (one.folder / name / "stage.json").is_file():
+            raise UserError(f"stage {name!r} of {one.folder} is not finished; run it first: debate-rl run {config}")
     game = open_transcript(questions[question], one.protocol(protocol), {"A": a, "B": b}, found.seed)
     players = {name: one.debater(name) for name in (a, b)}
     show_leg(play([game], players, open_engine(found, one.resolve), one.judge())[0])

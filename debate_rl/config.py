@@ -254,9 +254,9 @@ def references(stage: Stage) -> set[str]:
 class Config(Record):
     """One experiment."""
 
-    name: str = "experiment"
-    """The run's folder is runs/NAME."""
-    seed: int = 0
+    name: str = Field(default="experiment", pattern=r"^[\w][\w.-]*$")
+    """The run's folder is runs/NAME: letters, digits, dots and dashes."""
+    seed: int = Field(default=0, ge=0)
     runs: str = "runs"
     """Folder of all runs."""
     questions: Questions = Questions()
@@ -291,11 +291,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: the file is missing or is not YAML, a key is unknown (names the nearest), or a value does not fit.
     """
-    text = existing(path, "config").read_text(encoding="utf-8")
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        tree = yaml.safe_load(existing(path, "config").read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
     for override in overrides:
@@ -305,6 +304,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     """Check a tree of plain values (see `load_config`)."""
+    if not isinstance(tree.get("stages") or {}, dict):
+        raise UserError(f"{where}: stages: expected names with settings under them, such as stages: {{sft: {{}}}}")
     tree = {**tree, "stages": {name: _stage(name, value, where) for name, value in (tree.get("stages") or {}).items()}}
     try:
         return Config.model_validate(tree)
@@ -325,11 +326,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node = node[part]
         if not isinstance(node, dict):
             raise UserError(f"override {override!r}: {part!r} is a value, not a group of keys")
-    node[last] = yaml.safe_load(value) if value else None
+    try:
+        node[last] = yaml.safe_load(value) if value else None
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML; quote it") from error
 
 
 def _stage(name: str, value: Any, where: str) -> BaseModel:
     """Check one stage by its kind, which is its name unless it says otherwise."""
+    if not isinstance(value, dict | BaseModel | None):
+        raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})
     kind = value.setdefault("kind", name)
     if kind not in STAGES:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.arena.rollout import Progress
-from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, parse_config, references
+from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, load_config, references
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.request import Engine
@@ -199,13 +199,11 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
 def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
-    shared = run.config.model_dump(mode="json", exclude={"stages", "runs", "name", "tracking"})
-    fingerprint = digest([shared, input_files(shared)])
+    fingerprints = stage_fingerprints(run.config)
     for name, stage in run.config.stages.items():
-        tree = stage.model_dump(mode="json")
-        fingerprint = digest([fingerprint, name, tree, input_files(tree)])
         if only is not None and name not in only:
             continue
+        fingerprint = fingerprints[name]
         final = run.folder / name
         if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
             if read_json(final / "stage.json")["fingerprint"] != fingerprint:
@@ -219,10 +217,24 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
     return done
 
 
+def stage_fingerprints(config: Config) -> dict[str, str]:
+    """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
+    shared = config.model_dump(mode="json", exclude={"stages", "runs", "name", "tracking"})
+    fingerprint = digest([shared, input_files(shared)])
+    found = {}
+    for name, stage in config.stages.items():
+        tree = stage.model_dump(mode="json")
+        found[name] = fingerprint = digest([fingerprint, name, tree, input_files(tree)])
+    return found
+
+
 def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str) -> Metrics:
     """Run one stage in its working folder, which takes its final name when everything is in it."""
     working, final = run.folder / f".{name}", run.folder / name
-    working.mkdir(exist_ok=True)
+    note = working / "fingerprint"
+    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
+        shutil.rmtree(working)  # begun from another config or other files
+    write_text(note, fingerprint)
     began = time.perf_counter()
     hits, misses = _store_counts(run)
     run.at = name
@@ -234,6 +246,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     found, made = _store_counts(run)
     counts = {"store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory()}
     write_json(working / "timing.json", {"seconds": round(seconds, 1), **counts})
+    note.unlink()
     if final.exists():
         shutil.rmtree(final)
     working.rename(final)
@@ -279,14 +292,30 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+WHOLE = 1 << 20
+"""Files in folders are read whole up to so many bytes; of larger ones, such as weights, the size counts."""
+
+
 def input_files(tree: Any) -> dict[str, str]:
-    """SHA-256 of every file that a tree of config values names."""
+    """Digest of every file and folder that a tree of config values names."""
     if isinstance(tree, dict | list):
         values = tree.values() if isinstance(tree, dict) else tree
         return {path: name for value in values for path, name in input_files(value).items()}
-    if not isinstance(tree, str) or not tree or len(tree) > 1024 or not Path(tree).is_file():
+    if not isinstance(tree, str) or not tree or len(tree) > 1024:
         return {}
-    return {tree: hashlib.sha256(Path(tree).read_bytes()).hexdigest()}
+    path = Path(tree)
+    if path.is_file():
+        return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
+    if not path.is_dir():
+        return {}
+    inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {tree: digest([[str(file.relative_to(path)), _content(file)] for file in inside])}
+
+
+def _content(file: Path) -> str | int:
+    """What a file holds, or of a large one how much."""
+    size = file.stat().st_size
+    return size if size > WHOLE else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -309,30 +338,33 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def claim_folder(run: Run) -> None:
-    """Make the run's folder, or go on in it if it holds the same config.
+    """Make the run's folder, or go on in it if what is finished there was made by the same config.
 
     Raises:
-        UserError: it holds another config; names the first key that differs.
+        UserError: it holds a finished stage of another config; names the first key that differs.
     """
     path = run.folder / "config.yaml"
-    if path.is_file():
-        import yaml
-
-        held = parse_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-        difference = _first_difference(
-            held.model_dump(mode="json", by_alias=True, exclude={"runs"}),
-            run.config.model_dump(mode="json", by_alias=True, exclude={"runs"}),
-        )
-        if difference:
-            raise UserError(
-                f"{run.folder} holds a run with another config ({difference}); "
-                "give this one its own name with name=..., or remove the folder"
-            )
+    if not path.is_file():
+        if run.folder.exists() and any(run.folder.iterdir()):
+            raise UserError(f"{run.folder} exists and is not a run of debate-rl; choose another name with name=...")
+        write_json(run.folder / "code.json", code_state())
+        write_text(path, dump_config(run.config))
         return
-    if run.folder.exists() and any(run.folder.iterdir()):
-        raise UserError(f"{run.folder} exists and is not a run of debate-rl; choose another name with name=...")
-    write_json(run.folder / "code.json", code_state())
+    held = load_config(path)
+    finished = [name for name in held.stages if (run.folder / name / "stage.json").is_file()]
+    difference = _first_difference(_settled(held, finished), _settled(run.config, finished)) if finished else None
+    if difference:
+        raise UserError(
+            f"{run.folder} holds a run with another config ({difference}); "
+            "give this one its own name with name=..., or remove the folder"
+        )
     write_text(path, dump_config(run.config))
+
+
+def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:
+    """What can not be changed any more once some stages are finished: all above the stages, and these."""
+    tree = config.model_dump(mode="json", by_alias=True, exclude={"runs"})
+    return {**tree, "stages": {name: tree["stages"].get(name) for name in finished}}
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> str | None:

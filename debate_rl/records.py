@@ -52,14 +52,17 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         UserError: the file is missing, or a line is not a JSON object; names file and line.
     """
     path = existing(path, "file")
-    with path.open(encoding="utf-8") as file:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the JSON-lines file in it")
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from error
+            except ValueError as error:
+                said = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+                raise UserError(f"{path}:{number}: not valid JSON ({said}); fix or remove the line") from error
             if not isinstance(value, dict):
                 raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
             yield number, value

@@ -12,10 +12,13 @@ COLOURS = {"exact": "green", "near": "yellow", "invalid": "red"}
 
 
 def _speech(speech: Speech) -> Text:
-    """A speech with its quotes coloured by what checking them found."""
-    text = Text(speech.text)
+    """A speech with its quotes marked and coloured by what checking them found."""
+    text, position = Text(), 0
     for quote in speech.quotes:
-        text.stylize(COLOURS[quote.verdict], quote.start, quote.end)
+        text.append(speech.text[position : quote.start])
+        text.append(f"{speech.text[quote.start : quote.end]} [{quote.verdict}]", style=COLOURS[quote.verdict])
+        position = quote.end
+    text.append(speech.text[position:])
     return text
 
 
@@ -35,11 +38,6 @@ def show_leg(leg: Leg, console: Console | None = None) -> None:
     for speech in game.speeches:
         console.rule(f"{speech.side}, turn {speech.turn + 1}", style="dim")
         console.print(_speech(speech))
-    if game.speeches:
-        legend = Text("quotes: ")
-        for verdict, colour in COLOURS.items():
-            legend.append(f"{verdict} ", style=colour)
-        console.print(legend)
     console.rule("verdict")
     if leg.failure is not None:
         console.print(f"failed at seat {leg.failure.seat}: {leg.failure.kind}: {leg.failure.message}", markup=False)

@@ -62,6 +62,12 @@ def probability(logprobs: tuple[float, float]) -> float:
     return 1 / (1 + math.exp(gap))
 
 
+def mean_probability(verdict: Verdict, order: tuple[int, int]) -> float:
+    """Mean probability of answer 0 over what the judge was asked at the end in one presentation order."""
+    asked = [ask for ask in verdict.asks if ask.after_turn is None and ask.order == order]
+    return sum(probability(ask.logprobs) for ask in asked) / len(asked)
+
+
 def _mean(asks: Sequence[Ask], calibrator: Calibrator | None) -> tuple[float, float]:
     """Mean probability of both answers over some asks, calibrated if the judge is."""
     p = sum(probability(ask.logprobs) for ask in asks) / len(asks)

@@ -138,16 +138,14 @@ def test_models_that_can_not_be_used(call, tmp_path):
     adapter = tmp_path / "runs" / "t3" / "sft"
     call("run", path, "--dry-run")
     from debate_rl.config import load_config
-    from debate_rl.experiment import Run, claim_folder
-    from debate_rl.records import digest, write_json
+    from debate_rl.experiment import Run, claim_folder, stage_fingerprints
+    from debate_rl.records import write_json
 
     found = load_config(path)
     claim_folder(Run(found))
     adapter.mkdir()
     tiny_adapter(one, adapter / "adapter")
-    shared = found.model_dump(mode="json", exclude={"stages", "runs", "name", "tracking"})
-    fingerprint = digest([digest([shared, {}]), "sft", found.stages["sft"].model_dump(mode="json"), {}])
-    write_json(adapter / "stage.json", {"fingerprint": fingerprint})
+    write_json(adapter / "stage.json", {"fingerprint": stage_fingerprints(found)["sft"]})
     write_json(adapter / "metrics.json", {})
     assert "adapter" in mistake(call("run", path))
 

@@ -12,7 +12,7 @@ import yaml
 from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, needed, run_stages
+from debate_rl.experiment import Run, input_files, needed, run_stages
 from debate_rl.stages import FUNCTIONS
 from debate_rl.stages.plan import first_prompts, plan
 
@@ -144,6 +144,27 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not a run"):
         run(config.model_copy(update={"name": "other"}), engine=engine)
     assert (tmp_path / "other" / "precious.txt").read_text() == "x"
+
+
+def test_a_mistake_found_before_anything_is_finished_does_not_spend_the_name(tmp_path):
+    config = small(tmp_path, stages=("sft", "tournament"))
+    wrong = config.model_copy(
+        update={
+            "stages": {**config.stages, "sft": config.stages["sft"].model_copy(update={"train": {"lerning_rate": 1}})}
+        }
+    )
+    with pytest.raises(UserError, match="learning_rate"):
+        run(wrong)
+    assert set(run(config)) == {"sft", "tournament"}
+
+
+def test_folders_that_a_config_names_are_inputs(tmp_path):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "debater.j2").write_text("one")
+    before = input_files({"protocol": {"prompts": str(folder)}})
+    (folder / "debater.j2").write_text("two")
+    assert before and before != input_files({"protocol": {"prompts": str(folder)}})
 
 
 def test_input_files_that_change_are_noticed(tmp_path, question):

@@ -31,6 +31,8 @@ class _Loaded:
     tokenizer: Any
     ends: frozenset[int]
     limit: int
+    budget: int
+    """Tokens in memory at once."""
     adapters: dict[str, str] = field(default_factory=dict)
 
 
@@ -53,7 +55,7 @@ class TransformersEngine:
         batch_tokens: int = 16384,
         revision: str | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.dtype = dtype or ("float32" if self.device.type == "cpu" else "auto")
         self.batch_tokens = batch_tokens
         self.hub_revision = revision
@@ -84,7 +86,7 @@ class TransformersEngine:
             rows, asked = [rows[at] for at in fits], [requests[indices[at]] for at in fits]
             limits = [extra[at] for at in fits]
             with self._adapted(loaded, model, adapter) as network:
-                for wave in waves(rows, limits, self.batch_tokens):
+                for wave in waves(rows, limits, loaded.budget):
                     for at, completion in self._continue(network, loaded, wave, rows, asked):
                         answers[indices[fits[at]]] = completion
         return [answer for answer in answers if answer is not None]
@@ -109,7 +111,7 @@ class TransformersEngine:
                     key = (*prompts[at], *ids[:-1])
                     rows[key] = Row(key, max(len(ids), rows[key].keep if key in rows else 0))
             with self._adapted(loaded, model, adapter) as network:
-                logits = self._row_logits(network, list(rows.values()))
+                logits = self._row_logits(network, list(rows.values()), loaded.budget)
             for at in fits:
                 found = [logits[(*prompts[at], *ids[:-1])] for ids in wanted[at]]
                 scores = tuple(candidate_logprobs(seen, ids) for seen, ids in zip(found, wanted[at], strict=True))
@@ -145,10 +147,10 @@ class TransformersEngine:
                 ),
             )
 
-    def _row_logits(self, network: Any, rows: list[Row]) -> dict[tuple[int, ...], torch.Tensor]:
+    def _row_logits(self, network: Any, rows: list[Row], budget: int) -> dict[tuple[int, ...], torch.Tensor]:
         """Logits at the wanted positions of each row."""
         found: dict[tuple[int, ...], torch.Tensor] = {}
-        for wave in waves(rows, [0] * len(rows), self.batch_tokens):
+        for wave in waves(rows, [0] * len(rows), budget):
             encoded = encode(network, rows, wave)
             self._count(rows, wave)
             members = [index for group in wave for index in group.members]
@@ -196,7 +198,9 @@ class TransformersEngine:
                 raise UserError(f"cannot load model {name!r} from {path}: {first}") from error
             model = model.to(self.device).eval().requires_grad_(False)
             limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-            self._models[name] = _Loaded(model, tokenizer, _end_tokens(model, tokenizer), limit)
+            # A sliding window counts padding, so such models take one row at a time.
+            budget = self.batch_tokens if _attends_to_all(model.config) else 1
+            self._models[name] = _Loaded(model, tokenizer, _end_tokens(model, tokenizer), limit, budget)
         return self._models[name]
 
     @contextlib.contextmanager
@@ -234,6 +238,21 @@ class TransformersEngine:
         loaded.adapters[revision] = name
 
 
+def _device(name: str | None) -> torch.device:
+    """The device of a name, or the best there is.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"engine.device {name!r} can not be used ({first}); choose cpu, cuda or cuda:N") from error
+    return device
+
+
 def uniforms(request: Request) -> np.ndarray:
     """The request's own random numbers, one a token: the same whatever is batched beside it, on any machine.
 
@@ -251,6 +270,13 @@ def _by_weights(questions: Sequence[T]) -> dict[tuple[str, str | None], list[int
     for index, question in enumerate(questions):
         found[(question.model, question.adapter)].append(index)
     return found
+
+
+def _attends_to_all(config: Any) -> bool:
+    """Whether every layer attends to everything before it."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(text, "sliding_window", None) is None
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

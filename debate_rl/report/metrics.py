@@ -75,6 +75,8 @@ class WeakToStrongMetrics(_Metrics):
 
     ceiling: Estimate
     weak: Estimate
+    untrained: Estimate | None = None
+    """The strong model before it learns from anyone's labels."""
     methods: tuple[Method, ...]
     comparisons: tuple[Comparison, ...] = ()
     test_items: int

@@ -204,9 +204,11 @@ def _transfer(stage: Stage) -> TransferView:
     bars = [Row("weak", found.weak, soft=True)]
     for method in found.methods:
         bars += [
-            Row(f"{method.name}: labels", method.supervisor, soft=True),
+            Row(f"{method.name}: supervisor", method.supervisor, soft=True),
             Row(f"{method.name}: student", method.student),
         ]
+    if found.untrained is not None:
+        bars.append(Row("strong, untrained", found.untrained, soft=True))
     bars.append(Row("ceiling", found.ceiling, soft=True))
     return TransferView(
         stage=stage.name,

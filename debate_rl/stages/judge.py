@@ -13,7 +13,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
 from debate_rl.intervals import difference
 from debate_rl.judges.calibration import fit_calibrator, split_clusters
-from debate_rl.judges.judge import Judge, judge_transcripts, probability
+from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import hits, judge_scores, order_effect
 from debate_rl.records import write, write_json
 from debate_rl.stages.training import train
@@ -85,11 +85,12 @@ def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple
 def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run, out: Path) -> Metrics:
     """The base judge and the trained one on the same test debates."""
     old, new = _verdicts(games, before, run), _verdicts(games, after, run)
+    both = {game.id for game, _ in old} & {game.id for game, _ in new}
+    old, new = ([pair for pair in side if pair[0].id in both] for side in (old, new))
     write(out / "test_legs.jsonl", [Leg(transcript=game, verdict=verdict) for game, verdict in new])
     labels = [game.question.cluster for game, _ in new]
     p_old, p_new = ([v.p[g.question.correct or 0] for g, v in side] for side in (old, new))
-    first = [probability(verdict.asks[0].logprobs) for _, verdict in new]
-    second = [probability(verdict.asks[1].logprobs) for _, verdict in new]
+    first, second = ([mean_probability(verdict, order) for _, verdict in new] for order in ((0, 1), (1, 0)))
     brier = [[(1 - p) ** 2 for p in side] for side in (p_new, p_old)]
     return {
         "before": judge_scores(p_old, labels).model_dump(mode="json"),

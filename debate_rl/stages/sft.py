@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from debate_rl.config import SftStage
+from debate_rl.config import SftStage, WeakToStrongStage
 from debate_rl.data.splits import sample
 from debate_rl.data.transcripts import load_transcripts
 from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript
+from debate_rl.stages import weak_to_strong
 from debate_rl.stages.training import start_from, train
 from debate_rl.trainers.rows import sft_rows
 
 
 def transcripts(stage: SftStage, run: Run) -> tuple[list[Transcript], int]:
-    """The transcripts to learn from, and how many were left out because their story is a test story."""
+    """The transcripts to learn from, and how many were left out because something is measured on their story."""
     questions = run.questions("train", stage.limit)
     tested = {question.cluster for question in run.questions("test")}
+    for other in run.config.stages.values():
+        if isinstance(other, WeakToStrongStage):
+            tested |= {item.cluster for item in weak_to_strong.splits(other, run).every}
     found: list[Transcript] = []
     left_out = 0
     for source in stage.transcripts:

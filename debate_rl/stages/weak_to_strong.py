@@ -12,7 +12,7 @@ from debate_rl.data import binary_tasks
 from debate_rl.data.binary_tasks import BinaryItem
 from debate_rl.data.questions import load_questions
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run
+from debate_rl.experiment import Metrics, Run, open_engine
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
@@ -66,11 +66,20 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
         weak=run.resolve(models.weak), strong=run.resolve(models.strong), readout=stage.readout, seeds=stage.seeds,
         lora=stage.lora, train=stage.train, launch=stage.launch, seed=run.config.seed,
     )  # fmt: skip
-    metrics = run_study(parts, contexts, plain_samples(parts.every, blind, True), settings, out / "trainings")
+    metrics = run_study(
+        parts,
+        contexts,
+        plain_samples(parts.every, blind, True),
+        settings,
+        lambda: open_engine(run.config, run.resolve),
+        out / "trainings",
+    )
     for method in metrics["methods"]:
         accuracies = ", ".join(f"{key} {method[key]['value']:.3f}" for key in ("supervisor", "labels", "student"))
         run.say(f"  {method['name']:<8} {accuracies}, PGR {method['pgr_text']}")
-    run.say(f"  weak alone {metrics['weak']['value']:.3f}, ceiling {metrics['ceiling']['value']:.3f}")
+    alone = {"weak alone": "weak", "strong untrained": "untrained", "ceiling": "ceiling"}
+    values = [f"{shown} {metrics[key]['value']:.3f}" for shown, key in alone.items() if metrics[key]]
+    run.say(f"  {', '.join(values)}")
     return metrics
 
 

@@ -7,16 +7,15 @@ model alone and the ceiling, the strong model trained on D2's ground truth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from debate_rl.engines.request import Choice, EngineFailure, Message
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.request import Choice, Engine, EngineFailure, Message
 from debate_rl.errors import UserError
-from debate_rl.intervals import difference, mean
+from debate_rl.intervals import mean
 from debate_rl.judges.judge import probability
 from debate_rl.records import Record, read_json, write, write_json
 from debate_rl.trainers.classifier import predict
@@ -24,7 +23,9 @@ from debate_rl.trainers.job import launch
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow
 from debate_rl.trainers.settings import Job, Lora
 from debate_rl.weak_to_strong.items import Item, Sample, Samples, Splits
-from debate_rl.weak_to_strong.pgr import Recovered, recovered
+from debate_rl.weak_to_strong.pgr import Recovered, compare_pgr, recovered
+
+OpenEngine = Callable[[], Engine]
 
 
 class Settings(Record):
@@ -41,7 +42,7 @@ class Settings(Record):
     seed: int = 0
 
 
-def score(samples: Sequence[Sample], model: str, adapter: str | None) -> np.ndarray:
+def score(samples: Sequence[Sample], model: str, adapter: str | None, engine: Engine) -> np.ndarray:
     """P(answer 0) by a language model's probabilities of the two answers, (n,).
 
     Raises:
@@ -57,7 +58,7 @@ def score(samples: Sequence[Sample], model: str, adapter: str | None) -> np.ndar
         for sample in samples
     ]
     found = []
-    for answer in TransformersEngine().choose(choices):
+    for answer in engine.choose(choices):
         if isinstance(answer, EngineFailure):
             raise UserError(f"weak-to-strong: {answer.message}; shorten the items or take another model")
         found.append(probability((answer.logprobs[0], answer.logprobs[1])))
@@ -67,7 +68,10 @@ def score(samples: Sequence[Sample], model: str, adapter: str | None) -> np.ndar
 class _Seed:
     """The trainings and predictions of one seed, each in its own folder, none done twice."""
 
-    def __init__(self, settings: Settings, splits: Splits, student: Samples, folder: Path, seed: int) -> None:
+    def __init__(
+        self, settings: Settings, splits: Splits, student: Samples, open_engine: OpenEngine, folder: Path, seed: int
+    ) -> None:
+        self.open_engine = open_engine
         self.settings = settings
         self.splits = splits
         self.student_samples = student
@@ -117,7 +121,8 @@ class _Seed:
     def _predict(self, items: Sequence[Item], samples: Samples, model: str, adapter: str | None) -> np.ndarray:
         """P(answer 0) of each item."""
         if self.settings.readout == "answers":
-            return score([samples[item.id] for item in items], model, adapter)
+            # A new engine each time: it would keep every model that was trained.
+            return score([samples[item.id] for item in items], model, adapter, self.open_engine())
         rows = [ClassifierRow(id=item.id, text=samples[item.id].text, group=item.cluster) for item in items]
         return predict(rows, model, adapter, self.settings.train.get("max_length"))
 
@@ -140,7 +145,12 @@ class _Seed:
 
 
 def run_study(
-    splits: Splits, contexts: Mapping[str, Sequence[Samples]], student: Samples, settings: Settings, folder: Path
+    splits: Splits,
+    contexts: Mapping[str, Sequence[Samples]],
+    student: Samples,
+    settings: Settings,
+    open_engine: OpenEngine,
+    folder: Path,
 ) -> dict[str, Any]:
     """Train everything and measure; what a stopped study had trained is not trained again.
 
@@ -149,11 +159,12 @@ def run_study(
         contexts: by method, what each member of the ensemble reads; the first member of `none` is the weak model alone.
         student: what the student and the ceiling read.
         settings: models and training.
+        open_engine: opens an engine that scores answers.
         folder: for the trainings.
 
     Returns:
-        Metrics: `weak`, `ceiling`, one row a method, and paired comparisons of students. Accuracies are tables of
-        seeds x test items; intervals resample both.
+        Metrics: `weak`, `ceiling`, one row a method, and paired comparisons of students. Intervals of students
+        and PGR resample seeds and items, those of supervisors, labels and the untrained strong model items only.
     """
     labels = np.array([item.label for item in splits.test])
     tables: dict[str, list[np.ndarray]] = {}
@@ -163,7 +174,7 @@ def run_study(
         tables.setdefault(name, []).append(np.where(p == 0.5, 0.5, (p > 0.5) == labels))
 
     for number in range(settings.seeds):
-        seed = _Seed(settings, splits, student, folder, settings.seed + number)
+        seed = _Seed(settings, splits, student, open_engine, folder, settings.seed + number)
         for name, members in contexts.items():
             targets, tests = seed.supervise(name, members)
             if name == "none":
@@ -173,6 +184,9 @@ def run_study(
             right = (targets > 0.5) == np.array([item.label for item in splits.student])
             agreements.setdefault(name, []).append(right)
         keep("ceiling", seed.student("ceiling", [float(item.label) for item in splits.student]))
+    if settings.readout == "answers":
+        # Without it a student that only remembers what it knew before would pass for one that learnt from its labels.
+        keep("untrained", score([student[item.id] for item in splits.test], settings.strong, None, open_engine()))
     return _metrics(splits, tables, agreements)
 
 
@@ -211,9 +225,9 @@ def _metrics(
         {
             "first": name,
             "second": "none",
-            "accuracy": difference(
-                np.mean(tables[f"{name}/student"], axis=0), np.mean(tables["none/student"], axis=0), clusters
-            ).model_dump(mode="json"),
+            "accuracy": compare_pgr(
+                tables["weak"], tables[f"{name}/student"], tables["none/student"], tables["ceiling"], clusters
+            ).accuracy.model_dump(mode="json"),
         }
         for name in label_hits
         if name != "none"
@@ -221,6 +235,7 @@ def _metrics(
     return {
         "weak": found["none"].weak.model_dump(mode="json"),
         "ceiling": found["none"].ceiling.model_dump(mode="json"),
+        "untrained": accuracy("untrained") if "untrained" in tables else None,
         "methods": methods,
         "comparisons": comparisons,
         "test_items": len(splits.test),

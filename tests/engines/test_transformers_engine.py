@@ -159,3 +159,21 @@ def test_mistakes_are_one_line(model, adapters, tmp_path):
     other = tiny_model(tmp_path / "other", hidden=64)
     with pytest.raises(UserError, match="another base|base"):
         TransformersEngine().generate([Request(messages=ask("w1"), model=other, adapter=adapters[0])])
+
+
+def test_models_with_a_sliding_window_take_one_row_at_a_time(tmp_path):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8, max_position_embeddings=256, eos_token_id=2, pad_token_id=0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = [" ".join(f"w{(i * k) % 200}" for i in range(length)) for k, length in ((3, 60), (7, 9), (7, 12), (5, 31))]
+    choices = [Choice(messages=ask(text), model=str(tmp_path), candidates=("w1", "w2")) for text in texts]
+    for choice, scores in zip(choices, TransformersEngine().choose(choices), strict=True):
+        assert np.allclose(scores.logprobs, brute_force(str(tmp_path), choice), atol=1e-5, rtol=0)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.game.protocol import load_protocol
 from debate_rl.records import read
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow
@@ -36,7 +37,9 @@ class World:
         truth = np.array([self.truth[name] for name in names])
         return np.where(drawn < float(skill), 0.1 + 0.8 * truth, 0.9 - 0.8 * truth)
 
-    def score(self, samples, model, adapter):
+    def score(self, samples, model, adapter, engine):
+        if model == "strong":
+            return self.answers([sample.text.split()[-1] for sample in samples], "0.7:5")
         return self.answers([sample.text.split()[-1] for sample in samples], model)
 
     def predict(self, rows, model, adapter, max_length):
@@ -75,16 +78,24 @@ def settings(**changes):
 def test_debates_that_help_the_supervisor_help_the_student(splits, world, tmp_path, readout):
     plain, debates = [samples(splits)] * 2, [samples(splits, "debate")] * 2
     contexts = {"none": plain, "debate": debates}
-    found = run_study(splits, contexts, samples(splits), settings(readout=readout), tmp_path)
+    found = run_study(splits, contexts, samples(splits), settings(readout=readout), TransformersEngine, tmp_path)
     none, debate = found["methods"]
     assert found["weak"]["value"] < debate["student"]["value"] > none["student"]["value"]
     assert debate["labels"]["value"] > none["labels"]["value"]
+    assert (found["untrained"] is None) == (readout == "head")
     assert found["ceiling"]["value"] > 0.9 and (found["seeds"], found["test_items"]) == (2, 100)
     assert found["comparisons"][0]["accuracy"]["value"] > 0 and debate["pgr"]["pgr"]["value"] > 0.3
 
 
 def test_the_student_learns_the_mean_of_soft_labels_on_its_own_text(splits, world, tmp_path):
-    run_study(splits, {"none": [samples(splits, "weak")] * 2}, samples(splits, "strong"), settings(), tmp_path)
+    run_study(
+        splits,
+        {"none": [samples(splits, "weak")] * 2},
+        samples(splits, "strong"),
+        settings(),
+        TransformersEngine,
+        tmp_path,
+    )
     student = next(job for job in world.jobs if job.model == "strong" and "none" in job.out)
     rows = read(student.rows, JudgeRow)
     assert [row.question for row in rows] == [item.id for item in splits.student]
@@ -93,7 +104,7 @@ def test_the_student_learns_the_mean_of_soft_labels_on_its_own_text(splits, worl
 
 
 def test_a_stopped_study_trains_nothing_twice(splits, world, tmp_path):
-    arguments = (splits, {"none": [samples(splits)] * 2}, samples(splits), settings(), tmp_path)
+    arguments = (splits, {"none": [samples(splits)] * 2}, samples(splits), settings(), TransformersEngine, tmp_path)
     first = run_study(*arguments)
     count = len(world.jobs)
     assert count == 2 * (2 + 1 + 1)  # per seed: two supervisors, a student, a ceiling
@@ -103,6 +114,8 @@ def test_a_stopped_study_trains_nothing_twice(splits, world, tmp_path):
 def test_scores_are_probabilities_of_the_two_answers(splits, tmp_path):
     model = tiny_model(tmp_path, words=["shed", "barn", *[f"w{i}" for i in range(50)]], positions=2048)
     some = list(plain_samples(splits.test[:3], load_protocol("blind", prompts="lab"), True).values())
-    found = score(some, model, None)
-    turned = score([one.model_copy(update={"candidates": one.candidates[::-1]}) for one in some], model, None)
+    found = score(some, model, None, TransformersEngine())
+    turned = score(
+        [one.model_copy(update={"candidates": one.candidates[::-1]}) for one in some], model, None, TransformersEngine()
+    )
     assert np.allclose(found + turned, 1) and ((found > 0) & (found < 1)).all()
