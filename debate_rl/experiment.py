@@ -363,7 +363,7 @@ def claim_folder(run: Run) -> None:
 
 def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:
     """What can not be changed any more once some stages are finished: all above the stages, and these."""
-    tree = config.model_dump(mode="json", by_alias=True, exclude={"runs"})
+    tree = config.model_dump(mode="json", by_alias=True, exclude={"runs", "tracking"})
     return {**tree, "stages": {name: tree["stages"].get(name) for name in finished}}
 
 
