@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -249,6 +250,8 @@ def _fail(message: Any) -> None:
 
 def main() -> None:
     """Entry point of `debate-rl`."""
+    # Of no use to who runs a command: one library tells another what it will rename.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     try:
         app()
     except UserError as error:
