@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from debate_rl.engines.request import Completion, Engine, EngineFailure
+from debate_rl.engines.request import Completion, Engine, EngineFailure, Request
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Speech, Transcript, read_speech
 from debate_rl.game.verdict import Failure, Verdict
@@ -141,9 +141,9 @@ def _draw(seats: Sequence[Seat], engine: Engine) -> list[_Drawn]:
     return drawn
 
 
-def _speech(seat: Seat, player: Debater, side: Side, request: object, answer: Completion) -> Speech:
+def _speech(seat: Seat, player: Debater, side: Side, request: Request, answer: Completion) -> Speech:
     """A text as a speech with checked quotes."""
-    origin = player.origin(request, answer.revision, answer.prompt_tokens, answer.new_tokens, answer.finish)  # type: ignore[arg-type]
+    origin = player.origin(request, answer.revision, answer.prompt_tokens, answer.new_tokens, answer.finish)
     return read_speech(answer.text, seat.transcript, side, seat.turn, origin)
 
 

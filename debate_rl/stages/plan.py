@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from debate_rl.config import PreferencesStage, Stage, TournamentStage, TrainingStage
+from debate_rl.config import OversightStage, PreferencesStage, Stage, TournamentStage, TrainingStage
 from debate_rl.experiment import Run
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
 from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
@@ -67,7 +67,7 @@ def _planned(run: Run, name: str, stage: Stage) -> Planned:
 
 def _draws(run: Run, stage: Stage, player: str) -> int:
     """Texts that one speech of a player needs."""
-    opponents = stage.opponents if isinstance(stage, TournamentStage | PreferencesStage) else 2
+    opponents = stage.opponents if isinstance(stage, TournamentStage | PreferencesStage | OversightStage) else 2
     debater = run.debater(player, opponents)
     return debater.best_of + (debater.opponents if debater.best_of > 1 else 0)
 
