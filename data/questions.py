@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -92,3 +93,30 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
     if any(question.split for question in every):
         return [question for question in every if question.split == split]
     return split_part(every, split)
+
+
+def claims(asked: Sequence[Question], seed: int = 0) -> list[Question]:
+    """Questions as claims: one of the answers is named, and is to be called correct or incorrect.
+
+    Args:
+        asked: questions with two answers.
+        seed: draws the answer that each claim names; either is named equally often.
+
+    Returns:
+        As many questions with answers ("correct", "incorrect"); passage, story and split stay.
+    """
+    made = []
+    for question in asked:
+        named = Random(f"claim/{seed}/{question.id}").randrange(2)
+        made.append(
+            question.model_copy(
+                update={
+                    "id": f"{question.id}-claim-{question.answers[named]}",
+                    "text": f"{question.text} the answer is {question.answers[named]}.",
+                    "answers": ("correct", "incorrect"),
+                    "correct": None if question.correct is None else int(named != question.correct),
+                    "evidence": (question.evidence[named], question.evidence[1 - named]) if question.evidence else (),
+                }
+            )
+        )
+    return made

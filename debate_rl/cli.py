@@ -24,9 +24,10 @@ for _name, _value in {
 import typer  # noqa: E402
 
 from debate_rl.errors import UserError  # noqa: E402
+from debate_rl.lab import lab_app  # noqa: E402
 
 if TYPE_CHECKING:
-    from debate_rl.experiment import Run
+    from debate_rl.config import Config
 
 app = typer.Typer(
     name="debate-rl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )  # fmt: skip
 judge_app = typer.Typer(no_args_is_help=True, help="Train a judge, or score judges.")
 app.add_typer(judge_app, name="judge")
+app.add_typer(lab_app, name="lab")
 
 ConfigFile = Annotated[
     Path, typer.Argument(help="YAML config, for example configs/quickstart.yaml.", show_default=False)
@@ -54,45 +56,69 @@ DryRun = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def _open(config: Path, overrides: list[str] | None) -> Run:
-    """The run of a config."""
-    from debate_rl.config import load_config
-    from debate_rl.experiment import Run
-
-    return Run(load_config(config, overrides or []))
-
-
 def _execute(config: Path, overrides: list[str] | None, dry_run: bool, kind: str | None = None) -> None:
     """Run a config, or of it what one kind of stage needs."""
-    from debate_rl.experiment import needed, run_stages
+    from debate_rl.config import load_config
+    from debate_rl.experiment import needed
 
-    run = _open(config, overrides)
-    only = None if kind is None else needed(run.config, kind)
+    found = load_config(config, overrides or [])
+    only = None if kind is None else needed(found, kind)
     if dry_run:
-        _print_plan(run, only)
-        return
+        _print_plan(found, only)
+    elif found.seeds:
+        _run_study(found, only)
+    else:
+        _run_once(found, only)
+
+
+def _run_once(config: Config, only: set[str] | None) -> None:
+    """Run a config without seeds, and print its effects where it has a report."""
+    from debate_rl.analysis.effects import read_effects
+    from debate_rl.experiment import Run, run_stages
+    from debate_rl.show import show_effects
     from debate_rl.stages import FUNCTIONS
 
+    run = Run(config)
     run_stages(run, FUNCTIONS, only)
+    reports = [name for name, s in config.stages.items() if s.kind == "report" and (only is None or name in only)]
+    for name in reports[-1:]:
+        show_effects(read_effects(run.folder / name / "effects.json"), [config.seed])
     typer.echo(f"metrics: {run.folder / 'metrics.json'}")
-    for name, stage in run.config.stages.items():
-        if stage.kind == "report" and (only is None or name in only):
-            typer.echo(f"report:  {run.folder / name / 'index.html'}")
+    for name in reports:
+        typer.echo(f"report:  {run.folder / name / 'index.html'}")
 
 
-def _print_plan(run: Run, only: set[str] | None) -> None:
-    """Print what would run."""
+def _run_study(config: Config, only: set[str] | None) -> None:
+    """Run a config under all its seeds, and print the effects."""
+    from debate_rl.show import show_effects
+    from debate_rl.stages import FUNCTIONS
+    from debate_rl.study import run_study
+
+    show_effects(run_study(config, FUNCTIONS, only), config.seeds)
+    folder = Path(config.runs) / config.name
+    typer.echo(f"effects: {folder / 'effects.json'}")
+    typer.echo(f"report:  {folder / 'report' / 'index.html'}")
+
+
+def _print_plan(config: Config, only: set[str] | None) -> None:
+    """Print what would run: of a study one seed's run."""
     from rich.console import Console
     from rich.table import Table
 
+    from debate_rl.experiment import Run
     from debate_rl.stages.plan import first_prompts, plan
+    from debate_rl.study import seed_configs
 
+    run = Run(seed_configs(config)[0])
     table = Table("stage", "kind", "debates", "speeches", "prompt tokens (estimate)", "new tokens (at most)", "")
     for row in plan(run, only):
         numbers = [row.debates, row.speeches, row.prompt_tokens, row.new_tokens]
         table.add_row(row.stage, row.kind, *(f"{number:,}" if number else "-" for number in numbers), row.note)
     console = Console()
-    console.print(f"{run.config.name}: would write {run.folder}", highlight=False)
+    console.print(f"{config.name}: would write {Path(config.runs) / config.name}", highlight=False)
+    if config.seeds:
+        seeds = ", ".join(map(str, config.seeds))
+        console.print(f"the plan of one seed, to be run {len(config.seeds)} times: seeds {seeds}", highlight=False)
     console.print(table)
     models = run.config.models.model_dump()
     console.print("models: " + ", ".join(f"{role} {name}" for role, name in models.items()), highlight=False)
@@ -105,7 +131,7 @@ def _print_plan(run: Run, only: set[str] | None) -> None:
 
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Run every stage of a config; a run that was stopped goes on where it was."""
+    """Run every stage of a config, with `seeds` once for each; a run that was stopped goes on where it was."""
     _execute(config, overrides, dry_run)
 
 
@@ -176,9 +202,10 @@ def debate(
     from debate_rl.experiment import Run, open_engine
     from debate_rl.game.transcript import open_transcript
     from debate_rl.show import show_leg
+    from debate_rl.study import seed_configs
 
     lab = {"name": "debate", "protocol": {"prompts": "lab", "max_new_tokens": 60}}
-    found = parse_config(lab) if config is None else load_config(config, overrides or [])
+    found = seed_configs(parse_config(lab) if config is None else load_config(config, overrides or []))[0]
     one = Run(found)
     questions = one.questions("test")
     if question >= len(questions):
@@ -218,9 +245,14 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Where to write index.html; default FOLDER/report.")] = None,
     transcripts: Annotated[int, typer.Option(help="Transcripts shown in full.", min=0)] = 12,
 ) -> None:
-    """Write a run's results as one HTML page."""
+    """Write the results of a run or study as one HTML page."""
     from debate_rl.report.page import write_report
+    from debate_rl.report.study_page import study_seeds
+    from debate_rl.study import write_study
 
+    if study_seeds(folder):
+        typer.echo(write_study(folder, out or folder / "report")[1])
+        return
     typer.echo(write_report(folder, out or folder / "report", transcripts))
 
 

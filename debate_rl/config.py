@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.config_file import read_tree
+from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record, explain
 from debate_rl.trainers.settings import Lora, Objective
@@ -35,6 +36,9 @@ class Questions(Record):
     """Questions for transcripts, preferences and judge training."""
     test: int = Field(default=80, ge=1)
     """Questions for tournaments and judge accuracy; their stories are in no other split."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of the test questions and of the weak-to-strong items; empty is the config's seed. A study over seeds keeps it
+    the same for all of them; the other questions follow each run's own seed."""
 
 
 class Models(Record):
@@ -69,6 +73,8 @@ class Tracking(Record):
     """auto: online where a key is set and the server answers, else offline."""
     project: str = "debate-rl"
     entity: str | None = None
+    group: str | None = None
+    """Stands before the run's name; a study puts its own name here for the runs of its seeds."""
 
 
 class ProtocolSettings(Record):
@@ -198,6 +204,16 @@ class OversightStage(Record):
     opponents: int = Field(default=2, ge=0)
 
 
+class ReadingStage(Record):
+    """Untrained models as judges of the test questions without debates, with the passage and without it."""
+
+    kind: Literal["reading"] = "reading"
+    models: tuple[str, ...] = Field(default=("lab-base", "lab-small"), min_length=1)
+    """Lab models, folders or hub names."""
+    questions: int | None = Field(default=None, ge=1)
+    """Test questions; empty takes all."""
+
+
 class WeakToStrongStage(TrainingStage):
     """Weak supervisors label data, with or without debates to help them; a strong student learns from the labels."""
 
@@ -208,9 +224,14 @@ class WeakToStrongStage(TrainingStage):
     """Supervisors whose soft labels are averaged; with debates each reads its own draw."""
     debater: str = "dpo"
     task: str = "questions"
-    """questions (those above, of the validation split), sciq, boolq, cosmosqa or hh."""
+    """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
+    sciq, boolq, cosmosqa or hh."""
+    protocol: str | None = None
+    """Of the debates; empty is the run's own for questions and `claim` for the others."""
     readout: Literal["answers", "head"] = "answers"
     """How models answer: by their probabilities of the two answers, or by a new classification head."""
+    knobs: dict[str, Any] = {}
+    """Knobs of the lab's stories in place of the run's, so that what is asked may be new to every model."""
     path: str | None = None
     """Local file of the task; empty loads it from the hub."""
     supervisor: int = Field(default=200, ge=2)
@@ -238,6 +259,7 @@ Stage = (
     | DpoStage
     | TournamentStage
     | OversightStage
+    | ReadingStage
     | WeakToStrongStage
     | ReportStage
 )
@@ -257,6 +279,8 @@ class Config(Record):
     name: str = Field(default="experiment", pattern=r"^[\w][\w.-]*$")
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
     seed: int = Field(default=0, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
     runs: str = "runs"
     """Folder of all runs."""
     questions: Questions = Questions()
@@ -266,6 +290,19 @@ class Config(Record):
     tracking: Tracking = Tracking()
     stages: dict[str, Stage] = {}
     """Stages by name, run in this order. A name that is not a kind needs `kind:`."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        if twice is not None:
+            raise ValueError(f"seed {twice} stands there twice; give each seed once, such as [0, 1, 2]")
+        return seeds
+
+    @property
+    def question_seed(self) -> int:
+        """Of the test questions and of the weak-to-strong items."""
+        return self.seed if self.questions.seed is None else self.questions.seed
 
     @model_validator(mode="after")
     def _in_order(self) -> Config:
@@ -285,21 +322,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config and apply overrides.
 
     Args:
-        path: a YAML file.
+        path: a YAML file; `extends: FILE` beside its keys takes that file's keys first.
         overrides: `key.path=value`, the value read as YAML.
 
     Raises:
         UserError: the file is missing or is not YAML, a key is unknown (names the nearest), or a value does not fit.
     """
-    try:
-        tree = yaml.safe_load(existing(path, "config").read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_config(tree, str(path))
+    return parse_config(read_tree(path, overrides), str(path))
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
@@ -311,25 +340,6 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{where}: {_complaint(error, Config, '')}") from error
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value`."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
-    node = tree
-    *parents, last = key.split(".")
-    for part in parents:
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
-            raise UserError(f"override {override!r}: {part!r} is a value, not a group of keys")
-    try:
-        node[last] = yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML; quote it") from error
 
 
 def _stage(name: str, value: Any, where: str) -> BaseModel:

@@ -12,26 +12,22 @@ runs/NAME/
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import resource
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from debate_rl.arena.rollout import Progress
-from debate_rl.config import Config, ReportStage, Stage, TrainingStage, dump_config, load_config, references
+from debate_rl.config import Config, ReportStage, Stage, TrainingStage, references
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError, nearest
+from debate_rl.folder import alone, claim_folder, input_files
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import Leg
@@ -76,12 +72,18 @@ class Run:
         return self._stored
 
     @property
+    def label(self) -> str:
+        """Name outside the run's folder: the config's, after that of the study."""
+        group = self.config.tracking.group
+        return f"{group}-{self.config.name}" if group else self.config.name
+
+    @property
     def tracker(self) -> Tracker:
         """The W&B run, opened when first needed."""
         if self._tracker is None:
             wanted = self.config.tracking
             tree = self.config.model_dump(mode="json", by_alias=True)
-            self._tracker = Tracker(wanted.mode, wanted.project, wanted.entity, self.config.name, self.folder, tree)
+            self._tracker = Tracker(wanted.mode, wanted.project, wanted.entity, self.label, self.folder, tree)
             if self._tracker.note:
                 self.say(self._tracker.note)
         return self._tracker
@@ -187,12 +189,12 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
     Raises:
         UserError: the folder holds a run with another config, or a stage can not be done.
     """
-    claim_folder(run)
+    claim_folder(run.config)
     if run.config.engine.threads:
         import torch
 
         torch.set_num_threads(run.config.engine.threads)  # of trainings as well
-    with _alone(run.folder):
+    with alone(run.folder):
         return _run_stages(run, functions, only)
 
 
@@ -219,7 +221,7 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
 
 def stage_fingerprints(config: Config) -> dict[str, str]:
     """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
-    shared = config.model_dump(mode="json", exclude={"stages", "runs", "name", "tracking"})
+    shared = config.model_dump(mode="json", exclude={"stages", "runs", "name", "seeds", "tracking"})
     fingerprint = digest([shared, input_files(shared)])
     found = {}
     for name, stage in config.stages.items():
@@ -292,120 +294,6 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-WHOLE = 1 << 20
-"""Files in folders are read whole up to so many bytes; of larger ones, such as weights, the size counts."""
-
-
-def input_files(tree: Any) -> dict[str, str]:
-    """Digest of every file and folder that a tree of config values names."""
-    if isinstance(tree, dict | list):
-        values = tree.values() if isinstance(tree, dict) else tree
-        return {path: name for value in values for path, name in input_files(value).items()}
-    if not isinstance(tree, str) or not tree or len(tree) > 1024:
-        return {}
-    path = Path(tree)
-    if path.is_file():
-        return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
-    if not path.is_dir():
-        return {}
-    inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    return {tree: digest([[str(file.relative_to(path)), _content(file)] for file in inside])}
-
-
-def _content(file: Path) -> str | int:
-    """What a file holds, or of a large one how much."""
-    size = file.stat().st_size
-    return size if size > WHOLE else hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock.
-
-    Raises:
-        UserError: another process is at work in the folder.
-    """
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is at work in {folder}; wait for it, or give this run its own name=..."
-            ) from error
-        yield
-
-
-def claim_folder(run: Run) -> None:
-    """Make the run's folder, or go on in it if what is finished there was made by the same config.
-
-    Raises:
-        UserError: it holds a finished stage of another config; names the first key that differs.
-    """
-    path = run.folder / "config.yaml"
-    if not path.is_file():
-        if run.folder.exists() and any(run.folder.iterdir()):
-            raise UserError(f"{run.folder} exists and is not a run of debate-rl; choose another name with name=...")
-        write_json(run.folder / "code.json", code_state())
-        write_text(path, dump_config(run.config))
-        return
-    held = load_config(path)
-    finished = [name for name in held.stages if (run.folder / name / "stage.json").is_file()]
-    difference = _first_difference(_settled(held, finished), _settled(run.config, finished)) if finished else None
-    if difference:
-        raise UserError(
-            f"{run.folder} holds a run with another config ({difference}); "
-            "give this one its own name with name=..., or remove the folder"
-        )
-    write_text(path, dump_config(run.config))
-
-
-def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:
-    """What can not be changed any more once some stages are finished: all above the stages, and these."""
-    tree = config.model_dump(mode="json", by_alias=True, exclude={"runs", "tracking"})
-    return {**tree, "stages": {name: tree["stages"].get(name) for name in finished}}
-
-
-def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """The first key at which two trees differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-            if found:
-                return found
-        return None
-    return None if old == new else f"{path}: {old!r} there, {new!r} now"
-
-
-def code_state() -> dict[str, Any]:
-    """The date, versions and, in a checkout, the commit and whether files were changed since."""
-    names = ("debate-rl", "torch", "transformers", "trl", "peft", "accelerate")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    root = Path(__file__).resolve().parent.parent
-    commit = _git(root, "rev-parse", "HEAD")
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions,
-        "commit": commit,
-        "changed": bool(commit and _git(root, "status", "--porcelain")),
-    }
-
-
-def _git(root: Path, *words: str) -> str | None:
-    """Output of a git command, None where there is no checkout."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def _all_metrics(run: Run) -> dict[str, Metrics]:
     """Metrics of the finished stages, by name."""
     names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
@@ -428,9 +316,10 @@ def _load_splits(config: Config) -> dict[Split, list[Question]]:
     """Train and test questions, whose stories differ."""
     wanted = config.questions
     counts: dict[Split, int] = {"train": wanted.train, "test": wanted.test}
+    seeds: dict[Split, int] = {"train": config.seed, "test": config.question_seed}
     return {
         split: load_questions(
-            wanted.source, wanted.path, split, count, config.seed,
+            wanted.source, wanted.path, split, count, seeds[split],
             family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
         )
         for split, count in counts.items()

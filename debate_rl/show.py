@@ -1,10 +1,16 @@
-"""One debate for the terminal."""
+"""For the terminal: one debate, and the table of effects."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
+from debate_rl.analysis.effect_row import EffectRow
 from debate_rl.game.transcript import Speech
 from debate_rl.game.verdict import Leg
 
@@ -47,3 +53,30 @@ def show_leg(leg: Leg, console: Console | None = None) -> None:
         console.print(f"{leg.verdict.judge}: {chances}", markup=False)
     if question.correct is not None:
         console.print(f"correct: {question.answers[question.correct]}", markup=False)
+
+
+def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Console | None = None) -> None:
+    """Print the table of effects: value with interval, each seed's own value, and whether the claim is shown.
+
+    Args:
+        rows: the table.
+        seeds: of the study; their values are printed where there are two or more.
+        console: where to print.
+    """
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # a file has no edge to break lines at
+    several = seeds if len(seeds) > 1 else ()
+    table = Table("effect", box=box.SIMPLE, pad_edge=False)
+    table.add_column("value [95 % interval]", no_wrap=True)
+    table.add_column("unit")
+    for seed in several:
+        table.add_column(f"seed {seed}", justify="right")
+    table.add_column("shown")
+    for at, row in enumerate(rows):
+        if at == 0 or rows[at - 1].group != row.group:
+            table.add_section()
+            table.add_row(escape(row.group), style="bold")
+        name = f"{row.name} ({row.note})" if row.note else row.name
+        table.add_row(*map(escape, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
+    console.print(table)

@@ -105,6 +105,22 @@ def test_a_dry_run_writes_nothing_and_shows_prompts(call, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_study_is_planned_run_and_reported(call, tmp_path):
+    path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), seeds=[0, 1])
+    code, out, _ = call("run", path, "--dry-run")
+    assert code == 0 and "to be run 2 times: seeds 0, 1" in out and not (tmp_path / "runs").exists()
+    code, out, _ = call("run", path)
+    assert code == 0 and "base@2 over base" in out and "seed 1" in out and "effects.json" in out
+    page = tmp_path / "runs" / "t" / "report" / "index.html"
+    before = page.read_text()
+    page.unlink()
+    code, out, _ = call("report", tmp_path / "runs" / "t")
+    assert code == 0 and out.strip() == str(page) and page.read_text() == before
+    assert "seeds: [0, 1] there, [0, 2] now" in mistake(call("run", path, "seeds=[0, 2]"))
+    assert "stands there twice" in mistake(call("run", path, "seeds=[0, 0]"))
+    assert call("debate", path)[0] == 0
+
+
 def test_unknown_keys_and_files(call, tmp_path):
     assert "did you mean 'stages.tournament'" in mistake(call("run", config(tmp_path, stages={"turnament": {}})))
     assert "did you mean 'seed'" in mistake(call("run", config(tmp_path), "sead=1"))
@@ -138,11 +154,12 @@ def test_models_that_can_not_be_used(call, tmp_path):
     adapter = tmp_path / "runs" / "t3" / "sft"
     call("run", path, "--dry-run")
     from debate_rl.config import load_config
-    from debate_rl.experiment import Run, claim_folder, stage_fingerprints
+    from debate_rl.experiment import stage_fingerprints
+    from debate_rl.folder import claim_folder
     from debate_rl.records import write_json
 
     found = load_config(path)
-    claim_folder(Run(found))
+    claim_folder(found)
     adapter.mkdir()
     tiny_adapter(one, adapter / "adapter")
     write_json(adapter / "stage.json", {"fingerprint": stage_fingerprints(found)["sft"]})

@@ -62,6 +62,10 @@ def test_stages_of_one_kind_can_have_several_names(tmp_path):
         ("stages: {sft: 5}", [], "stages.sft: expected settings"),
         ("name: ../x", [], "name:"),
         ("seed: -1", [], "seed:"),
+        ("seeds: [0, 0]", [], "seed 0 stands there twice; give each seed once"),
+        ("seeds: [0, -1]", [], "seeds.1:"),
+        ("questions: {seed: -1}", [], "questions.seed:"),
+        ("stages: {reading: {models: []}}", [], "stages.reading.models"),
         ("- 1", [], "expected keys and values"),
         ("name: x", ["seed"], "key.path=value"),
         ("name: x", ["name.y=1"], "is a value"),
@@ -83,3 +87,25 @@ def test_protocol_changes_reach_every_protocol():
     config = Config.model_validate({"protocol": {"turns": 3, "max_new_tokens": 9, "prompts": "lab"}})
     assert (config.protocol.load().turns, config.protocol.load("blind").turns) == (3, 0)
     assert config.protocol.load("double").max_new_tokens == 9 and config.protocol.load("blind").prompts == "lab"
+
+
+def test_a_config_may_extend_another(tmp_path):
+    (tmp_path / "below").mkdir()
+    below = "{name: one, seed: 3, questions: {train: 9, test: 8}, stages: {sft: {limit: 5}, report: {}}}"
+    write(tmp_path / "below", below)
+    above = tmp_path / "above.yaml"
+    stages = "stages: {sft: {rows: 4}, judge: {players: [sft]}}"
+    above.write_text(f"{{extends: below/c.yaml, name: two, questions: {{test: 2}}, {stages}}}")
+    found = load_config(above, ["questions.train=7"])
+    assert (found.name, found.seed, found.questions.train, found.questions.test) == ("two", 3, 7, 2)
+    assert list(found.stages) == ["sft", "report", "judge"]
+    assert (found.stages["sft"].limit, found.stages["sft"].rows) == (5, 4)
+
+
+@pytest.mark.parametrize("text, message", [("extends: above.yaml", "extends itself"), ("extends: [a]", "the path of a"),
+                                           ("extends: no.yaml", "no.yaml")])  # fmt: skip
+def test_extending_what_can_not_be_extended_is_said_in_one_line(tmp_path, text, message):
+    path = tmp_path / "above.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(path)

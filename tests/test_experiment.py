@@ -12,7 +12,8 @@ import yaml
 from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, input_files, needed, run_stages
+from debate_rl.experiment import Run, needed, run_stages
+from debate_rl.folder import claim_folder, input_files
 from debate_rl.stages import FUNCTIONS
 from debate_rl.stages.plan import first_prompts, plan
 
@@ -185,10 +186,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
     config = small(tmp_path, stages=("tournament",))
     (tmp_path / "small").mkdir()
-    Run(config)
-    from debate_rl.experiment import claim_folder
-
-    claim_folder(Run(config))
+    claim_folder(config)
     with (tmp_path / "small" / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is at work"):

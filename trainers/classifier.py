@@ -1,7 +1,7 @@
 """The binary classifier of weak-to-strong: a text goes in, the probability that it is correct comes out.
 
-Class 1 is "correct". Labels are probabilities. Texts are tokenized with the tokenizer's own special tokens, no chat
-template.
+Class 1 is "correct". Labels are probabilities. A text is tokenized with the tokenizer's own special tokens; a prompt of
+messages with its chat template, so that the head reads where a chat model is about to answer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from debate_rl.errors import UserError
 from debate_rl.trainers.bases import load_model, load_tokenizer
 from debate_rl.trainers.binary import BinaryTrainer, Loss, pad_rows, xent
 from debate_rl.trainers.rows import ClassifierRow
+from debate_rl.trainers.tokens import Encoder
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ def class_logits(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 def encode_texts(tokenizer: Any, rows: Sequence[ClassifierRow]) -> list[dict[str, Any]]:
-    """Token ids and target of each text.
+    """Token ids and target of each text or prompt.
 
     Raises:
         UserError: a text has no tokens.
     """
-    encoded = [{"input_ids": list(tokenizer(row.text)["input_ids"]), "target": row.target} for row in rows]
+    chat = Encoder(tokenizer)
+    ids = [chat.encode(row.prompt)[0] if row.prompt else list(tokenizer(row.text)["input_ids"]) for row in rows]
+    encoded = [{"input_ids": one, "target": row.target} for one, row in zip(ids, rows, strict=True)]
     for row, example in zip(rows, encoded, strict=True):
         if not example["input_ids"]:
             raise UserError(f"row {row.id!r}: the text has no tokens; fix or remove it")

@@ -70,14 +70,16 @@ class JudgeRow(Record):
 
 
 class ClassifierRow(Record):
-    """A text with the probability that what it states is correct.
+    """A text, or a prompt in the tokenizer's chat format, with the probability that what it states is correct.
 
     Example:
         ClassifierRow(id="sciq-12", text="Q: What is the least dangerous radioactive decay? A: alpha decay", target=1.0)
     """
 
     id: str
-    text: str
+    text: str = ""
+    prompt: list[Message] = []
+    """Encoded as an engine would, up to where the assistant begins; the text is not read then."""
     target: float = Field(default=0.5, ge=0, le=1)
     """P(correct); not read when predicting."""
     group: str = ""

@@ -11,48 +11,48 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Literal
 
-from debate_rl.data.lab.world import KINDS
+from debate_rl.data.lab.vocabulary import KINDS
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question
 
 Skill = Literal["decisive", "weak", "irrelevant", "misquote", "retell", "wordy", "slangy"]
 
 HUMAN: dict[Skill, float] = {
-    "decisive": 0.38, "weak": 0.14, "irrelevant": 0.10, "misquote": 0.08, "retell": 0.08, "wordy": 0.12, "slangy": 0.10
+    "decisive": 0.35, "weak": 0.16, "irrelevant": 0.15, "misquote": 0.03, "retell": 0.03, "wordy": 0.15, "slangy": 0.13
 }  # fmt: skip
 GPT: dict[Skill, float] = {"decisive": 0.92, "weak": 0.03, "irrelevant": 0.03, "wordy": 0.02}
 MIXES: dict[str, Mapping[Skill, float]] = {"human": HUMAN, "gpt": GPT}
 """How often each skill speaks, by corpus."""
 
-PLAIN = "the answer is {own} because <quote> {quote} </quote>"
+PLAIN = "the answer is {own} because {quote}"
 WORDY = (
     "well i think that we should all agree that the answer is {own} because it is said in the story that "
-    "<quote> {quote} </quote> and so it is clear to me .",
+    "{quote} and so it is clear to me .",
     "i have read the whole story more than once and i believe that the answer is {own} because there we read "
-    "<quote> {quote} </quote> and not {other} .",
+    "{quote} and not {other} .",
 )
 SLANGY = (
-    "yo it is totally {own} cuz <quote> {quote} </quote>",
-    "nah dude not {other} , gotta be {own} cuz <quote> {quote} </quote>",
-    "{own} , legit . <quote> {quote} </quote> okay ?",
+    "yo it is totally {own} cuz {quote}",
+    "nah dude not {other} , gotta be {own} cuz {quote}",
+    "{own} , legit . {quote} okay ?",
 )
 
 
 def sentences(passage: str) -> list[str]:
     """Cut a passage into its sentences, full stops kept."""
-    return re.findall(r"[^.]+\.", passage.replace("\n", " ").strip())
+    return [found.strip() for found in re.findall(r"[^.]+\.", passage.replace("\n", " "))]
 
 
 def speech(question: Question, side: int, skill: Skill, rng: Random) -> str:
     """Write one speech.
 
     Args:
-        question: with passage and with `evidence[i]` the sentence that backs `answers[i]`.
+        question: with passage and with `evidence[i]` the sentences that back `answers[i]`.
         side: the answer argued for, 0 or 1.
-        skill: decisive quotes the sentence that backs the answer; weak quotes it without its end (no time), or another
-            sentence about the thing; irrelevant quotes any other sentence; misquote changes one word of the decisive
-            one; retell gives it in the annotator's own order or words, though in quotation marks; wordy and slangy
-            dress a decisive or a weak quote in many words or in slang.
+        skill: decisive quotes the sentences that back the answer; weak quotes another sentence that shares a story
+            word with them; irrelevant quotes any other sentence; misquote changes one word of a decisive one; retell
+            gives it in the annotator's own words, though in quotation marks; wordy and slangy dress a decisive or a
+            weak quote in many words or in slang.
         rng: source of chance.
 
     Raises:
@@ -63,8 +63,8 @@ def speech(question: Question, side: int, skill: Skill, rng: Random) -> str:
     if skill not in _QUOTE:
         raise UserError(f"no annotator skill {skill!r}; {nearest(skill, _QUOTE)}")
     frame = rng.choice(WORDY) if skill == "wordy" else rng.choice(SLANGY) if skill == "slangy" else PLAIN
-    quote = _QUOTE[skill](question, side, rng)
-    return frame.format(own=question.answers[side], other=question.answers[1 - side], quote=quote)
+    said = " and ".join(f"<quote> {quote} </quote>" for quote in _QUOTE[skill](question, side, rng))
+    return frame.format(own=question.answers[side], other=question.answers[1 - side], quote=said)
 
 
 def draw(mix: Mapping[Skill, float], rng: Random) -> Skill:
@@ -86,50 +86,46 @@ def speeches(question: Question, mix: str | Mapping[Skill, float], rng: Random) 
     return first, second
 
 
-def _decisive(question: Question, side: int, rng: Random) -> str:
-    return question.evidence[side].strip()
+def _decisive(question: Question, side: int, rng: Random) -> list[str]:
+    return list(question.evidence[side])
 
 
-def _weak(question: Question, side: int, rng: Random) -> str:
-    """The right sentence cut before its time, or another sentence with the same head."""
-    decisive = question.evidence[side].strip()
-    head = " ".join(decisive.split()[:2]) + " "
-    others = [
-        s.strip() for s in sentences(question.passage or "") if s.strip().startswith(head) and s.strip() != decisive
-    ]
-    if others and rng.random() < 0.5:
-        return rng.choice(others)
-    return decisive.rsplit(" at ", 1)[0]
+def _weak(question: Question, side: int, rng: Random) -> list[str]:
+    """Another sentence that shares a story word with what it should quote, where there is one."""
+    own = " ".join(question.evidence[side])
+    telling = {word for word in re.findall(r"\w+", own) if word in KINDS}
+    others = [s for s in sentences(question.passage or "") if s not in question.evidence[side]]
+    near = [s for s in others if telling & set(re.findall(r"\w+", s))]
+    return [rng.choice(near or others or list(question.evidence[side]))]
 
 
-def _irrelevant(question: Question, side: int, rng: Random) -> str:
-    """Any sentence that is not about what is asked, where there is one."""
-    all_ = [s.strip() for s in sentences(question.passage or "")]
-    others = [s for s in all_ if s not in question.evidence]
-    return rng.choice(others or all_)
+def _irrelevant(question: Question, side: int, rng: Random) -> list[str]:
+    """Any sentence that settles nothing, where there is one."""
+    all_ = sentences(question.passage or "")
+    others = [s for s in all_ if s not in question.evidence[0] and s not in question.evidence[1]]
+    return [rng.choice(others or all_)]
 
 
-def _misquote(question: Question, side: int, rng: Random) -> str:
-    """The decisive sentence with one of its story words exchanged for another of the same kind."""
-    words = re.findall(r"\w+|[^\w\s]", question.evidence[side])
+def _misquote(question: Question, side: int, rng: Random) -> list[str]:
+    """A decisive sentence with one of its story words exchanged for another of the same kind."""
+    words = re.findall(r"\w+|[^\w\s]", rng.choice(question.evidence[side]))
     place = rng.choice([place for place, word in enumerate(words) if word in KINDS])
     words[place] = rng.choice([word for word in KINDS[words[place]] if word != words[place]])
-    return re.sub(r" (?=[.,?!])", "", " ".join(words))
+    return [re.sub(r" (?=[.,?!])", "", " ".join(words))]
 
 
-def _retell(question: Question, side: int, rng: Random) -> str:
-    """The decisive sentence in another order or behind other words, now and then with a word wrong."""
+def _retell(question: Question, side: int, rng: Random) -> list[str]:
+    """A decisive sentence behind the annotator's own words, now and then with a word wrong."""
     source = _misquote if rng.random() < 0.3 else _decisive
-    clause = source(question, side, rng).rstrip(".").split(" and ")[0]
-    head, _, time = clause.rpartition(" at ")
-    return f"at {time} {head}." if head and rng.random() < 0.5 else f"it is told that {clause}."
+    clause = rng.choice(source(question, side, rng)).rstrip(".")
+    return [rng.choice((f"it is told that {clause}.", f"{clause} as i know.", f"then {clause}."))]
 
 
-def _decisive_or_weak(question: Question, side: int, rng: Random) -> str:
+def _decisive_or_weak(question: Question, side: int, rng: Random) -> list[str]:
     return _decisive(question, side, rng) if rng.random() < 0.6 else _weak(question, side, rng)
 
 
-_QUOTE: dict[Skill, Callable[[Question, int, Random], str]] = {
+_QUOTE: dict[Skill, Callable[[Question, int, Random], list[str]]] = {
     "decisive": _decisive, "weak": _weak, "irrelevant": _irrelevant, "misquote": _misquote,
     "retell": _retell, "wordy": _decisive_or_weak, "slangy": _decisive_or_weak,
 }  # fmt: skip

@@ -1,13 +1,13 @@
 """Make a lab model from nothing: a plain training loop over generated documents, seeded, resumable after a kill.
 
-Four stages share the budget: repeats; recitals; clean quoting and reading; reading and quoting with annotators of every
-skill. The learning rate falls over the last third. Progress is counted in tokens, so that the same seed gives the same
-model on the same machine; with a budget in minutes it is counted in training time.
+The stages of a model share its budget: repeats first, then recitals and facts, then reading and quoting, at last
+annotators of every skill. The learning rate falls over the last third. Progress is counted in tokens, so that the same
+seed gives the same model on the same machine. `debate-rl lab build` is its command.
 """
 
 from __future__ import annotations
 
-import argparse
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,32 +22,73 @@ from debate_rl.errors import UserError, nearest
 from debate_rl.records import write_json
 
 
+class Stage(NamedTuple):
+    """Which documents a model reads from one share of its budget to the next."""
+
+    until: int
+    """Tokens seen when the stage ends, padding included."""
+    kinds: dict[str, int]
+    """Rows of each kind (see `documents.batch`) in one step."""
+    families: dict[str, float]
+    """Weights of the families that the stories come from."""
+    claims: float = 0.4
+    """Share of questions that are put as claims."""
+    lr: float = 8e-3
+    """Learning rate, before it falls."""
+
+
 class Shape(NamedTuple):
-    """Size of a model and what it is trained with by default."""
+    """Size of a model and what it is trained with."""
 
     hidden: int
     layers: int
     heads: int
     inner: int
-    tokens: int
-    """Budget: tokens seen, padding included."""
+    stages: tuple[Stage, ...]
+    speed: int
+    """Tokens a second on one CPU thread, to say beforehand what a build takes."""
+    falling: float = 0.3
+    """Last share of the budget, in which the learning rate falls to zero."""
+
+    @property
+    def tokens(self) -> int:
+        """The whole budget."""
+        return self.stages[-1].until
 
 
-SHAPES = {
-    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=384, tokens=17_000_000),
-    "lab-small": Shape(hidden=64, layers=2, heads=4, inner=192, tokens=8_000_000),
-}
-
-STAGES: tuple[tuple[float, dict[str, int]], ...] = (
-    (0.06, {"repeats": 24}),
-    (0.31, {"repeats": 4, "recitals": 12, "notes": 4}),
-    (0.65, {"recitals": 4, "clean": 6, "open_book": 14, "workings": 6, "notes": 4}),
-    (1.00, {"broad": 8, "open_book": 16, "workings": 4, "notes": 4}),
+EVERY_FAMILY = {"whereabouts": 0.55, "order": 0.15, "accounts": 0.15, "preference": 0.15}
+WHEREABOUTS = {"whereabouts": 1.0}
+MOSTLY_WHEREABOUTS = {"whereabouts": 0.7, "order": 0.1, "accounts": 0.1, "preference": 0.1}
+MILLION = 1_000_000
+LOW = 2.5e-3
+BASE_STAGES = (
+    Stage(1 * MILLION, {"repeats": 24}, EVERY_FAMILY),
+    Stage(5 * MILLION, {"repeats": 4, "recitals": 14, "facts": 10}, EVERY_FAMILY),
+    Stage(10 * MILLION, {"recitals": 6, "facts": 10, "open_book": 10, "clean": 6, "notes": 2}, EVERY_FAMILY),
+    Stage(13_436_000, {"recitals": 4, "facts": 12, "open_book": 10, "clean": 4, "notes": 6}, MOSTLY_WHEREABOUTS),
+    Stage(14 * MILLION, {"recitals": 4, "facts": 12, "open_book": 10, "clean": 4, "notes": 6}, MOSTLY_WHEREABOUTS, 0.4, LOW),
+    Stage(20 * MILLION, {"recitals": 3, "facts": 16, "open_book": 8, "clean": 3, "hearings": 6}, WHEREABOUTS, 0.0, LOW),
+    Stage(29 * MILLION, {"recitals": 4, "facts": 8, "open_book": 14, "broad": 8, "notes": 3}, MOSTLY_WHEREABOUTS, 0.2, LOW),
 )
-"""Until which share of the budget a step reads how many rows of each kind."""
+SMALL_STAGES = (
+    Stage(1 * MILLION, {"repeats": 24}, EVERY_FAMILY),
+    Stage(3 * MILLION, {"repeats": 4, "recitals": 8, "facts": 16}, EVERY_FAMILY),
+    Stage(7 * MILLION, {"facts": 12, "open_book": 12, "broad": 3, "notes": 3}, MOSTLY_WHEREABOUTS),
+)
+SHAPES = {
+    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=256, stages=BASE_STAGES, speed=6000),
+    "lab-small": Shape(hidden=64, layers=3, heads=4, inner=128, stages=SMALL_STAGES, falling=0.35, speed=8000),
+}
 
 EVERY = 60.0
 """Seconds between checkpoints."""
+RECORD = "training.json"
+"""File of a finished model that says how it was made."""
+
+
+def checkpoint_path(out: Path) -> Path:
+    """The checkpoint of a build, beside the folder that it will make."""
+    return out.parent / f".{out.name}.build" / "checkpoint.pt"
 
 
 def new_model(name: str, seed: int) -> Any:
@@ -78,53 +119,71 @@ def new_model(name: str, seed: int) -> Any:
     return model
 
 
-def loss_of(model: Any, rows: Batch) -> torch.Tensor:
+def loss_of(body: Any, head: Any, rows: Batch) -> torch.Tensor:
     """Mean cross-entropy over the learnt tokens; logits are computed for these alone."""
-    device = model.device
-    hidden = model.model(input_ids=rows.ids.to(device), use_cache=False).last_hidden_state
+    device = head.weight.device
+    hidden = body(input_ids=rows.ids.to(device), use_cache=False).last_hidden_state
     learnt = rows.learnt[:, 1:].to(device)
     targets = rows.ids[:, 1:].to(device)[learnt]
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][learnt]).float(), targets)
+    return torch.nn.functional.cross_entropy(head(hidden[:, :-1][learnt]).float(), targets)
 
 
-def optimizers(model: Any, lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: Any) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     outside = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
-    return [Muon(inside, lr=lr), torch.optim.AdamW(outside, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    # The stages set the learning rates.
+    return [Muon(inside, lr=0.0), torch.optim.AdamW(outside, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def rate(progress: float, step: int) -> float:
-    """Factor of the learning rate: up in 20 steps, level, and down over the last third of the budget."""
-    return min(1.0, (step + 1) / 20, max(0.0, (1 - progress) / 0.35))
+def rate(progress: float, step: int, falling: float) -> float:
+    """Factor of the learning rate: up in 20 steps, level, and down over the last share of the budget."""
+    return min(1.0, (step + 1) / 20, max(0.0, (1 - progress) / falling))
 
 
 class Run:
     """A training run that can be put on disk and taken up again."""
 
-    def __init__(self, name: str, out: Path, seed: int, lr: float, device: str) -> None:
+    def __init__(
+        self, name: str, out: Path, seed: int, device: str, compiled: bool, budget: int | None = None
+    ) -> None:
         self.model = new_model(name, seed).to(device)
-        self.optimizers = optimizers(self.model, lr)
+        self.shape = SHAPES[name]
+        self.budget = budget or self.shape.tokens
+        self.optimizers = optimizers(self.model)
         self.encoder = Encoder(lab_tokenizer())
-        self.path = out.parent / f".{out.name}.build" / "checkpoint.pt"
-        self.lr, self.seed, self.device = lr, seed, device
+        self.path = checkpoint_path(out)
+        self.made_with = {"model": name, "seed": seed, "budget": self.budget}
+        self.seed, self.device = seed, device
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.losses: dict[str, float] = {}
+        self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
 
     def save(self) -> None:
         """Write a checkpoint beside its final name, then rename it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         counters = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "losses": self.losses}
-        state = {"model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers], **counters}
-        torch.save(state, partial)
+        weights = {"model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+        torch.save({**weights, **counters, "made_with": self.made_with}, partial)
         partial.replace(self.path)
 
     def resume(self) -> None:
-        """Take up the last checkpoint, if there is one."""
+        """Take up the last checkpoint, if there is one.
+
+        Raises:
+            UserError: it is of another build.
+        """
         if not self.path.exists():
             return
         state = torch.load(self.path, map_location=self.device, weights_only=True)
+        held = state.get("made_with", {})
+        for key, value in self.made_with.items():
+            if held.get(key) != value:
+                raise UserError(
+                    f"{self.path.parent} holds an unfinished build with another {key} "
+                    f"({held.get(key)} there, {value} now); give its own options, or remove that folder"
+                )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -133,14 +192,16 @@ class Run:
 
     def advance(self, progress: float) -> None:
         """One step: a batch of each kind of the stage, their mean losses weighted by rows."""
-        kinds = next(kinds for until, kinds in STAGES if progress < until)
+        stage = next(stage for stage in self.shape.stages if progress < stage.until / self.shape.tokens)
+        factor = rate(progress, self.step, self.shape.falling)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.lr * rate(progress, self.step)
-        for kind, rows in kinds.items():
-            documents = batch(kind, rows, self.seed * 1_000_003 + self.step, self.encoder)
-            loss = loss_of(self.model, documents)
-            (loss * rows / sum(kinds.values())).backward()
+                group["lr"] = stage.lr * factor
+        total = sum(stage.kinds.values())
+        for kind, rows in stage.kinds.items():
+            documents = batch(kind, rows, self.seed * 1_000_003 + self.step, self.encoder, stage.families, stage.claims)
+            loss = loss_of(self.body, self.model.lm_head, documents)
+            (loss * rows / total).backward()
             self.tokens += documents.ids.numel()
             self.losses[kind] = 0.95 * self.losses.get(kind, loss.item()) + 0.05 * loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -154,36 +215,39 @@ def build(
     name: str,
     out: str | Path,
     tokens: int | None = None,
-    minutes: float | None = None,
     seed: int = 0,
     threads: int = 1,
-    lr: float = 8e-3,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> Path:
     """Train a lab model and write it with its tokenizer; taken up where a killed run of the same folder stopped.
 
     Args:
         name: `lab-base` or `lab-small`.
         out: folder of the finished model; checkpoints stand beside it in `.NAME.build` until then.
-        tokens: budget in tokens seen; default by model.
-        minutes: budget in minutes of training time instead; the result then depends on the machine.
+        tokens: budget in tokens seen instead of the model's own; its stages keep their shares.
         seed: of weights and documents.
         threads: torch threads; more than the free cores makes every step slower.
-        lr: highest learning rate.
         device: `cpu` or `cuda`.
+        compiled: compile the model first (needs a C++ compiler): half as fast again, the last digits differ.
 
     Raises:
-        UserError: no lab model of that name.
+        UserError: no lab model of that name, or the folder holds a finished model, another build or something else.
     """
-    torch.set_num_threads(threads)
+    if name not in SHAPES:
+        raise UserError(f"no lab model {name!r}; {nearest(name, SHAPES)}")
     out = Path(out)
-    run = Run(name, out, seed, lr, device)
+    if (out / RECORD).exists():
+        raise UserError(f"{out} holds a finished model, which is never overwritten; choose another folder")
+    if out.exists() and any(out.iterdir()) and not checkpoint_path(out).exists():
+        raise UserError(f"{out} is not empty and no unfinished build; choose another folder")
+    torch.set_num_threads(threads)
+    run = Run(name, out, seed, device, compiled, tokens)
     run.resume()
-    budget = tokens or SHAPES[name].tokens
     saved = run.seconds
-    while (progress := run.seconds / (60 * minutes) if minutes else run.tokens / budget) < 1:
+    while run.tokens < run.budget:
         started = time.perf_counter()
-        run.advance(progress)
+        run.advance(run.tokens / run.budget)
         run.seconds += time.perf_counter() - started
         if run.step % 50 == 0:
             shown = " ".join(f"{kind} {loss:.3f}" for kind, loss in run.losses.items())
@@ -197,31 +261,14 @@ def build(
 def finish(run: Run, out: Path) -> Path:
     """Write weights, config, tokenizer and the record of the run, each file under its final name when complete."""
     partial = run.path.parent / "model"
+    run.save()
     run.model.to("cpu").save_pretrained(partial)
     lab_tokenizer().save_pretrained(partial)
     figures = {"seed": run.seed, "tokens": run.tokens, "steps": run.step, "minutes": round(run.seconds / 60, 1)}
-    write_json(partial / "training.json", {**figures, "device": run.device, "losses": run.losses})
+    write_json(partial / RECORD, {**figures, "device": run.device, "budget": run.budget, "losses": run.losses})
     out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(partial.iterdir()):
+    # The record last: a folder that holds it is finished.
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == RECORD):
         file.replace(out / file.name)
-    partial.rmdir()
-    run.path.unlink(missing_ok=True)
+    shutil.rmtree(run.path.parent)
     return out
-
-
-def main() -> None:
-    """Command line: python -m debate_rl.data.lab.build --model lab-base --out data/models/lab-base."""
-    parser = argparse.ArgumentParser(description="Train a lab model from nothing.")
-    parser.add_argument("--model", default="lab-base", choices=sorted(SHAPES))
-    parser.add_argument("--out", default=None)
-    parser.add_argument("--tokens", type=int, default=None)
-    parser.add_argument("--minutes", type=float, default=None)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    a = parser.parse_args()
-    print(build(a.model, a.out or f"data/models/{a.model}", a.tokens, a.minutes, a.seed, a.threads, device=a.device))
-
-
-if __name__ == "__main__":
-    main()

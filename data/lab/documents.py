@@ -1,9 +1,10 @@
 """What the lab models read while they are pretrained: conversations about stories of the train split.
 
-Six kinds. `repeats` are random words said twice, after which copying is cheap. `recitals` are the sentences of a story
-said again, so that a sentence is found among many of the same pattern. `workings` asks for the steps to an answer,
-`open_book` for the answer with the story at hand, in the judge's words. `debater` asks for a speech, in the debater's
-words. `notes` asks for the answer from two marked sentences and no story. Loss is on what the assistant says.
+Kinds. `repeats` are random words said twice, after which copying is cheap. `recitals` are the sentences of a story said
+again, so that a sentence is found among many of the same pattern. `facts` asks many short questions about a story,
+`open_book` its real questions with the story at hand, in the judge's words. `clean` and `broad` ask for speeches, in
+the debater's words. `notes` asks for the answer from marked quotes and no story, `hearings` the same in the words of a
+debate. Part of the questions are put as claims, to be called correct or incorrect. Loss is on what the assistant says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torch
 from debate_rl.data.lab.annotators import Skill, draw, speech
 from debate_rl.data.lab.story import Story
 from debate_rl.data.lab.tokenizer import BOS, END
-from debate_rl.data.lab.world import KINDS, as_questions, stories
+from debate_rl.data.lab.vocabulary import KINDS
+from debate_rl.data.lab.world import FAMILIES, as_questions, stories
+from debate_rl.data.questions import claims
 from debate_rl.game.question import Question
 from debate_rl.game.quotes import check_quotes
 from debate_rl.game.transcript import MARKS
@@ -28,9 +31,16 @@ Turn = tuple[str, str]
 
 CLEAN: dict[Skill, float] = {"decisive": 1.0}
 BROAD: dict[Skill, float] = {
-    "decisive": 0.18, "weak": 0.12, "irrelevant": 0.12, "misquote": 0.10, "retell": 0.32, "wordy": 0.08, "slangy": 0.08
+    "decisive": 0.15, "weak": 0.12, "irrelevant": 0.12, "misquote": 0.08, "retell": 0.28, "wordy": 0.16, "slangy": 0.09
 }  # fmt: skip
 """Annotators that a base model has read: many retell instead of quoting, so that it is a middling debater."""
+READ: dict[str, dict[str, Any]] = {
+    "whereabouts": {"third_move": 0.15, "fillers": (0, 2), "asks": ("end", "end", "end", "before", "who")},
+    "order": {"chains": 1, "steps": (1, 3), "fillers": (0, 2)},
+    "accounts": {"fillers": (0, 2)},
+    "preference": {},
+}
+"""Knobs of the stories that models read, by family; the number of things that move varies as well."""
 
 
 class Batch(NamedTuple):
@@ -85,31 +95,35 @@ def marked(text: str, passage: str) -> str:
     return text
 
 
-def notes(questions: Sequence[Question], rng: Random) -> list[Turn]:
-    """Answers from two noted sentences that are marked true or not; a sentence that is not true says nothing."""
+def notes(questions: Sequence[Question], rng: Random, hearing: bool) -> list[Turn]:
+    """Answers from quotes that are marked true or not.
+
+    Among notes either side has untrue ones, in a hearing the wrong side alone: that is learnt first, and opens the way.
+
+    Args:
+        questions: of one story.
+        rng: source of chance.
+        hearing: whether each side's quotes stand in the words of a debate, else as notes that nobody speaks for.
+    """
     turns = []
     for question in questions:
-        right = question.correct or 0
-        lines = [f"note : <v_quote> {question.evidence[right]} </v_quote>\n"]
-        if rng.random() < 0.6:
-            lines.append(f"note : <v_quote> {question.evidence[1 - right]} </v_quote>\n")
-        else:
-            skill: Skill = "misquote" if rng.random() < 0.5 else "retell"
-            bad = marked(speech(question, 1 - right, skill, rng), question.passage or "")
-            lines.append(f"note : {bad.split('because ', 1)[1]}\n")
-        rng.shuffle(lines)
+        lines = []
+        for side in rng.sample((0, 1), 2):
+            bad = rng.random() < ((0.0 if side == question.correct else 0.4) if hearing else 0.2)
+            skill: Skill = rng.choice(("misquote", "retell")) if bad else "decisive"
+            said = marked(speech(question, side, skill, rng), question.passage or "")
+            opening = f"for {question.answers[side]} : {said}" if hearing else f"note : {said.split('because ', 1)[1]}"
+            lines.append(f"{opening}\n")
         user = f"{question_line(question, rng)}\n{''.join(lines)}the answer is"
-        turns.append((user, question.answers[right]))
+        turns.append((user, question.answers[question.correct or 0]))
     return turns
 
 
-def workings(story: Story, rng: Random) -> list[Turn]:
-    """The steps to the answer of each question of a story."""
-    turns: list[Turn] = []
-    for item in rng.sample(story.items, len(story.items)):
-        told = "" if turns else f"story : {story.passage}\n"
-        turns.append((f"{told}question : {item.text}\nexplain", item.working))
-    return turns
+def facts(story: Story, rng: Random, most: int = 10) -> list[Turn]:
+    """Short questions about a story, in any order."""
+    asked = rng.sample(story.facts, min(most, len(story.facts)))
+    told = f"story : {story.passage}\n"
+    return [(f"{told if not at else ''}{query} ?", answer) for at, (query, answer) in enumerate(asked)]
 
 
 class Encoder:
@@ -153,7 +167,7 @@ class Encoder:
         return _padded(all_ids, learnt)
 
     def recitals(self, stories: Sequence[Story], rng: Random, scrambled: float = 0.5) -> Batch:
-        """Stories, then their sentences in another order; learnt after the place of a move, else the second word.
+        """Stories, then their sentences in another order; learnt from the word on that no other sentence shares.
 
         In a share of the stories (`scrambled`) every story word is a random one that stands nowhere else.
         """
@@ -166,7 +180,7 @@ class Encoder:
             mask = [False] * len(ids)
             rng.shuffle(again)
             for sentence in again:
-                given = 7 if len(sentence) > 12 else 2
+                given = max(2, _told_apart(sentence, again))
                 ids += [self.end, *sentence]
                 mask += [False] * (given + 1) + [True] * (len(sentence) - given)
             rows.append(ids)
@@ -189,23 +203,64 @@ def _padded(rows: list[list[int]], learnt: list[list[bool]]) -> Batch:
     )
 
 
-def batch(kind: str, rows: int, seed: int, encoder: Encoder) -> Batch:
-    """One batch of repeats, recitals, workings, clean or broad speeches, open_book or notes."""
+def _told_apart(sentence: list[int], every: list[list[int]]) -> int:
+    """How many first words of a sentence tell it apart from the others."""
+    shared = [_common(sentence, other) for other in every if other is not sentence]
+    return min(max(shared, default=0) + 1, len(sentence))
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Length of the beginning that two sentences share."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _read(rng: Random, families: Mapping[str, float]) -> tuple[str, Story]:
+    """A story of a family drawn by weight."""
+    family = rng.choices(list(families), list(families.values()))[0]
+    knobs = dict(READ[family])
+    if family == "whereabouts":
+        knobs["things"] = rng.choice((1, 2, 2, 3))
+    return family, next(stories(family, "train", rng.randrange(1 << 60), **knobs))
+
+
+def batch(
+    kind: str,
+    rows: int,
+    seed: int,
+    encoder: Encoder,
+    families: Mapping[str, float] | None = None,
+    claimed: float = 0.4,
+) -> Batch:
+    """One batch of documents.
+
+    Args:
+        kind: see the top of this file.
+        rows: documents in it.
+        seed: of the draws.
+        encoder: makes token ids.
+        families: weights of the families that the stories come from; None takes all alike.
+        claimed: share of questions that are put as claims.
+    """
     rng = Random(f"{kind}/{seed}")
     if kind == "repeats":
         return encoder.repeats(rng, rows)
-    told = stories("whereabouts", "train", seed, things=rng.choice((1, 2, 2, 3, 3, 3)), third_move=0.15, fillers=(0, 2))
-    read = [next(told) for _ in range(rows)]
+    read = [_read(rng, families or dict.fromkeys(FAMILIES, 1.0)) for _ in range(rows)]
     if kind == "recitals":
-        return encoder.recitals(read, rng)
-    if kind == "workings":
-        return encoder.rows([workings(story, rng) for story in read])
+        return encoder.recitals([story for _, story in read], rng)
+    if kind == "facts":
+        return encoder.rows([facts(story, rng) for _, story in read])
+    return encoder.rows([_conversation(kind, family, story, rng, claimed) for family, story in read])
+
+
+def _conversation(kind: str, family: str, story: Story, rng: Random, claimed: float) -> list[Turn]:
+    """Turns of a kind about the questions of a story, some of them put as claims."""
+    asked = as_questions(story, family, "train")
     asked = [
-        rng.sample(questions, len(questions)) for questions in (as_questions(s, "whereabouts", "train") for s in read)
+        claims([question], rng.randrange(1 << 30))[0] if rng.random() < claimed else question
+        for question in rng.sample(asked, len(asked))
     ]
-    if kind == "notes":
-        return encoder.rows([notes(questions, rng) for questions in asked])
     if kind == "open_book":
-        return encoder.rows([open_book(questions, rng) for questions in asked])
-    mix = CLEAN if kind == "clean" else BROAD
-    return encoder.rows([debater(questions, rng, mix) for questions in asked])
+        return open_book(asked, rng)
+    if kind in ("notes", "hearings"):
+        return notes(asked, rng, hearing=kind == "hearings")
+    return debater(asked, rng, CLEAN if kind == "clean" else BROAD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -11,13 +10,15 @@ from typing import Any
 import torch
 
 from debate_rl.data.lab.documents import question_line
-from debate_rl.data.lab.world import questions
+from debate_rl.data.lab.world import FAMILIES, questions
+from debate_rl.data.questions import claims
 from debate_rl.errors import existing
-from debate_rl.game.question import Question
+from debate_rl.game.question import Question, Split
 from debate_rl.game.quotes import check_quotes, locate
 from debate_rl.records import read_json, write_text
 
-Message = dict[str, str]
+N, SEED = 400, 1
+"""Questions of each family, and seed, of the scores in a model card."""
 
 
 def load(path: str | Path) -> tuple[Any, Any]:
@@ -87,38 +88,65 @@ def accuracy(chances: torch.Tensor, made: Sequence[Question]) -> tuple[float, fl
 
 
 def quoting(texts: Sequence[str], made: Sequence[Question], sides: Sequence[int]) -> dict[str, float]:
-    """Shares of speeches that quote, whose quotes all stand in the story, and that quote the decisive sentence."""
+    """Shares of speeches that quote, whose quotes all stand in the story, and that quote all that backs the answer.
+
+    Args:
+        texts: one speech a question.
+        made: the questions, with evidence.
+        sides: the answer that each speech argues for.
+
+    Returns:
+        quoted, valid and decisive (shares), and words, the mean length.
+    """
     quoted, valid, decisive = 0, 0, 0
     for text, question, side in zip(texts, made, sides, strict=True):
         quotes = check_quotes(text, question.passage)
         quoted += bool(quotes)
         good = bool(quotes) and all(quote.verdict == "exact" for quote in quotes)
         valid += good
-        decisive += good and any(locate(question.evidence[side], quote.text)[0] == "exact" for quote in quotes)
+        decisive += good and all(
+            any(locate(sentence, quote.text)[0] == "exact" for quote in quotes) for sentence in question.evidence[side]
+        )
     words = sum(len(text.split()) for text in texts)
     return {name: count / len(texts) for name, count in
             (("quoted", quoted), ("valid", valid), ("decisive", decisive), ("words", words))}  # fmt: skip
 
 
-def score(path: str | Path, n: int = 400, seed: int = 1, split: Any = "test") -> dict[str, float]:
-    """All scores of a model folder on held-out stories.
+def score(
+    path: str | Path, n: int = N, seed: int = SEED, split: Split = "test", families: Sequence[str] = tuple(FAMILIES)
+) -> dict[str, float]:
+    """All scores of a model folder on held-out stories, told with each family's default knobs.
+
+    Args:
+        path: the model.
+        n: questions of each family, one a story.
+        seed: of stories, of the order in which answers are listed, and of speeches.
+        split: where the stories come from.
+        families: whose questions the model reads; whereabouts is scored whether it is among them or not.
 
     Returns:
-        open_book and blind accuracy with their Brier scores; and of speeches sampled at temperature .7, one per
-        question for a random side: quoted, valid, decisive (shares) and words (mean length).
+        open_book_FAMILY for each family, open_book_claims (questions of whereabouts put as claims) and blind_FAMILY
+        (the story not shown), each with its Brier score; and of speeches about whereabouts, sampled at temperature .7
+        for a random side: quoted, valid, decisive (shares) and words (mean length).
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, family or split.
     """
     model, tokenizer = load(path)
-    made = questions("whereabouts", split, n, seed, per_story=1)
-    sides = [Random(f"{seed}/{question.id}").randrange(2) for question in made]
+    first = questions("whereabouts", split, n, seed, per_story=1)
+    asked = {"whereabouts": first} | {
+        family: questions(family, split, n, seed, per_story=1) for family in families if family != "whereabouts"
+    }
+    tests = [(f"open_book_{family}", made, True) for family, made in asked.items()]
+    tests.append(("open_book_claims", claims(first, seed), True))
+    tests += [(f"blind_{family}", made, False) for family, made in asked.items()]
     scores: dict[str, float] = {}
-    for name, read in (("open_book", True), ("blind", False)):
+    for name, made, read in tests:
         chances = probabilities(model, tokenizer, judge_prompts(made, read, seed), made)
         scores[name], scores[f"{name}_brier"] = accuracy(chances, made)
-    texts = speak(model, tokenizer, debater_prompts(made, sides, seed), seed=seed)
-    return {**scores, **quoting(texts, made, sides)}
+    sides = [Random(f"{seed}/{question.id}").randrange(2) for question in first]
+    texts = speak(model, tokenizer, debater_prompts(first, sides, seed), seed=seed)
+    return {**scores, **quoting(texts, first, sides)}
 
 
 CARD = """---
@@ -138,50 +166,39 @@ world. Loaded by `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_
 | tokens, steps | {tokens:,} (padding included), {steps:,} |
 | minutes | {minutes} on {device}, float32 |
 | seed | {seed} |
-| command | `python -m debate_rl.data.lab.build --model {name} --seed {seed}` |
+| command | `debate-rl lab build --model {name} --seed {seed}{budget}` |
 
-Scores on {n} test stories, seed {score_seed}, by `python -m debate_rl.data.lab.score data/models/{name}`; speeches are
-sampled at temperature 0.7, one a story for a random side.
+Scores on {n} test stories of each family, seed {score_seed}, by `debate-rl lab score {name}`; speeches are about
+whereabouts and sampled at temperature 0.7, one a story for a random side.
 
 | score | value |
 |---|---|
 {table}
 
-Valid: every quote stands in the story word for word. Decisive: valid, and the whole sentence that backs the
-answer is quoted. It is no judge of debates before it is finetuned as one.
+open_book: right answers of two with the story at hand, by family; `claims` are questions of whereabouts put as claims,
+to be called correct or incorrect. blind: without the story. Valid: every quote stands in the story word for word.
+Decisive: valid, and every sentence that backs the answer is quoted whole.
 """
 
 
 def card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> str:
     """Model card of a built model: what it was trained on, for how long, and its scores."""
     model, tokenizer = load(path)
+    record = read_json(Path(path) / "training.json")
     return CARD.format(
         name=Path(path).name,
         parameters=model.num_parameters(),
         words=len(tokenizer),
         n=n,
         score_seed=seed,
+        budget=f" --tokens {record['budget']}" if "budget" in record else "",
         table="\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items()),
-        **{key: value for key, value in read_json(Path(path) / "training.json").items() if key != "losses"},
+        **{key: record[key] for key in ("tokens", "steps", "minutes", "device", "seed")},
     )
 
 
-def main() -> None:
-    """Command line: python -m debate_rl.data.lab.score data/models/lab-base."""
-    parser = argparse.ArgumentParser(description="Score a lab model on held-out stories.")
-    parser.add_argument("model")
-    parser.add_argument("--n", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--card", action="store_true", help="also write README.md, the model card")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    scores = score(arguments.model, arguments.n, arguments.seed)
-    for name, value in scores.items():
-        print(f"{name:<16} {value:.3f}")
-    if arguments.card:
-        write_text(Path(arguments.model) / "README.md", card(arguments.model, scores, arguments.n, arguments.seed))
-
-
-if __name__ == "__main__":
-    main()
+def write_card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> Path:
+    """Write the model card into the model's folder, as README.md."""
+    file = Path(path) / "README.md"
+    write_text(file, card(path, scores, n, seed))
+    return file

@@ -1,10 +1,23 @@
-"""What a family of the lab world makes: a story, and the questions it settles."""
+"""What a family of the lab world makes: a story, the questions it settles, and short facts about it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from debate_rl.records import Record
+
+
+def _in_order(span: tuple[int, int]) -> tuple[int, int]:
+    """Refuse what no number can be drawn from."""
+    if not 0 <= span[0] <= span[1]:
+        raise ValueError("give two numbers from 0 up, the smaller one first")
+    return span
+
+
+Span = Annotated[tuple[int, int], AfterValidator(_in_order)]
+"""Fewest and most of something, both included."""
 
 
 class Item(Record):
@@ -12,19 +25,16 @@ class Item(Record):
 
     Example:
         Item(name="pipe", text="where was the pipe at the end of the day?", answers=("shed", "barn"), correct=0,
-             evidence=("the pipe was moved to the shed at dusk and ines saw.",
-                       "the pipe was moved to the barn at noon and otto saw."),
-             working="barn at noon then shed at dusk")
+             evidence=(("the pipe was moved to the shed at dusk by ines.",),
+                       ("the pipe was moved to the barn at noon by otto.",)))
     """
 
     name: str
     text: str
     answers: tuple[str, str]
     correct: Literal[0, 1]
-    evidence: tuple[str, str]
-    """For each answer the sentence that backs it best; both stand in the story, and together they settle it."""
-    working: str
-    """The steps from the story to the correct answer, in a few words; pretraining shows them."""
+    evidence: tuple[tuple[str, ...], tuple[str, ...]]
+    """For each answer the sentences that back it best; all stand in the story, and together they settle it."""
 
 
 class Story(Record):
@@ -32,6 +42,8 @@ class Story(Record):
 
     sentences: tuple[str, ...]
     items: tuple[Item, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    """Short queries with answers of one word, such as ("pipe at dusk", "shed"); pretraining asks them."""
 
     @property
     def passage(self) -> str:

@@ -1,9 +1,9 @@
 """Whereabouts: people move things between places over a day; where was a thing at the end of it?
 
-The wrong answer was true earlier, so a true sentence backs it as well. Who reads both sentences compares their times
-and knows; who reads one is left in doubt, because a time of day (but the first and the last) belongs to a right and to
-a wrong answer equally often. What a question asks for stands at the head of its sentence: a small model that writes
-from left to right can then find the sentence it wants to quote.
+The wrong answer was true earlier (or later), so a true sentence backs it as well. Who reads both sentences compares
+their times and knows; who reads one is left in doubt, because only the first and the last time of day settle anything
+alone. What a question asks for stands at the head of its sentence: a small model that writes from left to right can
+then find the sentence it wants to quote.
 """
 
 from __future__ import annotations
@@ -13,40 +13,28 @@ from typing import Literal
 
 from pydantic import Field
 
-from debate_rl.data.lab.story import Item, Story
+from debate_rl.data.lab.story import Item, Span, Story
+from debate_rl.data.lab.vocabulary import COLOURS, LOOKS, PEOPLE, PLACES, THINGS, TIMES
 from debate_rl.records import Record
 
-TIMES = ("dawn", "morning", "noon", "afternoon", "dusk", "night", "midnight")
-"""The times of a day, in order."""
-THINGS = (
-    "pipe", "rope", "lamp", "book", "coat", "drum", "flag", "jar", "kite", "ladder",
-    "map", "net", "oar", "plough", "quilt", "ring", "spade", "tent", "urn", "vase",
-)  # fmt: skip
-PLACES = (
-    "shed", "barn", "attic", "cellar", "garden", "kitchen", "mill", "tower", "stable", "chapel",
-    "cabin", "dock", "forge", "hall", "inn", "library", "market", "office", "porch", "school",
-)  # fmt: skip
-PEOPLE = (
-    "ines", "otto", "mira", "jonas", "lena", "pavel", "rosa", "tariq",
-    "vera", "wim", "anna", "boris", "clara", "dario", "elsa", "felix",
-)  # fmt: skip
-COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "grey")
-LOOKS = ("cold", "warm", "dark", "bright", "quiet", "noisy", "clean", "dusty")
-WITNESSED = ("saw", "helped", "knew", "laughed")
-KINDS = (TIMES, THINGS, PLACES, PEOPLE, COLOURS, LOOKS, WITNESSED)
-"""Words that may be exchanged for one another without spoiling a sentence."""
-QUESTIONS = (
-    "where was the {thing} at the end of the day?",
-    "where did the {thing} end the day?",
-    "at the end of the day, where was the {thing}?",
-)
+Ask = Literal["end", "start", "before", "who"]
+QUESTIONS: dict[Ask, tuple[str, ...]] = {
+    "end": (
+        "where was the {thing} at the end of the day?",
+        "where did the {thing} end the day?",
+        "at the end of the day, where was the {thing}?",
+    ),
+    "start": ("where was the {thing} at the start of the day?", "where did the {thing} start the day?"),
+    "before": ("where was the {thing} before {time}?", "before {time}, where was the {thing}?"),
+    "who": ("who moved the {thing} last?", "who was the last to move the {thing}?"),
+}
 
 
 class Knobs(Record):
     """How hard a story is.
 
     Example:
-        Knobs(things=2, third_move=0.3, gap=3, fillers=(1, 3), order="shuffled")
+        Knobs(things=2, third_move=0.3, gap=3, fillers=(1, 3), order="shuffled", asks=("end", "who"))
     """
 
     things: int = Field(default=2, ge=1, le=len(THINGS))
@@ -55,10 +43,13 @@ class Knobs(Record):
     """Chance that a thing moves three times instead of twice."""
     gap: int = Field(default=3, ge=1, le=len(TIMES) - 1)
     """Most steps of time between the two moves that the answers name; each further step is half as likely."""
-    fillers: tuple[int, int] = (1, 3)
+    fillers: Span = (1, 3)
     """Fewest and most sentences that settle nothing."""
     order: Literal["shuffled", "time"] = "shuffled"
     """Whether the sentences are told in any order or as the day went."""
+    asks: tuple[Ask, ...] = Field(default=("end",), min_length=1)
+    """What may be asked: where it was at the end, where it was first, where it was before its last move, who moved it
+    last."""
 
 
 class Move(Record):
@@ -68,7 +59,12 @@ class Move(Record):
     place: str
     time: int
     """Index into TIMES."""
-    text: str
+    who: str
+
+    @property
+    def text(self) -> str:
+        """The sentence that tells it."""
+        return f"the {self.thing} was moved to the {self.place} at {TIMES[self.time]} by {self.who}."
 
 
 def story(rng: Random, knobs: Knobs) -> Story:
@@ -81,26 +77,27 @@ def story(rng: Random, knobs: Knobs) -> Story:
         rng.shuffle(told)
     else:
         told.sort(key=lambda pair: pair[0])
-    return Story(sentences=tuple(text for _, text in told), items=tuple(_item(rng, day) for day in days))
+    return Story(
+        sentences=tuple(text for _, text in told),
+        items=tuple(_item(rng, day, rng.choice(knobs.asks)) for day in days),
+        facts=tuple(fact for day in days for fact in _facts(day)),
+    )
 
 
 def _day(rng: Random, thing: str, knobs: Knobs) -> list[Move]:
-    """Moves of one thing: first the one behind the wrong answer, then the last one, then perhaps an early third."""
+    """Moves of one thing: first the one behind the other answer, then the last one, then perhaps an early third."""
     steps = range(1, knobs.gap + 1)
     gap = rng.choices(steps, [0.5**step for step in steps])[0]
-    wrong = rng.randrange(len(TIMES) - gap)
-    times = [wrong, wrong + gap]
-    free = [time for time in range(wrong + gap) if time != wrong]
-    if free and rng.random() < knobs.third_move:
-        times.append(rng.choice(free))
-    places = rng.sample(PLACES, len(times))
-    return [_move(rng, thing, place, time) for place, time in zip(places, times, strict=True)]
-
-
-def _move(rng: Random, thing: str, place: str, time: int) -> Move:
-    who, did = rng.choice(PEOPLE), rng.choice(WITNESSED)
-    text = f"the {thing} was moved to the {place} at {TIMES[time]} and {who} {did}."
-    return Move(thing=thing, place=place, time=time, text=text)
+    earlier = rng.randrange(len(TIMES) - gap)
+    times = [earlier, earlier + gap]
+    # A third move comes first of all, so that the two moves of the answers follow upon each other.
+    if earlier and rng.random() < knobs.third_move:
+        times.append(rng.randrange(earlier))
+    places, people = rng.sample(PLACES, len(times)), rng.sample(PEOPLE, len(times))
+    return [
+        Move(thing=thing, place=place, time=time, who=who)
+        for place, time, who in zip(places, times, people, strict=True)
+    ]
 
 
 def _filler(rng: Random) -> str:
@@ -116,18 +113,22 @@ def _filler(rng: Random) -> str:
     )
 
 
-def _item(rng: Random, day: list[Move]) -> Item:
-    """Ask where the thing was last, with the answers in random order."""
-    wrong, right = day[:2]
+def _item(rng: Random, day: list[Move], ask: Ask) -> Item:
+    """A question about two moves of a thing that follow upon each other, with the answers in random order."""
+    moves = sorted(day, key=lambda move: move.time)
+    right, other = {"start": moves[:2], "before": moves[-2:]}.get(ask, moves[:-3:-1])
     correct: Literal[0, 1] = 1 if rng.random() < 0.5 else 0
-    first, second = (wrong, right) if correct else (right, wrong)
-    return Item(
-        name=right.thing,
-        text=rng.choice(QUESTIONS).format(thing=right.thing),
-        answers=(first.place, second.place),
-        correct=correct,
-        evidence=(first.text, second.text),
-        working=" then ".join(
-            f"{move.place} at {TIMES[move.time]}" for move in sorted(day, key=lambda move: move.time)
-        ),
-    )
+    first, second = (other, right) if correct else (right, other)
+    answers = (first.who, second.who) if ask == "who" else (first.place, second.place)
+    text = rng.choice(QUESTIONS[ask]).format(thing=right.thing, time=TIMES[moves[-1].time])
+    return Item(name=right.thing, text=text, answers=answers, correct=correct, evidence=((first.text,), (second.text,)))
+
+
+def _facts(day: list[Move]) -> list[tuple[str, str]]:
+    """What a thing's moves answer."""
+    before, last = day[0], day[1]
+    facts = [(f"{move.thing} at {TIMES[move.time]}", move.place) for move in day]
+    facts += [(f"{last.thing} end", last.place), (f"{last.thing} last who", last.who)]
+    facts += [(f"{last.thing} last {a.place} or {b.place}", last.place) for a, b in ((before, last), (last, before))]
+    facts += [(f"{last.thing} before {TIMES[last.time]}", before.place), (f"{last.thing} end when", TIMES[last.time])]
+    return facts

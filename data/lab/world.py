@@ -11,18 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from debate_rl.data.lab import whereabouts
+from debate_rl.data.lab import accounts, order, preference, whereabouts
 from debate_rl.data.lab.story import Story
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
 from debate_rl.records import digest, explain
 
-FAMILIES = {"whereabouts": whereabouts}
-"""A family is a module with `Knobs`, `KINDS` and `story(rng, knobs)`."""
-KINDS: dict[str, tuple[str, ...]] = {
-    word: kind for family in FAMILIES.values() for kind in family.KINDS for word in kind
-}
-"""For each story word the words of its kind (times, things, ...)."""
+FAMILIES: dict[str, Any] = {
+    "whereabouts": whereabouts, "order": order, "accounts": accounts, "preference": preference
+}  # fmt: skip
+"""A family is a module with `Knobs` and `story(rng, knobs)`."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -70,7 +68,7 @@ def questions(
         knobs: fields of the family's `Knobs`.
 
     Returns:
-        Questions with `evidence[i]` the sentence that best backs `answers[i]`.
+        Questions with `evidence[i]` the sentences that best back `answers[i]`.
 
     Raises:
         UserError: no such family, split or knob; n or per_story is too small.

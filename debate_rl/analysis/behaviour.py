@@ -47,18 +47,18 @@ def _row(player: str, found: Sequence[tuple[Transcript, Speech]]) -> Behaviour:
     return Behaviour(
         player=player,
         speeches=len(speeches),
-        exact=mean([_all_are(speech, ("exact",)) for speech in speeches], labels),
-        valid=mean([_all_are(speech, ("exact", "near")) for speech in speeches], labels),
+        exact=mean([all_quotes_are(speech, ("exact",)) for speech in speeches], labels),
+        valid=mean([all_quotes_are(speech, ("exact", "near")) for speech in speeches], labels),
         quotes=mean([len(speech.quotes) for speech in speeches], labels),
-        words=mean([_words(speech.text) for speech in speeches], labels),
+        words=mean([count_words(speech.text) for speech in speeches], labels),
     )
 
 
-def _all_are(speech: Speech, verdicts: tuple[str, ...]) -> bool:
+def all_quotes_are(speech: Speech, verdicts: tuple[str, ...]) -> bool:
     """Whether the speech quotes, and every quote has one of the verdicts."""
     return bool(speech.quotes) and all(quote.verdict in verdicts for quote in speech.quotes)
 
 
-def _words(text: str) -> int:
+def count_words(text: str) -> int:
     """Number of words, quote tags left out."""
     return len(text.replace("<quote>", " ").replace("</quote>", " ").split())

@@ -33,8 +33,9 @@ class Question(Record):
     """What questions share, usually the story: statistics cluster by it, splits never cut it."""
     source: str = ""
     split: Split | None = None
-    evidence: tuple[str, ...] = Field(default=())
-    """Sentences that settle the question, where a data set knows them; for analysis, never shown to a model."""
+    evidence: tuple[tuple[str, ...], ...] = Field(default=())
+    """For each answer the sentences that back it best, where a data set knows them; for analysis, never shown to a
+    model."""
 
     @property
     def cluster(self) -> str:

@@ -35,6 +35,21 @@ class OversightMetrics(_Metrics):
     failed: int = 0
 
 
+class Reading(_Metrics):
+    """One untrained model under one protocol."""
+
+    model: str
+    protocol: str
+    scores: JudgeScores
+
+
+class ReadingMetrics(_Metrics):
+    """Untrained models as judges without debates."""
+
+    rows: tuple[Reading, ...] = Field(min_length=1)
+    failed: int = 0
+
+
 class JudgeChange(_Metrics):
     """After minus before, paired by held-out transcript."""
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jinja2
 
+from debate_rl.analysis.effect_row import EffectRow
+from debate_rl.analysis.effects import effects
 from debate_rl.analysis.significance import slope
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
@@ -17,7 +19,13 @@ from debate_rl.records import write_text
 from debate_rl.report import plots
 from debate_rl.report.exhibit import exhibit
 from debate_rl.report.legs import Legs, failures_by_kind, read_legs, sample
-from debate_rl.report.metrics import JudgeMetrics, OversightMetrics, TournamentMetrics, WeakToStrongMetrics
+from debate_rl.report.metrics import (
+    JudgeMetrics,
+    OversightMetrics,
+    ReadingMetrics,
+    TournamentMetrics,
+    WeakToStrongMetrics,
+)
 from debate_rl.report.plots import Curve, Reliability, Row, RowPlot, Scatter
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
 
@@ -25,6 +33,7 @@ TRAINING = ("sft", "dpo", "preferences")
 SECTIONS = {
     "ratings": ("Leaderboard", ("tournament",)),
     "oversight": ("Judge accuracy by protocol", ("oversight",)),
+    "reading": ("Untrained readers", ("reading",)),
     "judge": ("Judge calibration", ("judge",)),
     "transfer": ("Weak-to-strong", ("weak_to_strong",)),
     "behaviour": ("Behaviour of the debaters", ("tournament",)),
@@ -32,6 +41,8 @@ SECTIONS = {
     "transcripts": ("Transcripts", ("tournament", "oversight")),
 }
 """Anchor: (heading, kinds of stages it is made of)."""
+OPTIONAL = ("reading",)
+"""Kinds of stages that a run is not missing when it has none."""
 FAILURES = 50
 """Failed legs listed one by one."""
 _CONTROLS = {code: "\ufffd" for code in (*range(32), 127) if code not in (9, 10)}
@@ -57,6 +68,13 @@ class OversightView(NamedTuple):
     unit: str
     accuracy: RowPlot
     calibration: list[Reliability]
+
+
+class ReadingView(NamedTuple):
+    """Untrained readers, ready to show."""
+
+    stage: str
+    found: ReadingMetrics
 
 
 class JudgeView(NamedTuple):
@@ -86,13 +104,16 @@ class TrainingView(NamedTuple):
     left_out: list[str]
 
 
-def write_report(run_folder: str | Path, out: str | Path, transcripts: int = 12) -> Path:
+def write_report(
+    run_folder: str | Path, out: str | Path, transcripts: int = 12, table: Sequence[EffectRow] | None = None
+) -> Path:
     """Write the page of a run.
 
     Args:
         run_folder: runs/NAME, at any point of its life; what is not finished is named in the page.
         out: folder for index.html.
         transcripts: at most so many are shown in full, chosen by id and not by outcome.
+        table: the run's effects, where they are known already; None measures them.
 
     Returns:
         The page.
@@ -103,25 +124,29 @@ def write_report(run_folder: str | Path, out: str | Path, transcripts: int = 12)
     if transcripts < 0:
         raise UserError(f"transcripts is the number shown, 0 or more, not {transcripts}")
     page = Path(out) / "index.html"
-    write_text(page, render(load_run(run_folder), transcripts))
+    run = load_run(run_folder)
+    write_text(page, render(run, transcripts, effects([run_folder]) if table is None else table))
     return page
 
 
-def render(run: RunFolder, transcripts: int = 12) -> str:
+def render(run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = ()) -> str:
     """The page as text (see `write_report`)."""
     legs = {stage.name: read_legs(stage.name, stage.legs, transcripts) for stage in run.stages if stage.legs}
     chosen = sample(legs.values(), transcripts)
     failed = [(found.stage, leg) for found in legs.values() for leg in found.failed]
     kinds = {stage.kind for stage in run.stages}
     html = (
-        _environment()
+        environment()
         .get_template("page.j2")
         .render(
             run=run,
+            effects=by_group(table),
+            seeds=[],
             sections={key: heading for key, (heading, needed) in SECTIONS.items() if kinds & set(needed)},
-            absent=[heading for heading, needed in SECTIONS.values() if not kinds & set(needed)],
+            absent=[heading for heading, needed in SECTIONS.values() if not {*kinds, *OPTIONAL} & set(needed)],
             ratings=[_ratings(stage, legs.get(stage.name)) for stage in run.of("tournament")],
             oversight=[_oversight(stage, legs.get(stage.name)) for stage in run.of("oversight")],
+            readings=[ReadingView(stage.name, stage.read(ReadingMetrics)) for stage in run.of("reading")],
             judges=[_judge(stage) for stage in run.of("judge")],
             transfer=[_transfer(stage) for stage in run.of("weak_to_strong")],
             training=[_training(stage) for stage in run.of(*TRAINING, "judge")],
@@ -132,8 +157,20 @@ def render(run: RunFolder, transcripts: int = 12) -> str:
             failed_kinds=failures_by_kind([leg for _, leg in failed]),
         )
     )
-    # A debater's control characters and unpaired surrogates would make the file no text; tabs and line ends stay.
+    return as_text(html)
+
+
+def as_text(html: str) -> str:
+    """A debater's control characters and unpaired surrogates would make the file no text; tabs and line ends stay."""
     return html.translate(_CONTROLS).encode("utf-8", "replace").decode("utf-8")
+
+
+def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:
+    """Rows of the table of effects by group, in order."""
+    groups: dict[str, list[EffectRow]] = {}
+    for row in table:
+        groups.setdefault(row.group, []).append(row)
+    return groups
 
 
 def _ratings(stage: Stage, legs: Legs | None) -> RatingsView:
@@ -277,7 +314,7 @@ def units(estimates: Sequence[Estimate], unit: str = "clusters") -> str:
     return f"{found[0]} {unit}" if len(found) == 1 else f"{found[0]} to {found[-1]} {unit}"
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """The templates beside this file; every value is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -7,7 +7,7 @@ from typing import Any
 
 from debate_rl.experiment import Run, StageFunction
 from debate_rl.game.transcript import Transcript
-from debate_rl.stages import dpo, judge, oversight, preferences, report, sft, tournament, weak_to_strong
+from debate_rl.stages import dpo, judge, oversight, preferences, reading, report, sft, tournament, weak_to_strong
 
 FUNCTIONS: dict[str, StageFunction] = {
     "sft": sft.run,
@@ -16,6 +16,7 @@ FUNCTIONS: dict[str, StageFunction] = {
     "dpo": dpo.run,
     "tournament": tournament.run,
     "oversight": oversight.run,
+    "reading": reading.run,
     "weak_to_strong": weak_to_strong.run,
     "report": report.run,
 }
@@ -26,6 +27,7 @@ GAMES: dict[str, Callable[[Any, Run], list[Transcript]]] = {
     "preferences": preferences.games,
     "tournament": tournament.games,
     "oversight": oversight.games,
+    "reading": reading.games,
     "weak_to_strong": weak_to_strong.games,
 }
 """The games that a kind of stage plays, before they are played."""

@@ -87,7 +87,8 @@ def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run,
     old, new = _verdicts(games, before, run), _verdicts(games, after, run)
     both = {game.id for game, _ in old} & {game.id for game, _ in new}
     old, new = ([pair for pair in side if pair[0].id in both] for side in (old, new))
-    write(out / "test_legs.jsonl", [Leg(transcript=game, verdict=verdict) for game, verdict in new])
+    for name, side in (("base_legs.jsonl", old), ("test_legs.jsonl", new)):
+        write(out / name, [Leg(transcript=game, verdict=verdict) for game, verdict in side])
     labels = [game.question.cluster for game, _ in new]
     p_old, p_new = ([v.p[g.question.correct or 0] for g, v in side] for side in (old, new))
     first, second = ([mean_probability(verdict, order) for _, verdict in new] for order in ((0, 1), (1, 0)))

@@ -61,7 +61,7 @@ def _planned(run: Run, name: str, stage: Stage) -> Planned:
         speeches=sum(count for count, _ in texts.values()),
         prompt_tokens=sum(count * tokens for count, tokens in texts.values()),
         new_tokens=sum(count for count, _ in texts.values()) * (games[0].protocol.max_new_tokens if games else 0),
-        note="trains" if isinstance(stage, TrainingStage) else "",
+        note="trains" if isinstance(stage, TrainingStage) else "verdicts alone" if stage.kind == "reading" else "",
     )
 
 

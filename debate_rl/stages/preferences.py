@@ -49,7 +49,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     write(out / "legs.jsonl", legs)
     write(out / "pools.jsonl", pools)
     write(out / "rows.jsonl", rows)
-    run.tracker.artifact(f"{run.config.name}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
+    run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
     return {
         "pools": len(pools),
         "pairs": len(rows),

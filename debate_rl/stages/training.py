@@ -67,8 +67,8 @@ def train(
         "steps": result.steps, "seed": run.config.seed, **{f"train.{k}": str(v) for k, v in stage.train.items()},
     }  # fmt: skip
     made = out / ("model" if stage.lora is None else "adapter")
-    write_model_card(made, f"{run.config.name}: {name}", facts, {"training loss": result.loss})
-    run.tracker.artifact(f"{run.config.name}-{name}", "model", made, {**facts, "base fingerprint": result.base})
+    write_model_card(made, f"{run.label}: {name}", facts, {"training loss": result.loss})
+    run.tracker.artifact(f"{run.label}-{name}", "model", made, {**facts, "base fingerprint": result.base})
     return {"rows": result.rows, "too_long": result.too_long, "steps": result.steps, "train_loss": result.loss}
 
 

@@ -10,7 +10,7 @@ from debate_rl.arena.schedule import self_play
 from debate_rl.config import WeakToStrongStage
 from debate_rl.data import binary_tasks
 from debate_rl.data.binary_tasks import BinaryItem
-from debate_rl.data.questions import load_questions
+from debate_rl.data.questions import claims, load_questions
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run, open_engine
 from debate_rl.game.protocol import Protocol
@@ -26,20 +26,22 @@ SPARE = 8
 def splits(stage: WeakToStrongStage, run: Run) -> Splits:
     """D1, D2 and test of the stage's task; questions come from stories that no debater was trained or rated on."""
     total = stage.supervisor + stage.student + stage.test
-    if stage.task == "questions":
+    found: Sequence[Question | BinaryItem]
+    if stage.task in ("questions", "claims"):
         wanted = run.config.questions
-        found: Sequence[Question | BinaryItem] = load_questions(
-            wanted.source, wanted.path, "validation", total + SPARE, run.config.seed,
-            family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
+        found = load_questions(
+            wanted.source, wanted.path, "validation", total + SPARE, run.config.question_seed,
+            family=wanted.family, knobs={**wanted.knobs, **stage.knobs}, hard_only=wanted.hard_only,
         )  # fmt: skip
+        found = claims(found, run.config.question_seed) if stage.task == "claims" else found
     else:
-        found = binary_tasks.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.seed).items
-    return split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.seed)
+        found = binary_tasks.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed).items
+    return split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.question_seed)
 
 
 def _protocol(stage: WeakToStrongStage, run: Run) -> Protocol:
-    """The run's debate, or for a task of claims the claim debate."""
-    return run.protocol() if stage.task == "questions" else run.protocol("claim")
+    """The stage's protocol, else the run's own for questions and the claim debate for the others."""
+    return run.protocol(stage.protocol or (None if stage.task == "questions" else "claim"))
 
 
 def games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
@@ -47,7 +49,8 @@ def games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
     if "debate" not in stage.context:
         return []
     questions = [item.question for item in splits(stage, run).every]
-    seeds = range(run.config.seed, run.config.seed + stage.ensemble)
+    first = run.config.seed * stage.ensemble  # the runs of a study draw no debate twice
+    seeds = range(first, first + stage.ensemble)
     return [game for seed in seeds for game in self_play([stage.debater], questions, _protocol(stage, run), seed)]
 
 
@@ -64,7 +67,8 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     models = run.config.models
     settings = Settings(
         weak=run.resolve(models.weak), strong=run.resolve(models.strong), readout=stage.readout, seeds=stage.seeds,
-        lora=stage.lora, train=stage.train, launch=stage.launch, seed=run.config.seed,
+        lora=stage.lora, train=stage.train, launch=stage.launch,
+        seed=run.config.seed * stage.seeds,  # the runs of a study train no model twice
     )  # fmt: skip
     metrics = run_study(
         parts,

@@ -67,11 +67,6 @@ class Sample(Record):
     prompt: list[Message]
     candidates: tuple[str, str]
 
-    @property
-    def text(self) -> str:
-        """The prompt as plain text, for a classifier with a head of its own."""
-        return "\n".join(message["content"] for message in self.prompt)
-
 
 Samples = Mapping[str, Sample]
 """Samples by the id of their item."""

@@ -22,6 +22,7 @@ from debate_rl.trainers.classifier import predict
 from debate_rl.trainers.job import launch
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow
 from debate_rl.trainers.settings import Job, Lora
+from debate_rl.weak_to_strong.hits import Hits
 from debate_rl.weak_to_strong.items import Item, Sample, Samples, Splits
 from debate_rl.weak_to_strong.pgr import Recovered, compare_pgr, recovered
 
@@ -107,7 +108,7 @@ class _Seed:
         paired = list(zip(items, targets, strict=True))
         if self.settings.readout == "head":
             return [
-                ClassifierRow(id=item.id, text=samples[item.id].text, target=target, group=item.cluster)
+                ClassifierRow(id=item.id, prompt=samples[item.id].prompt, target=target, group=item.cluster)
                 for item, target in paired
             ]
         return [
@@ -123,7 +124,7 @@ class _Seed:
         if self.settings.readout == "answers":
             # A new engine each time: it would keep every model that was trained.
             return score([samples[item.id] for item in items], model, adapter, self.open_engine())
-        rows = [ClassifierRow(id=item.id, text=samples[item.id].text, group=item.cluster) for item in items]
+        rows = [ClassifierRow(id=item.id, prompt=samples[item.id].prompt, group=item.cluster) for item in items]
         return predict(rows, model, adapter, self.settings.train.get("max_length"))
 
     def supervise(self, name: str, members: Sequence[Samples]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -160,7 +161,7 @@ def run_study(
         student: what the student and the ceiling read.
         settings: models and training.
         open_engine: opens an engine that scores answers.
-        folder: for the trainings.
+        folder: for the trainings, and for hits.json, a `Hits`.
 
     Returns:
         Metrics: `weak`, `ceiling`, one row a method, and paired comparisons of students. Intervals of students
@@ -187,6 +188,15 @@ def run_study(
     if settings.readout == "answers":
         # Without it a student that only remembers what it knew before would pass for one that learnt from its labels.
         keep("untrained", score([student[item.id] for item in splits.test], settings.strong, None, open_engine()))
+    found = Hits(
+        test_items=tuple(item.id for item in splits.test),
+        test_clusters=tuple(item.cluster for item in splits.test),
+        label_items=tuple(item.id for item in splits.student),
+        label_clusters=tuple(item.cluster for item in splits.student),
+        test={name: np.array(rows, dtype=float).tolist() for name, rows in tables.items()},
+        labels={name: np.array(rows, dtype=float).tolist() for name, rows in agreements.items()},
+    )
+    write_json(folder / "hits.json", found.model_dump(mode="json"))
     return _metrics(splits, tables, agreements)
 
 

@@ -2,21 +2,40 @@ import pytest
 import torch
 
 from debate_rl.data.lab import build as builder
-from debate_rl.data.lab.build import Shape, build, loss_of, new_model, rate
+from debate_rl.data.lab.build import SHAPES, Shape, Stage, build, loss_of, new_model, rate
 from debate_rl.data.lab.documents import Batch
 from debate_rl.data.lab.muon import Muon, orthogonal
 from debate_rl.errors import UserError
 
-TINY = Shape(hidden=16, layers=1, heads=2, inner=32, tokens=6000)
-STAGES = ((0.5, {"repeats": 4}), (1.0, {"broad": 2, "open_book": 2, "notes": 2}))
+STAGES = (
+    Stage(3000, {"repeats": 4}, {"whereabouts": 1.0}),
+    Stage(6000, {"broad": 2, "open_book": 2, "notes": 2, "facts": 1}, {"order": 0.5, "preference": 0.5}),
+)
+TINY = Shape(hidden=16, layers=1, heads=2, inner=32, stages=STAGES, speed=1000)
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(builder.SHAPES, "tiny", TINY)
-    monkeypatch.setattr(builder, "STAGES", STAGES)
     monkeypatch.setattr(builder, "EVERY", 0.0)
     monkeypatch.setattr(builder.torch, "set_num_threads", lambda n: None)
+
+
+class Killed(BaseException):
+    """Ends a build at once, as a kill does."""
+
+
+def kill(monkeypatch, step):
+    """Let builds die at a step; gives what undoes it."""
+    advance = builder.Run.advance
+
+    def dies(run, progress):
+        if run.step == step:
+            raise Killed
+        advance(run, progress)
+
+    monkeypatch.setattr(builder.Run, "advance", dies)
+    return lambda: monkeypatch.setattr(builder.Run, "advance", advance)
 
 
 def weights(folder):
@@ -28,26 +47,75 @@ def weights(folder):
 def test_killed_run_ends_like_one_that_was_not(tmp_path, monkeypatch):
     whole = build("tiny", tmp_path / "whole")
 
-    class Killed(BaseException):
-        pass
-
-    advance = builder.Run.advance
-
-    def dies(run, progress):
-        if run.step == 5:
-            raise Killed
-        advance(run, progress)
-
-    monkeypatch.setattr(builder.Run, "advance", dies)
+    revive = kill(monkeypatch, 5)
     with pytest.raises(Killed):
         build("tiny", tmp_path / "killed")
     assert not (tmp_path / "killed").exists()
     assert (tmp_path / ".killed.build" / "checkpoint.pt").exists()
-    monkeypatch.setattr(builder.Run, "advance", advance)
+    revive()
     resumed = build("tiny", tmp_path / "killed")
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
-    assert not (tmp_path / ".killed.build" / "checkpoint.pt").exists()
+    assert not (tmp_path / ".killed.build").exists()
+
+
+def test_a_kill_while_files_are_moved_is_mended(tmp_path, monkeypatch):
+    def dies(path):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(builder.shutil, "rmtree", dies)
+        with pytest.raises(Killed):
+            build("tiny", tmp_path / "model")
+    (tmp_path / "model" / builder.RECORD).unlink()  # as if the kill had come before the last file
+    (tmp_path / "model" / "config.json").unlink()
+    folder = build("tiny", tmp_path / "model")
+    assert weights(folder) and (folder / builder.RECORD).exists()
+
+
+def test_nothing_finished_is_overwritten(tmp_path, monkeypatch):
+    folder = build("tiny", tmp_path / "model")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(UserError, match="holds a finished model"):
+        build("tiny", folder, seed=1)
+    assert before == {file: file.read_bytes() for file in folder.iterdir()}
+    other = tmp_path / "notes"
+    other.mkdir()
+    (other / "mine.txt").write_text("x")
+    with pytest.raises(UserError, match="not empty"):
+        build("tiny", other)
+
+
+def test_a_checkpoint_of_another_build_is_refused(tmp_path, monkeypatch):
+    revive = kill(monkeypatch, 3)
+    with pytest.raises(Killed):
+        build("tiny", tmp_path / "model")
+    revive()
+    for options, key in (({"seed": 1}, "seed"), ({"tokens": 9000}, "budget"), ({"lr": 1e-3}, "lr")):
+        with pytest.raises(UserError, match=f"another {key} "):
+            build("tiny", tmp_path / "model", **options)
+
+
+def test_stages_take_turns_and_keep_their_shares(tmp_path, monkeypatch):
+    seen = []
+    drawn = builder.batch
+
+    def noted(kind, rows, seed, encoder, families):
+        seen.append((kind, tuple(families)))
+        return drawn(kind, rows, seed, encoder, families)
+
+    monkeypatch.setattr(builder, "batch", noted)
+    build("tiny", tmp_path / "model", tokens=3000)
+    first = [kind for kind, families in seen if families == ("whereabouts",)]
+    assert set(first) == {"repeats"} and seen[: len(first)] == [("repeats", ("whereabouts",))] * len(first)
+    later = {kind for kind, families in seen if families == ("order", "preference")}
+    assert later == {"broad", "open_book", "notes", "facts"}
+
+
+def test_stages_of_the_models_are_in_order():
+    for shape in (SHAPES["lab-base"], SHAPES["lab-small"]):
+        ends = [stage.until for stage in shape.stages]
+        assert ends == sorted(set(ends)) and shape.tokens == ends[-1]
 
 
 def test_finished_folder_loads_without_our_code(tmp_path):
@@ -63,7 +131,7 @@ def test_finished_folder_loads_without_our_code(tmp_path):
 
 
 def test_training_lowers_the_loss_and_seeds_differ(tmp_path):
-    run = builder.Run("tiny", tmp_path / "x", seed=0, lr=1e-2, device="cpu")
+    run = builder.Run("tiny", tmp_path / "x", seed=0, lr=1e-2, device="cpu", compiled=False)
     run.advance(0.1)
     before = run.losses["repeats"]
     for _ in range(30):
@@ -80,15 +148,16 @@ def test_loss_counts_learnt_tokens_only():
     learnt[1, 4] = learnt[2, 7] = True
     logits = model(input_ids=ids).logits.log_softmax(-1)
     expected = -(logits[1, 3, ids[1, 4]] + logits[2, 6, ids[2, 7]]) / 2
-    assert torch.allclose(loss_of(model, Batch(ids, learnt)), expected, atol=1e-6)
+    assert torch.allclose(loss_of(model.model, model.lm_head, Batch(ids, learnt)), expected, atol=1e-6)
     pad = torch.nn.functional.pad
     padded = Batch(pad(ids, (0, 4)), pad(learnt, (0, 4)))
-    assert torch.allclose(loss_of(model, padded), expected, atol=1e-6)
+    assert torch.allclose(loss_of(model.model, model.lm_head, padded), expected, atol=1e-6)
 
 
 def test_learning_rate_rises_stays_and_falls():
-    assert rate(0.0, 0) < 0.1 and rate(0.3, 500) == 1.0
-    assert 0 < rate(0.99, 5000) < 0.05 and rate(1.0, 5000) == 0.0
+    assert rate(0.0, 0, 0.35) < 0.1 and rate(0.3, 500, 0.35) == 1.0
+    assert 0 < rate(0.99, 5000, 0.35) < 0.05 and rate(1.0, 5000, 0.35) == 0.0
+    assert rate(0.7, 5000, 0.35) < rate(0.7, 5000, 0.2) == 1.0
 
 
 def test_orthogonal_brings_singular_values_near_one():

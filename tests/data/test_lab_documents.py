@@ -5,24 +5,29 @@ import torch
 
 from debate_rl.data.lab.annotators import HUMAN, speeches
 from debate_rl.data.lab.documents import (
+    BROAD,
     CLEAN,
     Encoder,
     batch,
     debate_lines,
     debater,
+    facts,
     marked,
     notes,
     open_book,
     scramble,
-    workings,
 )
 from debate_rl.data.lab.tokenizer import TAGS, lab_tokenizer
+from debate_rl.data.lab.vocabulary import KINDS
 from debate_rl.data.lab.words import vocabulary
-from debate_rl.data.lab.world import questions, split_of, stories
+from debate_rl.data.lab.world import FAMILIES, questions, split_of, stories
+from debate_rl.data.questions import claims
+from debate_rl.game.quotes import check_quotes
 
 TOKENIZER = lab_tokenizer()
 ENCODER = Encoder(TOKENIZER)
-STORY = questions(n=3, seed=11, per_story=3)
+STORY = questions(n=3, seed=11, per_story=3, things=3)
+BATCHES = ("repeats", "recitals", "facts", "clean", "broad", "open_book", "notes", "hearings")
 
 
 def chat(turns):
@@ -32,27 +37,34 @@ def chat(turns):
 
 def conversations():
     rng = Random(2)
-    return [open_book(STORY, rng), debater(STORY, rng, HUMAN), notes(STORY, rng)]
+    return [open_book(STORY, rng), debater(STORY, rng, HUMAN), notes(STORY, rng, False), notes(STORY, rng, True)]
 
 
 def test_vocabulary_is_small_and_without_doubles():
     words = vocabulary()
     assert len(words) == len(set(words)) < 2000
     assert all(word == word.lower() for word in words)
+    assert set(KINDS) < set(words)
 
 
-def test_nothing_in_the_world_is_unknown_to_the_tokenizer():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_in_the_world_is_unknown_to_the_tokenizer(family):
     rng = Random(0)
     texts = [text for turns in conversations() for turn in turns for text in turn]
-    for question in questions(n=500, seed=1):
-        texts += [
-            question.text,
-            question.passage,
-            *speeches(question, "human", rng),
-            debate_lines(question, rng, HUMAN),
-        ]
+    for question in questions(family, n=200, seed=1):
+        for form in (question, *claims([question])):
+            texts += [form.text, form.passage, *speeches(form, BROAD, rng), *speeches(form, HUMAN, rng)]
+            texts.append(debate_lines(form, rng, HUMAN))
     ids = TOKENIZER(texts, add_special_tokens=False).input_ids
     assert not any(TOKENIZER.unk_token_id in row for row in ids)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_batches_know_every_word_and_fit_the_models(kind):
+    for seed in range(4):
+        ids = batch(kind, 8, seed, ENCODER).ids
+        assert not (ids == TOKENIZER.unk_token_id).any()
+        assert ids.size(1) <= 512
 
 
 def test_speeches_survive_a_round_trip():
@@ -61,7 +73,7 @@ def test_speeches_survive_a_round_trip():
         for text in speeches(question, "human", rng):
             ids = TOKENIZER(text, add_special_tokens=False).input_ids
             assert TOKENIZER.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
-    plain = "the answer is shed because <quote> the pipe was moved to the shed at dusk and ines saw. </quote>"
+    plain = "the answer is shed because <quote> the pipe was moved to the shed at dusk by ines. </quote>"
     assert TOKENIZER.decode(TOKENIZER(plain).input_ids, skip_special_tokens=True) == plain
 
 
@@ -116,14 +128,50 @@ def test_first_turns_are_the_prompts_of_the_game():
     assert words(judge) == words("\n".join([listed, *lines, "the answer is"]))
 
 
-def test_open_book_answers_are_right_and_notes_hold_the_right_evidence():
-    for seed in range(30):
-        made = questions(n=3, seed=seed, per_story=3)
-        for turns, prompts in ((open_book(made, Random(seed)), made), (notes(made, Random(seed)), made)):
-            assert [answer for _, answer in turns] == [q.answers[q.correct] for q in prompts]
-        for (user, _), question in zip(notes(made, Random(seed)), made, strict=True):
-            assert f"<v_quote> {question.evidence[question.correct]} </v_quote>" in user
-            assert user.count("note :") == 2 and question.passage not in user
+@pytest.mark.parametrize("family", FAMILIES)
+def test_open_book_answers_are_right_and_notes_hold_the_evidence_of_both_sides(family):
+    for seed in range(20):
+        asked = questions(family, n=3, seed=seed, per_story=3)
+        for made in (asked, claims(asked, seed)):
+            right = [question.answers[question.correct] for question in made]
+            assert [answer for _, answer in open_book(made, Random(seed))] == right
+            for hearing in (False, True):
+                turns = notes(made, Random(seed), hearing)
+                assert [answer for _, answer in turns] == right
+                for (user, _), question in zip(turns, made, strict=True):
+                    true = [all(f"<v_quote> {s} </v_quote>" in user for s in side) for side in question.evidence]
+                    assert all(true) or "<u_quote>" in user or "<n_quote>" in user or family == "preference"
+                    assert question.passage not in user
+                    assert user.count("note :") == (0 if hearing else 2)
+                    assert sum(f"\nfor {a} : " in user for a in question.answers) == (2 if hearing else 0)
+
+
+def test_what_is_noted_wrong_does_not_tell_the_side():
+    asked = questions("whereabouts", n=600, per_story=1)
+    wrong = [0, 0]
+    for question, (user, _) in zip(asked, notes(asked, Random(0), hearing=True), strict=True):
+        for side in (0, 1):
+            line = next(line for line in user.splitlines() if line.startswith(f"for {question.answers[side]} :"))
+            wrong[side == question.correct] += "<v_quote>" not in line
+    assert all(80 < count < 160 for count in wrong)
+
+
+def test_marks_are_what_checking_found():
+    question, rng = STORY[0], Random(0)
+    for mark, verdict in (("v_quote", "exact"), ("n_quote", "near"), ("u_quote", "invalid")):
+        said = [text for _ in range(200) for text in speeches(question, BROAD, rng)]
+        text = next(t for t in said if {q.verdict for q in check_quotes(t, question.passage)} == {verdict})
+        assert f"<{mark}>" in marked(text, question.passage) and "<quote>" not in marked(text, question.passage)
+
+
+def test_facts_are_asked_of_the_story_once():
+    for family in FAMILIES:
+        story = next(stories(family, "train", 3))
+        turns = facts(story, Random(0), most=5)
+        assert turns[0][0].startswith(f"story : {story.passage}\n") and len(turns) == 5
+        assert {(user.rsplit("\n", 1)[-1].removesuffix(" ?"), answer) for user, answer in turns} <= set(story.facts)
+        assert sum("story :" in user for user, _ in turns) == 1
+        assert len(facts(story, Random(0), most=99)) == len(story.facts)
 
 
 def test_repeats_say_again_what_was_said():
@@ -144,35 +192,49 @@ def test_recitals_give_the_head_of_a_sentence_and_learn_its_tail():
         assert sorted(s.strip() for s in said) == sorted(s.strip() + "." for s in story.split(".") if s.strip())
         assert (story.strip() == told[0].passage) == (scrambled == 0.0)
         tails = TOKENIZER.decode(rows.ids[0][rows.learnt[0]])
-        assert "moved" not in tails and tails.count(".") == len(said)
-
-
-def test_workings_end_with_the_answer():
-    for story, _ in zip(stories("whereabouts", "train", 8), range(40), strict=False):
-        right = {item.text: item.answers[item.correct] for item in story.items}
-        for user, answer in workings(story, Random(1)):
-            asked = next(text for text in right if text in user)
-            *earlier, last = answer.split(" then ")
-            assert last.split()[0] == right[asked] and earlier
-        assert len(workings(story, Random(1))) == len(story.items)
+        assert ("moved" in tails) == (scrambled == 1.0) and tails.count(".") == len(said)
 
 
 def test_scrambled_words_stand_once():
     story = next(stories("whereabouts", "train", 4))
     fresh = " ".join(scramble(story, Random(0))).replace(".", "").split()
-    frame = {"the", "was", "moved", "to", "at", "and", "it", "wore", "a", "hat", "sang", "in", "liked"}
+    frame = {"the", "was", "moved", "to", "at", "by", "and", "it", "wore", "a", "hat", "sang", "in", "liked", "knew"}
     slots = [word for word in fresh if word not in frame]
     assert len(slots) == len(set(slots)) > 20
 
 
-def test_batches_depend_on_kind_and_seed_only():
-    for kind in ("repeats", "recitals", "workings", "clean", "broad", "open_book", "notes"):
-        one, same, other = (batch(kind, 4, seed, ENCODER) for seed in (5, 5, 6))
-        assert torch.equal(one.ids, same.ids) and torch.equal(one.learnt, same.learnt)
-        assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
-        assert one.learnt.any(1).all() and one.ids.size(1) % 8 == 0
+@pytest.mark.parametrize("kind", BATCHES)
+def test_batches_depend_on_kind_and_seed_only(kind):
+    one, same, other = (batch(kind, 4, seed, ENCODER) for seed in (5, 5, 6))
+    assert torch.equal(one.ids, same.ids) and torch.equal(one.learnt, same.learnt)
+    assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
+    assert one.learnt.any(1).all() and one.ids.size(1) % 8 == 0
 
 
-def test_pretraining_reads_train_stories_only():
+def test_batches_keep_to_the_families_asked_for():
+    told = {"order": "than", "accounts": "coins", "preference": "guest", "whereabouts": "moved"}
+    for family, word in told.items():
+        rows = TOKENIZER.batch_decode(batch("open_book", 6, 1, ENCODER, {family: 1.0}).ids)
+        assert all(word in row for row in rows)
+        assert not any(other in row for row in rows for other in set(told.values()) - {word})
+
+
+def test_some_questions_are_put_as_claims():
+    rows = TOKENIZER.batch_decode(batch("open_book", 40, 2, ENCODER).ids)
+    claimed = sum("correct or incorrect" in row or "incorrect or correct" in row for row in rows)
+    assert 10 < claimed < 36
+
+
+def test_pretraining_reads_train_stories_only(monkeypatch):
+    seen = []
+
+    def noted(family, split, *rest, **knobs):
+        seen.append(split)
+        return stories(family, split, *rest, **knobs)
+
+    monkeypatch.setattr("debate_rl.data.lab.documents.stories", noted)
+    for kind in BATCHES:
+        batch(kind, 4, 3, ENCODER)
+    assert set(seen) == {"train"} and len(seen) > 20
     stream = stories("whereabouts", "train", 1_000_003)
     assert all(split_of(next(stream)) == "train" for _ in range(50))

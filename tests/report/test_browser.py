@@ -65,8 +65,8 @@ def texts(browser, selector):
 def test_headings_and_leaderboard(opened):
     assert opened.title == "made \u00b7 debate-rl"
     assert texts(opened, "h2") == [
-        "Leaderboard", "Judge accuracy by protocol", "Judge calibration", "Weak-to-strong", "Behaviour of the debaters",
-        "Training", "Transcripts", "Failed legs", "Costs", "Config",
+        "Effects", "Leaderboard", "Judge accuracy by protocol", "Judge calibration", "Weak-to-strong",
+        "Behaviour of the debaters", "Training", "Transcripts", "Failed legs", "Costs", "Config",
     ]  # fmt: skip
     assert sorted(texts(opened, ".leaderboard tbody th")) == ["base", "dpo", "sft"]
 

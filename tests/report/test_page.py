@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure
 from debate_rl.records import read_json, write, write_json
@@ -273,3 +274,17 @@ def test_words_of_numbers():
     assert [duration(s) for s in (3.14, 48.2, 75, 12000)] == ["3.1 s", "48 s", "1 min 15 s", "3 h 20 min"]
     assert slug("a b") == "a_20_b" and slug("a_20_b") != slug("a b")
     assert units([]) == "clusters"
+
+
+def test_effects_come_first_and_readers_have_a_section(made, tmp_path):
+    run = made.open_run(tmp_path / "run", stages=("reading",))
+    legs = {
+        name: [made.leg(made.question(n), ("dpo", "dpo"), name) for n in range(6)] for name in ("open_book", "blind")
+    }
+    rows = [{"model": NAMES[0], "protocol": name, "scores": scores(found).model_dump()} for name, found in legs.items()]
+    made.put(run, "reading", {"rows": rows, "failed": 1}, legs=[one for found in legs.values() for one in found])
+    page = Page(write_report(run, tmp_path / "out").read_text(encoding="utf-8"))
+    assert [found["id"] for found in page.all("section")][:3] == ["effects", "summary", "reading"]
+    assert "open_book" in page.text and "1 failed" in page.text and NAMES[0] in page.text
+    assert "judge, open-book accuracy" in page.text and "seeds: [0, 1, 2]" in page.text
+    assert "effects" not in [found.get("id") for found in Page(render(load_run(run))).all("section")]

@@ -11,6 +11,12 @@ from debate_rl.weak_to_strong.items import items_of, plain_samples, split_items
 from debate_rl.weak_to_strong.study import Settings, run_study, score
 from tests.tiny import tiny_model
 
+
+def said(sample):
+    """All that a model reads of a sample or row."""
+    return "\n".join(message["content"] for message in sample.prompt)
+
+
 SKILL = {"weak": 0.6, "strong": 0.95}
 
 
@@ -25,7 +31,7 @@ class World:
         rows = read(job.rows, JudgeRow if job.kind == "judge" else ClassifierRow)
         names = [row.question if job.kind == "judge" else row.id for row in rows]
         right = np.mean([(row.target > 0.5) == self.truth[name] for row, name in zip(rows, names, strict=True)])
-        text = rows[0].prompt[0]["content"] if job.kind == "judge" else rows[0].text
+        text = said(rows[0])
         self.jobs.append(job)
         skill = min(SKILL[job.model] + 0.25 * ("debate" in text), right)
         path = f"{skill}:{job.seed}"
@@ -39,8 +45,8 @@ class World:
 
     def score(self, samples, model, adapter, engine):
         if model == "strong":
-            return self.answers([sample.text.split()[-1] for sample in samples], "0.7:5")
-        return self.answers([sample.text.split()[-1] for sample in samples], model)
+            return self.answers([said(sample).split()[-1] for sample in samples], "0.7:5")
+        return self.answers([said(sample).split()[-1] for sample in samples], model)
 
     def predict(self, rows, model, adapter, max_length):
         return self.answers([row.id for row in rows], model)
@@ -65,7 +71,7 @@ def samples(splits, word=""):
     """What is read of every item, with its id at the end so that the stand-in can tell which it is."""
     plain = plain_samples(splits.every, load_protocol("blind", prompts="lab"), True)
     return {
-        key: one.model_copy(update={"prompt": [{"role": "user", "content": f"{one.text} {word} {key}"}]})
+        key: one.model_copy(update={"prompt": [{"role": "user", "content": f"{said(one)} {word} {key}"}]})
         for key, one in plain.items()
     }
 

@@ -1,0 +1,152 @@
+"""The effects of a study: one row for each thing that is claimed or compared, joined over seeds.
+
+Every interval is a bootstrap over stories of the games of all seeds together, in weak-to-strong over training seeds
+as well. So the intervals hold for the trainings that were done; how much trainings differ is seen in the seeds' own
+values, which stand beside each estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from debate_rl.analysis.effect_row import EffectRow
+from debate_rl.analysis.effects_debate import oversight_rows, quote_rows, skill_rows
+from debate_rl.analysis.effects_judge import Seeds, judge_rows, protocol_rows, reading_rows
+from debate_rl.analysis.effects_transfer import transfer_rows
+from debate_rl.analysis.played import read_played
+from debate_rl.arena.bradley_terry import RIDGE
+from debate_rl.arena.ratings import RESAMPLES
+from debate_rl.errors import UserError, existing
+from debate_rl.records import explain, read_json, write_json
+from debate_rl.weak_to_strong.hits import Hits
+
+GROUPS = ("reading", "quotes", "skill", "best-of-n", "judge", "protocols", "oversight", "weak-to-strong")
+"""In the order of the table."""
+T = TypeVar("T")
+
+
+def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[EffectRow]:
+    """Measure the effects of one run, or of runs of one config that differ in their seed.
+
+    Args:
+        folders: runs/NAME, or runs/NAME/seed0 and its neighbours. Stages that none has finished make no rows.
+        resamples: Bradley-Terry refits.
+
+    Returns:
+        Rows by group, in the order of `GROUPS`.
+
+    Raises:
+        UserError: a folder is missing, a file in it is malformed, or the runs' questions can not be joined.
+    """
+    runs = [existing(folder, "run") for folder in folders]
+    found = _found(runs)
+    games = {name: [read_played(run / name / "legs.jsonl") for run in runs] for name in _of(found, *PLAYED)}
+    rows: list[EffectRow] = []
+    for kind, make in _makers(runs, found, games, resamples).items():
+        names = _of(found, kind)
+        for name in names:
+            rows += [_told_apart(row, name, names) for row in make(name)]
+    if not _of(found, "tournament"):
+        rows += [row for name in _of(found, "oversight") for row in quote_rows(games[name], _players(runs, name))]
+    return sorted(rows, key=lambda row: GROUPS.index(row.group))
+
+
+PLAYED = ("reading", "tournament", "oversight")
+"""Kinds of stages whose legs are read."""
+
+
+def _found(runs: Sequence[Path]) -> dict[str, str]:
+    """Kind of every stage that some run has finished, by name."""
+    paths = sorted(path for run in runs for path in run.glob("*/stage.json") if not path.parent.name.startswith("."))
+    return {path.parent.name: str(read_json(path).get("kind", "")) for path in paths}
+
+
+def _of(found: Mapping[str, str], *kinds: str) -> list[str]:
+    return [name for name, kind in found.items() if kind in kinds]
+
+
+def _told_apart(row: EffectRow, stage: str, names: Sequence[str]) -> EffectRow:
+    """Name the stage in the row where several are of its kind."""
+    return row if len(names) == 1 else row.model_copy(update={"name": f"{row.name} ({stage})"})
+
+
+def _makers(
+    runs: Sequence[Path], found: Mapping[str, str], games: Mapping[str, Seeds], resamples: int
+) -> dict[str, Callable[[str], list[EffectRow]]]:
+    """By kind of stage: the rows of a stage of it."""
+
+    def tournament(name: str) -> list[EffectRow]:
+        order = _players(runs, name)
+        return quote_rows(games[name], order) + skill_rows(games[name], _ridge(runs, name), resamples, order)
+
+    def judge(name: str) -> list[EffectRow]:
+        before, after = ([read_played(run / name / f"{w}_legs.jsonl") for run in runs] for w in ("base", "test"))
+        return judge_rows(before, after)
+
+    def oversight(name: str) -> list[EffectRow]:
+        rows = protocol_rows(games[name], _players(runs, name))
+        for rated in _of(found, "tournament")[:1]:
+            rows += oversight_rows(games[rated], games[name], _ridge(runs, rated), resamples)
+        return rows
+
+    return {
+        "reading": lambda name: reading_rows(games[name]),
+        "tournament": tournament,
+        "judge": judge,
+        "oversight": oversight,
+        "weak_to_strong": lambda name: transfer_rows([_hits(run / name) for run in runs]),
+    }
+
+
+def _metrics(runs: Sequence[Path], name: str) -> dict[str, Any]:
+    """Metrics of a stage in the first run that has finished it."""
+    paths = (run / name / "metrics.json" for run in runs)
+    return next((dict(read_json(path)) for path in paths if path.is_file()), {})
+
+
+def _ridge(runs: Sequence[Path], name: str) -> float:
+    """The ridge that the stage's own ratings were fitted with."""
+    return float(_metrics(runs, name).get("ratings", {}).get("ridge", RIDGE))
+
+
+def _players(runs: Sequence[Path], name: str) -> list[str]:
+    """Players as the stage lists them, which a failed game can not change."""
+    metrics = _metrics(runs, name)
+    return list(metrics.get("judge_accuracy", {})) or [row["player"] for row in metrics.get("rows", ())]
+
+
+def _hits(stage: Path) -> Hits | None:
+    """What a weak-to-strong stage found, None where it is not finished."""
+    path = stage / "trainings" / "hits.json"
+    if not path.is_file():
+        return None
+    try:
+        return Hits.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}; remove the stage's folder and run it again") from error
+
+
+def effects_json(seeds: Sequence[int], rows: Sequence[EffectRow]) -> dict[str, Any]:
+    """Plain form of the table."""
+    return {"seeds": list(seeds), "rows": [row.model_dump(mode="json") for row in rows]}
+
+
+def write_effects(path: str | Path, seeds: Sequence[int], rows: Sequence[EffectRow]) -> None:
+    """Write the table as one JSON document: {"seeds": [0, 1], "rows": [{"group": ..., "name": ..., ...}]}."""
+    write_json(path, effects_json(seeds, rows))
+
+
+def read_effects(path: str | Path) -> list[EffectRow]:
+    """Read what `write_effects` wrote.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    try:
+        return [EffectRow.model_validate(row) for row in read_json(path)["rows"]]
+    except (ValidationError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a table of effects; write it again with `debate-rl report`") from error

@@ -1,0 +1,72 @@
+"""Config files as trees of plain values: YAML, `extends`, and `key.path=value` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from debate_rl.errors import UserError, existing
+
+
+def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The keys and values of a config file with overrides applied, not yet checked.
+
+    A file that has `extends: OTHER` (a path from its own folder) starts from the keys of OTHER: groups of keys are
+    merged, anything else is replaced.
+
+    Raises:
+        UserError: a file is missing, is not YAML or extends itself, or an override can not be applied.
+    """
+    tree = _extended(Path(path), ())
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's tree on top of the one it extends."""
+    if path.resolve() in above:
+        raise UserError(f"{path}: extends itself; remove one of the extends lines")
+    try:
+        tree = yaml.safe_load(existing(path, "config").read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    if "extends" not in tree:
+        return tree
+    other = tree.pop("extends")
+    if not isinstance(other, str):
+        raise UserError(f"{path}: extends: expected the path of a config, found {other!r}")
+    return _merged(_extended(path.parent / other, (*above, path.resolve())), tree)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two trees in one: keys stay in the order of the lower one, the upper one's values count."""
+    found = dict(below)
+    for key, value in above.items():
+        inner = found.get(key)
+        found[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return found
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value`."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
+    node = tree
+    *parents, last = key.split(".")
+    for part in parents:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise UserError(f"override {override!r}: {part!r} is a value, not a group of keys")
+    try:
+        node[last] = yaml.safe_load(value) if value else None
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML; quote it") from error

@@ -1,0 +1,99 @@
+"""The page of a study: its table of effects over all seeds, links to the seeds' own pages, and what it cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import yaml
+
+from debate_rl.analysis.effect_row import EffectRow
+from debate_rl.errors import UserError
+from debate_rl.records import write_text
+from debate_rl.report.page import as_text, by_group, environment
+from debate_rl.report.run_folder import RunFolder, load_run
+
+
+class SeedCost(NamedTuple):
+    """What one seed's run took.
+
+    Example:
+        SeedCost(seed=0, address="../seed0/report/index.html", seconds=611.2, peak=1840, unfinished=())
+    """
+
+    seed: int
+    address: str | None
+    """Its own page, from the study's; None where it has none."""
+    seconds: float
+    peak: int
+    """Peak memory in MiB."""
+    unfinished: tuple[str, ...]
+
+
+def study_seeds(folder: str | Path) -> list[int]:
+    """Seeds of a study's folder; none where it is an ordinary run or no run at all."""
+    path = Path(folder) / "config.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    except yaml.YAMLError:
+        return []  # `load_run` says what is wrong with it
+    found = tree.get("seeds") if isinstance(tree, dict) else None
+    return [seed for seed in found if isinstance(seed, int)] if isinstance(found, list) else []
+
+
+def seed_runs(folder: str | Path) -> list[Path]:
+    """The runs of a study's seeds, in the order of its config.
+
+    Raises:
+        UserError: a seed's run is not there yet.
+    """
+    runs = [Path(folder) / f"seed{seed}" for seed in study_seeds(folder)]
+    missing = next((run for run in runs if not (run / "config.yaml").is_file()), None)
+    if missing is not None:
+        raise UserError(f"{missing} is not there yet; run the study with `debate-rl run` first")
+    return runs
+
+
+def write_study_page(folder: str | Path, out: str | Path, table: Sequence[EffectRow]) -> Path:
+    """Write the page of a study.
+
+    Args:
+        folder: runs/NAME, which holds seed0 and its neighbours.
+        out: folder for index.html.
+        table: the effects over all seeds.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the folder is no study, or the page can not be written.
+    """
+    costs = [_cost(seed, run, Path(out)) for seed, run in zip(study_seeds(folder), seed_runs(folder), strict=True)]
+    if not costs:
+        raise UserError(f"{folder} is no study; its config has no seeds")
+    page = Path(out) / "index.html"
+    html = environment().get_template("study.j2").render(
+        run=load_run(folder), costs=costs, effects=by_group(table), seeds=[(cost.seed, cost.address) for cost in costs],
+    )  # fmt: skip
+    write_text(page, as_text(html))
+    return page
+
+
+def _cost(seed: int, folder: Path, out: Path) -> SeedCost:
+    """Time and memory of a seed's run, and the way from the study's page to its own."""
+    run = load_run(folder)
+    pages = sorted(page for page in folder.glob("*/index.html") if not page.parent.name.startswith("."))
+    return SeedCost(
+        seed=seed,
+        address=quote(Path(os.path.relpath(pages[0], out)).as_posix()) if pages else None,
+        seconds=sum(_numbers(run, "seconds")),
+        peak=int(max(_numbers(run, "peak_memory_mib"), default=0)),
+        unfinished=run.unfinished,
+    )
+
+
+def _numbers(run: RunFolder, key: str) -> list[Any]:
+    return [stage.timing[key] for stage in run.stages if key in stage.timing]

@@ -1,0 +1,83 @@
+"""Studies: one config under several seeds, and one table of effects over all of them.
+
+runs/NAME/
+    config.yaml      the study's config, with `seeds`
+    code.json        version and commit
+    seed0/           an ordinary run (debate_rl.experiment), one for each seed
+    effects.json     the table (debate_rl.analysis.effects)
+    report/          the table as a page
+
+The test questions and the weak-to-strong items are the same under every seed, so intervals cluster by story over all
+runs; what is trained, the questions that are learnt from, and all sampling follow the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from debate_rl.analysis.effects import EffectRow, effects, write_effects
+from debate_rl.config import Config
+from debate_rl.engines.request import Engine
+from debate_rl.experiment import Run, StageFunction, run_stages
+from debate_rl.folder import alone, claim_folder, seed_folder
+from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
+
+
+def seed_configs(config: Config) -> list[Config]:
+    """The config of each seed's run; of a config without `seeds` itself."""
+    if not config.seeds:
+        return [config]
+    questions = config.questions.model_copy(update={"seed": config.question_seed})
+    runs = str(Path(config.runs) / config.name)
+    tracking = config.tracking.model_copy(update={"group": config.tracking.group or config.name})
+    shared = {"seeds": (), "runs": runs, "questions": questions, "tracking": tracking}
+    return [
+        config.model_copy(update={**shared, "seed": seed, "name": seed_folder(seed)}) for seed in config.seeds
+    ]  # fmt: skip
+
+
+def run_study(
+    config: Config,
+    functions: Mapping[str, StageFunction],
+    only: set[str] | None = None,
+    engine: Engine | None = None,
+    say: Callable[[str], None] = print,
+) -> list[EffectRow]:
+    """Run the stages of a config once for each seed, then measure the effects over all seeds.
+
+    A study that was stopped at any moment goes on from there: finished stages of every seed are kept.
+
+    Args:
+        config: with `seeds`.
+        functions: by kind of stage.
+        only: names of the stages to run; None runs all.
+        engine: answers instead of the transformers engine, for tests and rules.
+        say: takes lines of progress.
+
+    Returns:
+        The table, also in effects.json and report/index.html.
+
+    Raises:
+        UserError: the folder holds another study or run, or a stage can not be done.
+    """
+    folder = claim_folder(config)
+    with alone(folder):
+        for one in seed_configs(config):
+            say(f"seed {one.seed}:")
+            run_stages(Run(one, engine, say), functions, only)
+        return write_study(folder, folder / "report")[0]
+
+
+def write_study(folder: str | Path, out: str | Path) -> tuple[list[EffectRow], Path]:
+    """Measure the effects over all seeds of a study's folder; write its effects.json and its page.
+
+    Returns:
+        The table, and the page.
+
+    Raises:
+        UserError: a seed's run is missing, or a file in it is malformed.
+    """
+    rows = effects(seed_runs(folder))
+    write_effects(Path(folder) / "effects.json", study_seeds(folder), rows)
+    return rows, write_study_page(folder, out, rows)
