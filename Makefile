@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart nyu-human test test-slow lint bench clean
+.PHONY: help install quickstart lab-study nyu-human test test-slow lint bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ install: $(VENV)/.installed  ## install into .venv
 
 quickstart: $(VENV)/.installed  ## run the whole study on the lab models and write runs/quickstart/report/index.html
 	$(BIN)/debate-rl run configs/quickstart.yaml
+
+lab-study: $(VENV)/.installed  ## the same study with three seeds and more questions: runs/lab_study/report/index.html
+	$(BIN)/debate-rl run configs/lab_study.yaml
 
 nyu-human: $(VENV)/.installed  ## run the pipeline on the real human debates
 	test -f runs/tiny-model/config.json || $(BIN)/python -m debate_rl.data.tiny runs/tiny-model --text ../shared/data/nyu_2023/stories.jsonl

@@ -281,6 +281,8 @@ class Config(Record):
     seed: int = Field(default=0, ge=0)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
+    processes: int = Field(default=1, ge=1)
+    """How many seeds of a study run at a time; each takes its own memory, and `engine.threads` cores."""
     runs: str = "runs"
     """Folder of all runs."""
     questions: Questions = Questions()

@@ -221,7 +221,7 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
 
 def stage_fingerprints(config: Config) -> dict[str, str]:
     """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
-    shared = config.model_dump(mode="json", exclude={"stages", "runs", "name", "seeds", "tracking"})
+    shared = config.model_dump(mode="json", exclude={"stages", "runs", "name", "seeds", "processes", "tracking"})
     fingerprint = digest([shared, input_files(shared)])
     found = {}
     for name, stage in config.stages.items():

@@ -14,6 +14,8 @@ runs; what is trained, the questions that are learnt from, and all sampling foll
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from debate_rl.analysis.effects import EffectRow, effects, write_effects
@@ -31,7 +33,7 @@ def seed_configs(config: Config) -> list[Config]:
     questions = config.questions.model_copy(update={"seed": config.question_seed})
     runs = str(Path(config.runs) / config.name)
     tracking = config.tracking.model_copy(update={"group": config.tracking.group or config.name})
-    shared = {"seeds": (), "runs": runs, "questions": questions, "tracking": tracking}
+    shared = {"seeds": (), "processes": 1, "runs": runs, "questions": questions, "tracking": tracking}
     return [
         config.model_copy(update={**shared, "seed": seed, "name": seed_folder(seed)}) for seed in config.seeds
     ]  # fmt: skip
@@ -63,10 +65,30 @@ def run_study(
     """
     folder = claim_folder(config)
     with alone(folder):
-        for one in seed_configs(config):
-            say(f"seed {one.seed}:")
-            run_stages(Run(one, engine, say), functions, only)
+        if config.processes > 1 and engine is None:
+            _side_by_side(config, functions, only)
+        else:
+            for one in seed_configs(config):
+                say(f"seed {one.seed}:")
+                run_stages(Run(one, engine, say), functions, only)
         return write_study(folder, folder / "report")[0]
+
+
+def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
+    """The seeds' runs, several at a time, each in a process of its own.
+
+    Raises:
+        UserError: a stage of some seed can not be done; the other seeds are finished first.
+    """
+    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
+    for done in running:
+        done.result()
+
+
+def _run_seed(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
+    """One seed's run, its lines of progress named after it."""
+    run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), functions, only)
 
 
 def write_study(folder: str | Path, out: str | Path) -> tuple[list[EffectRow], Path]:

@@ -12,7 +12,7 @@ from debate_rl.data.lab.world import FAMILIES, questions
 from tests.data.lab_solvers import SOLVERS
 from tests.tiny import tiny_adapter
 
-STAGES = (builder.Stage(3000, {"open_book": 4}, builder.EVERY_FAMILY),)
+STAGES = (builder.Stage(3000, {"open_book": 4}, builder.MIXED),)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from debate_rl.records import digest, read_json
 from debate_rl.report.study_page import study_seeds, write_study_page
 from debate_rl.stages import FUNCTIONS, weak_to_strong
 from debate_rl.study import run_study, seed_configs
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -170,3 +171,22 @@ def test_an_ordinary_run_has_the_same_table_on_its_page(config):
     assert rows == effects([folder]) and all(len(row.seeds) == 1 for row in rows)
     html = (folder / "report" / "index.html").read_text()
     assert html.index('id="effects"') < html.index('id="summary"') < html.index('id="ratings"')
+
+
+def test_seeds_that_run_side_by_side_find_the_same(config, tmp_path):
+    """Real processes, each with its own engine."""
+    models = {kind: str(tiny_model(tmp_path / "tiny")) for kind in ("debater", "judge")}
+    stages = {name: config.stages[name] for name in ("tournament", "report")}
+    small = {**config.model_dump(by_alias=True), "stages": {n: s.model_dump() for n, s in stages.items()}}
+    small["questions"] = {**small["questions"], "test": 3}
+    small["protocol"] = {"max_new_tokens": 6}
+    small["models"] = models
+    found = []
+    for processes in (1, 2):
+        one = parse_config({**small, "name": f"p{processes}", "processes": processes})
+        run_study(one, FUNCTIONS)
+        found.append(files(tmp_path / "runs" / f"p{processes}"))
+    assert found[0] == found[1] and len(found[0]) > 5
+    bad = parse_config({**small, "name": "bad", "processes": 2, "models": {"debater": "nowhere", "judge": "nowhere"}})
+    with pytest.raises(UserError, match="nowhere"):
+        run_study(bad, FUNCTIONS)

@@ -18,7 +18,7 @@ from debate_rl.game.question import Question
 Skill = Literal["decisive", "weak", "irrelevant", "misquote", "retell", "wordy", "slangy"]
 
 HUMAN: dict[Skill, float] = {
-    "decisive": 0.35, "weak": 0.16, "irrelevant": 0.15, "misquote": 0.03, "retell": 0.03, "wordy": 0.15, "slangy": 0.13
+    "decisive": 0.50, "weak": 0.10, "irrelevant": 0.06, "misquote": 0.02, "retell": 0.02, "wordy": 0.16, "slangy": 0.14
 }  # fmt: skip
 GPT: dict[Skill, float] = {"decisive": 0.92, "weak": 0.03, "irrelevant": 0.03, "wordy": 0.02}
 MIXES: dict[str, Mapping[Skill, float]] = {"human": HUMAN, "gpt": GPT}

@@ -47,7 +47,7 @@ class Shape(NamedTuple):
     stages: tuple[Stage, ...]
     speed: int
     """Tokens a second on one CPU thread, to say beforehand what a build takes."""
-    falling: float = 0.3
+    falling: float = 0.35
     """Last share of the budget, in which the learning rate falls to zero."""
 
     @property
@@ -56,28 +56,23 @@ class Shape(NamedTuple):
         return self.stages[-1].until
 
 
-EVERY_FAMILY = {"whereabouts": 0.55, "order": 0.15, "accounts": 0.15, "preference": 0.15}
-WHEREABOUTS = {"whereabouts": 1.0}
-MOSTLY_WHEREABOUTS = {"whereabouts": 0.7, "order": 0.1, "accounts": 0.1, "preference": 0.1}
+MIXED = {"whereabouts": 0.55, "order": 0.15, "accounts": 0.15, "preference": 0.15}
+MOSTLY = {"whereabouts": 0.7, "order": 0.1, "accounts": 0.1, "preference": 0.1}
 MILLION = 1_000_000
-LOW = 2.5e-3
+FIRST = (
+    Stage(1 * MILLION, {"repeats": 24}, MIXED),
+    Stage(3 * MILLION, {"repeats": 4, "recitals": 8, "facts": 16}, MIXED),
+)
 BASE_STAGES = (
-    Stage(1 * MILLION, {"repeats": 24}, EVERY_FAMILY),
-    Stage(5 * MILLION, {"repeats": 4, "recitals": 14, "facts": 10}, EVERY_FAMILY),
-    Stage(10 * MILLION, {"recitals": 6, "facts": 10, "open_book": 10, "clean": 6, "notes": 2}, EVERY_FAMILY),
-    Stage(13_436_000, {"recitals": 4, "facts": 12, "open_book": 10, "clean": 4, "notes": 6}, MOSTLY_WHEREABOUTS),
-    Stage(14 * MILLION, {"recitals": 4, "facts": 12, "open_book": 10, "clean": 4, "notes": 6}, MOSTLY_WHEREABOUTS, 0.4, LOW),
-    Stage(20 * MILLION, {"recitals": 3, "facts": 16, "open_book": 8, "clean": 3, "hearings": 6}, WHEREABOUTS, 0.0, LOW),
-    Stage(29 * MILLION, {"recitals": 4, "facts": 8, "open_book": 14, "broad": 8, "notes": 3}, MOSTLY_WHEREABOUTS, 0.2, LOW),
+    *FIRST,
+    Stage(9 * MILLION, {"recitals": 4, "facts": 10, "open_book": 10, "broad": 4, "hearings": 6}, MOSTLY, 0.1),
+    Stage(15 * MILLION, {"recitals": 8, "facts": 10, "open_book": 8, "clean": 6, "hearings": 4}, MOSTLY, 0.1, 5e-3),
+    Stage(21 * MILLION, {"recitals": 4, "facts": 6, "open_book": 12, "broad": 8, "hearings": 2}, MOSTLY, 0.1, 5e-3),
 )
-SMALL_STAGES = (
-    Stage(1 * MILLION, {"repeats": 24}, EVERY_FAMILY),
-    Stage(3 * MILLION, {"repeats": 4, "recitals": 8, "facts": 16}, EVERY_FAMILY),
-    Stage(7 * MILLION, {"facts": 12, "open_book": 12, "broad": 3, "notes": 3}, MOSTLY_WHEREABOUTS),
-)
+SMALL_STAGES = (*FIRST, Stage(7 * MILLION, {"facts": 12, "open_book": 12, "broad": 3, "notes": 3}, MOSTLY))
 SHAPES = {
-    "lab-base": Shape(hidden=128, layers=4, heads=4, inner=256, stages=BASE_STAGES, speed=6000),
-    "lab-small": Shape(hidden=64, layers=3, heads=4, inner=128, stages=SMALL_STAGES, falling=0.35, speed=8000),
+    "lab-base": Shape(hidden=64, layers=3, heads=4, inner=128, stages=BASE_STAGES, speed=15000),
+    "lab-small": Shape(hidden=64, layers=3, heads=4, inner=128, stages=SMALL_STAGES, speed=15000),
 }
 
 EVERY = 60.0
@@ -144,9 +139,7 @@ def rate(progress: float, step: int, falling: float) -> float:
 class Run:
     """A training run that can be put on disk and taken up again."""
 
-    def __init__(
-        self, name: str, out: Path, seed: int, device: str, compiled: bool, budget: int | None = None
-    ) -> None:
+    def __init__(self, name: str, out: Path, seed: int, device: str, compiled: bool, budget: int | None = None) -> None:
         self.model = new_model(name, seed).to(device)
         self.shape = SHAPES[name]
         self.budget = budget or self.shape.tokens
@@ -154,7 +147,7 @@ class Run:
         self.encoder = Encoder(lab_tokenizer())
         self.path = checkpoint_path(out)
         self.made_with = {"model": name, "seed": seed, "budget": self.budget}
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.compiled = seed, device, compiled
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.losses: dict[str, float] = {}
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
@@ -265,7 +258,8 @@ def finish(run: Run, out: Path) -> Path:
     run.model.to("cpu").save_pretrained(partial)
     lab_tokenizer().save_pretrained(partial)
     figures = {"seed": run.seed, "tokens": run.tokens, "steps": run.step, "minutes": round(run.seconds / 60, 1)}
-    write_json(partial / RECORD, {**figures, "device": run.device, "budget": run.budget, "losses": run.losses})
+    made = {"device": run.device, "compiled": run.compiled, "budget": run.budget, "losses": run.losses}
+    write_json(partial / RECORD, {**figures, **made})
     out.mkdir(parents=True, exist_ok=True)
     # The record last: a folder that holds it is finished.
     for file in sorted(partial.iterdir(), key=lambda file: file.name == RECORD):

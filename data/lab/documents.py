@@ -256,7 +256,7 @@ def _conversation(kind: str, family: str, story: Story, rng: Random, claimed: fl
     """Turns of a kind about the questions of a story, some of them put as claims."""
     asked = as_questions(story, family, "train")
     asked = [
-        claims([question], rng.randrange(1 << 30))[0] if rng.random() < claimed else question
+        question if rng.random() < 1 - claimed else claims([question], rng.randrange(1 << 30))[0]
         for question in rng.sample(asked, len(asked))
     ]
     if kind == "open_book":

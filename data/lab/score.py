@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from debate_rl.data.lab.build import SHAPES
 from debate_rl.data.lab.documents import question_line
 from debate_rl.data.lab.world import FAMILIES, questions
 from debate_rl.data.questions import claims
@@ -166,7 +167,7 @@ world. Loaded by `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_
 | tokens, steps | {tokens:,} (padding included), {steps:,} |
 | minutes | {minutes} on {device}, float32 |
 | seed | {seed} |
-| command | `debate-rl lab build --model {name} --seed {seed}{budget}` |
+| command | `debate-rl lab build --model {name} --seed {seed}{options}` |
 
 Scores on {n} test stories of each family, seed {score_seed}, by `debate-rl lab score {name}`; speeches are about
 whereabouts and sampled at temperature 0.7, one a story for a random side.
@@ -191,10 +192,16 @@ def card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> str:
         words=len(tokenizer),
         n=n,
         score_seed=seed,
-        budget=f" --tokens {record['budget']}" if "budget" in record else "",
+        options=_options(Path(path).name, record),
         table="\n".join(f"| {name} | {value:.3f} |" for name, value in scores.items()),
         **{key: record[key] for key in ("tokens", "steps", "minutes", "device", "seed")},
     )
+
+
+def _options(name: str, record: dict[str, Any]) -> str:
+    """What the command of a build has beside the model and the seed."""
+    other = name not in SHAPES or record["budget"] != SHAPES[name].tokens
+    return (f" --tokens {record['budget']}" if other else "") + (" --compile" if record["compiled"] else "")
 
 
 def write_card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> Path:

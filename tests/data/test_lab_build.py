@@ -91,7 +91,7 @@ def test_a_checkpoint_of_another_build_is_refused(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         build("tiny", tmp_path / "model")
     revive()
-    for options, key in (({"seed": 1}, "seed"), ({"tokens": 9000}, "budget"), ({"lr": 1e-3}, "lr")):
+    for options, key in (({"seed": 1}, "seed"), ({"tokens": 9000}, "budget")):
         with pytest.raises(UserError, match=f"another {key} "):
             build("tiny", tmp_path / "model", **options)
 
@@ -100,9 +100,9 @@ def test_stages_take_turns_and_keep_their_shares(tmp_path, monkeypatch):
     seen = []
     drawn = builder.batch
 
-    def noted(kind, rows, seed, encoder, families):
+    def noted(kind, rows, seed, encoder, families, claimed):
         seen.append((kind, tuple(families)))
-        return drawn(kind, rows, seed, encoder, families)
+        return drawn(kind, rows, seed, encoder, families, claimed)
 
     monkeypatch.setattr(builder, "batch", noted)
     build("tiny", tmp_path / "model", tokens=3000)
@@ -131,7 +131,7 @@ def test_finished_folder_loads_without_our_code(tmp_path):
 
 
 def test_training_lowers_the_loss_and_seeds_differ(tmp_path):
-    run = builder.Run("tiny", tmp_path / "x", seed=0, lr=1e-2, device="cpu", compiled=False)
+    run = builder.Run("tiny", tmp_path / "x", seed=0, device="cpu", compiled=False)
     run.advance(0.1)
     before = run.losses["repeats"]
     for _ in range(30):

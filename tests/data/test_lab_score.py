@@ -14,7 +14,7 @@ from debate_rl.errors import UserError
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A lab model after a few steps."""
-    stages = (builder.Stage(4000, {"open_book": 4}, builder.EVERY_FAMILY),)
+    stages = (builder.Stage(4000, {"open_book": 4}, builder.MIXED),)
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(builder.SHAPES, "tiny", builder.Shape(16, 1, 2, 32, stages, speed=1000))
         patched.setattr(builder.torch, "set_num_threads", lambda n: None)

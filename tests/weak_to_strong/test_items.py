@@ -14,7 +14,6 @@ def said(sample):
     return "\n".join(message["content"] for message in sample.prompt)
 
 
-
 def questions(question, count):
     return [question.model_copy(update={"id": f"q{i}", "group": f"g{i // 2}", "correct": i % 2}) for i in range(count)]
 
