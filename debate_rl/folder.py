@@ -14,6 +14,7 @@ from typing import Any
 from debate_rl.config import Config, dump_config, load_config
 from debate_rl.errors import UserError
 from debate_rl.records import digest, write_json, write_text
+from debate_rl.report.run_folder import seed_folder
 
 WHOLE = 1 << 20
 """Files in folders are read whole up to so many bytes; of larger ones, such as weights, the size counts."""
@@ -58,11 +59,6 @@ def alone(folder: Path) -> Iterator[None]:
                 f"another process is at work in {folder}; wait for it, or give this run its own name=..."
             ) from error
         yield
-
-
-def seed_folder(seed: int) -> str:
-    """Name of a seed's run in the folder of its study."""
-    return f"seed{seed}"
 
 
 def claim_folder(config: Config) -> Path:

@@ -22,7 +22,8 @@ from debate_rl.analysis.effects import EffectRow, effects, write_effects
 from debate_rl.config import Config
 from debate_rl.engines.request import Engine
 from debate_rl.experiment import Run, StageFunction, run_stages
-from debate_rl.folder import alone, claim_folder, seed_folder
+from debate_rl.folder import alone, claim_folder
+from debate_rl.report.run_folder import seed_folder
 from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
 
 

@@ -13,6 +13,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,22 @@ def question():
         group="story-1",
         source="test",
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    from debate_rl.cli import main  # here: most tests do not need it
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["debate-rl", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run

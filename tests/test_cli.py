@@ -6,27 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from debate_rl.cli import main
+from tests.command import mistake
 from tests.tiny import tiny_adapter, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["debate-rl", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
 
 
 def config(tmp_path, **changes):
@@ -39,14 +22,6 @@ def config(tmp_path, **changes):
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump({**tree, **changes}))
     return path
-
-
-def mistake(result):
-    """The one line that a user's mistake ends in."""
-    code, _, err = result
-    lines = [line for line in err.splitlines() if line.startswith("debate-rl: ")]
-    assert code == 2 and len(lines) == 1 and "Traceback" not in err, result
-    return lines[0]
 
 
 def models(path):

@@ -1,14 +1,13 @@
 """`debate-rl lab`: build, score and show, with models of a few steps."""
 
 import re
-import sys
 
 import pytest
 
-from debate_rl.cli import main
 from debate_rl.data.lab import build as builder
 from debate_rl.data.lab import score as scoring
 from debate_rl.data.lab.world import FAMILIES, questions
+from tests.command import mistake
 from tests.data.lab_solvers import SOLVERS
 from tests.tiny import tiny_adapter
 
@@ -22,31 +21,6 @@ def tiny(monkeypatch):
         monkeypatch.setitem(builder.SHAPES, name, builder.Shape(16, 1, 2, 32, STAGES, speed=1000))
     monkeypatch.setattr(builder.torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(scoring, "N", 4)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["debate-rl", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return run
-
-
-def mistake(result):
-    """The one line that a user's mistake ends in."""
-    code, _, err = result
-    lines = [line for line in err.splitlines() if line.startswith("debate-rl: ")]
-    assert code == 2 and len(lines) == 1 and "Traceback" not in err, result
-    return lines[0]
 
 
 def files(folder):

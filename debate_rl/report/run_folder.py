@@ -1,6 +1,6 @@
 """Run folders as the page reads them: finished stages with what they measured, and what is not there.
 
-runs/NAME/
+runs/NAME/       of a study runs/NAME/seed0/ and its neighbours
     config.yaml  code.json
     STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json
 """
@@ -20,6 +20,11 @@ from debate_rl.errors import UserError
 from debate_rl.records import explain, read_json
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def seed_folder(seed: int) -> str:
+    """Name of a seed's run in the folder of its study."""
+    return f"seed{seed}"
 
 
 class Stage(NamedTuple):

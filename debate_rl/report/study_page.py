@@ -14,7 +14,7 @@ from debate_rl.analysis.effect_row import EffectRow
 from debate_rl.errors import UserError
 from debate_rl.records import write_text
 from debate_rl.report.page import as_text, by_group, environment
-from debate_rl.report.run_folder import RunFolder, load_run
+from debate_rl.report.run_folder import RunFolder, load_run, seed_folder
 
 
 class SeedCost(NamedTuple):
@@ -50,7 +50,7 @@ def seed_runs(folder: str | Path) -> list[Path]:
     Raises:
         UserError: a seed's run is not there yet.
     """
-    runs = [Path(folder) / f"seed{seed}" for seed in study_seeds(folder)]
+    runs = [Path(folder) / seed_folder(seed) for seed in study_seeds(folder)]
     missing = next((run for run in runs if not (run / "config.yaml").is_file()), None)
     if missing is not None:
         raise UserError(f"{missing} is not there yet; run the study with `debate-rl run` first")
