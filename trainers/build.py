@@ -229,7 +229,7 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
             check_adapter(job.model, job.adapter)
             start_from(trainer.model, job.adapter)
         return trainer
-    options["eval_dataset"] = prepared.eval_rows
+    options |= {"eval_dataset": prepared.eval_rows, "loss": _student_loss(job, config)}
     if peft_config is not None:
         from peft import get_peft_model
         from transformers.integrations import is_deepspeed_zero3_enabled
@@ -247,6 +247,22 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
     if job.probe:
         freeze_body(model)
     return classifier_trainer(model, tokenizer, prepared.rows, config, **options)
+
+
+def _student_loss(job: Job, config: Any) -> Any:
+    """The loss of a judge or a classifier.
+
+    Raises:
+        UserError: batches are too small for a threshold over them.
+    """
+    from debate_rl.trainers.binary import student_loss
+
+    if job.loss.kind == "confidence" and config.per_device_train_batch_size < 8:
+        raise UserError(
+            "loss 'confidence' keeps the class prior within a batch; set train.per_device_train_batch_size to 8 or "
+            f"more (it is {config.per_device_train_batch_size}), or take another loss"
+        )
+    return student_loss(job.loss)
 
 
 def _reference(job: Job, model: Any) -> Any:
