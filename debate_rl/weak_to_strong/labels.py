@@ -52,7 +52,8 @@ class Labels(Record):
     """Labels of D2.
 
     Example:
-        Labels(kept=(0, 2), targets=(0.91, 0.04), weights=(1.0, 1.0), counts={"items": 3, "unsure": 1, "kept": 2})
+        Labels(kept=(0, 2), targets=(0.91, 0.04), weights=(1.0, 1.0), every=(0.91, 0.52, 0.04),
+               counts={"items": 3, "unsure": 1, "kept": 2})
     """
 
     kept: tuple[int, ...]
@@ -61,6 +62,8 @@ class Labels(Record):
     """P(answer 0) of each of them."""
     weights: tuple[float, ...]
     """Of each one's loss; their mean is 1."""
+    every: tuple[float, ...]
+    """Labels of all items, before any is left out."""
     counts: dict[str, int]
     """Items; wrong: made wrong by injected flips; unsure: left out; kept."""
 
@@ -98,6 +101,7 @@ def label(
         kept=tuple(kept.tolist()),
         targets=tuple(targets[kept].tolist()),
         weights=tuple((weights[kept] / weights[kept].mean()).tolist()),
+        every=tuple(targets.tolist()),
         counts=dict(counts),
     )
 
