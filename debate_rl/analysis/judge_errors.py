@@ -1,8 +1,8 @@
 """What a judge's errors do downstream: verdicts of a finished run spoilt at known rates, and what follows from them.
 
 Nothing is generated or trained: ratings are fitted again, preference pairs are made again, and hits are scored again,
-from records with errors put in. `inject` is the one place where errors are made. A training on labels with errors
-takes `inject(targets, ids, rate)` in the place of its targets.
+from records with errors put in by `judges.errors.inject`. A training on labels with errors
+takes `Labelling(errors=RATE)` of weak_to_strong.labels.
 
 - flip: a verdict p becomes 1 - p with probability `rate`. Which ones is drawn by name and seed, and a verdict that
   is wrong at one rate is wrong at every higher one, so that rates can be compared.
