@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -9,7 +10,10 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol, shipped_protocols
 from debate_rl.records import Record
-from debate_rl.trainers.settings import Lora, Objective
+from debate_rl.trainers.settings import Lora, Objective, StudentLoss
+from debate_rl.weak_to_strong.ensemble import Combination
+from debate_rl.weak_to_strong.labels import Labelling
+from debate_rl.weak_to_strong.methods import Method
 
 
 class JudgeSettings(Record):
@@ -354,8 +358,17 @@ class WeakToStrongStage(TrainingStage):
     kind: Literal["weak_to_strong"] = "weak_to_strong"
     context: tuple[Literal["none", "debate"], ...] = ("none", "debate")
     """What the supervisor reads beside the claim."""
-    ensemble: int = Field(default=4, ge=1)
-    """Supervisors whose soft labels are averaged; with debates each reads its own draw."""
+    ensemble: int = Field(default=4, ge=1, le=8)
+    """Supervisors whose labels are combined; with debates each reads its own draw."""
+    combine: Combination = "mean"
+    """How: mean (of probabilities), vote, confidence or boosting."""
+    labels: Labelling = Labelling()
+    """What becomes of their labels: soft, hard, confident, weighted or truth, with errors at a rate."""
+    loss: StudentLoss = StudentLoss()
+    """What students minimise: xent, confidence, product or entropy."""
+    methods: dict[str, Method] = {}
+    """Rows of the table, by name, the first being what the others are compared with; empty makes one of each context,
+    with the settings above."""
     debater: str = "dpo"
     task: str = "questions"
     """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
@@ -376,6 +389,30 @@ class WeakToStrongStage(TrainingStage):
     seeds: int = Field(default=2, ge=1)
     supervisor_reads_passage: bool = True
     """Whether the weak supervisor may read the passage as well; the student always does."""
+
+    @field_validator("methods")
+    @classmethod
+    def _folders(cls, value: dict[str, Method]) -> dict[str, Method]:
+        for name in value:
+            if not re.fullmatch(r"[\w.+-]+", name) or name in ("ceiling", "weak", "untrained"):
+                raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
+        return value
+
+    @property
+    def rows(self) -> dict[str, Method]:
+        """The methods by name, those made of `context` included."""
+        if self.methods:
+            return self.methods
+        return {
+            name: Method(context=name, members=self.ensemble, combine=self.combine, labels=self.labels, loss=self.loss)
+            for name in self.context
+        }
+
+    @property
+    def draws(self) -> int:
+        """Debates of an item that some supervisor reads."""
+        read = [1 if row.same_sample else row.members for row in self.rows.values() if row.context == "debate"]
+        return max(read, default=0)
 
 
 class ReportStage(Record):

@@ -258,7 +258,7 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
             check_adapter(job.model, job.adapter)
             start_from(trainer.model, job.adapter)
         return trainer
-    options["eval_dataset"] = prepared.eval_rows
+    options |= {"eval_dataset": prepared.eval_rows, "loss": _student_loss(job, config)}
     if peft_config is not None:
         from peft import get_peft_model
         from transformers.integrations import is_deepspeed_zero3_enabled
@@ -289,6 +289,22 @@ def _model_options(job: Job) -> tuple[Dtype, dict[str, Any]]:
     if job.dtype not in ("auto", dtype):
         raise UserError(f"train.model_init_kwargs.dtype is {dtype} and the job's 'dtype' {job.dtype}; set one of them")
     return "float32" if dtype == "auto" and job.lora is None else dtype, init
+
+
+def _student_loss(job: Job, config: Any) -> Any:
+    """The loss of a judge or a classifier.
+
+    Raises:
+        UserError: batches are too small for a threshold over them.
+    """
+    from debate_rl.trainers.binary import student_loss
+
+    if job.loss.kind == "confidence" and config.per_device_train_batch_size < 8:
+        raise UserError(
+            "loss 'confidence' keeps the class prior within a batch; set train.per_device_train_batch_size to 8 or "
+            f"more (it is {config.per_device_train_batch_size}), or take another loss"
+        )
+    return student_loss(job.loss)
 
 
 def _reference(job: Job, model: Any) -> Any:

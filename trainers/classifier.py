@@ -16,39 +16,28 @@ from torch import Tensor
 
 from debate_rl.errors import UserError
 from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.binary import BinaryTrainer, Loss, pad_rows, xent
+from debate_rl.trainers.binary import BinaryTrainer, Loss, back_in_order, pack, pad_rows, token_budget, xent
 from debate_rl.trainers.rows import ClassifierRow
 from debate_rl.trainers.tokens import Encoder
 
 
 @dataclass(frozen=True)
 class ClassifierCollator:
-    """Makes a batch of encoded texts, cut into chunks of similar length.
-
-    With a token budget the rows of a batch are sorted by length and dealt into chunks of at most so many tokens,
-    padding included; the loss stays that of the batch, little of which is then padding. None gives one chunk.
-    """
+    """Makes a batch of encoded texts, dealt into chunks by `pack`; None gives one chunk."""
 
     pad_id: int
     token_budget: int | None = None
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch: `chunks` of ids and masks, `order` (n,) that puts their rows back in place, `target` (n,)."""
-        order = list(range(len(examples)))
-        if self.token_budget is not None:
-            order.sort(key=lambda index: len(examples[index]["input_ids"]))
-        chunks: list[list[list[int]]] = []
-        for index in order:
-            ids = examples[index]["input_ids"]
-            full = chunks and self.token_budget is not None and (len(chunks[-1]) + 1) * len(ids) > self.token_budget
-            if not chunks or full:
-                chunks.append([])
-            chunks[-1].append(ids)
-        padded = [pad_rows(rows, self.pad_id, left=False) for rows in chunks]
+        """The batch: `chunks` of ids and masks, `order` (n,) of their places, `target` and `weight` (n,)."""
+        rows = [example["input_ids"] for example in examples]
+        chunks = pack([len(row) for row in rows], self.token_budget)
+        padded = [pad_rows([rows[index] for index in chunk], self.pad_id, left=False) for chunk in chunks]
         return {
             "chunks": [{"input_ids": ids, "attention_mask": mask} for ids, mask in padded],
-            "order": torch.tensor(order).argsort(),
+            "order": back_in_order(chunks),
             "target": torch.tensor([float(example["target"]) for example in examples]),
+            "weight": torch.tensor([float(example["weight"]) for example in examples]),
         }
 
 
@@ -73,7 +62,9 @@ def encode_texts(tokenizer: Any, rows: Sequence[ClassifierRow]) -> list[dict[str
     """
     chat = Encoder(tokenizer)
     ids = [chat.encode(row.prompt)[0] if row.prompt else list(tokenizer(row.text)["input_ids"]) for row in rows]
-    encoded = [{"input_ids": one, "target": row.target} for one, row in zip(ids, rows, strict=True)]
+    encoded = [
+        {"input_ids": one, "target": row.target, "weight": row.weight} for one, row in zip(ids, rows, strict=True)
+    ]
     for row, example in zip(rows, encoded, strict=True):
         if not example["input_ids"]:
             raise UserError(f"row {row.id!r}: the text has no tokens; fix or remove it")
@@ -124,11 +115,9 @@ def classifier_trainer(
     """
     pad_id = free_pad_id(tokenizer, rows, options.get("eval_dataset") or [])
     model.config.pad_token_id = pad_id
-    # On CPU padding costs as much as text; several forwards before one backward are for a single process only.
-    budget = 2048 if config.device.type == "cpu" and config.world_size == 1 else None
     return ClassifierTrainer(
         model=model, args=config, train_dataset=list(rows), processing_class=tokenizer, loss=loss,
-        data_collator=ClassifierCollator(pad_id, budget), **options,
+        data_collator=ClassifierCollator(pad_id, token_budget(config)), **options,
     )  # fmt: skip
 
 

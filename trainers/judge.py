@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from debate_rl.engines.chat import candidate_ids
-from debate_rl.trainers.binary import BinaryTrainer, pad_rows
+from debate_rl.trainers.binary import BinaryTrainer, Loss, back_in_order, pack, pad_rows, token_budget, xent
 from debate_rl.trainers.rows import JudgeRow
 from debate_rl.trainers.tokens import Encoder
 
@@ -20,26 +20,43 @@ class JudgeCollator:
     """Makes a batch of encoded judge rows.
 
     Candidates of one token need one row a prompt: both probabilities stand at its last position. Longer candidates
-    need a row each. Rows are padded on the left, so that what is scored ends every row.
+    need a row each. Rows are padded on the left, so that what is scored ends every row, and dealt into chunks by
+    `pack`; None gives one chunk.
     """
 
     pad_id: int
+    token_budget: int | None = None
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The batch: rows (n or 2n, width), candidates (n, 2, longest) with -1 before them, targets (n,)."""
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch: `chunks` of rows, `order` (n or 2n,) that puts them back in place, `target` and `weight` (n,).
+
+        A chunk's `wanted` is (rows, 2), the two tokens of each prompt, or (rows, longest), one candidate with -1
+        before it; `long` says which.
+        """
         pairs = [example["candidates"] for example in examples]
         longest = max(len(ids) for pair in pairs for ids in pair)
         rows = [example["input_ids"] for example in examples]
         if longest > 1:
             rows = [row + ids[:-1] for row, pair in zip(rows, pairs, strict=True) for ids in pair]
+            wanted = torch.tensor([[-1] * (longest - len(ids)) + list(ids) for pair in pairs for ids in pair])
+        else:
+            wanted = torch.tensor([[ids[0] for ids in pair] for pair in pairs])
+        chunks = pack([len(row) for row in rows], self.token_budget)
+        return {
+            "chunks": [{**self._padded([rows[index] for index in chunk]), "wanted": wanted[chunk]} for chunk in chunks],
+            "long": longest > 1,
+            "order": back_in_order(chunks),
+            "target": torch.tensor([float(example["target"]) for example in examples]),
+            "weight": torch.tensor([float(example["weight"]) for example in examples]),
+        }
+
+    def _padded(self, rows: list[list[int]]) -> dict[str, Tensor]:
+        """What the model reads of a chunk."""
         input_ids, mask = pad_rows(rows, self.pad_id, left=True)
-        wanted = [[[-1] * (longest - len(ids)) + list(ids) for ids in pair] for pair in pairs]
         return {
             "input_ids": input_ids,
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "wanted": torch.tensor(wanted),
-            "target": torch.tensor([float(example["target"]) for example in examples]),
         }
 
 
@@ -48,14 +65,22 @@ class JudgeTrainer(BinaryTrainer):
 
     def outcome_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Log-probability of each candidate after the prompt, summed over its tokens, (n, 2)."""
-        wanted = inputs.pop("wanted")
-        logits = model(**inputs, logits_to_keep=wanted.shape[-1], use_cache=False).logits.float()
-        if wanted.shape[-1] == 1:
-            # The normaliser over the vocabulary is the same for both, so it cancels between them.
-            return logits[:, -1].gather(1, wanted[..., 0])
-        tokens = wanted.flatten(0, 1)
-        seen = torch.log_softmax(logits, dim=-1).gather(2, tokens.clamp(min=0)[..., None])[..., 0]
-        return seen.masked_fill(tokens < 0, 0.0).sum(-1).unflatten(0, (-1, 2))
+        found = torch.cat([_wanted_logits(model, chunk, inputs["long"]) for chunk in inputs["chunks"]])[inputs["order"]]
+        return found.unflatten(0, (-1, 2)) if inputs["long"] else found
+
+
+def _wanted_logits(model: Any, chunk: dict[str, Tensor], long: bool) -> Tensor:
+    """Of each row of a chunk both candidates' logits, (rows, 2); where they are long its one's log-probability."""
+    rows = dict(chunk)
+    wanted = rows.pop("wanted")
+    if long:
+        wanted = wanted[:, -rows["input_ids"].shape[1] :]  # the longest candidate may be in another chunk
+    logits = model(**rows, logits_to_keep=wanted.shape[-1] if long else 1, use_cache=False).logits.float()
+    if not long:
+        # The normaliser over the vocabulary is the same for both, so it cancels between them.
+        return logits[:, -1].gather(1, wanted)
+    seen = torch.log_softmax(logits, dim=-1).gather(2, wanted.clamp(min=0)[..., None])[..., 0]
+    return seen.masked_fill(wanted < 0, 0.0).sum(-1)
 
 
 def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str, Any]]:
@@ -70,13 +95,14 @@ def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str
             "input_ids": encoder.prompt(row.prompt),
             "candidates": [list(candidate_ids(tokenizer, candidate)) for candidate in row.candidates],
             "target": row.target,
+            "weight": row.weight,
         }
         for row in rows
     ]
 
 
 def judge_trainer(
-    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], config: Any, **options: Any
+    model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], config: Any, loss: Loss = xent, **options: Any
 ) -> JudgeTrainer:
     """A trainer ready to train.
 
@@ -85,9 +111,10 @@ def judge_trainer(
         tokenizer: its tokenizer, with a chat template and a padding token.
         rows: what `encode_judge_rows` gave.
         config: transformers TrainingArguments, `remove_unused_columns` off.
+        loss: what to minimise, given logits of the candidates and P(candidate 0).
         options: further arguments of the Trainer, such as `eval_dataset` or `callbacks`.
     """
     return JudgeTrainer(
         model=model, args=config, train_dataset=list(rows), processing_class=tokenizer,
-        data_collator=JudgeCollator(tokenizer.pad_token_id), **options,
+        loss=loss, data_collator=JudgeCollator(tokenizer.pad_token_id, token_budget(config)), **options,
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Preference targets and losses of Arnesen, Rein and Michael 2024 (arXiv 2409.16636), as pure functions on tensors.
+"""Losses as pure functions on tensors: of preferences, and of students that learn from weak labels.
+
+Preference targets and losses are those of Arnesen, Rein and Michael 2024 (arXiv 2409.16636).
 
 C is the judge's probability for the speaker's side; w is the better speech, l the worse. A target P is the probability
 that w is preferred. h is the difference of log-ratios:
@@ -107,6 +109,56 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """
     log_p = torch.log_softmax(logits, dim=-1)
     return -target * log_p[:, 0] - (1 - target) * log_p[:, 1]
+
+
+def confidence_ramp(progress: float, largest: float, warmup: float) -> float:
+    """Weight c of a student's own label, largest min(1, progress / warmup) (Burns et al. 2023, appendix A.4).
+
+    Args:
+        progress: share of the training done, 0 to 1.
+        largest: c after the warm-up.
+        warmup: share of the training over which c rises from 0; 0 starts at the largest.
+    """
+    return largest if progress >= warmup else largest * progress / warmup
+
+
+def hardened(logits: Tensor, target: Tensor) -> Tensor:
+    """The student's own hard labels, as many of outcome 0 as the weak labels have in the mean, (n,), detached.
+
+    The k rows likeliest of outcome 0 get 1, the others 0, where k is n mean(target), rounded. Rows that tie at the
+    threshold share what is left, so that no order of rows decides and the class prior holds.
+
+    Args:
+        logits: (n, 2) of a whole batch.
+        target: (n,) weak labels, P(outcome 0).
+    """
+    gap = (logits[:, 0] - logits[:, 1]).detach()
+    wanted = torch.floor(target.double().mean() * len(gap) + 0.5)
+    above = (gap[None, :] > gap[:, None]).sum(1)
+    tied = (gap[None, :] == gap[:, None]).sum(1).clamp(min=1)
+    return ((wanted - above) / tied).clamp(0, 1).to(target.dtype)
+
+
+def auxiliary_confidence(logits: Tensor, target: Tensor, c: float) -> Tensor:
+    """CE(p, (1 - c) w + c y) with y of `hardened`, (n,) (Burns et al. 2023, eq. 1)."""
+    return soft_cross_entropy(logits, (1 - c) * target + c * hardened(logits, target))
+
+
+def product_target(logits: Tensor, target: Tensor, label_power: float = 1.0, own_power: float = 1.0) -> Tensor:
+    """normalise(p^own_power w^label_power) for outcome 0, (n,), detached; a hard label stays as it is."""
+    # In logits neither a power of 0 nor an underflow of p can make 0 / 0; logit(0) is -inf and gives 0.
+    own = (logits[:, 0] - logits[:, 1]).detach()
+    return torch.sigmoid(own_power * own + label_power * torch.logit(target))
+
+
+def confident_entropy(logits: Tensor, target: Tensor, c: float) -> Tensor:
+    """(1 - c) CE(p, w) + c H(p), (n,).
+
+    The soft self-target is not detached: the gradient of CE(p, p) with a detached target is 0, and nothing would be
+    learnt from it.
+    """
+    log_p = torch.log_softmax(logits, dim=-1)
+    return (1 - c) * soft_cross_entropy(logits, target) - c * (log_p.exp() * log_p).sum(-1)
 
 
 def _log(p: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ class JudgeRow(Record):
     candidates: tuple[str, str]
     target: float = Field(ge=0, le=1)
     """Probability of candidate 0: 1 or 0 for a gold label, between for a soft one."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
     question: str = ""
     group: str = ""
 
@@ -92,6 +94,8 @@ class ClassifierRow(Record):
     """Encoded as an engine would, up to where the assistant begins; the text is not read then."""
     target: float = Field(default=0.5, ge=0, le=1)
     """P(correct); not read when predicting."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
     group: str = ""
 
 

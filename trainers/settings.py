@@ -60,6 +60,26 @@ class Objective(Record):
     """Divide log-probabilities by their completion's tokens; False sums them, as TRL does."""
 
 
+class StudentLoss(Record):
+    """What a judge or a classifier minimises, given soft labels w of a weaker model (Burns et al. 2023, section 4.3).
+
+    Example:
+        StudentLoss(kind="confidence", weight=0.75)
+    """
+
+    kind: Literal["xent", "confidence", "product", "entropy"] = "xent"
+    """xent: CE(p, w). confidence: CE(p, (1 - c) w + c y) with the model's own hard label y. product: CE(p, t) with
+    t ~ p^b w^a. entropy: (1 - c) CE(p, w) + c H(p), the model's own soft label. c rises from 0 to `weight`."""
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """Largest c of confidence and entropy; 0.75 is published for the largest students."""
+    warmup: float = Field(default=0.2, ge=0, le=1)
+    """Share of the training over which c rises."""
+    label_power: float = Field(default=1.0, gt=0)
+    """a of product."""
+    own_power: float = Field(default=1.0, ge=0)
+    """b of product; 0 with a = 1 is xent."""
+
+
 class Weights(Record):
     """A model, and a LoRA adapter on it where there is one.
 
@@ -102,6 +122,8 @@ class Job(Record):
     """Of the base's weights: `auto` is bfloat16 for LoRA on a GPU that has it, else float32."""
     objective: Objective = Objective()
     """Of DPO; the other kinds do not read it."""
+    loss: StudentLoss = StudentLoss()
+    """Of judge and classifier; the other kinds do not read it."""
     share_prompt: bool = False
     """DPO encodes each prompt once for both speeches: the same numbers in about half of the time, for models with full
     attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""

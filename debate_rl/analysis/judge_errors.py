@@ -1,8 +1,8 @@
 """What a judge's errors do downstream: verdicts of a finished run spoilt at known rates, and what follows from them.
 
 Nothing is generated or trained: ratings are fitted again, preference pairs are made again, and hits are scored again,
-from records with errors put in. `inject` is the one place where errors are made. A training on labels with errors
-takes `inject(targets, ids, rate)` in the place of its targets.
+from records with errors put in by `judges.errors.inject`. A training on labels with errors
+takes `Labelling(errors=RATE)` of weak_to_strong.labels.
 
 - flip: a verdict p becomes 1 - p with probability `rate`. Which ones is drawn by name and seed, and a verdict that
   is wrong at one rate is wrong at every higher one, so that rates can be compared.
@@ -13,13 +13,11 @@ The explanation paper (arXiv 2409.07335) asks for such errors and their effect; 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from debate_rl.analysis.played import read_played
 from debate_rl.arena.bradley_terry import RIDGE, fit, sum_matches
@@ -30,7 +28,7 @@ from debate_rl.errors import UserError, existing
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Estimate, Floats, Replicates, clusters, mean, resample
-from debate_rl.judges.scores import probabilities
+from debate_rl.judges.errors import Kind, inject
 from debate_rl.players.speak import Pool
 from debate_rl.records import Record, read_json
 from debate_rl.trainers.rows import preference_rows
@@ -38,7 +36,6 @@ from debate_rl.trainers.settings import Objective
 from debate_rl.weak_to_strong.hits import Hits
 from debate_rl.weak_to_strong.pgr import recovered
 
-Kind = Literal["flip", "mix"]
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 DRAWS = 100
 """Resamples of stories for ratings, each with errors of its own; every one is a fit."""
@@ -147,39 +144,9 @@ def _shown(found: Estimate | None, digits: int = 3) -> str:
     return "-" if found is None else f"{found:.{digits}f}"
 
 
-def inject(p: ArrayLike, names: Sequence[str], rate: float, kind: Kind = "flip", seed: int = 0) -> Floats:
-    """Put errors into probabilities or labels.
-
-    Args:
-        p: (n,) probabilities, targets or hits; what is wrong becomes 1 - p.
-        names: (n,) one name each, by which errors are drawn; equal names are wrong together.
-        rate: share of errors, 0 to 1.
-        kind: flip or mix.
-        seed: of the draws.
-
-    Raises:
-        UserError: a rate outside [0, 1], probabilities outside [0, 1], or another number of names.
-    """
-    values = probabilities(p)
-    if not 0 <= rate <= 1:
-        raise UserError(f"a rate of errors is a share between 0 and 1 (such as 0.1), not {rate:g}")
-    if len(names) != len(values):
-        raise UserError(f"{len(names)} names for {len(values)} verdicts; give one each")
-    if kind == "mix":
-        return (1 - rate) * values + rate * (1 - values)
-    drawn = np.array([_uniform(name, seed) for name in names])
-    return np.where(drawn < rate, 1 - values, values)
-
-
 def _name(game: Transcript) -> str:
     """A game's name for drawing errors; unlike its id it stays when protocols get new fields."""
     return f"{game.question.id} {game.protocol.name} {sorted(game.players.items())} {game.seed}"
-
-
-def _uniform(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on name and seed alone."""
-    found = hashlib.sha256(f"judge error\x00{seed}\x00{name}".encode()).digest()[:8]
-    return int.from_bytes(found, "big") / 2**64
 
 
 def rating_errors(

@@ -27,6 +27,7 @@ from debate_rl.trainers.arguments import default_arguments
 from debate_rl.trainers.memory import GIB, Reference, Training, card_of, hours, memory, refuse, sharding_of
 from debate_rl.trainers.settings import Kind
 from debate_rl.trainers.shapes import Shape, shape_of
+from debate_rl.weak_to_strong.methods import Method
 
 HEADER = 200
 """Tokens of a debater's prompt beside its passage, about."""
@@ -229,7 +230,9 @@ def _items(stage: WeakToStrongStage, run: Run) -> Rows:
     games = weak_to_strong.games(stage, run)
     debates = _verdicts(games, 1)
     passage = max((len(game.question.passage or "") for game in games), default=0) // CHARACTERS_PER_TOKEN
-    count = len(stage.context) * (stage.ensemble * stage.supervisor + stage.student) + stage.student
+    supervisors = {row.supervisor(member) for row in stage.rows.values() for member in range(row.members)}
+    supervisors.add(Method(members=1).supervisor(0))  # the weak model alone
+    count = len(supervisors) * stage.supervisor + (len(stage.rows) + 1) * stage.student
     return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
 
 

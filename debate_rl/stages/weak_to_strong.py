@@ -17,6 +17,7 @@ from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.records import write
+from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS
 from debate_rl.weak_to_strong.items import Sample, Splits, items_of, plain_samples, sample_of, split_items
 
 SPARE = 8
@@ -47,11 +48,11 @@ def _protocol(stage: WeakToStrongStage, run: Run) -> Protocol:
 
 def games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
     """One debate an item for each member of the ensemble, by a seed of its own."""
-    if "debate" not in stage.context:
+    if not stage.draws:
         return []
     questions = [item.question for item in splits(stage, run).every]
-    first = run.config.seed * stage.ensemble  # the runs of a study draw no debate twice
-    seeds = range(first, first + stage.ensemble)
+    first = run.config.seed * stage.draws  # the runs of a study draw no debate twice
+    seeds = range(first, first + stage.draws)
     return [game for seed in seeds for game in self_play([stage.debater], questions, _protocol(stage, run), seed)]
 
 
@@ -62,8 +63,8 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     parts = splits(stage, run)
     blind = run.protocol("blind")
     plain = plain_samples(parts.every, blind, stage.supervisor_reads_passage)
-    contexts: dict[str, list[dict[str, Sample]]] = {"none": [plain] * stage.ensemble}
-    if "debate" in stage.context:
+    contexts: dict[str, list[dict[str, Sample]]] = {"none": [plain] * MOST_MEMBERS}
+    if stage.draws:
         contexts["debate"] = _debates(stage, run, out, parts)
     models = run.config.models
     settings = Settings(
@@ -79,6 +80,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
         settings,
         lambda: open_engine(run.config, run.resolve),
         out / "trainings",
+        stage.rows,
     )
     for method in metrics["methods"]:
         accuracies = ", ".join(f"{key} {method[key]['value']:.3f}" for key in ("supervisor", "labels", "student"))

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.analysis.judge_errors import inject, judge_errors, preference_errors, rating_errors, transfer_errors
+from debate_rl.analysis.judge_errors import judge_errors, preference_errors, rating_errors, transfer_errors
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.judges.errors import inject
 from debate_rl.players.speak import make_pool
 from debate_rl.records import write, write_json, write_text
 from debate_rl.trainers.settings import Objective

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 
 from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.records import read
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow
-from debate_rl.trainers.settings import Result
+from debate_rl.trainers.settings import Result, StudentLoss
 from debate_rl.weak_to_strong import study
 from debate_rl.weak_to_strong.items import items_of, plain_samples, split_items
+from debate_rl.weak_to_strong.labels import Labelling
+from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.study import Settings, run_study, score
 from tests.tiny import tiny_model
 
@@ -125,3 +128,46 @@ def test_scores_are_probabilities_of_the_two_answers(splits, tmp_path):
         [one.model_copy(update={"candidates": one.candidates[::-1]}) for one in some], model, None, TransformersEngine()
     )
     assert np.allclose(found + turned, 1) and ((found > 0) & (found < 1)).all()
+
+
+def test_methods_share_supervisors_and_differ_in_labels_and_losses(splits, world, tmp_path):
+    plain, debates = [samples(splits)] * 3, [samples(splits, f"debate {draw}") for draw in range(3)]
+    methods = {
+        "single": Method(members=1),
+        "confidence": Method(members=1, loss=StudentLoss(kind="confidence")),
+        "hard": Method(members=3, combine="vote", labels=Labelling(kind="hard", errors=0.2)),
+        "boosted": Method(members=3, combine="boosting"),
+        "finetune": Method(context="debate", members=3, same_sample=True),
+        "ensemble": Method(context="debate", members=3, labels=Labelling(kind="confident", share=0.4)),
+    }
+    contexts = {"none": plain, "debate": debates}
+    found = run_study(splits, contexts, samples(splits), settings(), TransformersEngine, tmp_path, methods)
+    jobs = {job.out.split("seed0/")[1]: job for job in world.jobs if "seed0/" in job.out}
+    assert set(jobs) == {
+        *(f"none/supervisor{i}" for i in range(3)), "none/boosted1", "none/boosted2", "debate/supervisor-same1",
+        "debate/supervisor-same2", *(f"debate/supervisor{i}" for i in range(3)), *(f"{m}/student" for m in methods),
+        "ceiling",
+    }  # fmt: skip
+    losses = {name: job.loss.kind for name, job in jobs.items()}
+    assert losses.pop("confidence/student") == "confidence" and set(losses.values()) == {"xent"}
+    rows = {name: read(job.rows, JudgeRow) for name, job in jobs.items()}
+    assert len(rows["ensemble/student"]) == 40 and len(rows["single/student"]) == 100
+    assert {row.target for row in rows["hard/student"]} == {0, 1}
+    weights = [row.weight for row in rows["none/boosted1"]]
+    assert np.mean(weights) == pytest.approx(1) and len(set(weights)) == 2
+    assert " debate 0 " in said(rows["debate/supervisor-same2"][0]) and " debate 2 " in said(
+        rows["debate/supervisor2"][0]
+    )
+    shown = {one["name"]: one for one in found["methods"]}
+    assert list(shown) == list(methods) and {one["second"] for one in found["comparisons"]} == {"single"}
+    assert shown["ensemble"]["label_counts"][0] == {"items": 100, "wrong": 0, "unsure": 60, "kept": 40}
+    assert shown["hard"]["label_counts"][0]["wrong"] > 5
+
+
+def test_a_method_that_changed_under_its_name_is_not_taken_for_trained(splits, world, tmp_path):
+    arguments = (splits, {"none": [samples(splits)]}, samples(splits), settings(), TransformersEngine, tmp_path)
+    run_study(*arguments, {"one": Method(members=1)})
+    with pytest.raises(UserError, match="name the method anew"):
+        run_study(*arguments, {"one": Method(members=1, loss=StudentLoss(kind="product"))})
+    with pytest.raises(UserError, match="method 'two' reads 2 x 'none', of which there are 1"):
+        run_study(*arguments, {"two": Method(members=2)})

@@ -1,0 +1,114 @@
+"""The labels that a student learns: what becomes of the supervisor's probabilities on D2.
+
+Burns et al. 2023 (arXiv 2312.09390) train on soft labels; the others are the ablations: ground truth, hard labels,
+labels of which the supervisor is confident, losses weighted by its confidence, and errors put in at a known rate. The
+confidence of a label w is |2 w - 1|.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from debate_rl.errors import UserError
+from debate_rl.intervals import Floats
+from debate_rl.judges.errors import Kind, inject
+from debate_rl.judges.scores import probabilities
+from debate_rl.records import Record
+
+
+class Labelling(Record):
+    """How a supervisor's probabilities become labels.
+
+    Example:
+        Labelling(kind="confident", share=0.5)
+    """
+
+    kind: Literal["soft", "hard", "confident", "weighted", "truth"] = "soft"
+    """soft: as they are. hard: 1 or 0; an undecided one stays 1/2. confident: soft, of confident items only. weighted:
+    soft, each row's loss by its confidence. truth: ground truth in their place."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Of confident: the least |2 w - 1|."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Of confident: keep so large a share, the most confident first; ties by the items' order."""
+    errors: float = Field(default=0.0, ge=0, le=1)
+    """Rate of errors put into the labels, before any are left out."""
+    error_kind: Kind = "flip"
+    """flip: w becomes 1 - w at that rate; mix: what this gives on average."""
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Labelling:
+        given = (self.threshold is not None) + (self.share is not None)
+        if given != (self.kind == "confident"):
+            raise ValueError("labels 'confident' need either 'threshold' or 'share'; the others take neither")
+        return self
+
+
+class Labels(Record):
+    """Labels of D2.
+
+    Example:
+        Labels(kept=(0, 2), targets=(0.91, 0.04), weights=(1.0, 1.0), every=(0.91, 0.52, 0.04),
+               counts={"items": 3, "unsure": 1, "kept": 2})
+    """
+
+    kept: tuple[int, ...]
+    """Places of the items that the student learns."""
+    targets: tuple[float, ...]
+    """P(answer 0) of each of them."""
+    weights: tuple[float, ...]
+    """Of each one's loss; their mean is 1."""
+    every: tuple[float, ...]
+    """Labels of all items, before any is left out."""
+    counts: dict[str, int]
+    """Items; wrong: made wrong by injected flips; unsure: left out; kept."""
+
+
+def label(
+    p: Sequence[float] | Floats, truth: Sequence[int], names: Sequence[str], how: Labelling, seed: int = 0
+) -> Labels:
+    """Make labels of a supervisor's probabilities.
+
+    Args:
+        p: (n,) P(answer 0).
+        truth: (n,) 1 where answer 0 is correct; read by `truth` only.
+        names: (n,) the items' ids, by which errors are drawn.
+        how: which labels.
+        seed: of the errors.
+
+    Raises:
+        UserError: labels of another number than the items, no probabilities, or none that is kept.
+    """
+    if not len(p) == len(truth) == len(names):
+        raise UserError(f"{len(p)} labels for {len(truth)} items of {len(names)} names; give one label an item")
+    clean = np.array(truth, dtype=float) if how.kind == "truth" else probabilities(p)
+    soft = inject(clean, names, how.errors, how.error_kind, seed)
+    confidence = np.abs(2 * soft - 1)
+    kept = _confident(confidence, how) if how.kind == "confident" else np.arange(len(soft))
+    if not len(kept):
+        raise UserError(f"no label is as confident as {how.threshold}; lower labels.threshold or give labels.share")
+    targets = np.where(soft == 0.5, 0.5, soft > 0.5) if how.kind == "hard" else soft
+    weights = confidence if how.kind == "weighted" else np.ones(len(soft))
+    if not weights.any():
+        raise UserError("every label is 0.5, so a weight by confidence leaves nothing to learn; take soft labels")
+    counts = Counter(items=len(soft), wrong=int((soft != clean).sum()) if how.error_kind == "flip" else 0)
+    counts.update(unsure=len(soft) - len(kept), kept=len(kept))
+    return Labels(
+        kept=tuple(kept.tolist()),
+        targets=tuple(targets[kept].tolist()),
+        weights=tuple((weights[kept] / weights[kept].mean()).tolist()),
+        every=tuple(targets.tolist()),
+        counts=dict(counts),
+    )
+
+
+def _confident(confidence: Floats, how: Labelling) -> np.ndarray:
+    """Places of the labels that are confident enough, in their order."""
+    if how.threshold is not None:
+        return np.flatnonzero(confidence >= how.threshold)
+    count = max(1, round((how.share or 1.0) * len(confidence)))
+    return np.sort(np.argsort(-confidence, kind="stable")[:count])
