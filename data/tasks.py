@@ -72,7 +72,8 @@ class Task(Record):
     """Template of what rows share, such as the passage: splits never cut it. Empty: the text, or with `right` the text
     without its answer."""
     finished: str | None = None
-    """Pattern for rows whose text is made already (`txt`): its first group is what they share, its second the answer."""
+    """Pattern for rows whose text is made already (`txt`): its first group is what they share, the second the
+    answer."""
     prefix: str = ""
     """What a debate prompt says before the text."""
 
@@ -220,7 +221,7 @@ class Maker:
         assert self._right is not None and self._answers is not None
         right, answers = self._right(row), [_shown(answer) for answer in self._answers(row)]
         right = _shown(str(right) if isinstance(right, StrictUndefined) else right)
-        wrong = [answer for answer in answers if answer.strip() and answer.strip() != right.strip()]
+        wrong = [answer for answer in answers if answer.strip() != right.strip()]
         label: Label = 1 if right in answers and random.random() < 0.5 else 0
         if not wrong:
             return None
