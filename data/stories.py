@@ -44,11 +44,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def runs(text: str) -> frozenset[int]:
-    """Check sums of every run of eight words; of a shorter text that of the whole, of an empty one none."""
+def runs(text: str, length: int = RUN) -> frozenset[int]:
+    """Check sums of every run of so many words; of a shorter text that of the whole, of an empty one none."""
     found = words(text)
-    starts = range(max(1, len(found) - RUN + 1)) if found else ()
-    return frozenset(zlib.crc32(" ".join(found[start : start + RUN]).encode()) for start in starts)
+    starts = range(max(1, len(found) - length + 1)) if found else ()
+    return frozenset(zlib.crc32(" ".join(found[start : start + length]).encode()) for start in starts)
 
 
 def same_stories(stories: Iterable[Story], others: Iterable[Story]) -> dict[str, str]:

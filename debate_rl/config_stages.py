@@ -372,7 +372,7 @@ class WeakToStrongStage(TrainingStage):
     debater: str = "dpo"
     task: str = "questions"
     """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
-    sciq, boolq, cosmosqa or hh."""
+    sciq, boolq, cosmosqa or hh, or the path of a binary task's YAML file."""
     protocol: str | None = None
     """Of the debates; empty is the run's own for questions and `claim` for the others."""
     readout: Literal["answers", "head"] = "answers"

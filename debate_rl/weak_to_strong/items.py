@@ -7,10 +7,16 @@ under it the debate that is there to help it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from debate_rl.data.binary_tasks import BinaryItem, as_question
+from debate_rl.data.leaks import joined_groups, near_duplicates
 from debate_rl.data.splits import check_disjoint, divide
+from debate_rl.engines.chat import candidate_ids, prompt_ids
+from debate_rl.engines.request import Message as Said
 from debate_rl.errors import UserError
 from debate_rl.game.prompts import Message, judge_candidates, judge_messages
 from debate_rl.game.protocol import Protocol
@@ -51,10 +57,47 @@ class Splits(Record):
     student: tuple[Item, ...]
     test: tuple[Item, ...]
 
+    joined: int = 0
+    """Groups that were taken together with another, as they hold nearly the same text."""
+    unused: int = 0
+    """Items that no part took: left over once the parts were full."""
+
     @property
     def every(self) -> tuple[Item, ...]:
         """All items."""
         return (*self.supervisor, *self.student, *self.test)
+
+    @property
+    def parts(self) -> dict[str, tuple[Item, ...]]:
+        """The parts by name."""
+        return {"supervisor": self.supervisor, "student": self.student, "test": self.test}
+
+
+class PartReport(Record):
+    """What is in a part of a split.
+
+    Example:
+        PartReport(items=200, groups=181, labels=(97, 103), tokens=(31, 88, 140), too_long=0)
+    """
+
+    items: int
+    groups: int
+    labels: tuple[int, int]
+    """Items with label 0 and label 1."""
+    tokens: tuple[int, int, int] | None = None
+    """Median, 95th percentile and most tokens of what a model reads of an item."""
+    too_long: int = 0
+    """Items that are longer than the model's context."""
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        said = (
+            f"{self.items} items in {self.groups} groups, {self.labels[0]} with label 0, {self.labels[1]} with label 1"
+        )
+        if self.tokens is None:
+            return said
+        median, high, most = self.tokens
+        return f"{said}; tokens: median {median}, 95 % {high}, most {most}, {self.too_long} too long"
 
 
 class Sample(Record):
@@ -87,23 +130,131 @@ def items_of(found: Sequence[Question | BinaryItem]) -> list[Item]:
     return items
 
 
+def _texts(items: Sequence[Item]) -> list[str]:
+    """What an item says, with its passage."""
+    return [f"{item.question.text}\n{item.question.passage or ''}" for item in items]
+
+
 def split_items(items: Sequence[Item], supervisor: int, student: int, test: int, seed: int = 0) -> Splits:
-    """Cut items into D1, D2 and test by story.
+    """Cut items into D1, D2 and test by story; stories with nearly the same text stay together.
 
     Raises:
-        UserError: there are too few items.
+        UserError: there are too few items, two have one id, or a part lacks a class.
     """
     total = supervisor + student + test
     if len(items) < total:
         raise UserError(f"weak-to-strong needs {total} items (supervisor + student + test), found {len(items)}")
+    before = [item.cluster for item in items]
+    groups = joined_groups(_texts(items), before)
+    items = [_regrouped(item, group) for item, group in zip(items, groups, strict=True)]
     shares = {"supervisor": supervisor / total, "student": student / total, "test": test / total}
     parts = divide(items, shares, seed)
-    check_disjoint(parts)
-    return Splits(
+    found = Splits(
         supervisor=tuple(parts["supervisor"][:supervisor]),
         student=tuple(parts["student"][:student]),
         test=tuple(parts["test"][:test]),
+        joined=len(set(before)) - len(set(groups)),
     )
+    check_splits(found)
+    return found.model_copy(update={"unused": len(items) - len(found.every)})
+
+
+def _regrouped(item: Item, group: str) -> Item:
+    """The item in this group."""
+    if item.cluster == group:
+        return item
+    return Item(question=item.question.model_copy(update={"group": group}))
+
+
+def check_splits(splits: Splits) -> None:
+    """Check that the parts share nothing and that each has both classes.
+
+    Raises:
+        UserError: an id stands twice, a story or nearly the same text is in two parts, or a part lacks a class.
+    """
+    where: dict[str, str] = {}
+    for name, part in splits.parts.items():
+        for item in part:
+            if item.id in where:
+                raise UserError(
+                    f"item {item.id!r} is in {where[item.id]!r} and again in {name!r}; give each item its own id"
+                )
+            where[item.id] = name
+        for label in (0, 1):
+            if not any(item.label == label for item in part):
+                raise UserError(
+                    f"weak-to-strong: none of the {len(part)} items of part {name!r} has label {label}; "
+                    "take more items, another seed, or balance the classes"
+                )
+    check_disjoint(splits.parts)
+    every = splits.every
+    for first, second in near_duplicates(_texts(every), [item.cluster for item in every]):
+        one, other = every[first].id, every[second].id
+        if where[one] == where[other]:
+            continue
+        raise UserError(
+            f"items {one!r} of {where[one]!r} and {other!r} of {where[other]!r} say nearly the same; "
+            "give them one group, so that splits keep them together"
+        )
+
+
+def report(
+    splits: Splits, samples: Samples | None = None, count: Callable[[Sample], int] | None = None, limit: int = 0
+) -> dict[str, PartReport]:
+    """Items, classes and token lengths of each part.
+
+    Args:
+        splits: the parts.
+        samples: what a model reads of each item; None leaves out the lengths.
+        count: tokens of a sample, such as `token_counter` makes.
+        limit: the most tokens the model reads; 0 where there is no limit.
+    """
+    found = {}
+    for name, part in splits.parts.items():
+        zeros = sum(item.label == 0 for item in part)
+        lengths = [count(samples[item.id]) for item in part] if samples is not None and count is not None else []
+        quantiles = np.percentile(lengths, [50, 95, 100], method="higher").astype(int).tolist() if lengths else None
+        found[name] = PartReport(
+            items=len(part), groups=len({item.cluster for item in part}), labels=(zeros, len(part) - zeros),
+            tokens=tuple(quantiles) if quantiles else None,
+            too_long=sum(length > limit for length in lengths) if limit else 0,
+        )  # fmt: skip
+    return found
+
+
+def check_lengths(reports: Mapping[str, PartReport], limit: int) -> None:
+    """Check that a model can read every item whole: none is cut or left out in silence.
+
+    Raises:
+        UserError: items of a part are longer than the limit.
+    """
+    for name, part in reports.items():
+        if part.too_long and part.tokens is not None:
+            raise UserError(
+                f"weak-to-strong: {part.too_long} of {part.items} items of part {name!r} are longer than the model's "
+                f"{limit} tokens (the longest has {part.tokens[2]}); take a model with a longer context, or leave "
+                "them out with fitting(), which counts them"
+            )
+
+
+def fitting(
+    items: Sequence[Item], samples: Samples, count: Callable[[Sample], int], limit: int
+) -> tuple[list[Item], tuple[str, ...]]:
+    """Items that a model can read whole, and the ids of those left out; to be called before a split."""
+    fits = [count(samples[item.id]) <= limit for item in items]
+    kept = [item for item, fit in zip(items, fits, strict=True) if fit]
+    return kept, tuple(item.id for item, fit in zip(items, fits, strict=True) if not fit)
+
+
+def token_counter(tokenizer: Any) -> Callable[[Sample], int]:
+    """Count what a model reads of a sample: its prompt as engines encode it, and the longer answer."""
+
+    def count(sample: Sample) -> int:
+        messages = [Said.model_validate(message) for message in sample.prompt]
+        answers = (len(candidate_ids(tokenizer, candidate)) for candidate in sample.candidates)
+        return len(prompt_ids(tokenizer, messages)) + max(answers)
+
+    return count
 
 
 def sample_of(transcript: Transcript, reads_passage: bool) -> Sample:

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.data import binary_tasks
 from debate_rl.data.binary_tasks import BinaryItem, as_question, balance, load
 from debate_rl.errors import UserError
 
-SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[3] / "shared" / "data")) / "binary_tasks"
+SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "binary_tasks"
 
 
 def sciq(number, right="iron", wrong=("Tin", "lead", "zinc")):
@@ -46,7 +45,7 @@ def written(folder, rows, name="rows.jsonl"):
 def items(tmp_path):
     """Items by task, 200 rows each, not balanced."""
     return {
-        task: load(task, written(tmp_path, [make(n) for n in range(200)], task), balanced=False).items
+        task: load(task, written(tmp_path, [make(n) for n in range(200)], f"{task}.jsonl"), balanced=False).items
         for task, make in ROWS.items()
     }
 
@@ -162,16 +161,23 @@ def test_a_claim_to_debate():
     assert (claim.id, claim.group, claim.source) == ("i", "g", "sciq")
     assert as_question(item.model_copy(update={"label": None})).correct is None
     assert as_question(item.model_copy(update={"label": 1})).correct == 0
-    assert all(binary_tasks.PREFIXES[task] for task in binary_tasks.TASKS)
 
 
 @pytest.mark.parametrize(
     ("task", "row", "complaint"),
     [
-        ("sciq", {"question": "Which?"}, r"rows.jsonl:2: sciq: no text field 'correct_answer'"),
-        ("boolq", {"question": "is it", "passage": "p", "answer": "yes"}, r"rows.jsonl:2: boolq: needs 'answer'"),
-        ("cosmosqa", cosmos(1, label=None), r"rows.jsonl:2: cosmosqa: needs 'label' from 0 to 3"),
-        ("hh", {"chosen": "a"}, r"rows.jsonl:2: hh: no text field 'rejected'"),
+        ("sciq", {"question": "Which?"}, r"rows.jsonl:2: sciq: no field 'correct_answer'"),
+        (
+            "boolq",
+            {"question": "is it", "passage": "p", "answer": "yes"},
+            r"rows.jsonl:2: boolq: label 'yes' is not 0 or 1",
+        ),
+        (
+            "cosmosqa",
+            cosmos(1, label=None),
+            r"rows.jsonl:2: cosmosqa: None is not a place from 0 to 3; take a split that has labels",
+        ),
+        ("hh", {"chosen": "a"}, r"rows.jsonl:2: hh: no field 'rejected'"),
         ("sciq", {"txt": "Q: x A: y", "label": 3}, r"rows.jsonl:2: sciq: label 3 is not 0 or 1"),
         ("sciq", {"txt": "Q: x A: y", "label": 1, "soft_label": [1.2, 0]}, r"soft_label \[1.2, 0\] is not the pair"),
     ],
@@ -184,8 +190,10 @@ def test_malformed_rows_are_named_by_file_and_line(tmp_path, task, row, complain
 def test_an_unknown_task_and_an_empty_one(tmp_path):
     with pytest.raises(UserError, match="unknown task 'scq'; did you mean 'sciq'"):
         load("scq", tmp_path)
-    with pytest.raises(UserError, match=r"no items of boolq in .*: 3 rows, 3 dropped for balance"):
+    with pytest.raises(UserError, match=r"boolq: all 3 items of .* have label 1; take a split"):
         load("boolq", written(tmp_path, [boolq(n) for n in range(3)]))
+    with pytest.raises(UserError, match=r"no items of sciq in .*: 1 rows, 1 of them unusable"):
+        load("sciq", written(tmp_path, [sciq(0, wrong=("iron", "iron", ""))]))
 
 
 def test_the_hub_is_asked_by_its_own_names(monkeypatch):
@@ -193,13 +201,13 @@ def test_the_hub_is_asked_by_its_own_names(monkeypatch):
 
     asked = []
 
-    def load_dataset(name, split, revision=None):
-        asked.append((name, split))
+    def load_dataset(name, config, split, revision):
+        asked.append((name, config, split, revision))
         return [boolq(n, n % 2 == 0) for n in range(6)]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert len(load("boolq", split="test").items) == 6
-    assert asked == [("google/boolq", "validation")]
+    assert asked == [("google/boolq", None, "validation", None)]
     with pytest.raises(UserError, match=r"boolq has no validation split on the hub; "):
         load("boolq", split="validation")
 
@@ -211,7 +219,7 @@ def test_an_unreachable_hub_says_how_to_go_on(monkeypatch):
         raise ConnectionError("no route\nto the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(UserError, match=r"cannot load allenai/sciq from the hub \(no route\); give a local JSON-lines"):
+    with pytest.raises(UserError, match=r"cannot load allenai/sciq from the hub \(no route\); give a local file"):
         load("sciq")
 
 

@@ -1,10 +1,23 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from debate_rl.data.binary_tasks import BinaryItem
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.weak_to_strong.items import items_of, plain_samples, sample_of, split_items
+from debate_rl.weak_to_strong.items import (
+    Splits,
+    check_lengths,
+    check_splits,
+    fitting,
+    items_of,
+    plain_samples,
+    report,
+    sample_of,
+    split_items,
+    token_counter,
+)
 
 BLIND = load_protocol("blind", prompts="lab")
 
@@ -15,14 +28,25 @@ def said(sample):
 
 
 def questions(question, count):
-    return [question.model_copy(update={"id": f"q{i}", "group": f"g{i // 2}", "correct": i % 2}) for i in range(count)]
+    return [
+        question.model_copy(
+            update={
+                "id": f"q{i}",
+                "group": f"g{i // 2}",
+                "correct": i % 2,
+                "passage": f"{question.passage} {' '.join(f's{i // 2}w{word}' for word in range(60))}",
+            }
+        )
+        for i in range(count)
+    ]
 
 
 def test_the_passage_is_read_only_by_those_who_may(question):
     items = items_of(questions(question, 4))
     weak, strong = plain_samples(items, BLIND, False), plain_samples(items, BLIND, True)
     for item in items:
-        assert question.passage not in said(weak[item.id]) and question.passage in said(strong[item.id])
+        passage = item.question.passage
+        assert passage not in said(weak[item.id]) and passage in said(strong[item.id])
         assert weak[item.id].candidates == ("shed", "barn")
         assert item.label == int(item.question.correct == 0)
 
@@ -59,3 +83,80 @@ def test_a_supervisor_reads_a_debate_as_a_judge_would(question, reads):
     assert (question.passage in text) == reads
     assert "for shed : <v_quote>the pipe was moved to the shed</v_quote>" in text
     assert "<u_quote>no</u_quote>" in text and "[INST]" not in text and "Judge:" not in text
+
+
+def claim(number, label=0, text=None, group=None):
+    text = text or f"Q: {' '.join(f'w{number}x{word}' for word in range(9))} A: y"
+    return BinaryItem(id=f"i{number}", text=text, label=label, group=group or f"g{number}", task="sciq")
+
+
+def claims(count):
+    return items_of([claim(number, number % 2) for number in range(count)])
+
+
+def test_stories_with_nearly_the_same_text_stay_in_one_part():
+    asked = "Q: What do most of the fungi that live in a wood use in order to reproduce{} A: spores"
+    twins = items_of([claim(90 + n, n % 2, asked.format(end)) for n, end in enumerate(("?", " ?", "??", " ??"))])
+    for seed in range(5):
+        parts = split_items([*claims(40), *twins], 14, 14, 14, seed)
+        assert parts.joined == 3
+        assert parts.unused == 44 - len(parts.every)
+        holders = [name for name, part in parts.parts.items() if {item.id for item in part} & {t.id for t in twins}]
+        assert len(holders) <= 1
+
+
+@given(seed=st.integers(0, 50), count=st.integers(30, 60))
+def test_every_item_is_in_one_part_or_counted_as_unused(seed, count):
+    parts = split_items(claims(count), 8, 8, 8, seed)
+    assert len({item.id for item in parts.every}) == len(parts.every) == count - parts.unused
+    assert sum(part.items for part in report(parts).values()) == len(parts.every)
+    assert all(sum(part.labels) == part.items and min(part.labels) > 0 for part in report(parts).values())
+
+
+def test_parts_that_share_or_lack_something_are_refused():
+    one, two, three = (tuple(claims(30)[start : start + 10]) for start in (0, 10, 20))
+    check_splits(Splits(supervisor=one, student=two, test=three))
+    with pytest.raises(UserError, match="item 'i0' is in 'supervisor' and again in 'test'; give each item its own id"):
+        check_splits(Splits(supervisor=one, student=two, test=(*three, one[0])))
+    with pytest.raises(UserError, match="none of the 5 items of part 'student' has label 1; take more items"):
+        check_splits(Splits(supervisor=one, student=two[::2], test=three))
+    copy = items_of([claim(99, 1, text=one[0].question.text)])[0]
+    with pytest.raises(UserError, match="'i0' of 'supervisor' and 'i99' of 'test' say nearly the same"):
+        check_splits(Splits(supervisor=one, student=two, test=(*three, copy)))
+    story = items_of([claim(99, 1, group="g0")])[0]
+    with pytest.raises(UserError, match="group 'g0' is in both 'supervisor' and 'test'"):
+        check_splits(Splits(supervisor=one, student=two, test=(*three, story)))
+
+
+def test_lengths_are_reported_and_texts_longer_than_the_model_are_refused_or_counted():
+    items = items_of([claim(n, n % 2, f"Q: {' '.join(f'w{n}x{i}' for i in range(n + 5))} A: y") for n in range(30)])
+    samples = plain_samples(items, load_protocol("blind"), True)
+    parts = Splits(supervisor=tuple(items[:10]), student=tuple(items[10:20]), test=tuple(items[20:]))
+
+    def count(sample):
+        return said(sample).count("x")
+
+    base = count(samples["i0"]) - 5
+    found = report(parts, samples, count, limit=base + 32)
+    assert found["test"].tokens == (base + 30, base + 34, base + 34) and found["test"].too_long == 2
+    assert (found["student"].too_long, found["test"].labels) == (0, (5, 5))
+    assert "2 too long" in str(found["test"])
+    with pytest.raises(UserError, match=f"2 of 10 items of part 'test' are longer than the model's {base + 32} tokens"):
+        check_lengths(found, base + 32)
+    kept, left_out = fitting(items, samples, count, base + 32)
+    assert left_out == ("i28", "i29") and len(kept) == 28
+    check_lengths(report(parts), 1)  # without lengths there is nothing to check
+
+
+def test_tokens_are_counted_as_engines_encode_them(question):
+    class Letters:
+        chat_template, all_special_tokens, added_tokens_decoder = "yes", (), {}
+
+        def apply_chat_template(self, turns, tokenize, add_generation_prompt):
+            return "".join(turn["content"] for turn in turns) + "\n"
+
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": list(text)}
+
+    sample = plain_samples(items_of([question]), BLIND, False)[question.id]
+    assert token_counter(Letters())(sample) == len(said(sample)) + 1 + len("shed")
