@@ -247,7 +247,7 @@ def transcripts(path: str | Path | None, stories: Mapping[str, Story]) -> tuple[
     library = _Library(stories)
     found: dict[str, Transcript] = {}
     left_out: Counter[str] = Counter()
-    for where, row in _rows(existing(path, "Khan et al. debates")):
+    for where, row in _rows(existing(path, "Khan et al. debates", DOWNLOAD)):
         if row.get("complete", "").lower() == "false" or row["transcript"].startswith("Error occurred"):
             left_out["error"] += 1
             continue

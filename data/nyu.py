@@ -298,7 +298,7 @@ def sessions(path: str | Path | None) -> list[Session]:
     """
     if path is None:
         raise UserError(f"source nyu needs a path: {DOWNLOAD}")
-    path = existing(path, "NYU debates")
+    path = existing(path, "NYU debates", DOWNLOAD)
     if path.is_dir() and (path / "debates.jsonl").is_file():
         path = path / "debates.jsonl"
     if path.suffix == ".jsonl":

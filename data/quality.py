@@ -255,7 +255,7 @@ def stories(path: str | Path | None, split: Split | None = None) -> dict[str, St
     """
     if path is None:
         raise UserError(f"QuALITY's stories need a path: {DOWNLOAD}")
-    rows = [row for file in _files(existing(path, "QuALITY file or folder"), split) for _, row in _rows(file)]
+    rows = [row for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split) for _, row in _rows(file)]
     return {row.set_unique_id or str(row.article_id): row.story for row in rows}
 
 
@@ -284,7 +284,7 @@ def load(
     if path is None:
         raise UserError(f"source quality needs a path: {DOWNLOAD}")
     kept: list[Question] = []
-    for file in _files(existing(path, "QuALITY file or folder"), split):
+    for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split):
         questions, hard = _read_file(file, seed)
         kept += [
             question

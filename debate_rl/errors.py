@@ -26,13 +26,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}"
 
 
-def existing(path: str | Path, what: str) -> Path:
-    """Return the path, or say that there is no such file or folder.
+def existing(path: str | Path, what: str, fix: str = "") -> Path:
+    """Return the path, or say that there is no such file or folder, and what to do.
 
     Raises:
         UserError: nothing exists at the path.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{what} not found: {path}")
+        raise UserError(f"{what} not found: {path}" + (f"; {fix}" if fix else ""))
     return path

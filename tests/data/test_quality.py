@@ -155,7 +155,7 @@ def test_what_to_download_is_said(tmp_path):
         quality.load()
     with pytest.raises(UserError, match=r"has no file QuALITY.v1.0.1.htmlstripped.dev; download"):
         quality.load(tmp_path, split="test")
-    with pytest.raises(UserError, match="not found"):
+    with pytest.raises(UserError, match="not found.*download"):
         quality.load(tmp_path / "absent")
 
 
