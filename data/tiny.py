@@ -53,16 +53,19 @@ def fit_tokenizer(texts: Iterator[str], vocabulary: int = 8192) -> Any:
     return fast
 
 
-def build(out: Path, text: Path, hidden: int = 32, layers: int = 2, positions: int = 16384, seed: int = 0) -> Path:
+def build(
+    out: Path, text: Path, hidden: int = 32, layers: int = 2, positions: int = 16384, seed: int = 0, heads: int = 4
+) -> Path:
     """Save a random Llama and its tokenizer.
 
     Args:
         out: folder to make.
         text: what the tokenizer is fitted to: JSON lines or plain text.
-        hidden: width; four heads.
+        hidden: width.
         layers: depth.
         positions: longest context in tokens.
         seed: of the weights.
+        heads: of the attention.
 
     Raises:
         UserError: the text is missing or malformed.
@@ -74,7 +77,7 @@ def build(out: Path, text: Path, hidden: int = 32, layers: int = 2, positions: i
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, max_position_embeddings=positions, tie_word_embeddings=True, bos_token_id=None,
+        num_attention_heads=heads, max_position_embeddings=positions, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(out)

@@ -147,6 +147,23 @@ def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> 
         raise UserError(f"cannot load adapter {adapter}: {_first(error)}") from error
 
 
+def other_scale(adapter: str, r: int, alpha: int) -> str | None:
+    """What is said of a training whose settings ask for another rank or scale than the adapter it goes on from has.
+
+    Returns:
+        None where they agree.
+    """
+    from peft import LoraConfig
+
+    own = LoraConfig.from_pretrained(adapter)
+    if (own.r, own.lora_alpha) == (r, alpha):
+        return None
+    return (
+        f"goes on from adapter {adapter} with r {own.r} and alpha {own.lora_alpha}; lora's r {r} and alpha {alpha} "
+        "are not used: an adapter keeps its rank"
+    )
+
+
 def start_from(model: Any, adapter: str) -> None:
     """Put an adapter's weights into the one that is trained, `default`, in place; the reference's stay as they are.
 

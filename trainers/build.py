@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from debate_rl.engines.weights import check_adapter
 from debate_rl.errors import UserError
 from debate_rl.records import read, write_json
-from debate_rl.trainers.bases import load_model, start_from
+from debate_rl.trainers.bases import load_model, other_scale, start_from
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, SftRow
 from debate_rl.trainers.settings import Dtype, Job, Kind
 
@@ -240,6 +240,10 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
     if full and job.adapter is not None:
         model = model.merge_and_unload().requires_grad_(True)  # peft had frozen the base
     peft_config = None
+    if job.lora is not None and job.adapter is not None:
+        said = other_scale(job.adapter, job.lora.r, job.lora.alpha)
+        if said is not None:
+            logger.warning("%s %s", job.kind, said)
     if job.lora is not None and adapter is None:
         peft_config = job.lora.config("SEQ_CLS" if kind == "classifier" else "CAUSAL_LM")
     options: dict[str, Any] = {"callbacks": callbacks}

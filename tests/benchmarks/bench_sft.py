@@ -1,6 +1,6 @@
 """SFT on the speeches of the real human debates: tokens per second of our trainer and of TRL's own on the same rows.
 
-Run: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_sft [--rows 48] [--all]
+Run: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_sft [--rows 48] [--all] [--hidden 64] [--layers 2] [--heads 4]
 One thread, CPU seconds, a random Llama (debate_rl.data.tiny), rows of one a step, every weight trained. Rows are built
 from all speeches and counted; --rows of them, drawn by seed, are trained on by both, --all by ours as well.
 """
@@ -63,6 +63,9 @@ def ours(model, tokenizer, encoded, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--hidden", type=int, default=64, help="width of the model; --all takes hours at 64")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--all", action="store_true", help="ours on all speeches as well")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,7 +74,7 @@ def main():
         print(f"{nyu} not found; nothing to train on")
         return
     with tempfile.TemporaryDirectory() as folder:
-        model = str(build(Path(folder) / "model", nyu / "stories.jsonl", hidden=64))
+        model = str(build(Path(folder) / "model", nyu / "stories.jsonl", given.hidden, given.layers, heads=given.heads))
         tokenizer = load_tokenizer(model)
         corpus = load_transcripts("nyu", [], load_protocol("debate"), 0, path=str(nyu))
         rows = sft_rows(corpus.transcripts)

@@ -107,3 +107,11 @@ def test_adapters_that_differ_in_scale_are_refused(make_job, base, policies):
     job = make_job("dpo", out="no", adapter=last, reference=Weights(model=base), lora=Lora(r=4, alpha=32))
     with pytest.raises(UserError, match="lora_alpha 8 and the reference 32; give both the same rank, alpha"):
         run_job(job, quiet=True)
+
+
+@pytest.mark.parametrize(("r", "warned"), [(4, False), (8, True)])
+def test_lora_settings_that_an_adapter_overrules_are_named(make_job, policies, caplog, r, warned):
+    _, last = policies
+    own = make_job("dpo").lora.model_copy(update={"r": r})
+    run_job(make_job("dpo", out=f"r{r}", adapter=last, objective=SUMS, train=ONCE, lora=own), quiet=True)
+    assert ("are not used: an adapter keeps its rank" in caplog.text) == warned
