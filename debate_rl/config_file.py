@@ -66,7 +66,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value`."""
+    """Set one `key.path=value`. Errors name the key alone: a value may be a secret."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
@@ -77,8 +77,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise UserError(f"override {override!r}: {part!r} is a value, not a group of keys")
+            raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
     try:
         node[last] = yaml.safe_load(value) if value else None
     except yaml.YAMLError as error:
-        raise UserError(f"override {override!r}: the value is not valid YAML; quote it") from error
+        raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error

@@ -46,16 +46,20 @@ def run(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     metrics = train(run, stage, "judge", judge_rows([leg.transcript for leg in taught], targets), out,
                     run.config.models.judge)  # fmt: skip
     before = Judge(name="untrained judge", model=run.config.models.judge)
-    after = _finetuned(stage, run, out)
+    after, failed = _finetuned(stage, run, out), 0
     if stage.calibrate != "none":
         pairs = _verdicts([learnt[int(index)] for index in held_out], after, run)
+        failed = len(held_out) - len(pairs)
+        if failed:
+            run.say(f"  {failed} of {len(held_out)} verdicts to calibrate on failed; they count for nothing")
         calibrator = fit_calibrator(
             stage.calibrate, [verdict.p[0] for _, verdict in pairs], [_p(leg) for leg, _ in pairs],
             [leg.transcript.question.cluster for leg, _ in pairs],
         )  # fmt: skip
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
-    return {**metrics, **_compare(_judged(run, "test"), before, after, constants(taught), run, out)}
+    compared = _compare(_judged(run, "test"), before, after, constants(taught), run, out)
+    return {**metrics, "failed_calibration": failed, **compared}
 
 
 def _judged(run: Run, split: Split) -> list[Leg]:
