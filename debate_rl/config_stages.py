@@ -16,6 +16,18 @@ from debate_rl.weak_to_strong.labels import Labelling
 from debate_rl.weak_to_strong.methods import Method
 
 
+_OF_KIND = {
+    "least_mass": ("model",),
+    "votes": ("reasoning", "stated"),
+    "combine": ("reasoning", "stated", "panel"),
+    "temperature": ("reasoning", "stated"),
+    "max_new_tokens": ("reasoning", "stated"),
+    "model": ("model", "reasoning", "stated", "probe"),
+    "both_orders": ("model", "reasoning", "stated", "probe"),
+}
+"""Settings of a judge that only some kinds use."""
+
+
 class JudgeSettings(Record):
     """How the judge comes to a verdict. Its model is that of the newest judge stage, else `models.judge`."""
 
@@ -50,8 +62,10 @@ class JudgeSettings(Record):
             raise ValueError("kind: probe and path belong together; fit one with debate-rl judge probe")
         if (self.kind == "panel") != bool(self.members):
             raise ValueError("kind: panel and members belong together; list two or more judges")
-        if self.kind in ("model", "probe", "panel") and self.votes > 1:
-            raise ValueError(f"a judge of kind {self.kind} writes nothing, so all votes are one; use kind: reasoning")
+        for key, kinds in _OF_KIND.items():
+            default = type(self).model_fields[key].default  # a run's own config names every key
+            if getattr(self, key) != default and self.kind not in kinds:
+                raise ValueError(f"{key} is of kind {' and '.join(kinds)}, not of {self.kind}; leave it out")
         if self.adapter is not None and self.model is None:
             raise ValueError("adapter needs the model that it belongs to; set model as well")
         return self

@@ -69,7 +69,7 @@ def test_a_dumped_config_is_the_same_one(tmp_path):
     [
         ({"kind": "probe"}, "probe and path belong together"),
         ({"kind": "panel"}, "panel and members belong together"),
-        ({"votes": 3}, "use kind: reasoning"),
+        ({"votes": 3}, "votes is of kind reasoning and stated, not of model"),
         ({"adapter": "a"}, "set model as well"),
         ({"kind": "votes"}, "'model', 'reasoning', 'stated', 'probe' or 'panel'"),
         ({"kin": "model"}, "did you mean 'judge.kind'"),
