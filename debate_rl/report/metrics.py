@@ -46,6 +46,7 @@ class OversightMetrics(_Metrics):
     known: Known | None = None
     second: SecondJudge | None = None
     failed: int = 0
+    left_out: dict[str, int] = {}
 
 
 class Iteration(_Metrics):

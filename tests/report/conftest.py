@@ -147,7 +147,9 @@ def oversight_stage(run: Path, questions: list[Question]) -> None:
     other = {(name, player): [leg(q, ("base", "base"), name) for q in questions] for name, player in legs}
     found = oversight(legs, "judge", second=beside(legs, other, ("judge", "lab-base")))
     both = {("debate", "dpo"): legs["debate", "dpo"], ("debate", "base"): other["debate", "dpo"]}
-    found = found.model_copy(update={"slopes": tuple(slopes(both, {"base": 900.0, "dpo": 1100.0}))})
+    found = found.model_copy(
+        update={"slopes": tuple(slopes(both, {"base": 900.0, "dpo": 1100.0})), "left_out": {"double by dpo": 7}}
+    )
     put(run, "oversight", found.model_dump(mode="json"), legs=[one for found in legs.values() for one in found])
 
 

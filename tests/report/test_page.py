@@ -203,7 +203,8 @@ def test_empty_run_says_what_is_missing(made, tmp_path):
     assert not page.all("svg")
 
 
-def test_oversight_shows_slopes_what_the_judge_knew_and_the_second_judge(run_folder, page):
+def test_oversight_shows_what_is_left_out_slopes_what_the_judge_knew_and_the_second_judge(run_folder, page):
+    assert "Left out: double by dpo, no verdict on any of 7 games." in page.text
     found = read_json(run_folder / "oversight" / "metrics.json")
     slope, second = found["slopes"][0]["accuracy"]["value"], found["second"]["same"]["value"]
     assert number(slope * 100, 1, True) in page.text and f"the same answer {number(second * 100, 1)}" in page.text
