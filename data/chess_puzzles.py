@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,28 +139,47 @@ def _best(board: chess.Board, moves: Sequence[chess.Move]) -> list[chess.Move]:
     """The one move that wins MARGIN points more than the others; none where there is a mate or no such move."""
     if len(moves) < 2 or _mates(board, moves):
         return []
-    worths = []
-    for move in moves:
+    best = -100
+    top: list[tuple[chess.Move, int]] = []
+    for move in _loudest_first(board, moves):
         board.push(move)
-        worths.append(-_worth(board, 1, -100, 100))
+        # Below best - MARGIN a move is no rival, and how far below is not asked: most are told by one reply.
+        worth = -_worth(board, 1, -100, MARGIN - best)
         board.pop()
-    order = sorted(range(len(moves)), key=lambda place: -worths[place])
-    return [moves[order[0]]] if worths[order[0]] - worths[order[1]] >= MARGIN else []
+        top = [(kept, value) for kept, value in [*top, (move, worth)] if value > max(best, worth) - MARGIN]
+        best = max(best, worth)
+    return [top[0][0]] if len(top) == 1 else []
+
+
+def _loudest_first(board: chess.Board, moves: Iterable[chess.Move]) -> list[chess.Move]:
+    """Captures of the most valuable pieces by the least valuable first: alpha-beta then cuts early."""
+
+    def gain(move: chess.Move) -> int:
+        taken = VALUES[board.piece_type_at(move.to_square) or 0]
+        return 10 * taken - VALUES[board.piece_type_at(move.from_square) or 0] if taken else -10
+
+    return sorted(moves, key=gain, reverse=True)
+
+
+def _material(board: chess.Board) -> int:
+    """Points of the side to move less those of the other."""
+    own, other = board.occupied_co[board.turn], board.occupied_co[not board.turn]
+    pieces = ((1, board.pawns), (3, board.knights | board.bishops), (5, board.rooks), (9, board.queens))
+    return sum(value * ((mask & own).bit_count() - (mask & other).bit_count()) for value, mask in pieces)
 
 
 def _worth(board: chess.Board, depth: int, low: int, high: int) -> int:
-    """Material for the side to move after so many plies and the captures that follow (alpha-beta)."""
-    moves = list(board.legal_moves)
-    if not moves:
-        return -90 if board.is_check() else 0
-    best = -100
-    if depth <= 0 and not board.is_check():
-        pieces = board.piece_map().values()
-        best = sum(VALUES[p.piece_type] * (1 if p.color == board.turn else -1) for p in pieces)
-        moves = [move for move in moves if board.is_capture(move)] if depth > -3 else []
-    elif depth <= -3:
-        moves = moves[:4]  # a check in a long exchange: a few replies tell enough
-    for move in moves:
+    """Material for the side to move after so many plies and the captures that follow (fail-soft alpha-beta)."""
+    best, check = -100, board.is_check()
+    if depth > 0 or check:
+        moves = list(board.legal_moves)
+        if not moves:
+            return -90 if check else 0
+        moves = moves[:4] if depth <= -3 else moves  # a check in a long exchange: a few replies tell enough
+    else:
+        best = _material(board)
+        moves = list(board.generate_legal_captures()) if depth > -3 and best < high else []
+    for move in _loudest_first(board, moves):
         if best >= high:
             break
         board.push(move)
@@ -228,6 +247,17 @@ def move_in(fen: str, text: str) -> str | None:
             except ValueError:  # not a legal move in this notation
                 continue
     return None
+
+
+def san(fen: str, move: str) -> str:
+    """A move in SAN without the marks of check and mate.
+
+    Example:
+        >>> san("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1", "a1a8")
+        'Ra8'
+    """
+    board = _chess().Board(fen)
+    return _plain(board, board.parse_uci(move))
 
 
 def score(puzzle: Puzzle, text: str) -> bool:

@@ -63,11 +63,11 @@ def near_duplicates(texts: Sequence[str], groups: Sequence[str]) -> list[tuple[i
     return sorted(pairs)
 
 
-def joined_groups(texts: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Groups in which near-duplicates are together: what a split must not cut.
+def joined_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Groups in which pairs of places, such as near-duplicates, are together: what a split must not cut.
 
     Returns:
-        (n,) group of each text; a joined group has the name that sorts first among its own.
+        (n,) group of each place; a joined group has the name that sorts first among its own.
     """
     parent = {group: group for group in groups}
 
@@ -76,7 +76,7 @@ def joined_groups(texts: Sequence[str], groups: Sequence[str]) -> list[str]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    for first, second in near_duplicates(texts, groups):
+    for first, second in pairs:
         low, high = sorted((root(groups[first]), root(groups[second])))
         parent[high] = low
     return [root(group) for group in groups]

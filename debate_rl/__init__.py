@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from debate_rl.game.transcript import Transcript
     from debate_rl.judges.judge import Judge
     from debate_rl.players.debater import Debater
+    from debate_rl.weak_to_strong.facilitate import facilitate
 
 _HOME = {
     "Debater": "debate_rl.players.debater",
@@ -29,6 +30,7 @@ _HOME = {
     "Question": "debate_rl.game.question",
     "Transcript": "debate_rl.game.transcript",
     "UserError": "debate_rl.errors",
+    "facilitate": "debate_rl.weak_to_strong.facilitate",
     "load_config": "debate_rl.config",
     "load_protocol": "debate_rl.game.protocol",
     "load_questions": "debate_rl.data.questions",
@@ -43,6 +45,7 @@ __all__ = [
     "Question",
     "Transcript",
     "UserError",
+    "facilitate",
     "load_config",
     "load_protocol",
     "load_questions",

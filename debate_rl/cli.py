@@ -24,6 +24,7 @@ for _name, _value in {
 import typer  # noqa: E402
 
 from debate_rl.cli_judge import judge_app  # noqa: E402
+from debate_rl.cli_store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 from debate_rl.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute  # noqa: E402
 from debate_rl.lab import lab_app  # noqa: E402
@@ -35,12 +36,34 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(judge_app, name="judge")
 app.add_typer(lab_app, name="lab")
+app.add_typer(store_app, name="store")
 
 
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Run every stage of a config, with `seeds` once for each; a run that was stopped goes on where it was."""
     execute(config, overrides, dry_run)
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    card: Annotated[
+        str | None, typer.Option(help="Name of a GPU, such as h100-80gb, or its GiB; default the config's hardware.")
+    ] = None,
+    cards: Annotated[int | None, typer.Option(help="How many of them play.", min=1)] = None,
+    hourly: Annotated[float | None, typer.Option(help="Price of one card for an hour.", min=0)] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A finished run: speeches as long as its, hours as on its machine.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a config would ask and cost before it runs: tokens, forwards, GPU memory, hours and money by stage."""
+    from debate_rl.config import load_config
+    from debate_rl.show_plan import show_plan
+
+    show_plan(load_config(config, overrides or []), card, cards, hourly, like, as_json)
 
 
 @app.command()
@@ -62,9 +85,16 @@ def tournament(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun 
 
 
 @app.command("weak-to-strong")
-def weak_to_strong(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+def weak_to_strong(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    table: Annotated[
+        str | None, typer.Option(help="Only this table of the config, with the report, printed as Markdown.")
+    ] = None,
+) -> None:
     """Teach a strong student by weak supervisors, with and without debates: the weak_to_strong stages of a config."""
-    execute(config, overrides, dry_run, "weak_to_strong")
+    execute(config, overrides, dry_run, "weak_to_strong", table)
 
 
 @app.command()
@@ -187,7 +217,8 @@ def _options(
 def _fail(message: Any) -> None:
     """End with one line and exit code 2."""
     sys.stdout.flush()
-    print(f"debate-rl: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # once, of processes that were started together
+        print(f"debate-rl: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

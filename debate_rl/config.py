@@ -15,9 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from debate_rl.config_file import read_tree
 from debate_rl.config_stages import STAGES, JudgeSettings, Stage, made_by, references
+from debate_rl.engines.budget import Price
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record, explain
+
+_ENGINE = {
+    "concurrency", "retries", "timeout", "key_env", "load_adapters", "budget", "prices", "batch_tokens", "cache_tokens",
+}  # fmt: skip
+"""Of the engine's keys those that say how it works, not what it answers."""
+_RUN = ("runs", "processes", "tracking", "hardware")
 
 
 class Questions(Record):
@@ -52,6 +59,15 @@ class Models(Record):
     strong: str = "lab-base"
 
 
+class BudgetSettings(Record):
+    """What a run may spend at a server; it stops before it would pass that, and what is finished is kept."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Of prompts and answers together."""
+    money: float | None = Field(default=None, gt=0)
+    """In the currency of `prices`."""
+
+
 class EngineSettings(Record):
     """How models are run."""
 
@@ -59,8 +75,8 @@ class EngineSettings(Record):
 
     kind: Literal["transformers", "server"] = "transformers"
     """transformers: in this process. server: any OpenAI-compatible endpoint; trainings still run here."""
-    url: str | None = None
-    """Of a server, for example http://localhost:8000/v1."""
+    url: str | tuple[str, ...] | None = None
+    """Of a server, for example http://localhost:8000/v1; a list names replicas of one another."""
     key_env: str | None = None
     """Environment variable that holds the server's key, for example OPENAI_API_KEY; empty sends none."""
     concurrency: int = Field(default=16, ge=1)
@@ -69,32 +85,43 @@ class EngineSettings(Record):
     """Seconds without a byte from a server until a try is given up."""
     retries: int = Field(default=5, ge=0)
     """Further tries at a server that is busy or does not answer."""
+    load_adapters: bool = False
+    """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
+    budget: BudgetSettings = BudgetSettings()
+    prices: dict[str, Price] = {}
+    """Of a server's models, for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
     device: str | None = None
     """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
+    cache_tokens: int = Field(default=32768, ge=0)
+    """Tokens of prompts kept in memory for later rounds, beside those; 0 keeps none between calls."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of PyTorch; empty keeps its own choice (OMP_NUM_THREADS)."""
     temperature: float = Field(default=0.5, ge=0)
     """Of every debater."""
+    reuse_opponents: bool = False
+    """Best-of-N players simulate the other side by the draws that its own speech is chosen from: fewer texts, but the
+    choice is then made against what the other side may really say."""
     revision: str | None = None
     """Revision of models from the hub; of a server, a name for the weights behind its url, which else is the url."""
 
     @field_validator("url")
     @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
-        from debate_rl.engines.server import url_fault  # urllib3 only where a server is asked
+    def _is_url(cls, url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        from debate_rl.engines.endpoint import url_fault  # urllib3 only where a server is asked
 
-        fault = None if url is None else url_fault(url)
-        if fault is not None:
-            raise ValueError(fault)
-        return url
+        for one in (url,) if isinstance(url, str) else url or ():
+            fault = url_fault(one)
+            if fault is not None:
+                raise ValueError(fault)
+        return url or None
 
     @field_validator("key_env")
     @classmethod
     def _is_name(cls, name: str | None) -> str | None:
-        from debate_rl.engines.server import key_env_fault
+        from debate_rl.engines.endpoint import key_env_fault
 
         fault = None if name is None else key_env_fault(name)
         if fault is not None:
@@ -283,6 +310,18 @@ def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
         if inner:
             model = inner[0]
     return model
+
+
+def settled(config: Config, *leave_out: str) -> dict[str, Any]:
+    """The part of a config that its results depend on: what else there is may change while a run is at work.
+
+    Where `engine.revision` names the weights behind a server, its url may change; replicas may be added to the first.
+    """
+    exclude: dict[str, Any] = {**dict.fromkeys((*_RUN, *leave_out), True), "engine": _ENGINE}
+    tree = config.model_dump(mode="json", by_alias=True, exclude=exclude)
+    url = config.engine.url if config.engine.revision is None else None
+    tree["engine"]["url"] = url[0] if isinstance(url, tuple) else url
+    return tree
 
 
 def dump_config(config: Config) -> str:

@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol, shipped_protocols
 from debate_rl.records import Record
+from debate_rl.trainers.online import Alarms, Opponents, Rewards
 from debate_rl.trainers.settings import Lora, Objective, StudentLoss
+from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
 from debate_rl.weak_to_strong.ensemble import Combination
 from debate_rl.weak_to_strong.labels import Labelling
-from debate_rl.weak_to_strong.methods import Method
-
+from debate_rl.weak_to_strong.methods import Method, check_methods
 
 _OF_KIND = {
     "least_mass": ("model",),
@@ -292,6 +293,63 @@ class IterationsStage(Record):
         return self.pool if self.start in self.pool else (*self.pool, self.start)
 
 
+class WatchSettings(Record):
+    """What is measured while an online training goes on."""
+
+    every: int = Field(default=20, ge=1)
+    """Steps between two measurements; there is one before the first step and one after the last."""
+    questions: int = Field(default=40, ge=2)
+    """Training questions kept for it: the last ones, which are not played in training."""
+    pool: tuple[str, ...] = ()
+    """Fixed players that the policy meets, besides what it starts from."""
+    second: str | JudgeSettings | None = None
+    """Held-out judge: a judge stage, `base` for the judge model as it is, another model, or settings as of `judge`."""
+    alarms: Alarms = Alarms()
+
+
+class GrpoStage(TrainingStage):
+    """Online training: the debater plays, is judged, and learns from what its speeches earned (TRL's GRPO)."""
+
+    kind: Literal["grpo"] = "grpo"
+    start: str = "sft"
+    """Earlier stage whose debater is trained further; KL (`train.beta`) is taken to it."""
+    protocol: str | None = None
+    questions: int | None = Field(default=None, ge=1)
+    """Training questions that are played; empty takes all but those of `watch`."""
+    skip: int = Field(default=0, ge=0)
+    """Training questions left out before the first."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the policy and its opponents while it learns; empty is engine.temperature."""
+    rewards: Rewards = Rewards()
+    opponent: Literal["self", "start", "pool", "players"] = "self"
+    """Who speaks for the other side: the current policy (which learns on both), what it started from, past checkpoints
+    drawn by rating, or `players`."""
+    players: tuple[str, ...] = ()
+    """Of opponent players: one is drawn for each question and step."""
+    snapshot: int = Field(default=25, ge=1)
+    """Of opponent pool: a checkpoint joins every so many steps."""
+    spread: float = Field(default=200.0, gt=0)
+    """Of opponent pool: a member is drawn e times as often as one rated so many Elo points lower."""
+    roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
+    """Sides that learn; those of the other ones are played all the same."""
+    judge_seconds: float | None = Field(default=None, gt=0)
+    """The judge's time in each step; what it has not judged by then earns nothing and is counted."""
+    watch: WatchSettings | None = WatchSettings()
+    """Ratings, accuracy of two judges and alarms over steps; null measures nothing."""
+
+    @model_validator(mode="after")
+    def _has_opponents(self) -> GrpoStage:
+        if (self.opponent == "players") != bool(self.players):
+            raise ValueError("opponent: players and players belong together; name at least one player")
+        if self.train.get("eval_strategy") is not None:
+            raise ValueError("train.eval_strategy is not for online training; set watch")
+        return self
+
+    def against(self, players: tuple[Any, ...]) -> Opponents:
+        """The opponents, with the players named."""
+        return Opponents(kind=self.opponent, players=players, snapshot=self.snapshot, spread=self.spread)
+
+
 class TournamentStage(Record):
     """Round robin with sides swapped, ratings, and judge accuracy in self-play."""
 
@@ -370,8 +428,11 @@ class WeakToStrongStage(TrainingStage):
     """Weak supervisors label data, with or without debates to help them; a strong student learns from the labels."""
 
     kind: Literal["weak_to_strong"] = "weak_to_strong"
-    context: tuple[Literal["none", "debate"], ...] = ("none", "debate")
-    """What the supervisor reads beside the claim."""
+    context: tuple[str, ...] = Field(default=("none", "debate"), min_length=1)
+    """What the supervisor reads beside the item: none, debate, consultancy, market_making, explanations,
+    explanations_weak, or one of `contexts`."""
+    contexts: dict[str, Context] = {}
+    """Further help by name, or changes to what ships: who speaks, in how many turns, under which protocol."""
     ensemble: int = Field(default=4, ge=1, le=8)
     """Supervisors whose labels are combined; with debates each reads its own draw."""
     combine: Combination = "mean"
@@ -384,13 +445,19 @@ class WeakToStrongStage(TrainingStage):
     """Rows of the table, by name, the first being what the others are compared with; empty makes one of each context,
     with the settings above."""
     debater: str = "dpo"
+    """Who speaks where a context names nobody."""
+    naive: str = "none"
+    """Context of the weak model alone: none, or one of kind recorded, whose labels are those of a file."""
     task: str = "questions"
     """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
-    sciq, boolq, cosmosqa or hh, or the path of a binary task's YAML file."""
+    sciq, boolq, cosmosqa or hh, the path of a binary task's YAML file, pairs (which of two replies of Anthropic HH do
+    people prefer; with readout: reward), or chess-mate and chess-best (puzzles whose answers are written; of `methods`
+    the members count, who vote)."""
     protocol: str | None = None
     """Of the debates; empty is the run's own for questions and `claim` for the others."""
-    readout: Literal["answers", "head"] = "answers"
-    """How models answer: by their probabilities of the two answers, or by a new classification head."""
+    readout: Literal["answers", "head", "probe", "reward"] = "answers"
+    """How models answer: by their probabilities of the two answers, by a new classification head, by a head on
+    frozen weights, or by the rewards of both answers."""
     knobs: dict[str, Any] = {}
     """Knobs of the lab's stories in place of the run's, so that what is asked may be new to every model."""
     path: str | None = None
@@ -403,6 +470,17 @@ class WeakToStrongStage(TrainingStage):
     seeds: int = Field(default=2, ge=1)
     supervisor_reads_passage: bool = True
     """Whether the weak supervisor may read the passage as well; the student always does."""
+    family: str | None = None
+    """Family of lab stories in place of the run's."""
+    weak: str | None = None
+    """Weak model in place of the run's (`models.weak`), for tables over sizes."""
+    strong: str | None = None
+    """Strong model in place of the run's."""
+    table: str | None = Field(default=None, pattern=r"^\w[\w.+-]*$")
+    """Table in which this stage is a column; empty is a table of its own, by the stage's name."""
+    curve: Literal["members", "turns", "errors"] | None = None
+    """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
+    differ in nothing else are points of one line."""
 
     @field_validator("methods")
     @classmethod
@@ -411,6 +489,51 @@ class WeakToStrongStage(TrainingStage):
             if not re.fullmatch(r"[\w.+-]+", name) or name in ("ceiling", "weak", "untrained"):
                 raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
         return value
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> WeakToStrongStage:
+        try:
+            check_methods(self.rows, self.helps)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        naive = self.helps.get(self.naive)
+        if self.naive != "none" and (naive is None or naive.kind != "recorded"):
+            raise ValueError(f"naive is none or a context of kind recorded, not {self.naive!r}")
+        if self.readout == "probe" and self.lora is not None:
+            raise ValueError("readout: probe trains a head on frozen weights; set lora: null, or readout: head")
+        return self
+
+    @model_validator(mode="after")
+    def _writes_or_answers(self) -> WeakToStrongStage:
+        if self.generative and any(row != Method(members=row.members) for row in self.rows.values()):
+            raise ValueError(
+                f"answers to {self.task} are written, so its methods differ in members alone; set context: [none]"
+            )
+        if self.generative and self.readout != "answers":
+            raise ValueError(f"answers to {self.task} are written; leave out readout")
+        return self
+
+    @property
+    def generative(self) -> bool:
+        """Whether models write their answers, and an exact match counts."""
+        return self.task in ("chess-mate", "chess-best")
+
+    @property
+    def helps(self) -> dict[str, Context]:
+        """All contexts by name, with the stage's protocol for debates that name none."""
+        known = {**SHIPPED, **self.contexts}
+        return {
+            name: one.model_copy(update={"protocol": self.protocol})
+            if self.protocol and one.protocol is None and one.kind == "debate"
+            else one
+            for name, one in known.items()
+        }
+
+    @property
+    def players(self) -> set[str]:
+        """Who speaks for some method, as named."""
+        used = [self.helps[row.context] for row in self.rows.values() if row.context != "none"]
+        return {name for one in used if one.kind != "recorded" for name in (one.debater or self.debater, *one.players)}
 
     @property
     def rows(self) -> dict[str, Method]:
@@ -423,10 +546,20 @@ class WeakToStrongStage(TrainingStage):
         }
 
     @property
-    def draws(self) -> int:
-        """Debates of an item that some supervisor reads."""
-        read = [1 if row.same_sample else row.members for row in self.rows.values() if row.context == "debate"]
-        return max(read, default=0)
+    def asks_judge(self) -> bool:
+        """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
+        best = any("@" in name for name in self.players)
+        turns = any(self.helps[name].kind == "market_making" and self.helps[name].turns != 1 for name in self.draws)
+        return best or turns or any(row.transfer.refine for row in self.rows.values())
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """Games of an item that some supervisor reads, by context."""
+        found: dict[str, int] = {}
+        for row in self.rows.values():
+            if row.context != "none" and self.helps[row.context].kind != "recorded":
+                found[row.context] = max(found.get(row.context, 0), 1 if row.same_sample else row.members)
+        return found
 
 
 class ReportStage(Record):
@@ -442,6 +575,7 @@ Stage = (
     | JudgeStage
     | PreferencesStage
     | DpoStage
+    | GrpoStage
     | IterationsStage
     | TournamentStage
     | OversightStage
@@ -457,6 +591,10 @@ def references(stage: Stage) -> set[str]:
     fields = stage.model_dump()
     if isinstance(stage, IterationsStage):
         named = [*stage.pooled, stage.preferences.critic, *stage.preferences.opponents_from]
+    elif isinstance(stage, GrpoStage):
+        named = [stage.start, *stage.players, *(stage.watch.pool if stage.watch else ())]
+    elif isinstance(stage, WeakToStrongStage):
+        named = [name for name in stage.players if name.partition("@")[0] not in ROLES]
     else:
         named = [fields.get(key) for key in ("start", "reference", "preferences", "player", "critic", "debater")]
         named += [*fields.get("players", ()), *fields.get("opponents_from", ())]

@@ -4,6 +4,7 @@ runs/NAME/
     config.yaml      the resolved config, written first; a run with another config is refused
     code.json        version and commit
     store/           answers of the models (debate_rl.engines.store)
+    paid.jsonl       what a server was paid (debate_rl.engines.budget)
     .STAGE/          a stage at work: its logs and checkpoints, from which it goes on
     STAGE/           a finished stage: stage.json, metrics.json, and what it made
     metrics.json     the metrics of all finished stages
@@ -20,8 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debate_rl.arena.rollout import Progress
-from debate_rl.config import Config
+from debate_rl.arena.log import Progress
+from debate_rl.arena.progress import ProgressLine
+from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
     IterationsStage,
     JudgeSettings,
@@ -30,11 +32,14 @@ from debate_rl.config_stages import (
     Stage,
     TournamentStage,
     TrainingStage,
+    WeakToStrongStage,
     made_by,
     references,
 )
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
+from debate_rl.engines.crew import Crew, CrewEngine
+from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError, nearest
@@ -49,7 +54,6 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest, read_json, write_json, write_text
 from debate_rl.tracking import Tracker
 
-_NOT_IN_RESULTS = {"runs", "processes", "tracking", "hardware"}
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
@@ -62,27 +66,50 @@ class Run:
         config: the experiment.
         engine: answers instead of the transformers engine, for tests and rules.
         say: takes lines of progress.
+        crew: other processes that answer as well (see `engines.crew`).
     """
 
-    def __init__(self, config: Config, engine: Engine | None = None, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine | None = None,
+        say: Callable[[str], None] = print,
+        crew: Crew | None = None,
+    ) -> None:
         self.config = config
+        self.crew = crew
         self.folder = Path(config.runs) / config.name
         self.say = say
         self.at: str | None = None
         """Name of the stage at work."""
         self._engine = engine
         self._stored: StoredEngine | None = None
+        self._front: Engine | None = None
         self._questions: dict[Split, list[Question]] = {}
         self._tracker: Tracker | None = None
 
     @property
-    def engine(self) -> StoredEngine:
+    def engine(self) -> Engine:
         """The engine with this run's store in front, opened when first needed."""
-        if self._stored is None:
-            if self._engine is None:
-                self._engine = open_engine(self.config, self.resolve)
-            self._stored = StoredEngine(self._engine, self.folder / "store")
-        return self._stored
+        if self._front is None:
+            own = self._engine or open_engine(self.config, self.resolve)
+            self._stored, self._front = shared_engine(own, self.folder / "store", self.config, self.crew)
+            self._engine = own
+        return self._front
+
+    @property
+    def paid(self) -> dict[str, Any]:
+        """What the run's server was paid so far (see `Budget.summary`); empty where there is none."""
+        if self.config.engine.kind != "server" or self._engine is None:
+            return {}
+        from debate_rl.engines.server import ServerEngine
+
+        return self._engine.budget.summary() if isinstance(self._engine, ServerEngine) else {}
+
+    def rest(self) -> None:
+        """Have the crew's processes let go of their models, before a training takes the devices."""
+        if self.crew is not None:
+            self.crew.tell("rest")
 
     @property
     def label(self) -> str:
@@ -102,13 +129,11 @@ class Run:
         return self._tracker
 
     def progress(self, out: Path) -> Progress:
-        """A function that says how far a stage's games are."""
-        name = out.name.lstrip(".")
-
-        def report(done: int, failed: int, total: int) -> None:
-            self.say(f"  {name}: {done} of {total} games, {failed} failed")
-
-        return report
+        """A line that says how far a stage's games are."""
+        terminal = sys.stdout if self.say is print and sys.stdout.isatty() else None
+        return ProgressLine(
+            out.name.lstrip("."), self.say, terminal, lambda: 0 if self._stored is None else self._stored.tokens
+        )
 
     def name_of(self, out: Path) -> str:
         """Name of what a stage's working folder, or an iteration's in it, will hold."""
@@ -165,7 +190,7 @@ class Run:
         model, adapter = self.weights(stage, self.config.models.debater)
         return Debater(
             name=name, model=model, adapter=adapter, best_of=best_of, refine=refine, opponents=opponents,
-            temperature=self.config.engine.temperature,
+            temperature=self.config.engine.temperature, reuse_opponents=self.config.engine.reuse_opponents,
         )  # fmt: skip
 
     def judge(self, at: str | None = None) -> AnyJudge:
@@ -271,12 +296,16 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
         done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
         write_json(run.folder / "metrics.json", _all_metrics(run))
     run.tracker.finish()
+    if run.paid:
+        cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
+        tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
+        run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
 
 
 def stage_fingerprints(config: Config) -> dict[str, str]:
     """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
-    shared = config.model_dump(mode="json", exclude=_NOT_IN_RESULTS | {"stages", "name", "seeds"})
+    shared = settled(config, "stages", "name", "seeds")
     fingerprint = digest([shared, input_files(shared)])
     found = {}
     for name, stage in config.stages.items():
@@ -292,43 +321,66 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
         shutil.rmtree(working)  # begun from another config or other files
     write_text(note, fingerprint)
-    began = time.perf_counter()
-    hits, misses = _store_counts(run)
+    began, cpu = time.perf_counter(), _cpu_seconds()
+    hits, misses, tokens = _store_counts(run)
     run.at = name
     run.say(f"{name}: started")
     metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
     seconds = time.perf_counter() - began
-    found, made = _store_counts(run)
-    counts = {"store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory()}
-    write_json(working / "timing.json", {"seconds": round(seconds, 1), **counts})
+    found, made, read = _store_counts(run)
+    counts: dict[str, Any] = {
+        "seconds": round(seconds, 1), "cpu_seconds": round(_cpu_seconds() - cpu, 1), "tokens": read - tokens,
+        "store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory(),
+        **({"paid_so_far": run.paid} if run.paid else {}),
+    }  # fmt: skip
+    write_json(working / "timing.json", counts)
     note.unlink()
     if final.exists():
         shutil.rmtree(final)
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
+    run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
     run.say(f"{name}: finished in {seconds:.0f} s")
     return metrics
 
 
-def needed(config: Config, kind: str) -> set[str]:
+def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
     """Names of the stages of a kind and of all that they build on.
 
+    Args:
+        config: the experiment.
+        kind: of stage.
+        table: of weak_to_strong only the columns of this table, and the report.
+
     Raises:
-        UserError: the config has no stage of that kind.
+        UserError: the config has no stage of that kind, or no such table.
     """
     found = {name for name, stage in config.stages.items() if stage.kind == kind}
     if not found:
         raise UserError(
             f"the config has no stage of kind {kind!r}; its stages are: {', '.join(config.stages) or 'none'}"
         )
+    if table is not None:
+        found = _columns(config, table)
     names = list(config.stages)
     for name in reversed(names):
         if name in found:
             earlier = names[: names.index(name)]
             found |= {other for other in earlier if _builds_on(config.stages[name], other, config.stages[other])}
-    return found
+    reports = {name for name, stage in config.stages.items() if isinstance(stage, ReportStage)}
+    return found if table is None else found | reports
+
+
+def _columns(config: Config, table: str) -> set[str]:
+    """Stages that are columns of a weak-to-strong table."""
+    tables = {
+        name: stage.table or name for name, stage in config.stages.items() if isinstance(stage, WeakToStrongStage)
+    }
+    if table not in tables.values():
+        raise UserError(f"the config has no table {table!r}; {nearest(table, list(dict.fromkeys(tables.values())))}")
+    return {name for name, own in tables.items() if own == table}
 
 
 def _builds_on(stage: Stage, name: str, other: Stage) -> bool:
@@ -337,7 +389,9 @@ def _builds_on(stage: Stage, name: str, other: Stage) -> bool:
         return True
     if isinstance(other, TournamentStage) and isinstance(stage, OversightStage):
         return len(set(other.players) & set(stage.players)) > 1  # it rates the debaters
-    return other.kind == "judge" and stage.kind in ("preferences", "iterations", "tournament", "oversight")
+    if isinstance(stage, WeakToStrongStage) and stage.asks_judge and other.kind == "judge":
+        return True
+    return other.kind == "judge" and stage.kind in ("preferences", "grpo", "iterations", "tournament", "oversight")
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -363,10 +417,16 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
 
 
-def _store_counts(run: Run) -> tuple[int, int]:
-    """Answers taken from the store and answers made, so far in this process."""
+def _store_counts(run: Run) -> tuple[int, int, int]:
+    """Answers taken from the store, answers made, and tokens read and written for these, so far in this process."""
     stored = run._stored
-    return (0, 0) if stored is None else (stored.hits, stored.misses)
+    return (0, 0, 0) if stored is None else (stored.hits, stored.misses, stored.tokens)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those it waited for, so far."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _load_splits(config: Config) -> dict[Split, list[Question]]:
@@ -384,18 +444,61 @@ def _load_splits(config: Config) -> dict[Split, list[Question]]:
     }  # fmt: skip
 
 
+def shared_engine(
+    own: Engine, store: Path, config: Config, crew: Crew | None = None
+) -> tuple[StoredEngine, Engine]:  # fmt: skip
+    """An engine with its store, and what is asked: where several parts are answered at a time, each through the store.
+
+    A server answers many requests at a time by itself, so a crew has nothing to do there.
+    """
+    if config.engine.kind == "server":
+        from debate_rl.engines.server import ServerEngine
+
+        if isinstance(own, ServerEngine):
+            stored = StoredEngine(own, store)
+            return stored, Parallel(stored, own)
+    elif crew is not None:
+        spread = CrewEngine(own, crew, config)
+        stored = StoredEngine(spread, store)
+        return stored, Parallel(stored, spread)
+    stored = StoredEngine(own, store)
+    return stored, stored
+
+
+def member_engine(config: Config, local: int) -> Engine:
+    """The engine of a crew's process: on the device of its number, where the config names none."""
+    import torch
+
+    cards = torch.cuda.device_count()
+    if config.engine.device is None and cards:
+        engine = config.engine.model_copy(update={"device": f"cuda:{local % cards}"})
+        config = config.model_copy(update={"engine": engine})
+    if config.engine.threads:
+        torch.set_num_threads(config.engine.threads)
+    return open_engine(config, Run(config).resolve)
+
+
 def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
     """The engine of the config's kind, with its settings."""
     wanted = config.engine
     if wanted.kind == "server":
+        from debate_rl.engines.budget import Budget
         from debate_rl.engines.server import ServerEngine
 
+        folder = Path(config.runs) / config.name
+        ledger = folder / "paid.jsonl" if (folder / "config.yaml").is_file() else None
         return ServerEngine(
             wanted.url or "", wanted.key_env, concurrency=wanted.concurrency, retries=wanted.retries,
-            timeout=wanted.timeout, deployed=wanted.revision,
+            timeout=wanted.timeout, deployed=wanted.revision, resolve=resolve, load_adapters=wanted.load_adapters,
+            budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
         )  # fmt: skip
     from debate_rl.engines.transformers_engine import TransformersEngine
 
     return TransformersEngine(
-        resolve, device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens, revision=wanted.revision
+        resolve,
+        device=wanted.device,
+        dtype=wanted.dtype,
+        batch_tokens=wanted.batch_tokens,
+        revision=wanted.revision,
+        cache_tokens=wanted.cache_tokens,
     )

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from debate_rl.config import Config, dump_config, load_config
+from debate_rl.config import Config, dump_config, load_config, settled
 from debate_rl.errors import UserError
 from debate_rl.records import digest, write_json, write_text
 from debate_rl.report.run_folder import seed_folder
@@ -95,7 +95,7 @@ def _finished(folder: Path, held: Config) -> list[str]:
 
 def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:
     """What can not be changed any more once some stages are finished: all above the stages, and these."""
-    tree = config.model_dump(mode="json", by_alias=True, exclude={"runs", "processes", "tracking", "hardware"})
+    tree = settled(config)
     return {**tree, "stages": {name: tree["stages"].get(name) for name in finished}}
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +28,16 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=BaseModel)
+Span = tuple[int, int]
+"""Where a line lies in a file: its first byte and the one after its last."""
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def digest(value: Any) -> str:
     """Name a JSON-like value by its content: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
 def explain(error: ValidationError) -> str:
@@ -89,24 +92,30 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         UserError: the disk is full or the folder cannot be written; the old file stays.
     """
+    write_pieces(path, [text.encode()])
+
+
+def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
+    """Write a whole file piece by piece (see `write_text`)."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # there only if something went wrong
 
 
 def write(path: str | Path, records: Iterable[BaseModel]) -> None:
-    """Write records as a whole JSON-lines file (see `write_text`)."""
-    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+    """Write records as a whole JSON-lines file (see `write_text`); records that are read lazily are never all held."""
+    write_pieces(path, (record.model_dump_json().encode() + b"\n" for record in records))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -127,16 +136,29 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
 
 
-def append(path: str | Path, records: Iterable[BaseModel]) -> None:
+def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
     """Add records to the end of a log, on disk when this returns.
 
-    A torn last line (an earlier crash) is cut first; a write that fails half-way is taken back.
+    Returns:
+        Where each record lies now.
 
     Raises:
         UserError: the disk is full; what the log held before is intact.
     """
+    data = [record.model_dump_json().encode() + b"\n" for record in records]
+    ends = list(accumulate(map(len, data), initial=append_bytes(path, b"".join(data))))
+    return list(pairwise(ends))
+
+
+def append_bytes(path: str | Path, data: bytes) -> int:
+    """Add whole lines to the end of a file, on disk when this returns; gives the place of their first byte.
+
+    A torn last line (an earlier crash) is cut first; a write that fails half-way is taken back.
+
+    Raises:
+        UserError: the disk is full; what the file held before is intact.
+    """
     path = Path(path)
-    data = "".join(record.model_dump_json() + "\n" for record in records).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         end = _whole_length(file)
@@ -148,16 +170,39 @@ def append(path: str | Path, records: Iterable[BaseModel]) -> None:
         except OSError as error:
             os.truncate(path, end)
             raise UserError(f"cannot write {path}: {error.strerror}; records finished before are kept") from error
+    return end
+
+
+def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
+    """Yield each record of a log that `append` wrote and where it lies; a torn last line (a crash) is left out.
+
+    Raises:
+        UserError: a line is no such record; names file, line and field.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            span = start, start + len(line)
+            start += len(line)
+            if not line.endswith(b"\n"):
+                return
+            if not line.isspace():
+                yield span, _parsed(line, kind, f"{path}:{number}")
+
+
+def _parsed(line: bytes, kind: type[R], where: str) -> R:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise UserError(f"{where}: not a {kind.__name__} ({explain(error)}); remove the line") from error
 
 
 def read_log(path: str | Path, kind: type[R]) -> list[R]:
-    """Read a log that `append` wrote: none if absent, and a torn last line (a crash) is left out."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [kind.model_validate_json(line) for line in whole.splitlines() if line.strip()]
+    """Read a log that `append` wrote: none if absent (see `scan_log`)."""
+    return [record for _, record in scan_log(path, kind)]
 
 
 def _whole_length(file: Any) -> int:

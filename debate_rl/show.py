@@ -63,6 +63,8 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
         seeds: of the study; their values are printed where there are two or more.
         console: where to print.
     """
+    if not rows:
+        return
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file has no edge to break lines at

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from debate_rl.analysis.effects import EffectRow, effects, write_effects
 from debate_rl.config import Config
+from debate_rl.engines.crew import Crew
 from debate_rl.engines.request import Engine
 from debate_rl.experiment import Run, StageFunction, run_stages
 from debate_rl.folder import alone, claim_folder
@@ -46,6 +47,7 @@ def run_study(
     only: set[str] | None = None,
     engine: Engine | None = None,
     say: Callable[[str], None] = print,
+    crew: Crew | None = None,
 ) -> list[EffectRow]:
     """Run the stages of a config once for each seed, then measure the effects over all seeds.
 
@@ -57,6 +59,7 @@ def run_study(
         only: names of the stages to run; None runs all.
         engine: answers instead of the transformers engine, for tests and rules.
         say: takes lines of progress.
+        crew: other processes that answer as well; with them the seeds are run one after the other.
 
     Returns:
         The table, also in effects.json and report/index.html.
@@ -66,12 +69,12 @@ def run_study(
     """
     folder = claim_folder(config)
     with alone(folder):
-        if config.processes > 1 and engine is None:
+        if config.processes > 1 and engine is None and crew is None:
             _side_by_side(config, functions, only)
         else:
             for one in seed_configs(config):
                 say(f"seed {one.seed}:")
-                run_stages(Run(one, engine, say), functions, only)
+                run_stages(Run(one, engine, say, crew), functions, only)
         return write_study(folder, folder / "report")[0]
 
 

@@ -17,8 +17,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from debate_rl.game.question import Question
+
+# A busy machine is no failure of a test.
+settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("DEBATE_RL_SHARED", ROOT.parent / "shared"))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from debate_rl.config import Config, dump_config, load_config, parse_config
+from debate_rl.config import Config, dump_config, load_config, parse_config, settled
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import shipped_protocols
 
@@ -96,6 +96,7 @@ def test_turns_leave_protocols_their_shape():
     assert turns == {
         "debate": 2, "sequential": 4, "claim": 3, "single": 2, "double": 2, "ensembled": 2, "market_making": 4,
         "open_debate": 4, "open_single": 2, "blind": 0, "open_book": 0,
+        "claim_single": 2, "claim_market": 1, "explanations": 2,
     }  # fmt: skip
     other = Config.model_validate({"protocol": {"name": "sequential", "turns": 4}}).protocol
     assert (other.load().turns, other.load("debate").turns, other.load("open_debate").turns) == (4, 2, 4)
@@ -158,3 +159,17 @@ def test_a_secret_in_the_wrong_field_is_refused_and_not_told(tmp_path, key, valu
 def test_a_server_with_a_key_is_accepted(tmp_path):
     found = load_config(write(tmp_path, "engine: {kind: server, url: 'http://[::1]:8000/v1', key_env: OPENAI_KEY}"))
     assert (found.engine.url, found.engine.key_env) == ("http://[::1]:8000/v1", "OPENAI_KEY")
+
+
+def test_what_a_run_may_change_while_it_is_at_work(tmp_path):
+    one = load_config(write(tmp_path, "engine: {kind: server, url: [http://a/v1, http://b/v1]}"))
+    assert one.engine.url == ("http://a/v1", "http://b/v1") and settled(one)["engine"]["url"] == "http://a/v1"
+    assert settled(one) == settled(load_config(write(tmp_path, "engine: {kind: server, url: http://a/v1}")))
+    free = "{kind: server, url: http://%s/v1, revision: llama, budget: {tokens: %d}, batch_tokens: %d}"
+    first, second = (load_config(write(tmp_path, f"engine: {free % values}")) for values in (("a", 5, 9), ("b", 6, 8)))
+    assert settled(first) == settled(second) != settled(one)
+    assert settled(first.model_copy(update={"seed": 5})) != settled(first)
+    with pytest.raises(UserError, match="engine.url: this is no url"):
+        load_config(write(tmp_path, "engine: {kind: server, url: [http://a/v1, nonsense]}"))
+    with pytest.raises(UserError, match="engine.budget.tokens"):
+        load_config(write(tmp_path, "engine: {budget: {tokens: 0}}"))

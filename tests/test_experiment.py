@@ -197,7 +197,9 @@ def test_a_plan_counts_debates_and_shows_every_seat(tmp_path):
     config = small(tmp_path, stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight", "report"))
     found = {row.stage: row for row in plan(Run(config))}
     assert found["tournament"].debates == 6 * (3 * 2 + 3)
-    assert found["tournament"].speeches == 6 * 3 * 2  # each player's two sides, once, whoever sits opposite
+    assert found["judge"].speeches == (12 + 6) * 2
+    # Each player's two sides, once, whoever sits opposite; the base model's are those that the judge was tested on.
+    assert found["tournament"].speeches == 6 * 2 * 2
     assert found["preferences"].speeches == 8 * 2 * (2 + 1)
     assert found["oversight"].debates == 18 and found["sft"].note == "trains"
     assert [seat for seat, _ in first_prompts(Run(config))] == ["debater A, turn 1", "debater B, turn 1", "judge"]

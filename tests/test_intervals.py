@@ -19,7 +19,7 @@ from debate_rl.intervals import (
 )
 
 rows = st.lists(st.floats(-100, 100, allow_nan=False), min_size=2, max_size=20)
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 
 def draw(count, seed, size=4):

@@ -20,7 +20,11 @@ from tests.tiny import tiny_model
 @pytest.fixture
 def config(tmp_path, question):
     """A study of two seeds, without training, on questions of a file."""
-    changes = [{"id": f"q{i}", "group": f"g{i // 2}", "passage": f"{question.passage} day {i}."} for i in range(200)]
+    told = [" ".join(f"s{i // 2}w{word}" for word in range(60)) for i in range(200)]  # stories are not alike
+    changes = [
+        {"id": f"q{i}", "group": f"g{i // 2}", "correct": i % 2, "passage": f"{question.passage} {told[i]}"}
+        for i in range(200)
+    ]
     lines = [question.model_copy(update=change).model_dump_json() for change in changes]
     (tmp_path / "q.jsonl").write_text("\n".join(lines))
     return parse_config(

@@ -26,7 +26,9 @@ def tiny_tokenizer(words=WORDS, template=TEMPLATE):
     return fast
 
 
-def tiny_model(folder: Path, seed: int = 0, hidden: int = 32, spread: float = 0.2, words=WORDS, positions: int = 512):
+def tiny_model(
+    folder: Path, seed: int = 0, hidden: int = 32, spread: float = 0.2, words=WORDS, positions: int = 512, kv_heads=None
+):
     """Save a random two-layer Llama with its tokenizer and return the folder as text."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -35,8 +37,8 @@ def tiny_model(folder: Path, seed: int = 0, hidden: int = 32, spread: float = 0.
     tokenizer = tiny_tokenizer(words)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=positions, bos_token_id=None, eos_token_id=2, pad_token_id=0,
-        initializer_range=spread,
+        num_attention_heads=4, num_key_value_heads=kv_heads, max_position_embeddings=positions, bos_token_id=None,
+        eos_token_id=2, pad_token_id=0, initializer_range=spread,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

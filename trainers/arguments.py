@@ -33,8 +33,23 @@ _REFUSED = {
     "dpo": dict.fromkeys(
         ("loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha",
          "use_weighting", "discopop_tau"), "the loss is the job's 'objective'"),
+    "grpo": {
+        **dict.fromkeys(("use_vllm", "use_transformers_continuous_batching", "use_transformers_paged"),
+                        "the project's engine plays"),
+        **dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
+                         "chat_template_kwargs", "cache_implementation"), "the policy is a player with a temperature"),
+        **dict.fromkeys(("reward_weights", "multi_objective_aggregation"), "the weights are the job's 'rewards'"),
+        "max_completion_length": "it is the protocol's max_new_tokens",
+        "mask_truncated_completions": "it is rewards.truncated",
+        "num_generations_eval": "evaluation is 'watch'",
+        "eval_strategy": "evaluation is 'watch'",
+        "remove_unused_columns": "rows are keys of games",
+        "max_length": "questions that do not fit the model's context are left out",
+    },
     "judge": {"remove_unused_columns": "rows are encoded here"},
     "classifier": {"remove_unused_columns": "rows are encoded here"},
+    "reward": dict.fromkeys(("remove_unused_columns", "chat_template_path", "eos_token", "pad_token"),
+                            "rows are encoded here"),
 }  # fmt: skip
 
 _COMMON: dict[str, Any] = {
@@ -57,7 +72,17 @@ _KIND: dict[Kind, dict[str, Any]] = {
         "per_device_train_batch_size": 32,
         "beta": 0.5,
     },
+    "grpo": {
+        "learning_rate": 2e-5,
+        "lr_scheduler_type": "constant",
+        "num_train_epochs": 1,
+        "num_generations": 8,
+        "gradient_accumulation_steps": 4,
+        "beta": 0.02,
+        "logging_steps": 1,
+    },
     "judge": {"learning_rate": 1e-4, "num_train_epochs": 1, "per_device_train_batch_size": 16},
+    "reward": {"learning_rate": 1e-4, "num_train_epochs": 1, "per_device_train_batch_size": 16},
     "classifier": {
         "learning_rate": 2e-4,
         "lr_scheduler_type": "cosine",
@@ -67,7 +92,9 @@ _KIND: dict[Kind, dict[str, Any]] = {
 }
 
 
-def training_arguments(kind: Kind, train: dict[str, Any], folder: Path, seed: int) -> Any:
+def training_arguments(
+    kind: Kind, train: dict[str, Any], folder: Path, seed: int, of_job: dict[str, Any] | None = None
+) -> Any:
     """The config of a trainer.
 
     Args:
@@ -75,9 +102,10 @@ def training_arguments(kind: Kind, train: dict[str, Any], folder: Path, seed: in
         train: fields to set; they win over the defaults here, which win over the library's.
         folder: where checkpoints go.
         seed: of the order of the data, of new weights and of dropout.
+        of_job: fields that the job decides by other settings; `train` wins over them where it may name them.
 
     Returns:
-        SFTConfig, DPOConfig or TrainingArguments.
+        SFTConfig, DPOConfig, GRPOConfig or TrainingArguments.
 
     Raises:
         UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
@@ -90,10 +118,14 @@ def training_arguments(kind: Kind, train: dict[str, Any], folder: Path, seed: in
     if kind in ("sft", "dpo"):
         defaults["max_length"] = None  # TRL would drop rows whose prompt fills its 1,024 tokens without a word
         defaults.setdefault("gradient_checkpointing", True)
+    elif kind == "grpo":
+        defaults.setdefault("gradient_checkpointing", True)
     else:
         defaults["remove_unused_columns"] = False
+        if kind == "reward":
+            defaults["max_length"] = None  # TRL would drop longer rows; here they are cut and counted
     try:
-        return config(output_dir=str(folder), seed=seed, **{**defaults, **own, **given})
+        return config(output_dir=str(folder), seed=seed, **{**defaults, **(of_job or {}), **own, **given})
     except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         raise UserError(f"train: {str(error).strip().splitlines()[0]}") from error
 
@@ -113,6 +145,14 @@ def _config_class(kind: Kind) -> Any:
         from trl import DPOConfig
 
         return DPOConfig
+    if kind == "grpo":
+        from trl import GRPOConfig
+
+        return GRPOConfig
+    if kind == "reward":
+        from trl import RewardConfig
+
+        return RewardConfig
     from transformers import TrainingArguments
 
     return TrainingArguments
@@ -132,17 +172,18 @@ def _checked(kind: Kind, train: dict[str, Any], config: Any) -> dict[str, Any]:
         if key not in fields:
             raise UserError(f"unknown key 'train.{key}'; {nearest(key, fields)}")
         values[key] = _typed(key, value, int | None if key == "max_length" else hints.get(key))
-    _check_range(values)
+    _check_range(kind, values)
     _check_init(values.get("model_init_kwargs"))
     return values
 
 
-def _check_range(values: dict[str, Any]) -> None:
+def _check_range(kind: Kind, values: dict[str, Any]) -> None:
     """Make sure that numbers with which nothing, or the contrary, would be learnt are not given."""
     for key, least in _LEAST.items():
         if values.get(key) is not None and values[key] < least:
             raise UserError(f"train.{key} is {values[key]}; give at least {least}")
-    positive = ["beta"] if (values.get("max_steps") or 0) > 0 else ["beta", "num_train_epochs"]
+    positive = [] if (values.get("max_steps") or 0) > 0 else ["num_train_epochs"]
+    positive += [] if kind == "grpo" else ["beta"]  # without KL there is no reference, which GRPO may do
     for key in positive:
         if values.get(key) is not None and values[key] <= 0:
             raise UserError(f"train.{key} is {values[key]}; give a number above 0")

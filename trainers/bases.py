@@ -34,7 +34,7 @@ def load_tokenizer(model: str) -> Any:
 
 def load_model(
     model: str,
-    kind: Literal["causal", "classifier"] = "causal",
+    kind: Literal["causal", "classifier", "reward"] = "causal",
     adapter: str | None = None,
     trainable: bool = True,
     dtype: Dtype = "auto",
@@ -45,7 +45,7 @@ def load_model(
 
     Args:
         model: folder or hub name.
-        kind: a language model, or one with a new head of two classes.
+        kind: a language model, one with a new head of two classes, or one with a head that gives a reward.
         adapter: folder of a LoRA adapter of this base.
         trainable: whether the adapter will be trained on.
         dtype: of the base's weights; `auto` is float32 on CPU and bfloat16 on a GPU that has it.
@@ -61,13 +61,13 @@ def load_model(
     if adapter is not None:
         check_adapter(model, adapter)
     auto = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSequenceClassification
-    if kind == "classifier":
-        options["num_labels"] = 2
+    if kind != "causal":
+        options["num_labels"] = 2 if kind == "classifier" else 1
     mixture = quantize is not None and _has_experts(model)
     if quantize is not None:
         options |= _quantized(dtype, on_cpu=mixture)
     level = transformers.logging.get_verbosity()
-    if kind == "classifier":
+    if kind != "causal":
         transformers.logging.set_verbosity_error()  # that the new head is new is no news
     try:
         loaded = auto.from_pretrained(model, dtype=torch_dtype(dtype), use_safetensors=True, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,16 +17,13 @@ from debate_rl.trainers.losses import (
     product_target,
     soft_cross_entropy,
 )
+from debate_rl.trainers.packing import packable
 from debate_rl.trainers.settings import StudentLoss
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 """(logits (n, 2), target (n,) = wanted probability of column 0, share of the training done) -> (n,) losses.
 
 The n rows are those of one device and micro-batch."""
-
-
-FORWARD = 64
-"""Tokens that cost what a forward and backward cost besides their tokens."""
 
 
 def xent(logits: Tensor, target: Tensor, progress: float) -> Tensor:
@@ -107,52 +104,14 @@ class BinaryTrainer(Trainer):
         return 0
 
 
-def pack(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
-    """Deal the rows of a batch into chunks of similar length: little is then padding, and the batch stays whole.
-
-    Rows are sorted by length and cut where padding and the fixed cost of a forward and backward together are least.
-
-    Args:
-        lengths: (n,) tokens of each row.
-        budget: most tokens of a chunk, padding included (a longer row is alone); None keeps one chunk in given order.
-
-    Returns:
-        The rows of each chunk; every row is in one.
-    """
-    if budget is None:
-        return [list(range(len(lengths)))]
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    best: list[tuple[int, int]] = [(0, 0)]  # by the rows packed so far: least cost, and where its last chunk starts
-    for end in range(1, len(order) + 1):
-        width = lengths[order[end - 1]]
-        least = max(0, end - max(1, budget // max(width, 1)))
-        best.append(min((best[start][0] + (end - start) * width + FORWARD, start) for start in range(least, end)))
-    chunks, end = [], len(order)
-    while end:
-        chunks.append(order[best[end][1] : end])
-        end = best[end][1]
-    return chunks[::-1]
-
-
 def token_budget(config: Any) -> int | None:
-    """Tokens of a chunk where packing pays.
+    """Tokens of a chunk or line where packing pays.
 
     On CPU padding costs as much as text; several forwards before one backward are for a single process only.
     """
-    return 2048 if config.device.type == "cpu" and config.world_size == 1 else None
+    return 4096 if config.device.type == "cpu" and config.world_size == 1 else None
 
 
-def back_in_order(chunks: Sequence[Sequence[int]]) -> Tensor:
-    """(n,) places of the batch's rows in the concatenated chunks."""
-    return torch.tensor([row for chunk in chunks for row in chunk]).argsort()
-
-
-def pad_rows(rows: list[list[int]], value: int, left: bool) -> tuple[Tensor, Tensor]:
-    """Pad token ids on one side: (n, longest) ids and the mask of real tokens."""
-    width = max(len(row) for row in rows)
-    ids, mask = [], []
-    for row in rows:
-        gap = width - len(row)
-        ids.append([value] * gap + row if left else row + [value] * gap)
-        mask.append([0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap)
-    return torch.tensor(ids), torch.tensor(mask)
+def in_lines(model: Any, config: Any) -> bool:
+    """Whether a trainer lays its batches in lines (`packing`) instead of padding them."""
+    return token_budget(config) is not None and not config.gradient_checkpointing and packable(model)

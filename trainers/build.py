@@ -18,7 +18,7 @@ from debate_rl.engines.weights import check_adapter
 from debate_rl.errors import UserError
 from debate_rl.records import read, write_json
 from debate_rl.trainers.bases import load_model, other_scale, start_from
-from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
 from debate_rl.trainers.settings import Dtype, Job, Kind
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ ROWS: dict[Kind, type[BaseModel]] = {
     "dpo": PreferenceRow,
     "judge": JudgeRow,
     "classifier": ClassifierRow,
+    "reward": RewardRow,
 }
 """What a line of the rows file is."""
 
@@ -57,6 +58,8 @@ def prepare(job: Job, tokenizer: Any) -> Prepared:
     Raises:
         UserError: a file is missing, malformed or empty, no row is short enough, or rows exceed the model's context.
     """
+    if job.kind == "grpo":
+        return _prepare_questions(job, tokenizer)
     taken = _take(job, tokenizer, job.rows)
     counts = _token_counts(job.kind, taken.rows, taken.read, taken.left_out, taken.over)
     evaluated = None
@@ -69,6 +72,21 @@ def prepare(job: Job, tokenizer: Any) -> Prepared:
     if os.environ.get("RANK", "0") == "0":
         write_json(Path(job.out) / "tokens.json", counts)
     return Prepared(taken.rows, evaluated.rows if evaluated else None, taken.read, len(taken.over), taken.left_out)
+
+
+def _prepare_questions(job: Job, tokenizer: Any) -> Prepared:
+    """The same for online training, whose rows are questions: keys of the groups that are played (see `places`)."""
+    from debate_rl.trainers.places import playable
+
+    found = playable(job, tokenizer, _context(job.model))
+    shown = [{"input_ids": prompt} for prompt in found.prompts]
+    left_out = {reason: count for reason, count in found.left_out.items() if count}
+    if left_out:
+        logger.warning("%s: questions that are not played: %s", job.rows, left_out)
+    if os.environ.get("RANK", "0") == "0":
+        counts = _token_counts("grpo", shown, found.read, left_out, found.over)
+        write_json(Path(job.out) / "tokens.json", counts)
+    return Prepared([{"prompt": key} for key in found.keys], None, found.read, len(found.over), left_out)
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ def _take(job: Job, tokenizer: Any, file: str) -> _Taken:
     if not kept:
         raise UserError(f"{file}: every row is longer than max_length {job.train['max_length']}; raise it")
     if over:
-        what = "cut at their beginning" if job.kind == "classifier" else "left out"
+        what = "cut at their beginning" if job.kind in ("classifier", "reward") else "left out"
         logger.warning(
             "%s: %d of %d rows are longer than max_length %s (%d to %d tokens): %s",
             file, len(over), len(rows), job.train["max_length"], min(over), max(over), what,
@@ -112,7 +130,7 @@ def _has_speech(row: BaseModel) -> bool:
     """Whether a row has something to learn from: one without text teaches to say nothing, or that anything beats it."""
     if isinstance(row, SftRow):
         return bool(row.completion.strip())
-    return not isinstance(row, PreferenceRow) or bool(row.chosen.strip() and row.rejected.strip())
+    return not isinstance(row, PreferenceRow | RewardRow) or bool(row.chosen.strip() and row.rejected.strip())
 
 
 def _token_counts(
@@ -126,6 +144,8 @@ def _token_counts(
         parts = {"prompt": prompts, "speech": [whole - part for whole, part in zip(lengths, prompts, strict=True)]}
     elif kind == "dpo":
         parts = {part: [len(row[f"{part}_ids"]) for row in kept] for part in ("prompt", "chosen", "rejected")}
+    elif kind == "reward":
+        parts = {side: [len(row[f"{side}_ids"]) for row in kept] for side in ("chosen", "rejected")}
     else:
         parts = {"text" if kind == "classifier" else "prompt": [len(row["input_ids"]) for row in kept]}
     quantiles = {"min": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "max": 1.0}
@@ -156,6 +176,10 @@ def _encode(job: Job, tokenizer: Any, rows: list[Any]) -> list[dict[str, Any]]:
         from debate_rl.trainers.judge import encode_judge_rows
 
         return encode_judge_rows(tokenizer, rows)
+    if job.kind == "reward":
+        from debate_rl.trainers.reward import encode_rewards
+
+        return encode_rewards(tokenizer, rows)
     from debate_rl.trainers.classifier import encode_texts
 
     return encode_texts(tokenizer, rows)
@@ -165,6 +189,8 @@ def _length(kind: Kind) -> Callable[[dict[str, Any]], int]:
     """How many tokens an encoded row takes."""
     if kind == "dpo":
         return lambda row: len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    if kind == "reward":
+        return lambda row: max(len(row["chosen_ids"]), len(row["rejected_ids"]))
     if kind == "judge":
         return lambda row: len(row["input_ids"]) + max(len(ids) for ids in row["candidates"]) - 1
     return lambda row: len(row["input_ids"])
@@ -189,6 +215,10 @@ def _fitting(
         from debate_rl.trainers.classifier import cut_texts
 
         return cut_texts(tokenizer, encoded, int(limit)), over
+    if job.kind == "reward":
+        from debate_rl.trainers.reward import cut_pairs
+
+        return cut_pairs(tokenizer, encoded, int(limit)), over
     return [row for row in encoded if length(row) <= int(limit)], over
 
 
@@ -232,11 +262,11 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
     """See `build_trainer`."""
     full = job.lora is None
     dtype, init = _model_options(job)
-    kind = "classifier" if job.kind == "classifier" else "causal"
+    kind = job.kind if job.kind in ("classifier", "reward") else "causal"
     # TRL copies what the model holds as its reference; the weights to start from take its place below.
     swapped = job.reference is not None and not full
     adapter = job.reference.adapter if job.reference is not None and swapped else job.adapter
-    model = load_model(job.model, kind, adapter, True, dtype, job.quantize, **init)  # type: ignore[arg-type]
+    model = load_model(job.model, kind, adapter, True, dtype, job.quantize, **init)
     if full and job.adapter is not None:
         model = model.merge_and_unload().requires_grad_(True)  # peft had frozen the base
     peft_config = None
@@ -245,8 +275,13 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
         if said is not None:
             logger.warning("%s %s", job.kind, said)
     if job.lora is not None and adapter is None:
-        peft_config = job.lora.config("SEQ_CLS" if kind == "classifier" else "CAUSAL_LM")
+        peft_config = job.lora.config("CAUSAL_LM" if kind == "causal" else "SEQ_CLS")
     options: dict[str, Any] = {"callbacks": callbacks}
+    if job.kind == "grpo":
+        from debate_rl.trainers.grpo import grpo_trainer
+
+        rows = _dataset(prepared.rows, job, config, "rows")
+        return grpo_trainer(job, model, tokenizer, rows, config, callbacks, peft_config)
     if job.kind in ("sft", "dpo"):
         options |= {"peft_config": peft_config, "eval_dataset": _dataset(prepared.eval_rows, job, config, "eval")}
         rows = _dataset(prepared.rows, job, config, "rows")
@@ -262,6 +297,12 @@ def _trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callback
             check_adapter(job.model, job.adapter)
             start_from(trainer.model, job.adapter)
         return trainer
+    if job.kind == "reward":
+        from debate_rl.trainers.reward import reward_trainer
+
+        options |= {"peft_config": peft_config, "eval_dataset": _dataset(prepared.eval_rows, job, config, "eval")}
+        rows = _dataset(prepared.rows, job, config, "rows")
+        return reward_trainer(model, tokenizer, rows, config, _student_loss(job, config), **options)
     options |= {"eval_dataset": prepared.eval_rows, "loss": _student_loss(job, config)}
     if peft_config is not None:
         from peft import get_peft_model

@@ -16,29 +16,38 @@ from torch import Tensor
 
 from debate_rl.errors import UserError
 from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.binary import BinaryTrainer, Loss, back_in_order, pack, pad_rows, token_budget, xent
+from debate_rl.trainers.binary import BinaryTrainer, Loss, in_lines, token_budget, xent
+from debate_rl.trainers.packing import Line, back_in_order, body_of, deal, make_line, pad_rows, read_line
 from debate_rl.trainers.rows import ClassifierRow
 from debate_rl.trainers.tokens import Encoder
 
 
 @dataclass(frozen=True)
 class ClassifierCollator:
-    """Makes a batch of encoded texts, dealt into chunks by `pack`; None gives one chunk."""
+    """Makes a batch of encoded texts, dealt into padded chunks by `pack`, or laid in lines without padding."""
 
     pad_id: int
     token_budget: int | None = None
+    """Most tokens of a chunk or line; None keeps one chunk in the order given."""
+    in_lines: bool = False
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The batch: `chunks` of ids and masks, `order` (n,) of their places, `target` and `weight` (n,)."""
+        """The batch: `chunks`, `order` (n,) of their rows' places, `target` and `weight` (n,)."""
         rows = [example["input_ids"] for example in examples]
-        chunks = pack([len(row) for row in rows], self.token_budget)
-        padded = [pad_rows([rows[index] for index in chunk], self.pad_id, left=False) for chunk in chunks]
+        places = deal([len(row) for row in rows], self.token_budget, self.in_lines)
         return {
-            "chunks": [{"input_ids": ids, "attention_mask": mask} for ids, mask in padded],
-            "order": back_in_order(chunks),
             "target": torch.tensor([float(example["target"]) for example in examples]),
             "weight": torch.tensor([float(example["weight"]) for example in examples]),
+            "order": back_in_order(places),
+            "chunks": [self._chunk([rows[index] for index in chunk]) for chunk in places],
         }
+
+    def _chunk(self, rows: list[list[int]]) -> Line | dict[str, Tensor]:
+        """What the model reads at once."""
+        if self.in_lines:
+            return make_line(rows)
+        ids, mask = pad_rows(rows, self.pad_id, left=False)
+        return {"input_ids": ids, "attention_mask": mask}
 
 
 class ClassifierTrainer(BinaryTrainer):
@@ -51,7 +60,15 @@ class ClassifierTrainer(BinaryTrainer):
 
 def class_logits(model: Any, batch: dict[str, Any]) -> Tensor:
     """Logits of (incorrect, correct) for a collated batch, (n, 2), rows in the order of the examples."""
-    return torch.cat([model(**chunk).logits for chunk in batch["chunks"]])[batch["order"]]
+    return torch.cat([_logits(model, chunk) for chunk in batch["chunks"]])[batch["order"]]
+
+
+def _logits(model: Any, chunk: Line | dict[str, Tensor]) -> Tensor:
+    """Logits of (incorrect, correct) for the rows of a chunk or line, (rows, 2)."""
+    if isinstance(chunk, Line):
+        network, body = body_of(model)
+        return network.score(read_line(body, chunk))
+    return model(**chunk).logits
 
 
 def encode_texts(tokenizer: Any, rows: Sequence[ClassifierRow]) -> list[dict[str, Any]]:
@@ -117,7 +134,7 @@ def classifier_trainer(
     model.config.pad_token_id = pad_id
     return ClassifierTrainer(
         model=model, args=config, train_dataset=list(rows), processing_class=tokenizer, loss=loss,
-        data_collator=ClassifierCollator(pad_id, token_budget(config)), **options,
+        data_collator=ClassifierCollator(pad_id, token_budget(config), in_lines(model, config)), **options,
     )  # fmt: skip
 
 

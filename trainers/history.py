@@ -10,8 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from debate_rl.errors import UserError
 
-_THIS_PART_ONLY = ("num_tokens", "num_input_tokens_seen")
-"""Counters that start at 0 again when a job is resumed."""
+_THIS_PART_ONLY = ("num_tokens", "num_input_tokens_seen", "step_time")
+"""Counters that start at 0 again when a job is resumed, and times."""
 
 
 class LogBeforeSave(TrainerCallback):

@@ -27,6 +27,7 @@ from debate_rl.errors import UserError, existing
 from debate_rl.records import digest, explain, read_json, write_json, write_text
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.memory import check_spread
+from debate_rl.trainers.online import content
 from debate_rl.trainers.settings import Job, Result
 
 _KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -69,8 +70,9 @@ def job_name(job: Job) -> str:
     other = job.reference
     start = (job.model, job.adapter, *((other.model, other.adapter) if other else ()))
     weights = [fingerprint(path) for path in start if path]
-    settings = job.model_dump(mode="json", exclude={"rows", "eval_rows", "out", "model", "adapter", "reference"})
-    return digest([settings, rows, weights])
+    apart = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online"}
+    settings = job.model_dump(mode="json", exclude=apart)
+    return digest([settings, rows, weights, *([content(job.online)] if job.online else [])])
 
 
 def finished(job: Job, name: str) -> Result | None:
@@ -170,10 +172,12 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.bases import load_tokenizer
     from debate_rl.trainers.build import build_trainer, prepare
     from debate_rl.trainers.history import LogBeforeSave, history, mean_loss
+    from debate_rl.trainers.places import arguments_of
 
     out = Path(job.out)
     train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
-    config = training_arguments(job.kind, train, out / "checkpoints", job.seed)
+    of_job = None if job.online is None else arguments_of(job.online, job.train)
+    config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)

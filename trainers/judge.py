@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from debate_rl.engines.chat import candidate_ids
-from debate_rl.trainers.binary import BinaryTrainer, Loss, back_in_order, pack, pad_rows, token_budget, xent
+from debate_rl.trainers.binary import BinaryTrainer, Loss, in_lines, token_budget, xent
+from debate_rl.trainers.packing import back_in_order, body_of, deal, make_line, pad_rows, read_line
 from debate_rl.trainers.rows import JudgeRow
 from debate_rl.trainers.tokens import Encoder
 
@@ -20,18 +21,20 @@ class JudgeCollator:
     """Makes a batch of encoded judge rows.
 
     Candidates of one token need one row a prompt: both probabilities stand at its last position. Longer candidates
-    need a row each. Rows are padded on the left, so that what is scored ends every row, and dealt into chunks by
-    `pack`; None gives one chunk.
+    need a row each. Rows are laid in lines without padding, or dealt into chunks by `pack` and padded on the left, so
+    that what is scored ends every row.
     """
 
     pad_id: int
     token_budget: int | None = None
+    """Most tokens of a chunk or line; None keeps one chunk in the order given."""
+    in_lines: bool = False
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch: `chunks` of rows, `order` (n or 2n,) that puts them back in place, `target` and `weight` (n,).
 
         A chunk's `wanted` is (rows, 2), the two tokens of each prompt, or (rows, longest), one candidate with -1
-        before it; `long` says which.
+        before it; `long` says which. It holds a `line`, or padded rows.
         """
         pairs = [example["candidates"] for example in examples]
         longest = max(len(ids) for pair in pairs for ids in pair)
@@ -41,17 +44,21 @@ class JudgeCollator:
             wanted = torch.tensor([[-1] * (longest - len(ids)) + list(ids) for pair in pairs for ids in pair])
         else:
             wanted = torch.tensor([[ids[0] for ids in pair] for pair in pairs])
-        chunks = pack([len(row) for row in rows], self.token_budget)
+        chunks = deal([len(row) for row in rows], self.token_budget, self.in_lines)
         return {
-            "chunks": [{**self._padded([rows[index] for index in chunk]), "wanted": wanted[chunk]} for chunk in chunks],
-            "long": longest > 1,
-            "order": back_in_order(chunks),
             "target": torch.tensor([float(example["target"]) for example in examples]),
             "weight": torch.tensor([float(example["weight"]) for example in examples]),
+            "order": back_in_order(chunks),
+            "long": longest > 1,
+            "chunks": [
+                {**self._read([rows[index] for index in chunk], longest), "wanted": wanted[chunk]} for chunk in chunks
+            ],
         }
 
-    def _padded(self, rows: list[list[int]]) -> dict[str, Tensor]:
-        """What the model reads of a chunk."""
+    def _read(self, rows: list[list[int]], longest: int) -> dict[str, Any]:
+        """What the model reads of a chunk or line."""
+        if self.in_lines:
+            return {"line": make_line(rows, longest)}
         input_ids, mask = pad_rows(rows, self.pad_id, left=True)
         return {
             "input_ids": input_ids,
@@ -65,17 +72,21 @@ class JudgeTrainer(BinaryTrainer):
 
     def outcome_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Log-probability of each candidate after the prompt, summed over its tokens, (n, 2)."""
-        found = torch.cat([_wanted_logits(model, chunk, inputs["long"]) for chunk in inputs["chunks"]])[inputs["order"]]
+        found = torch.cat([wanted_logits(model, chunk, inputs["long"]) for chunk in inputs["chunks"]])[inputs["order"]]
         return found.unflatten(0, (-1, 2)) if inputs["long"] else found
 
 
-def _wanted_logits(model: Any, chunk: dict[str, Tensor], long: bool) -> Tensor:
+def wanted_logits(model: Any, chunk: dict[str, Any], long: bool) -> Tensor:
     """Of each row of a chunk both candidates' logits, (rows, 2); where they are long its one's log-probability."""
     rows = dict(chunk)
     wanted = rows.pop("wanted")
-    if long:
-        wanted = wanted[:, -rows["input_ids"].shape[1] :]  # the longest candidate may be in another chunk
-    logits = model(**rows, logits_to_keep=wanted.shape[-1] if long else 1, use_cache=False).logits.float()
+    if "line" in rows:
+        network, body = body_of(model)
+        logits = network.lm_head(read_line(body, rows["line"])).unflatten(0, (len(wanted), -1)).float()
+    else:
+        if long:
+            wanted = wanted[:, -rows["input_ids"].shape[1] :]  # the longest candidate may be in another chunk
+        logits = model(**rows, logits_to_keep=wanted.shape[-1] if long else 1, use_cache=False).logits.float()
     if not long:
         # The normaliser over the vocabulary is the same for both, so it cancels between them.
         return logits[:, -1].gather(1, wanted)
@@ -116,5 +127,6 @@ def judge_trainer(
     """
     return JudgeTrainer(
         model=model, args=config, train_dataset=list(rows), processing_class=tokenizer,
-        loss=loss, data_collator=JudgeCollator(tokenizer.pad_token_id, token_budget(config)), **options,
+        loss=loss, **options,
+        data_collator=JudgeCollator(tokenizer.pad_token_id, token_budget(config), in_lines(model, config)),
     )  # fmt: skip

@@ -111,6 +111,19 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -target * log_p[:, 0] - (1 - target) * log_p[:, 1]
 
 
+def bradley_terry(gap: Tensor, target: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """-P log sigma(d - m) - (1 - P) log sigma(-d - m), (n,), of two rewards (Bradley and Terry 1952).
+
+    With P = 1 it is the loss of Touvron et al. 2023 (arXiv 2307.09288, eq. 2), TRL's with a margin.
+
+    Args:
+        gap: (n,) rewards d = r_first - r_second.
+        target: (n,) wanted probability P that the first is better.
+        margin: (n,) by how much the better one is to win.
+    """
+    return -target * F.logsigmoid(gap - margin) - (1 - target) * F.logsigmoid(-gap - margin)
+
+
 def confidence_ramp(progress: float, largest: float, warmup: float) -> float:
     """Weight c of a student's own label, largest min(1, progress / warmup) (Burns et al. 2023, appendix A.4).
 

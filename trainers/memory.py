@@ -46,19 +46,21 @@ Reference = Literal["base", "adapter", "model", "none"]
 
 
 class Card(Record):
-    """A graphics card: memory that a program can use, and peak dense bfloat16 arithmetic in TFLOP/s."""
+    """A graphics card: memory that a program can use, peak dense bfloat16 arithmetic in TFLOP/s, and GB/s read."""
 
     name: str
     gib: float
     tflops: float | None = None
+    gbs: float | None = None
 
 
 CARDS = {
-    name: Card(name=name, gib=gib, tflops=tflops)
-    for name, gib, tflops in (
-        ("rtx3090-24gb", 23.6, 71), ("rtx4090-24gb", 23.6, 165), ("l4-24gb", 22.0, 121), ("a10-24gb", 22.0, 125),
-        ("l40s-48gb", 44.4, 362), ("a100-40gb", 39.4, 312), ("a100-80gb", 79.2, 312), ("h100-80gb", 79.1, 989),
-        ("h200-141gb", 139.8, 989), ("b200-180gb", 178.0, 2250),
+    name: Card(name=name, gib=gib, tflops=tflops, gbs=gbs)
+    for name, gib, tflops, gbs in (
+        ("rtx3090-24gb", 23.6, 71, 936), ("rtx4090-24gb", 23.6, 165, 1008), ("l4-24gb", 22.0, 121, 300),
+        ("a10-24gb", 22.0, 125, 600), ("l40s-48gb", 44.4, 362, 864), ("a100-40gb", 39.4, 312, 1555),
+        ("a100-80gb", 79.2, 312, 2039), ("h100-80gb", 79.1, 989, 3350), ("h200-141gb", 139.8, 989, 4800),
+        ("b200-180gb", 178.0, 2250, 8000),
     )
 }  # fmt: skip
 """By the makers' data sheets; GiB as the driver reports them, rounded down."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from debate_rl.trainers.binary import pad_rows
 from debate_rl.trainers.logprobs import CHOSEN, REJECTED
+from debate_rl.trainers.packing import pad_rows
 from debate_rl.trainers.rows import PreferenceRow
 from debate_rl.trainers.settings import Objective
 from debate_rl.trainers.tokens import Encoder

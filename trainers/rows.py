@@ -99,6 +99,27 @@ class ClassifierRow(Record):
     group: str = ""
 
 
+class RewardRow(Record):
+    """Two replies to a prompt, with the probability that the first is the better one.
+
+    Example:
+        RewardRow(id="hh-1f0c5577aa90d2e8", prompt=[{"role": "user", "content": "What is a pen?"}],
+                  chosen="A tool to write with.", rejected="No.", group="hh-8e1f0c5577aa90d2")
+    """
+
+    id: str = ""
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    target: float = Field(default=1.0, ge=0, le=1)
+    """P(chosen is better): below 1 for a soft label, below 1/2 where a weaker model prefers the other."""
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """By how much the better one is to win, in rewards."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
+    group: str = ""
+
+
 def sft_rows(transcripts: Iterable[Transcript], source: Source | None = None) -> list[SftRow]:
     """One row for every speech, with the prompt that its speaker saw: earlier turns only, never its own turn.
 

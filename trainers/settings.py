@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from debate_rl.records import Record
+from debate_rl.trainers.online import Online
 
-Kind = Literal["sft", "dpo", "judge", "classifier"]
+Kind = Literal["sft", "dpo", "grpo", "judge", "classifier", "reward"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Target = Literal["prob", "logprob", "logit", "sigmoid", "binary"]
 
@@ -104,11 +105,12 @@ class Job(Record):
     model: str
     """Base model: a folder or a hub name."""
     rows: str
-    """JSON-lines file of SftRow, PreferenceRow, JudgeRow or ClassifierRow."""
+    """JSON-lines file of SftRow, PreferenceRow, JudgeRow, ClassifierRow or RewardRow; of kind grpo of Question."""
     out: str
     """Folder for `adapter/` (or `model/`), `history.json`, `result.json` and, while it runs, `checkpoints/`."""
     adapter: str | None = None
-    """LoRA adapter to continue from; with DPO its copy is the reference. With `lora` null it is merged first."""
+    """LoRA adapter to continue from; with DPO and GRPO its copy is the reference. With `lora` null it is merged
+    first."""
     reference: Weights | None = None
     """DPO's reference where it is not what the training starts from; with `lora` an adapter of the same base and rank
     as `adapter`, or the base itself."""
@@ -123,15 +125,17 @@ class Job(Record):
     objective: Objective = Objective()
     """Of DPO; the other kinds do not read it."""
     loss: StudentLoss = StudentLoss()
-    """Of judge and classifier; the other kinds do not read it."""
+    """Of judge, classifier and reward; the other kinds do not read it."""
+    online: Online | None = None
+    """Of kind grpo: rules, judge, rewards and opponents."""
     share_prompt: bool = False
     """DPO encodes each prompt once for both speeches: the same numbers in about half of the time, for models with full
     attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""
     eval_rows: str | None = None
     """Rows to evaluate on after each epoch, or as `eval_strategy` says."""
     train: dict[str, Any] = Field(default_factory=dict)
-    """Fields of TRL's SFTConfig or DPOConfig, or of transformers' TrainingArguments, passed on unchanged; besides,
-    for every kind, `max_length` (tokens of a row) and `model_init_kwargs` (passed to from_pretrained)."""
+    """Fields of TRL's SFTConfig, DPOConfig or GRPOConfig, or of transformers' TrainingArguments, passed on unchanged;
+    besides `model_init_kwargs` (passed to from_pretrained) and, but for GRPO, `max_length` (tokens of a row)."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -140,6 +144,10 @@ class Job(Record):
             raise ValueError("'probe' is for kind 'classifier' with 'lora' null and no 'adapter'")
         if self.quantize is not None and self.lora is None:
             raise ValueError("'quantize' needs 'lora': 4-bit weights can not be trained")
+        if (self.kind == "grpo") != (self.online is not None):
+            raise ValueError("kind 'grpo' and 'online' belong together")
+        if self.kind == "grpo" and self.eval_rows is not None:
+            raise ValueError("'eval_rows' is not for kind 'grpo'; set 'online.watch'")
         if self.reference is not None:
             if self.kind != "dpo" or (self.lora is not None and self.reference.model != self.model):
                 raise ValueError("'reference' is for kind 'dpo', and with 'lora' on the same base model")

@@ -11,19 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import ValidationError
 
 from debate_rl.analysis.effect_row import EffectRow
 from debate_rl.analysis.effects_debate import oversight_rows, quote_rows, skill_rows
 from debate_rl.analysis.effects_judge import Seeds, judge_rows, protocol_rows, reading_rows
+from debate_rl.analysis.effects_online import judged_rows, online_rows
 from debate_rl.analysis.effects_training import iteration_rows, target_rows
 from debate_rl.analysis.effects_transfer import transfer_rows
 from debate_rl.analysis.played import read_played
 from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES
 from debate_rl.errors import UserError, existing
-from debate_rl.records import explain, read_json, write_json
-from debate_rl.weak_to_strong.hits import Hits
+from debate_rl.records import read_json, write_json
+from debate_rl.weak_to_strong.hits import read_hits
 
 GROUPS = (
     "reading",
@@ -32,6 +34,7 @@ GROUPS = (
     "best-of-n",
     "targets",
     "iterations",
+    "online",
     "judge",
     "protocols",
     "oversight",
@@ -81,6 +84,13 @@ def _of(found: Mapping[str, str], *kinds: str) -> list[str]:
     return [name for name, kind in found.items() if kind in kinds]
 
 
+def _columns(runs: Sequence[Path]) -> set[str]:
+    """Stages that are columns of a weak-to-strong table: the report shows these tables whole."""
+    paths = [path for run in runs if (path := run / "config.yaml").is_file()]
+    stages = (yaml.safe_load(paths[0].read_text(encoding="utf-8")) or {}).get("stages") if paths else None
+    return {name for name, stage in (stages or {}).items() if (stage or {}).get("table")}
+
+
 def _told_apart(row: EffectRow, stage: str, names: Sequence[str]) -> EffectRow:
     """Name the stage in the row where several are of its kind."""
     return row if len(names) == 1 else row.model_copy(update={"name": f"{row.name} ({stage})"})
@@ -99,6 +109,8 @@ def _makers(
         for family in families:
             rows += target_rows(games[name], family, ridge, resamples)
         rows += quote_rows(games[name], order, siblings)
+        for start, trained in _online(runs, found, order).items():
+            rows += online_rows(games[name], start, trained, ridge, resamples)
         return rows + skill_rows(games[name], ridge, resamples, order, siblings)
 
     def iterations(name: str) -> list[EffectRow]:
@@ -111,17 +123,23 @@ def _makers(
 
     def oversight(name: str) -> list[EffectRow]:
         rows = protocol_rows(games[name], _players(runs, name))
+        for start, trained in _online(runs, found, _players(runs, name)).items():
+            rows += judged_rows(games[name], start, list(trained), "training")
+            if all((run / name / "second.jsonl").is_file() for run in runs):
+                again = [read_played(run / name / "second.jsonl") for run in runs]
+                rows += judged_rows(again, start, list(trained), "held-out")
         for rated in _of(found, "tournament")[:1]:
             rows += oversight_rows(games[rated], games[name], _ridge(runs, rated), resamples)
         return rows
 
+    columns = _columns(runs)
     return {
         "reading": lambda name: reading_rows(games[name]),
         "tournament": tournament,
         "iterations": iterations,
         "judge": judge,
         "oversight": oversight,
-        "weak_to_strong": lambda name: transfer_rows([_hits(run / name) for run in runs]),
+        "weak_to_strong": lambda name: transfer_rows([read_hits(run / name) for run in runs if name not in columns]),
     }
 
 
@@ -147,21 +165,23 @@ def _targets(runs: Sequence[Path], names: Sequence[str]) -> list[dict[str, str]]
     return list(families.values())
 
 
+def _online(runs: Sequence[Path], found: Mapping[str, str], players: Sequence[str]) -> dict[str, dict[str, int | None]]:
+    """By start, where some player was trained online from it: the players trained from it, and the tokens of each."""
+    starts: dict[str, dict[str, int | None]] = {}
+    for name in players:
+        kind, metrics = found.get(name), _metrics(runs, name)
+        if kind in ("grpo", "dpo"):
+            about = metrics if kind == "grpo" else metrics.get("objective") or {}
+            made = metrics if kind == "grpo" else _metrics(runs, about.get("preferences", ""))
+            starts.setdefault(str(about.get("start")), {})[name] = made.get("generated_tokens")
+    with_online = {start: own for start, own in starts.items() if any(found[name] == "grpo" for name in own)}
+    return {start: own for start, own in with_online.items() if start in players}
+
+
 def _players(runs: Sequence[Path], name: str) -> list[str]:
     """Players as the stage lists them, which a failed game can not change."""
     metrics = _metrics(runs, name)
     return list(metrics.get("judge_accuracy", {})) or [row["player"] for row in metrics.get("rows", ())]
-
-
-def _hits(stage: Path) -> Hits | None:
-    """What a weak-to-strong stage found, None where it is not finished."""
-    path = stage / "trainings" / "hits.json"
-    if not path.is_file():
-        return None
-    try:
-        return Hits.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}; remove the stage's folder and run it again") from error
 
 
 def effects_json(seeds: Sequence[int], rows: Sequence[EffectRow]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Effects of weak-to-strong: what debates add to weak labels, to the student, and to the gap recovered.
+"""Effects of weak-to-strong: what help adds to weak labels, to the student, and to the gap recovered.
 
-The training seeds of all runs are stacked; seeds and test items are resampled together (`weak_to_strong.pgr`).
+The training seeds of all runs are stacked; seeds and test items are resampled together (`weak_to_strong.crossed`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from itertools import pairwise
 import numpy as np
 
 from debate_rl.analysis.effect_row import EffectRow, Unit, scaled, shown
-from debate_rl.errors import UserError
-from debate_rl.intervals import Estimate, Floats, mean
-from debate_rl.weak_to_strong.hits import Hits
-from debate_rl.weak_to_strong.pgr import Recovered, compare_pgr, pgr, recovered
+from debate_rl.intervals import Effect, Estimate
+from debate_rl.weak_to_strong.crossed import Crossed
+from debate_rl.weak_to_strong.hits import Hits, stacked
+from debate_rl.weak_to_strong.pgr import Recovered, compare_pgr, recovered
 
 GROUP = "weak-to-strong"
+Seeds = Sequence[Hits | None]
+"""By run, what its study found; None where a run has not finished it."""
 
 
-def transfer_rows(seeds: Sequence[Hits | None]) -> list[EffectRow]:
+def transfer_rows(seeds: Seeds) -> list[EffectRow]:
     """Accuracies, differences of consecutive models, and PGR.
-
-    Args:
-        seeds: by run, what its study found; None where a run has not finished it.
 
     Raises:
         UserError: the runs' items differ.
@@ -31,27 +30,13 @@ def transfer_rows(seeds: Sequence[Hits | None]) -> list[EffectRow]:
     held = [found for found in seeds if found is not None]
     if not held:
         return []
-    _check_same(held)
-    return _accuracy_rows(seeds, held) + _difference_rows(seeds, held) + _pgr_rows(seeds, held)
-
-
-def _check_same(held: Sequence[Hits]) -> None:
-    """Refuse to stack tables of different items."""
-    for other in held[1:]:
-        if (other.test_items, other.label_items) != (held[0].test_items, held[0].label_items):
-            raise UserError(
-                "weak-to-strong items differ between the runs; give all the same questions.seed, as a study does"
-            )
-
-
-def _stacked(held: Sequence[Hits], name: str) -> Floats:
-    """(seeds of all runs, items) hits of a model on the test items."""
-    return np.concatenate([np.array(found.test[name]) for found in held])
+    every = stacked(held)
+    return _accuracy_rows(seeds, every) + _difference_rows(seeds, every) + _pgr_rows(seeds, every)
 
 
 def _value(found: Hits | None, name: str) -> float | None:
     """Accuracy in one run, in percent."""
-    return None if found is None or name not in found.test else 100 * float(np.mean(found.test[name]))
+    return None if found is None or name not in found.test else 100 * float(found.right(name).mean())
 
 
 def _row(name: str, unit: Unit, estimate: Estimate | None, values: Sequence[float | None], claim: int) -> EffectRow:
@@ -60,74 +45,71 @@ def _row(name: str, unit: Unit, estimate: Estimate | None, values: Sequence[floa
     )
 
 
-def _recovered(held: Sequence[Hits], method: str) -> Recovered:
-    weak, student, ceiling = (_stacked(held, name) for name in ("weak", f"{method}/student", "ceiling"))
-    return recovered(weak, student, ceiling, held[0].test_clusters)
+def _recovered(found: Hits, method: str) -> Recovered:
+    weak, student, ceiling = (found.right(name) for name in ("weak", f"{method}/student", "ceiling"))
+    return recovered(weak, student, ceiling, found.test_clusters)
 
 
-def _accuracy_rows(seeds: Sequence[Hits | None], held: Sequence[Hits]) -> list[EffectRow]:
-    """Weak model, labels and student of each method, ceiling."""
-    found = {method: _recovered(held, method) for method in held[0].labels}
-    ends = next(iter(found.values()))
-    rows = [_accuracy_row("weak alone", "weak", ends.weak, seeds)]
-    for method, one in found.items():
-        labels = np.concatenate([np.array(hits.labels[method]) for hits in held])
-        values = [None if hits is None else 100 * float(np.mean(hits.labels[method])) for hits in seeds]
-        estimate = scaled(mean(labels.mean(axis=0), held[0].label_clusters), 100)
-        rows.append(_row(f"labels, {method}", "%", estimate, values, 0))
-        rows.append(_accuracy_row(f"student, {method}", f"{method}/student", one.student, seeds))
-    if all("untrained" in hits.test for hits in held):
-        alone = mean(_stacked(held, "untrained").mean(axis=0), held[0].test_clusters)
-        rows.append(_accuracy_row("strong, untrained", "untrained", alone, seeds))
-    return [*rows, _accuracy_row("ceiling", "ceiling", ends.ceiling, seeds)]
+def _accuracy_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
+    """Weak model, labels and student of each method, the strong model's own ends."""
+    rows = [_accuracy_row("weak alone", "weak", seeds, every)]
+    for method in every.methods:
+        labels = Crossed([every.labels_right(method)], every.label_clusters).contrast(1).estimate()
+        values = [None if one is None else 100 * float(np.mean(one.labels_right(method))) for one in seeds]
+        rows.append(_row(f"labels, {method}", "%", scaled(labels, 100), values, 0))
+        rows.append(_accuracy_row(f"student, {method}", f"{method}/student", seeds, every))
+    ends = {"strong, untrained": "untrained", "strong on D1": "strong", "ceiling": "ceiling"}
+    return [*rows, *(_accuracy_row(shown, name, seeds, every) for shown, name in ends.items() if name in every.test)]
 
 
-def _accuracy_row(shown_name: str, name: str, estimate: Estimate, seeds: Sequence[Hits | None]) -> EffectRow:
+def _accuracy_row(shown_name: str, name: str, seeds: Seeds, every: Hits) -> EffectRow:
+    estimate = Crossed([every.right(name)], every.test_clusters).contrast(1).estimate()
     return _row(shown_name, "%", scaled(estimate, 100), [_value(found, name) for found in seeds], 0)
 
 
-def _difference_rows(seeds: Sequence[Hits | None], held: Sequence[Hits]) -> list[EffectRow]:
+def _difference_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
     """Each model minus the one before it: weak, students, ceiling."""
-    chain = {"weak": "weak", **{f"{m}/student": f"{m} student" for m in held[0].labels}, "ceiling": "ceiling"}
-    weak, ceiling = _stacked(held, "weak"), _stacked(held, "ceiling")
+    chain = {"weak": "weak", **{f"{m}/student": f"{m} student" for m in every.methods}, "ceiling": "ceiling"}
     rows = []
     for low, high in pairwise(chain):
-        effect = compare_pgr(weak, _stacked(held, high), _stacked(held, low), ceiling, held[0].test_clusters).accuracy
+        effect = Crossed([every.right(high), every.right(low)], every.test_clusters).contrast(1, -1).effect()
         pairs = [(_value(found, high), _value(found, low)) for found in seeds]
         values = [None if one is None or two is None else one - two for one, two in pairs]
         rows.append(_row(f"{chain[high]} - {chain[low]}", "points", scaled(effect, 100), values, 1))
     return rows
 
 
-def _pgr_rows(seeds: Sequence[Hits | None], held: Sequence[Hits]) -> list[EffectRow]:
-    """PGR of each method, and of debate minus none."""
-    rows = []
-    for method in held[0].labels:
-        found = _recovered(held, method)
-        rows.append(_pgr_row(f"PGR, {method}", found.pgr, [_pgr(one, method) for one in seeds], found, 0))
-    if {"none", "debate"} <= held[0].labels.keys():
-        models = ("weak", "debate/student", "none/student", "ceiling")
-        weak, first, second, ceiling = (_stacked(held, name) for name in models)
-        effect = compare_pgr(weak, first, second, ceiling, held[0].test_clusters).pgr
-        values = [(_pgr(one, "debate"), _pgr(one, "none")) for one in seeds]
-        differences = [None if one is None or two is None else one - two for one, two in values]
-        rows.append(_pgr_row("PGR, debate - none", effect, differences, found, 1))
+def _pgr_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
+    """PGR of each method, and of each but the first minus the first."""
+    rows, first, gap = [], None, None
+    for method in every.methods:
+        found = _recovered(every, method)
+        values = [_pgr(one, method) for one in seeds]
+        rows.append(_pgr_row(f"PGR, {method}", found.pgr, values, found.gap, 0))
+        first, gap = first or method, found.gap
+    for method in every.methods[1:]:
+        weak, ceiling = every.right("weak"), every.right("ceiling")
+        one, two = (every.right(f"{name}/student") for name in (method, first))
+        effect = compare_pgr(weak, one, two, ceiling, every.test_clusters).pgr
+        pairs = [(_pgr(found, method), _pgr(found, str(first))) for found in seeds]
+        values = [None if a is None or b is None else a - b for a, b in pairs]
+        assert gap is not None  # there is a method
+        rows.append(_pgr_row(f"PGR, {method} - {first}", effect, values, gap, 1))
     return rows
 
 
 def _pgr_row(
-    name: str, estimate: Estimate | None, values: Sequence[float | None], found: Recovered, claim: int
+    name: str, estimate: Estimate | None, values: Sequence[float | None], gap: Effect, claim: int
 ) -> EffectRow:
     """A row that says why it is undefined where it is."""
-    note = "" if estimate else f"undefined: ceiling - weak = {scaled(found.gap, 100):.1f} points is not above 0"
+    note = "" if estimate else f"undefined: ceiling - weak = {scaled(gap, 100):.1f} points is not above 0"
     plain = scaled(estimate, 1) if estimate else None
-    return _row(name, "PGR", plain, values, claim).model_copy(update={"note": note})
+    return _row(name, "PGR", plain, values if estimate else [None] * len(values), claim).model_copy(
+        update={"note": note}
+    )
 
 
 def _pgr(found: Hits | None, method: str) -> float | None:
-    """PGR of one run's mean accuracies; None where its gap is not above 0."""
-    values = [_value(found, name) for name in ("weak", f"{method}/student", "ceiling")]
-    if found is None or None in values:
-        return None
-    weak, student, ceiling = (float(value or 0) for value in values)
-    return pgr(weak, student, ceiling) if ceiling > weak else None
+    """PGR of one run; None where its own gap is not above 0."""
+    pgr = None if found is None else _recovered(found, method).pgr
+    return None if pgr is None else pgr.value

@@ -33,7 +33,7 @@ from debate_rl.players.speak import Pool
 from debate_rl.records import Record, read_json
 from debate_rl.trainers.rows import preference_rows
 from debate_rl.trainers.settings import Objective
-from debate_rl.weak_to_strong.hits import Hits
+from debate_rl.weak_to_strong.hits import Hits, read_hits
 from debate_rl.weak_to_strong.pgr import recovered
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
@@ -331,14 +331,17 @@ def transfer_errors(
         UserError: tables whose shapes do not match.
     """
     found = []
-    for method, table in hits.labels.items():
-        supervisor = hits.test[f"{method}/supervisor"]
-        weak, own = (float(np.mean(one)) for one in (hits.test["weak"], supervisor))
-        even = (own - weak) / (2 * own - 1) if own > max(weak, 0.5) else None
+    weak, ceiling = hits.right("weak"), hits.right("ceiling")
+    for method in hits.methods:
+        if f"{method}/supervisor" not in hits.test:
+            continue  # its labels come from a file
+        supervisor = hits.right(f"{method}/supervisor")
+        own = float(np.mean(supervisor))
+        even = (own - weak.mean()) / (2 * own - 1) if own > max(weak.mean(), 0.5) else None
         for rate in rates:
-            labels = _spoilt_table(table, hits.label_items, rate, kind, f"{seed} {method} labels")
+            labels = _spoilt_table(hits.labels_right(method), hits.label_items, rate, kind, f"{seed} {method} labels")
             tests = _spoilt_table(supervisor, hits.test_items, rate, kind, f"{seed} {method} test")
-            scored = recovered(hits.test["weak"], tests, hits.test["ceiling"], hits.test_clusters)
+            scored = recovered(weak, tests, ceiling, hits.test_clusters)
             found.append(
                 TransferErrors(
                     rate=rate, method=method, labels=mean(labels.mean(axis=0), hits.label_clusters),
@@ -348,7 +351,7 @@ def transfer_errors(
     return found
 
 
-def _spoilt_table(table: Sequence[Sequence[float]], items: Sequence[str], rate: float, kind: Kind, seed: str) -> Floats:
+def _spoilt_table(table: Floats, items: Sequence[str], rate: float, kind: Kind, seed: str) -> Floats:
     """Hits (seeds, items) with errors."""
     return np.array(
         [
@@ -385,8 +388,8 @@ def judge_errors(
             for name in kinds if (root / name / "pools.jsonl").is_file()
         },
         transfer={
-            name: tuple(transfer_errors(Hits.model_validate(read_json(path)), rates, kind, seed=seed))
-            for name in kinds if (path := root / name / "trainings" / "hits.json").is_file()
+            name: tuple(transfer_errors(hits, rates, kind, seed=seed))
+            for name in kinds if (hits := read_hits(root / name)) is not None
         },
     )  # fmt: skip
     if not (found.ratings or found.preferences or found.transfer):

@@ -2,56 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import weakref
+from array import array
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
-from debate_rl.records import append, read_log
+from debate_rl.records import Span, append, scan_log
 
 W = TypeVar("W")
 D = TypeVar("D", bound=BaseModel)
 
 Progress = Callable[[int, int, int], None]
-"""Called with (games done, failed, all) after each chunk."""
+"""Called with (games done, failed, all) before the first chunk and after each."""
 
 
-def work_off(
-    wanted: dict[str, W],
-    done: dict[str, D],
-    work: Callable[[Sequence[W]], list[D]],
-    path: Path,
-    failed: Callable[[D], bool],
-    chunk: int,
-    progress: Progress | None = None,
-) -> dict[str, D]:
-    """Do what is not done yet, adding each finished chunk to the log.
+class Kept(Sequence[D]):
+    """Records of a log, in an order of their own; each is read from the file when it is asked for.
+
+    What was finished takes 16 bytes of memory a record, however long the transcripts are. The file may be renamed or
+    replaced meanwhile: what it held when it was opened is read.
 
     Args:
-        wanted: all of the work, by name.
-        done: what the log holds, by name (see `finished`).
-        work: does a chunk; its results come in the order of what it was given.
         path: the log.
-        failed: whether a result is a failure; failures are in the log as well, and are not tried again.
-        chunk: so much is done between two writes.
-        progress: told after each chunk.
-
-    Returns:
-        Everything done, by name.
+        kind: of its records.
+        spans: first byte and end of each record's line, one after the other.
     """
-    found = dict(done)
-    missing = [name for name in wanted if name not in found]
-    for start in range(0, len(missing), chunk):
-        names = missing[start : start + chunk]
-        results = work([wanted[name] for name in names])
-        append(path, results)
-        found.update(zip(names, results, strict=True))
-        if progress is not None:
-            progress(len(found), sum(map(failed, found.values())), len(found) + len(missing) - start - len(names))
-    return found
+
+    def __init__(self, path: Path, kind: type[D], spans: array[int]) -> None:
+        self._kind = kind
+        self._spans = spans
+        self._file = os.open(path, os.O_RDONLY) if spans else -1
+        if spans:
+            weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return len(self._spans) // 2
+
+    @overload
+    def __getitem__(self, place: int) -> D: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[D]: ...
+
+    def __getitem__(self, place: int | slice) -> D | Sequence[D]:
+        """The record in a place; of a slice all of its records, which are then in memory."""
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        at = range(len(self))[place]
+        start, end = self._spans[2 * at], self._spans[2 * at + 1]
+        return self._kind.model_validate_json(os.pread(self._file, end - start, start))
 
 
-def finished(path: Path, kind: type[D], name: Callable[[D], str]) -> dict[str, D]:
-    """What a log holds, by name."""
-    return {name(record): record for record in read_log(path, kind)}
+class Log(Generic[W, D]):
+    """A log of finished work, and how its lines are named.
+
+    Args:
+        path: the file.
+        kind: of its records.
+        wanted: name of a piece of work.
+        done: name of what came of it, the same.
+        failed: whether that is a failure.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: type[D],
+        wanted: Callable[[W], str],
+        done: Callable[[D], str],
+        failed: Callable[[D], bool],
+    ) -> None:
+        self.path = path
+        self.kind = kind
+        self.wanted = wanted
+        self.done = done
+        self.failed = failed
+
+    def work_off(
+        self,
+        wanted: Collection[W],
+        work: Callable[[Sequence[W]], list[D]],
+        chunk: int,
+        progress: Progress | None = None,
+        each: Callable[[D], None] | None = None,
+    ) -> Kept[D]:
+        """Do what is not done yet, adding each finished chunk to the log.
+
+        Failures are in the log as well, and are not tried again.
+
+        Args:
+            wanted: all of the work; it is gone through once, so it may be made as it is asked for.
+            work: does a chunk; its results come in the order of what it was given.
+            chunk: so many pieces of work are taken up between two writes.
+            progress: told before the first chunk in which something is to be done, after each, and at the end.
+            each: given everything that came of the work, in its order, so that it need not be read again.
+
+        Returns:
+            What came of each piece of work, in the order of `wanted`.
+        """
+        known, failed = self._known()
+        spans = array("q")
+        done, total = 0, len(wanted)
+        rest = iter(wanted)
+        began = False
+        while taken := list(islice(rest, chunk)):
+            names = [self.wanted(piece) for piece in taken]
+            missing = {name: piece for name, piece in zip(names, taken, strict=True) if name not in known}
+            new: dict[str, Span] = {}
+            made: dict[str, D] = {}
+            if missing:
+                if progress is not None and not began:
+                    progress(done, failed, total)
+                began = True
+                made = dict(zip(missing, work(list(missing.values())), strict=True))
+                new = dict(zip(missing, append(self.path, made.values()), strict=True))
+                failed += sum(map(self.failed, made.values()))
+            for name in names:
+                span = new.get(name) or known[name]
+                spans.extend(span)
+                if each is not None:
+                    each(made[name] if name in made else Kept(self.path, self.kind, array("q", span))[0])
+            done += len(names)
+            if progress is not None and (missing or done == total):
+                progress(done, failed, total)
+        return Kept(self.path, self.kind, spans)
+
+    def _known(self) -> tuple[dict[str, Span], int]:
+        """Where the log holds what by name, and how many failures are among it."""
+        known: dict[str, Span] = {}
+        failed: set[str] = set()
+        for span, record in scan_log(self.path, self.kind):
+            name = self.done(record)
+            known[name] = span
+            (failed.add if self.failed(record) else failed.discard)(name)
+        return known, len(failed)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from debate_rl.arena.log import Progress, finished, work_off
+from debate_rl.arena.log import Kept, Log, Progress
 from debate_rl.arena.tree import Opponents, Tree, grow
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side
@@ -43,7 +43,7 @@ def play(
 
 
 def play_to_file(
-    games: Sequence[Transcript],
+    games: Collection[Transcript],
     players: Mapping[str, Debater],
     engine: Engine,
     judge: AnyJudge | None,
@@ -52,28 +52,37 @@ def play_to_file(
     pool_path: Path | None = None,
     chunk: int = 128,
     progress: Progress | None = None,
-) -> list[Leg]:
+    each: Callable[[Leg], None] | None = None,
+) -> Kept[Leg]:
     """Play games that are not yet in a log, adding each finished chunk to it; a stopped run goes on where it was.
 
     Failed legs are in the log as well and are tried again by a run that starts anew, not by one that goes on.
 
+    Args:
+        games: as for `play`, and the arguments that follow.
+        path: the log.
+        pool_path: log of the candidates of Best-of-N players, where wanted.
+        chunk: games that are played together and then written.
+        progress: see `log.Progress`.
+        each: given every leg in the order of `games`.
+
     Returns:
-        One leg a game, in the order of `games`.
+        One leg a game, in the order of `games`, each read from the log when it is asked for. A schedule that makes its
+        games as they are asked for (`schedule.Schedule`) is thus played in memory that does not grow with it.
     """
 
     def work(missing: Sequence[Transcript]) -> list[Leg]:
         pools: list[Pool] = []
-        legs = play(missing, players, engine, judge, opponents, pools)
+        legs = play(missing, players, engine, judge, opponents, pools if pool_path is not None else None)
         # Pools first: after a crash between the two the chunk is played again from the store; pools count once.
         if pool_path is not None:
             append(pool_path, pools)
         return legs
 
-    done = work_off(
-        {game.id: game for game in games}, finished(path, Leg, lambda leg: leg.transcript.id), work, path,
-        lambda leg: leg.failure is not None, chunk, progress,
-    )  # fmt: skip
-    return [done[game.id] for game in games]
+    log = Log[Transcript, Leg](
+        path, Leg, lambda game: game.id, lambda leg: leg.transcript.id, lambda leg: leg.failure is not None
+    )
+    return log.work_off(games, work, chunk, progress, each)
 
 
 def read_pools(path: Path) -> list[Pool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import overload
 
 from debate_rl.arena.tree import Kind, Tree, widths
 from debate_rl.errors import UserError
@@ -12,28 +13,68 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.records import digest
 
+Seating = tuple[str, str]
+"""Players of side A and side B."""
+
+
+class Schedule(Sequence[Transcript]):
+    """The games of some seatings on every question, question by question, each opened when it is asked for.
+
+    Args:
+        seatings: who meets whom on each question.
+        questions: what they debate.
+        protocol: the rules.
+        seed: of all games.
+    """
+
+    def __init__(
+        self, seatings: Sequence[Seating], questions: Sequence[Question], protocol: Protocol, seed: int = 0
+    ) -> None:
+        self.seatings = seatings
+        self.questions = questions
+        self.protocol = protocol
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.questions) * len(self.seatings)
+
+    @overload
+    def __getitem__(self, place: int) -> Transcript: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Transcript]: ...
+
+    def __getitem__(self, place: int | slice) -> Transcript | Sequence[Transcript]:
+        """The game in a place; of a slice all of its games."""
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        question, seating = divmod(range(len(self))[place], len(self.seatings))
+        a, b = self.seatings[seating]
+        return open_transcript(self.questions[question], self.protocol, {"A": a, "B": b}, self.seed)
+
+
+def pairings(players: Sequence[str]) -> list[Seating]:
+    """Every pair twice, sides swapped."""
+    return [seating for a, b in combinations(players, 2) for seating in ((a, b), (b, a))]
+
+
+def mirrors(players: Sequence[str]) -> list[Seating]:
+    """Every player on both sides."""
+    return [(player, player) for player in players]
+
 
 def round_robin(
     players: Sequence[str], questions: Sequence[Question], protocol: Protocol, seed: int = 0
 ) -> list[Transcript]:
     """Every pair meets twice on every question, sides swapped; 2 x pairs x questions games, question by question."""
-    games = []
-    for question in questions:
-        for first, second in combinations(players, 2):
-            games.append(open_transcript(question, protocol, {"A": first, "B": second}, seed))
-            games.append(open_transcript(question, protocol, {"A": second, "B": first}, seed))
-    return games
+    return list(Schedule(pairings(players), questions, protocol, seed))
 
 
 def self_play(
     players: Sequence[str], questions: Sequence[Question], protocol: Protocol, seed: int = 0
 ) -> list[Transcript]:
     """Every player meets itself once on every question: for judge accuracy, which ratings can not use."""
-    return [
-        open_transcript(question, protocol, {"A": player, "B": player}, seed)
-        for question in questions
-        for player in players
-    ]
+    return list(Schedule(mirrors(players), questions, protocol, seed))
 
 
 def branching(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+
+from pydantic import SkipValidation
 
 from debate_rl.arena.bradley_terry import RIDGE, Outcomes
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
 from debate_rl.arena.rollout import Progress, play, play_to_file
-from debate_rl.arena.schedule import round_robin, self_play
+from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
@@ -19,6 +22,9 @@ from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record, write
+
+CHUNK = 128
+"""Games between two writes to the log, about."""
 
 
 class Tournament(Record):
@@ -31,8 +37,9 @@ class Tournament(Record):
     ratings: Ratings
     judge_accuracy: dict[str, JudgeScores]
     """The judge's scores on each player's self-play."""
-    legs: tuple[Leg, ...]
-    """Cross-play, then self-play."""
+    legs: SkipValidation[Sequence[Leg]]
+    """Question by question cross-play, then self-play. Of a tournament in a folder each is read from its log when it is
+    asked for."""
 
     @property
     def failed(self) -> int:
@@ -40,36 +47,81 @@ class Tournament(Record):
         return sum(leg.verdict is None for leg in self.legs)
 
 
-def outcomes(legs: Sequence[Leg]) -> Outcomes:
+_HOLDS = {0: 1, 1: -1, None: 0}
+"""The side covariate of side A by the index of the correct answer."""
+
+
+class Matches:
+    """What ratings need of cross-play legs that go by."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+        self.right: list[str] = []
+        self.labels: list[Hashable] = []
+        self.score = array("d")
+        self.correct = array("b")
+
+    def add(self, leg: Leg) -> None:
+        """Take a leg into account; without a verdict it is left out."""
+        game = leg.transcript
+        if leg.verdict is not None and len(game.players) == 2:
+            self.left.append(game.players["A"])
+            self.right.append(game.players["B"])
+            self.labels.append(game.question.cluster)
+            self.score.append(leg.verdict.p[0])
+            self.correct.append(_HOLDS[game.question.correct])
+
+    def outcomes(self) -> Outcomes:
+        """The matches so far (see `outcomes`)."""
+        known = bool(self.left) and 0 not in self.correct
+        sides = {"correct": self.correct} if known else None
+        return Outcomes(self.left, self.right, self.score, self.labels, sides=sides)
+
+
+class Tally:
+    """What judge scores need of legs that go by."""
+
+    def __init__(self) -> None:
+        self.p = array("d")
+        self.labels: list[str] = []
+        self.failure = "none"
+
+    def add(self, leg: Leg) -> None:
+        """Take a leg into account."""
+        if leg.p_correct is not None:
+            self.p.append(leg.p_correct)
+            self.labels.append(leg.transcript.question.cluster)
+        elif leg.failure is not None and self.failure == "none":
+            self.failure = leg.failure.message
+
+    def scores(self) -> JudgeScores:
+        """The scores so far (see `scores`)."""
+        if not self.p:
+            raise UserError(f"no leg with a verdict and a known answer; first failure: {self.failure}")
+        return judge_scores(self.p, self.labels)
+
+
+def outcomes(legs: Iterable[Leg]) -> Outcomes:
     """The matches of cross-play legs: who sat on side A and B, and the judge's probability of A as a soft outcome.
 
     The side covariate `correct` is what holding the correct answer is worth; legs without a verdict are left out.
     """
-    played = [leg for leg in legs if leg.verdict is not None and set(leg.transcript.players) == {"A", "B"}]
-    correct = [leg.transcript.question.correct for leg in played]
-    known = all(side is not None for side in correct)
-    return Outcomes(
-        left=[leg.transcript.players["A"] for leg in played],
-        right=[leg.transcript.players["B"] for leg in played],
-        score=[leg.verdict.p[0] for leg in played if leg.verdict is not None],
-        labels=[leg.transcript.question.cluster for leg in played],
-        sides={"correct": [1 if side == 0 else -1 for side in correct]} if known and played else None,
-    )
+    matches = Matches()
+    for leg in legs:
+        matches.add(leg)
+    return matches.outcomes()
 
 
-def scores(legs: Sequence[Leg]) -> JudgeScores:
+def scores(legs: Iterable[Leg]) -> JudgeScores:
     """The judge's scores over legs with a verdict and a known answer, clustered by story.
 
     Raises:
         UserError: there is no such leg.
     """
-    judged = [(leg.p_correct, leg.transcript.question.cluster) for leg in legs if leg.p_correct is not None]
-    if not judged:
-        failures = [leg.failure.message for leg in legs if leg.failure is not None]
-        raise UserError(
-            f"no leg with a verdict and a known answer; first failure: {failures[0] if failures else 'none'}"
-        )
-    return judge_scores([p for p, _ in judged], [label for _, label in judged])
+    tally = Tally()
+    for leg in legs:
+        tally.add(leg)
+    return tally.scores()
 
 
 def play_tournament(
@@ -115,19 +167,31 @@ def play_tournament(
         raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
     if not questions:
         raise UserError("a tournament needs at least one question")
-    cross = round_robin(names, questions, rules, seed)
-    games = cross + self_play(names, questions, rules, seed)
+    games = Schedule(pairings(names) + mirrors(names), questions, rules, seed)
     by_name = {player.name: player for player in players}
     engine = engine or _own_engine(folder)
+    matches, alone = Matches(), {name: Tally() for name in names}
+
+    def count(leg: Leg) -> None:
+        a, b = leg.transcript.players["A"], leg.transcript.players["B"]
+        (alone[a] if a == b else matches).add(leg)
+
+    legs: Sequence[Leg]
     if folder is None:
         legs = play(games, by_name, engine, judge, opponents)
+        for leg in legs:
+            count(leg)
     else:
-        legs = play_to_file(games, by_name, engine, judge, Path(folder) / "legs.jsonl", opponents, progress=progress)
-    alone = legs[len(cross) :]
+        # Whole questions: what a player says on one is written, read and judged once for all who meet it.
+        chunk = len(games.seatings) * max(1, CHUNK // len(games.seatings))
+        path = Path(folder) / "legs.jsonl"
+        legs = play_to_file(
+            games, by_name, engine, judge, path, opponents, chunk=chunk, progress=progress, each=count
+        )  # fmt: skip
     return Tournament(
-        ratings=rate(outcomes(legs[: len(cross)]), ridge=ridge, resamples=resamples),
-        judge_accuracy={name: scores([leg for leg in alone if leg.transcript.players["A"] == name]) for name in names},
-        legs=tuple(legs),
+        ratings=rate(matches.outcomes(), ridge=ridge, resamples=resamples),
+        judge_accuracy={name: tally.scores() for name, tally in alone.items()},
+        legs=legs,
     )
 
 

@@ -24,8 +24,9 @@ from math import comb
 from pathlib import Path
 from typing import Literal
 
-from debate_rl.arena.log import Progress, finished, work_off
+from debate_rl.arena.log import Log, Progress
 from debate_rl.arena.seating import call_sides, pick_sides
+from debate_rl.engines.once import Once
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side, other
 from debate_rl.game.transcript import Speech, Transcript
@@ -143,6 +144,7 @@ def grow(
     Returns:
         The trees with their leaves, in order. A speech or verdict that fails ends the paths through it, no others.
     """
+    engine = Once(engine)
     score: Scorer | None = None if judge is None else lambda games: judge_transcripts(games, judge, engine)
     opened = pick_sides([tree.game for tree in trees], players, engine)
     shoots = [_seated(_Shoot(at, trees[at].game), game, None) for at, game in enumerate(opened)]
@@ -224,7 +226,8 @@ def _judged(trees: Sequence[Tree], shoots: Sequence[_Shoot], score: Scorer | Non
     games = [tree.game for tree in trees]
     for shoot in shoots:
         # Who was called is part of what was played; games in which somebody is called do not branch.
-        games[shoot.tree] = shoot.game.model_copy(update={"speeches": games[shoot.tree].speeches})
+        if shoot.game.picked is not None or shoot.game.called:
+            games[shoot.tree] = shoot.game.model_copy(update={"speeches": games[shoot.tree].speeches})
         found = next(verdicts) if shoot.failure is None else shoot.failure
         leaves[shoot.tree].append(
             Leaf(
@@ -296,9 +299,8 @@ def grow_to_file(
     Returns:
         The grown trees, in the order of `trees`.
     """
-    done = work_off(
-        {tree.id: tree for tree in trees}, finished(path, Tree, lambda tree: tree.id),
-        lambda missing: grow(missing, players, engine, judge), path,
-        lambda tree: any(leaf.failure is not None for leaf in tree.leaves), chunk, progress,
+    log = Log[Tree, Tree](
+        path, Tree, lambda tree: tree.id, lambda tree: tree.id,
+        lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
     )  # fmt: skip
-    return [done[tree.id] for tree in trees]
+    return list(log.work_off(trees, lambda missing: grow(missing, players, engine, judge), chunk, progress))

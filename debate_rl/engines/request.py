@@ -74,6 +74,9 @@ class Completion(Record):
     finish: Literal["stop", "length"]
     revision: str
     """Fingerprint of the weights that answered."""
+    tokens: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
+    """Token ids as they were drawn, the one that ended the answer included, where the engine keeps them: training needs
+    these and no others. They are in no file."""
 
 
 class Scores(Record):

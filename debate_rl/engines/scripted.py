@@ -14,15 +14,19 @@ class ScriptedEngine:
     Args:
         write: text for a request; it may raise to make that request fail.
         score: log-probability of each candidate of a choice; it may raise as well.
+        keep: whether to keep what was asked.
     """
 
     def __init__(
         self,
         write: Callable[[Request], str] = lambda request: f"speech {digest(request)}",
         score: Callable[[Choice], Sequence[float]] = lambda choice: [0.0] * len(choice.candidates),
+        keep: bool = True,
     ) -> None:
         self._write = write
         self._score = score
+        self._keep = keep
+        self._revisions: dict[tuple[str, str | None], str] = {}
         self.requests: list[Request] = []
         self.choices: list[Choice] = []
         self.calls = 0
@@ -30,18 +34,23 @@ class ScriptedEngine:
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write a text for each request, cut at its limit of words."""
         self.calls += 1
-        self.requests.extend(requests)
+        if self._keep:
+            self.requests.extend(requests)
         return [self._complete(request) for request in requests]
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice."""
         self.calls += 1
-        self.choices.extend(choices)
+        if self._keep:
+            self.choices.extend(choices)
         return [self._rate(choice) for choice in choices]
 
     def revision(self, model: str, adapter: str | None) -> str:
         """A fixed name: a script has no weights."""
-        return digest(["scripted", model, adapter])
+        found = self._revisions.get((model, adapter))
+        if found is None:
+            found = self._revisions[model, adapter] = digest(["scripted", model, adapter])
+        return found
 
     def _complete(self, request: Request) -> Completion | EngineFailure:
         try:

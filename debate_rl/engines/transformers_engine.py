@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from debate_rl.engines.chat import candidate_ids, prompt_ids
-from debate_rl.engines.decoding import Draw, candidate_logprobs, decode, encode
-from debate_rl.engines.prefix import Group, Row, waves
-from debate_rl.engines.request import Choice, Completion, EngineFailure, Request, Scores
-from debate_rl.engines.weights import check_adapter, check_weights, fingerprint
-from debate_rl.errors import UserError
+from debate_rl.engines.decoding import Draw, decode, token_logprobs
+from debate_rl.engines.memory import Memory, Usage
+from debate_rl.engines.networks import Loaded, Networks, device_of
+from debate_rl.engines.prefix import Row
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.records import digest
 
 T = TypeVar("T", Request, Choice)
-
-
-@dataclass
-class _Loaded:
-    """A model in memory with its tokenizer and the names of the adapters it holds."""
-
-    model: Any
-    tokenizer: Any
-    ends: frozenset[int]
-    limit: int
-    budget: int
-    """Tokens in memory at once."""
-    adapters: dict[str, str] = field(default_factory=dict)
+Ids = tuple[int, ...]
 
 
 class TransformersEngine:
     """Generate and choose with transformers models, loaded when first asked for.
+
+    What is encoded is kept in a trie of token rows (see `prefix`): a piece that prompts share is encoded once for all
+    of them, and once for later calls as well while there is room.
 
     Args:
         resolve: turns the name of a model or adapter into a path or hub name.
@@ -45,6 +34,8 @@ class TransformersEngine:
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's); None is float32 on CPU, auto on GPU.
         batch_tokens: tokens in memory at once, padding and new tokens included.
         revision: revision of hub models.
+        cache_tokens: tokens whose keys and values are kept between calls, beside those of a batch.
+        keep_tokens: give each completion the token ids that were drawn.
     """
 
     def __init__(
@@ -54,42 +45,73 @@ class TransformersEngine:
         dtype: str | None = None,
         batch_tokens: int = 16384,
         revision: str | None = None,
+        cache_tokens: int = 32768,
+        keep_tokens: bool = False,
     ) -> None:
-        self.device = _device(device)
+        self.keep_tokens = keep_tokens
+        self.device = device_of(device)
         self.dtype = dtype or ("float32" if self.device.type == "cpu" else "auto")
-        self.batch_tokens = batch_tokens
-        self.hub_revision = revision
-        self._resolve = resolve
-        self._models: dict[str, _Loaded] = {}
-        self._fingerprint = cache(fingerprint)
-        self.prompt_tokens = 0
-        self.encoded_tokens = 0
-        self.new_tokens = 0
+        self._networks = Networks(resolve, self.device, self.dtype, revision)
+        self._memory = Memory(batch_tokens, cache_tokens)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens asked for, encoded, reused and generated so far, and the most that were in memory."""
+        return self._memory.usage
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts asked for so far."""
+        return self.usage.prompt_tokens
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens generated so far."""
+        return self.usage.new_tokens
+
+    def release(self) -> None:
+        """Let go of what is kept between calls, for example before a training in the same process."""
+        self._memory.release()
+
+    def hold(self, name: str, model: Any, tokenizer: Any) -> None:
+        """Answer under a name with a model that is in memory already, such as one that is being trained.
+
+        Args:
+            name: what requests call it; it is its revision as well, so a model that changes takes a new name.
+            model: as it stands when it is asked; a peft model answers with the adapter that is switched on.
+            tokenizer: its tokenizer.
+        """
+        self._networks.hold(name, model, tokenizer)
+
+    def let_go(self, name: str) -> None:
+        """Forget a held model, and what was encoded with it."""
+        self._memory.release(self.revision(name, None))
+        self._networks.let_go(name)
 
     def revision(self, model: str, adapter: str | None) -> str:
         """Fingerprint of the weights of a model with its adapter."""
-        base = self._fingerprint(self._resolve(model))
-        return base if adapter is None else digest([base, self._fingerprint(self._resolve(adapter))])
+        return self._networks.revision(model, adapter)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Write a text for each request.
+        """Write a text for each request; equal requests are one.
 
         Raises:
             UserError: a model or adapter can not be loaded.
         """
-        answers: list[Completion | EngineFailure | None] = [None] * len(requests)
-        for (model, adapter), indices in _by_weights(requests).items():
-            loaded = self._load(model)
-            rows = [Row(prompt_ids(loaded.tokenizer, requests[i].messages), 1) for i in indices]
-            extra = [requests[i].sampling.max_new_tokens for i in indices]
-            fits = self._fitting(loaded, rows, extra, indices, answers)
-            rows, asked = [rows[at] for at in fits], [requests[indices[at]] for at in fits]
-            limits = [extra[at] for at in fits]
-            with self._adapted(loaded, model, adapter) as network:
-                for wave in waves(rows, limits, loaded.budget):
-                    for at, completion in self._continue(network, loaded, wave, rows, asked):
-                        answers[indices[fits[at]]] = completion
-        return [answer for answer in answers if answer is not None]
+        answers: dict[Request, Completion | EngineFailure] = {}
+        for (model, adapter), asked in _by_weights(requests).items():
+            loaded = self._networks.load(model)
+            prompts = _prompts(loaded.tokenizer, (request.messages for request in asked))
+            for request in asked:
+                failure = self._failure(loaded, prompts[request.messages], request.sampling.max_new_tokens)
+                if failure is not None:
+                    answers[request] = failure
+            left = [request for request in asked if request not in answers]
+            rows = [Row(prompts[request.messages], 1) for request in left]
+            with self._networks.adapted(loaded, model, adapter) as network:
+                for request, completion in self._continue(network, loaded, left, rows):
+                    answers[request] = completion
+        return [answers[request] for request in requests]
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice in one forward pass over shared beginnings.
@@ -97,160 +119,97 @@ class TransformersEngine:
         Raises:
             UserError: a model or adapter can not be loaded, or a candidate has no tokens.
         """
-        answers: list[Scores | EngineFailure | None] = [None] * len(choices)
-        for (model, adapter), indices in _by_weights(choices).items():
-            loaded = self._load(model)
-            prompts = [prompt_ids(loaded.tokenizer, choices[i].messages) for i in indices]
-            wanted = [[candidate_ids(loaded.tokenizer, c) for c in choices[i].candidates] for i in indices]
-            longest = [max(len(ids) for ids in options) for options in wanted]
-            fits = self._fitting(loaded, [Row(p, 1) for p in prompts], longest, indices, answers)
-            # Candidates of one token share the row of their prompt; longer ones add all but their last token.
-            rows: dict[tuple[int, ...], Row] = {}
-            for at in fits:
-                for ids in wanted[at]:
-                    key = (*prompts[at], *ids[:-1])
-                    rows[key] = Row(key, max(len(ids), rows[key].keep if key in rows else 0))
-            with self._adapted(loaded, model, adapter) as network:
-                logits = self._row_logits(network, list(rows.values()), loaded.budget)
-            for at in fits:
-                found = [logits[(*prompts[at], *ids[:-1])] for ids in wanted[at]]
-                scores = tuple(candidate_logprobs(seen, ids) for seen, ids in zip(found, wanted[at], strict=True))
-                answers[indices[at]] = Scores(
-                    logprobs=scores, prompt_tokens=len(prompts[at]), revision=self.revision(model, adapter)
+        answers: dict[Choice, Scores | EngineFailure] = {}
+        for (model, adapter), asked in _by_weights(choices).items():
+            loaded = self._networks.load(model)
+            prompts = _prompts(loaded.tokenizer, (choice.messages for choice in asked))
+            ids_of = cache(partial(candidate_ids, loaded.tokenizer))
+            wanted: dict[Choice, list[tuple[Ids, Ids]]] = {}
+            for choice in asked:
+                prompt = prompts[choice.messages]
+                options = [ids_of(candidate) for candidate in choice.candidates]
+                failure = self._failure(loaded, prompt, max(map(len, options)))
+                if failure is None:
+                    wanted[choice] = [(prompt, ids) for ids in options]
+                else:
+                    answers[choice] = failure
+            pairs = dict.fromkeys(pair for own in wanted.values() for pair in own)
+            with self._networks.adapted(loaded, model, adapter) as network:
+                logprobs = self._score(network, loaded, self.revision(model, adapter), pairs)
+            for choice, own in wanted.items():
+                answers[choice] = Scores(
+                    logprobs=tuple(logprobs[pair] for pair in own),
+                    prompt_tokens=len(own[0][0]),
+                    revision=self.revision(model, adapter),
                 )
-        return [answer for answer in answers if answer is not None]
+        return [answers[choice] for choice in choices]
 
     def _continue(
-        self, network: Any, loaded: _Loaded, wave: list[Group], rows: list[Row], requests: list[Request]
-    ) -> Iterator[tuple[int, Completion]]:
-        """Encode one wave of rows, continue it, and yield each row's index with its text."""
-        members = [index for group in wave for index in group.members]
-        asked = [requests[index] for index in members]
-        encoded = encode(network, rows, wave)
-        self._count(rows, wave)
-        results = decode(
-            network, encoded, [Draw(r.sampling, uniforms(r)) for r in asked], loaded.ends,
-            lambda row, tokens: _stop(loaded.tokenizer, tokens, asked[row].sampling.stop) is not None,
-        )  # fmt: skip
-        for index, request, (tokens, ended) in zip(members, asked, results, strict=True):
-            text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
-            cut = _stop(loaded.tokenizer, tokens, request.sampling.stop)
-            self.new_tokens += len(tokens)
-            yield (
-                index,
-                Completion(
-                    text=(text if cut is None else cut).strip(),
-                    prompt_tokens=len(rows[index].tokens),
-                    new_tokens=len(tokens),
-                    finish="stop" if ended else "length",
-                    revision=self.revision(request.model, request.adapter),
-                ),
-            )
+        self, network: Any, loaded: Loaded, requests: Sequence[Request], rows: Sequence[Row]
+    ) -> Iterator[tuple[Request, Completion]]:
+        """Encode rows of one model wave by wave, continue them, and yield each request with its text."""
+        if not requests:
+            return
+        revision = self.revision(requests[0].model, requests[0].adapter)
+        extra = [request.sampling.max_new_tokens for request in requests]
+        for encoded in self._memory.encoded(network, loaded.shares, revision, rows, extra):
+            asked = [requests[index] for index in encoded.members]
+            assert encoded.continued is not None
+            closing: dict[int, int] = {}
+            results = decode(
+                encoded.continued, [Draw(r.sampling, uniforms(r)) for r in asked], loaded.ends,
+                lambda row, tokens: _stop(loaded.tokenizer, tokens, asked[row].sampling.stop) is not None,  # noqa: B023
+                closing,
+            )  # fmt: skip
+            for at, (index, request, (tokens, ended)) in enumerate(zip(encoded.members, asked, results, strict=True)):
+                text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+                cut = _stop(loaded.tokenizer, tokens, request.sampling.stop)
+                self.usage.new_tokens += len(tokens)
+                completion = Completion(
+                    text=(text if cut is None else cut).strip(), prompt_tokens=len(rows[index].tokens),
+                    new_tokens=len(tokens), finish="stop" if ended else "length", revision=revision,
+                    tokens=(*tokens, *([closing[at]] if at in closing else ())) if self.keep_tokens else None,
+                )  # fmt: skip
+                yield request, completion
 
-    def _row_logits(self, network: Any, rows: list[Row], budget: int) -> dict[tuple[int, ...], torch.Tensor]:
-        """Logits at the wanted positions of each row."""
-        found: dict[tuple[int, ...], torch.Tensor] = {}
-        for wave in waves(rows, [0] * len(rows), budget):
-            encoded = encode(network, rows, wave)
-            self._count(rows, wave)
-            members = [index for group in wave for index in group.members]
-            for at, index in enumerate(members):
-                found[rows[index].tokens] = encoded.logits[at, -rows[index].keep :]
+    def _score(
+        self, network: Any, loaded: Loaded, revision: str, pairs: Iterable[tuple[Ids, Ids]]
+    ) -> dict[tuple[Ids, Ids], float]:
+        """Log-probability of each pair's second part after its first."""
+        # Candidates of one token share the row of their prompt; longer ones add all but their last token.
+        owned: dict[Ids, list[tuple[Ids, Ids]]] = defaultdict(list)
+        for prompt, ids in pairs:
+            owned[(*prompt, *ids[:-1])].append((prompt, ids))
+        rows = [Row(tokens, max(len(ids) for _, ids in own)) for tokens, own in owned.items()]
+        found: dict[tuple[Ids, Ids], float] = {}
+        for encoded in self._memory.encoded(network, loaded.shares, revision, rows, [0] * len(rows)):
+            places: list[int] = []
+            tokens: list[int] = []
+            asked: list[tuple[Ids, Ids]] = []
+            end = 0
+            for index in encoded.members:
+                end += rows[index].keep
+                for prompt, ids in owned[rows[index].tokens]:
+                    places += range(end - len(ids), end)
+                    tokens += ids
+                    asked.append((prompt, ids))
+            each = iter(token_logprobs(torch.cat(encoded.logits), places, tokens))
+            found.update({pair: sum(next(each) for _ in pair[1]) for pair in asked})
         return found
 
-    def _count(self, rows: list[Row], wave: list[Group]) -> None:
-        """Keep count of what was asked and what had to be encoded, padding left out."""
-        for group in wave:
-            self.prompt_tokens += sum(len(rows[index].tokens) for index in group.members)
-            self.encoded_tokens += group.shared + sum(len(rows[i].tokens) - group.shared for i in group.members)
+    def _failure(self, loaded: Loaded, prompt: Ids, more: int) -> EngineFailure | None:
+        """Why a prompt can not be answered, or None."""
+        said = f"prompt of {len(prompt)} tokens and {more} new ones exceed"
+        if len(prompt) + more > loaded.limit:
+            return EngineFailure(kind="context", message=f"{said} the model's {loaded.limit}")
+        if loaded.shares and len(prompt) + more > self._memory.batch_tokens:
+            limit = self._memory.batch_tokens
+            return EngineFailure(kind="budget", message=f"{said} engine.batch_tokens {limit}; raise it")
+        return None
 
-    def _fitting(
-        self, loaded: _Loaded, rows: list[Row], extra: list[int], indices: list[int], answers: list[Any]
-    ) -> list[int]:
-        """Rows within the model's context; the others become failures."""
-        fits = []
-        for at, (row, more) in enumerate(zip(rows, extra, strict=True)):
-            if len(row.tokens) + more <= loaded.limit:
-                fits.append(at)
-                continue
-            message = f"prompt of {len(row.tokens)} tokens and {more} new ones exceed the model's {loaded.limit}"
-            answers[indices[at]] = EngineFailure(kind="context", message=message)
-        return fits
-
-    def _load(self, name: str) -> _Loaded:
-        """Load a model once.
-
-        Raises:
-            UserError: there is no such model, or it has no safetensors weights.
-        """
-        if name not in self._models:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-
-            path = self._resolve(name)
-            check_weights(path)
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(path, revision=self.hub_revision)
-                model = AutoModelForCausalLM.from_pretrained(
-                    path, dtype=self.dtype, use_safetensors=True, revision=self.hub_revision
-                )
-            except (OSError, ValueError) as error:
-                first = str(error).strip().splitlines()[0]
-                raise UserError(f"cannot load model {name!r} from {path}: {first}") from error
-            model = model.to(self.device).eval().requires_grad_(False)
-            limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-            # A sliding window counts padding, so such models take one row at a time.
-            budget = self.batch_tokens if _attends_to_all(model.config) else 1
-            self._models[name] = _Loaded(model, tokenizer, _end_tokens(model, tokenizer), limit, budget)
-        return self._models[name]
-
-    @contextlib.contextmanager
-    def _adapted(self, loaded: _Loaded, model: str, adapter: str | None) -> Iterator[Any]:
-        """The network with one adapter switched on, or with none."""
-        if adapter is None:
-            if not loaded.adapters:
-                yield loaded.model
-                return
-            with loaded.model.disable_adapter():
-                yield loaded.model
-            return
-        path = self._resolve(adapter)
-        revision = self._fingerprint(path)
-        if revision not in loaded.adapters:
-            check_adapter(self._resolve(model), path)
-            self._add_adapter(loaded, path, revision)
-        loaded.model.set_adapter(loaded.adapters[revision])
-        yield loaded.model
-
-    def _add_adapter(self, loaded: _Loaded, adapter: str, revision: str) -> None:
-        """Load a LoRA adapter beside those the model holds."""
-        from peft import PeftModel
-
-        name = f"a{revision}"
-        try:
-            if loaded.adapters:
-                loaded.model.load_adapter(adapter, adapter_name=name, is_trainable=False)
-            else:
-                loaded.model = PeftModel.from_pretrained(loaded.model, adapter, adapter_name=name).eval()
-        except (RuntimeError, ValueError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"cannot load adapter {adapter}: {first}") from error
-        loaded.model.to(self.device).requires_grad_(False)
-        loaded.adapters[revision] = name
-
-
-def _device(name: str | None) -> torch.device:
-    """The device of a name, or the best there is.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"engine.device {name!r} can not be used ({first}); choose cpu, cuda or cuda:N") from error
-    return device
+    def _load(self, name: str) -> Loaded:
+        """A model in memory."""
+        return self._networks.load(name)
 
 
 def uniforms(request: Request) -> np.ndarray:
@@ -264,26 +223,17 @@ def uniforms(request: Request) -> np.ndarray:
     return stream.random(request.sampling.max_new_tokens)
 
 
-def _by_weights(questions: Sequence[T]) -> dict[tuple[str, str | None], list[int]]:
-    """Indices of requests by model and adapter, so that each is switched on once."""
-    found: dict[tuple[str, str | None], list[int]] = defaultdict(list)
-    for index, question in enumerate(questions):
-        found[(question.model, question.adapter)].append(index)
+def _prompts(tokenizer: Any, asked: Iterable[tuple[Message, ...]]) -> dict[tuple[Message, ...], Ids]:
+    """Token ids of each prompt; draws from one prompt need it once."""
+    return {messages: prompt_ids(tokenizer, messages) for messages in dict.fromkeys(asked)}
+
+
+def _by_weights(questions: Sequence[T]) -> dict[tuple[str, str | None], list[T]]:
+    """Different requests by model and adapter, so that each is switched on once."""
+    found: dict[tuple[str, str | None], list[T]] = defaultdict(list)
+    for question in dict.fromkeys(questions):
+        found[(question.model, question.adapter)].append(question)
     return found
-
-
-def _attends_to_all(config: Any) -> bool:
-    """Whether every layer attends to everything before it."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and getattr(text, "sliding_window", None) is None
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config and the tokenizer's end of sequence."""
-    ends = model.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [ends]
-    return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
 
 
 def _stop(tokenizer: Any, tokens: list[int], stops: tuple[str, ...]) -> str | None:

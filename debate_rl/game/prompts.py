@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 import yaml
@@ -46,19 +46,31 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
         choices = nearest(name, [path.name for path in SHIPPED.iterdir() if path.is_dir()])
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        auto_reload=False,
+    )  # fmt: skip
     settings = folder / "set.yaml"
     fields = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     return environment, fields.get("candidates", "labels")
 
 
+@cache
+def _template(prompts: str, protocol: str, seat: str) -> jinja2.Template:
+    """The template of a seat; looking for its file takes longer than filling it in."""
+    found = _prompt_set(prompts)[0].select_template([f"{protocol}.{seat}.j2", f"{seat}.j2"])
+    found.globals = dict(found.globals)  # a chain of maps else, which each rendering goes through key by key
+    return found
+
+
+def _role(name: str) -> str:
+    """What opens a message."""
+    return f"{_MARK}{name}{_MARK}"
+
+
 def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> list[Message]:
     """Fill in the seat's template and cut it into messages."""
-    environment, _ = _prompt_set(prompts)
     try:
-        template = environment.select_template([f"{protocol}.{seat}.j2", f"{seat}.j2"])
-        text = template.render(**values, role=lambda name: f"{_MARK}{name}{_MARK}")
+        text = _template(prompts, protocol, seat).render(**values, role=_role)
     except jinja2.TemplatesNotFound as error:
         raise UserError(f"prompt set {prompts!r} has no {seat}.j2; write one, or play without that seat") from error
     except jinja2.UndefinedError as error:
@@ -83,16 +95,26 @@ def _seat_name(transcript: Transcript, side: Side) -> str:
     return f"{side} ({_plain(transcript.players[side])})" if shown else side
 
 
-def _speech_values(transcript: Transcript, speeches: Sequence[Any]) -> list[dict[str, Any]]:
-    """What a template may know of each speech that its seat may see."""
+class Heard(NamedTuple):
+    """What a template may know of a speech that its seat may see."""
+
+    side: Side
+    name: str
+    answer: str
+    turn: int
+    text: str
+
+
+def _speech_values(transcript: Transcript, speeches: Sequence[Speech]) -> list[Heard]:
+    """Speeches as templates read them."""
     return [
-        {
-            "side": speech.side,
-            "name": _seat_name(transcript, speech.side),
-            "answer": _plain(transcript.question.answers[SIDES.index(speech.side)]),
-            "turn": speech.turn,
-            "text": shown_text(speech, transcript.protocol),
-        }
+        Heard(
+            side=speech.side,
+            name=_seat_name(transcript, speech.side),
+            answer=_plain(transcript.question.answers[SIDES.index(speech.side)]),
+            turn=speech.turn,
+            text=shown_text(speech, transcript.protocol),
+        )
         for speech in speeches
     ]
 

@@ -44,9 +44,9 @@ class Protocol(Record):
     sides: Literal["both", "drawn", "picked"] = "both"
     """`drawn`: one side, drawn by seed and question, speaks; the other is silent (single consultancy). `picked`: one
     side speaks, that of the answer which the player itself holds for true (open consultancy, Kenton et al. 2024)."""
-    opens: Literal["order", "picked"] = "order"
+    opens: Literal["order", "picked", "drawn"] = "order"
     """`picked`: the side of the answer which the player holds for true takes the part of A in `order` (open debate,
-    Kenton et al. 2024)."""
+    Kenton et al. 2024); `drawn`: a side drawn by seed and question (Lang et al. 2025)."""
     speakers_see: Literal["all", "own"] = "all"
     """Which earlier speeches a speaker reads."""
     judge_sees: Literal["together", "apart"] = "together"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from debate_rl.errors import UserError
@@ -82,6 +83,10 @@ class Speech(Record):
     quotes: tuple[Quote, ...] = ()
     origin: Origin
 
+    def __hash__(self) -> int:
+        """Of what differs between speeches; all fields take many times as long."""
+        return hash((self.side, self.turn, self.text))
+
 
 class Transcript(Record):
     """One game: the question, the rules, who sat where, and the speeches so far.
@@ -127,7 +132,8 @@ class Transcript(Record):
         """Sides that speak in a turn; none where nobody is called any more."""
         if self.protocol.calls == "rejected":
             return self.called[turn : turn + 1]
-        if self.protocol.opens == "picked" and self.picked == "B":
+        first = drawn_side(self.question.id, self.seed) if self.protocol.opens == "drawn" else self.picked
+        if self.protocol.opens != "order" and first == "B":
             return tuple(other(side) for side in self.protocol.speakers(turn, self.present))
         return self.protocol.speakers(turn, self.present)
 
@@ -199,6 +205,7 @@ def without_scratchpad(text: str, protocol: Protocol) -> str:
     return text if protocol.scratchpad == "public" else _SCRATCHPAD.sub("", text).strip()
 
 
+@lru_cache(maxsize=1024)  # a speech is shown in each game and each order that has it
 def shown_text(speech: Speech, protocol: Protocol) -> str:
     """The speech as others read it: scratchpad hidden unless public, quotes marked, the rest escaped, words limited."""
     pieces: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -14,6 +15,12 @@ from debate_rl.game.prompts import critique_messages, debater_messages, refine_m
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Origin, Speech, Transcript
 from debate_rl.records import Record, digest
+
+
+@lru_cache(maxsize=4096)
+def _seed(*stream: int | str) -> int:
+    """Seed of a stream of random numbers, by its name."""
+    return int(digest(list(stream)), 16) % 2**31
 
 
 class Name(NamedTuple):
@@ -71,6 +78,9 @@ class Debater(Record):
     """Candidates drawn for each speech; the judge picks the best (Arnesen et al. 2024)."""
     opponents: int = Field(default=2, ge=0)
     """Speeches simulated for the other side, against which each candidate is judged; 0 judges it alone."""
+    reuse_opponents: bool = False
+    """Simulate the other side by its own draws, the same that its speech is chosen from, instead of others: N + M texts
+    a speech become N. Candidates are then judged against what the other side may really say, which it keeps hidden."""
     aggregate: Literal["mean", "min"] = "mean"
     """Over the simulated opponents: expected or worst case."""
     refine: int = Field(default=0, ge=0)
@@ -105,7 +115,7 @@ class Debater(Record):
             sampling=Sampling(
                 max_new_tokens=transcript.protocol.max_new_tokens, temperature=self.temperature, top_p=self.top_p
             ),
-            seed=int(digest([transcript.seed, *stream]), 16) % 2**31,
+            seed=_seed(transcript.seed, *stream),
         )
 
     def origin(self, request: Request, answer: Completion) -> Origin:

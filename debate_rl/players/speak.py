@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side, other
-from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.transcript import Speech, Transcript, seen_by_speaker
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.players.debater import Debater
 from debate_rl.players.draw import Draw, write
 from debate_rl.records import Record, digest
 
 OPPONENT_DRAWS = 1_000_000
-"""Draw numbers of simulated opponents start here: they are never the speech that is given in the real round."""
+"""Draw numbers of simulated opponents start here, so that they are never the speech that is given in the real round;
+unless a player reuses the other side's own draws, which start at 0."""
 
 Scorer = Callable[[Sequence[Transcript]], list["Verdict | Failure"]]
 """Judges transcripts that may lack a side or later turns."""
@@ -115,18 +116,22 @@ def _simulated(seat: Seat) -> list[Debater]:
 def _draws(seat: Seat) -> list[Draw]:
     """Each text a seat needs: its candidates, then the simulated opponents."""
     first = seat.branch * seat.player.best_of
+    start = 0 if seat.player.reuse_opponents else OPPONENT_DRAWS
     own = [
         Draw(seat.transcript, seat.side, seat.turn, seat.player, number)
         for number in range(first, first + seat.player.best_of)
     ]
     return own + [
-        Draw(seat.transcript, other(seat.side), seat.turn, opponent, OPPONENT_DRAWS + number)
+        Draw(seat.transcript, other(seat.side), seat.turn, opponent, start + number)
         for number, opponent in enumerate(_simulated(seat))
     ]
 
 
 def speak(seats: Sequence[Seat], engine: Engine, score: Scorer | None = None) -> list[Spoken]:
     """Get a speech for every seat.
+
+    Seats in which one player reads the same get one speech: in a round robin of simultaneous turns a player speaks
+    once for a question and side, whoever it meets.
 
     Args:
         seats: who speaks; seats of one turn never see one another's speeches.
@@ -139,6 +144,34 @@ def speak(seats: Sequence[Seat], engine: Engine, score: Scorer | None = None) ->
     Raises:
         UserError: there are Best-of-N players and nobody to choose for them.
     """
+    places: dict[tuple[object, ...], int] = {}
+    said = [places.setdefault(_place(seat), len(places)) for seat in seats]
+    first = dict(zip(reversed(said), reversed(seats), strict=True))
+    spoken = _speak([first[number] for number in range(len(places))], engine, score)
+    return [_for_seat(seat, spoken[number]) for seat, number in zip(seats, said, strict=True)]
+
+
+def _place(seat: Seat) -> tuple[object, ...]:
+    """All that what is said in a seat depends on: the same records of speeches and players, not merely equal ones."""
+    game = seat.transcript
+    rules = game.protocol
+    seen = game.speeches if rules.speakers_see == "all" else seen_by_speaker(game, seat.side, seat.turn)
+    names = tuple(game.players.items() if rules.identities == "shown" else game.players)
+    return (
+        id(seat.player), tuple(map(id, seat.opponents)), seat.side, seat.turn, seat.branch, id(game.question),
+        id(rules), game.seed, names, game.picked, game.called, tuple(map(id, seen)),
+    )  # fmt: skip
+
+
+def _for_seat(seat: Seat, spoken: Spoken) -> Spoken:
+    """What was said in a seat like this one, with a pool of this seat's own game."""
+    if spoken.pool is None or spoken.pool.transcript is seat.transcript:
+        return spoken
+    return replace(spoken, pool=spoken.pool.model_copy(update={"transcript": seat.transcript}))
+
+
+def _speak(seats: Sequence[Seat], engine: Engine, score: Scorer | None) -> list[Spoken]:
+    """A speech for each of seats that differ."""
     drawn = _draw(seats, engine)
     tried: list[Transcript] = []
     for seat, texts in zip(seats, drawn, strict=True):

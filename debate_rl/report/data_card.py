@@ -108,7 +108,7 @@ def _rows(rows: Sequence[Any], counts: Mapping[str, Any]) -> Table:
         *([("rows seen, at most", counts["seen"])] if "seen" in counts else []),
         ("rows longer than max_length", over["rows"]),
         ("share longer", f"{over['rows'] / len(rows):.1%}"),
-        ("questions", len({row.question for row in rows} - {""})),
+        ("questions", len({getattr(row, "question", None) or getattr(row, "id", "") for row in rows} - {""})),
         ("stories", len({row.group for row in rows} - {""})),
     ]
     if over["rows"]:

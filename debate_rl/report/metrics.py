@@ -13,10 +13,11 @@ from debate_rl.analysis.iterations import Point
 from debate_rl.analysis.known import Known
 from debate_rl.analysis.second import SecondJudge
 from debate_rl.arena.ratings import Ratings
-from debate_rl.intervals import Effect, Estimate
+from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
 from debate_rl.judges.robustness import AttackTable
 from debate_rl.judges.scores import JudgeScores, OrderEffect
+from debate_rl.trainers.curve import Point as CurvePoint
 
 
 class _Metrics(BaseModel):
@@ -73,6 +74,21 @@ class IterationsMetrics(_Metrics):
     failed: int = 0
 
 
+class OnlineMetrics(_Metrics):
+    """Online training: who played, and the curve."""
+
+    start: str
+    protocol: str
+    opponent: str
+    judge: str
+    second: str | None = None
+    stopped: bool = False
+    steps: int
+    generated_tokens: int
+    skipped: dict[str, int] = {}
+    curve: tuple[CurvePoint, ...] = ()
+
+
 class Reading(_Metrics):
     """One untrained model under one protocol."""
 
@@ -117,35 +133,3 @@ class JudgeMetrics(_Metrics):
     humans: tuple[Agreement, ...] = ()
     """Human judges, the constant predictor and the models on the same recorded games."""
     attacks: JudgeAttacks | None = None
-
-
-class Method(_Metrics):
-    """One way of making weak labels, and the student that learnt from them."""
-
-    name: str
-    supervisor: Estimate
-    student: Estimate
-    pgr_text: str
-    """PGR with its interval, or why it is undefined."""
-
-
-class Comparison(_Metrics):
-    """Two methods on the same seeds and items."""
-
-    first: str
-    second: str
-    accuracy: Effect
-    """First student - second student."""
-
-
-class WeakToStrongMetrics(_Metrics):
-    """Weak model, students by method, and ceiling on the same test items."""
-
-    ceiling: Estimate
-    weak: Estimate
-    untrained: Estimate | None = None
-    """The strong model before it learns from anyone's labels."""
-    methods: tuple[Method, ...]
-    comparisons: tuple[Comparison, ...] = ()
-    test_items: int
-    seeds: int

@@ -23,18 +23,23 @@ from debate_rl.report.legs import Legs, failures_by_kind, read_legs, sample
 from debate_rl.report.metrics import (
     IterationsMetrics,
     JudgeMetrics,
+    OnlineMetrics,
     OversightMetrics,
     ReadingMetrics,
     TournamentMetrics,
-    WeakToStrongMetrics,
 )
+from debate_rl.report.online_view import OnlineView, online_view
 from debate_rl.report.plots import Curve, Reliability, Row, RowPlot, Scatter
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
+from debate_rl.report.transfer_tables import load_tables, write_tables
+from debate_rl.report.transfer_view import findings, transfer_views
+from debate_rl.weak_to_strong.tables import ENDS, Table
 
-TRAINING = ("sft", "dpo", "preferences")
+TRAINING = ("sft", "dpo", "grpo", "preferences")
 SECTIONS = {
     "ratings": ("Leaderboard", ("tournament",)),
     "iterations": ("Iterated training", ("iterations",)),
+    "online": ("Online training", ("grpo",)),
     "oversight": ("Judge accuracy by protocol", ("oversight",)),
     "reading": ("Untrained readers", ("reading",)),
     "judge": ("Judge calibration", ("judge",)),
@@ -44,7 +49,7 @@ SECTIONS = {
     "transcripts": ("Transcripts", ("tournament", "oversight", "iterations")),
 }
 """Anchor: (heading, kinds of stages it is made of)."""
-OPTIONAL = ("reading", "iterations")
+OPTIONAL = ("reading", "iterations", "grpo")
 """Kinds of stages that a run is not missing when it has none."""
 FAILURES = 50
 """Failed legs listed one by one."""
@@ -103,14 +108,6 @@ class JudgeView(NamedTuple):
     attacks: AttackView | None
 
 
-class TransferView(NamedTuple):
-    """A weak-to-strong stage, ready to show."""
-
-    stage: str
-    found: WeakToStrongMetrics
-    bars: RowPlot
-
-
 class TrainingView(NamedTuple):
     """What a training stage logged, ready to show."""
 
@@ -128,7 +125,7 @@ def write_report(
 
     Args:
         run_folder: runs/NAME, at any point of its life; what is not finished is named in the page.
-        out: folder for index.html.
+        out: folder for index.html, and for tables/ where the run has weak-to-strong stages.
         transcripts: at most so many are shown in full, chosen by id and not by outcome.
         table: the run's effects, where they are known already; None measures them.
 
@@ -142,16 +139,21 @@ def write_report(
         raise UserError(f"transcripts is the number shown, 0 or more, not {transcripts}")
     page = Path(out) / "index.html"
     run = load_run(run_folder)
-    write_text(page, render(run, transcripts, effects([run_folder]) if table is None else table))
+    tables = load_tables([run])
+    write_text(page, render(run, transcripts, effects([run_folder]) if table is None else table, tables))
+    write_tables(tables, Path(out) / "tables")
     return page
 
 
-def render(run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = ()) -> str:
+def render(
+    run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = (), tables: Sequence[Table] | None = None
+) -> str:
     """The page as text (see `write_report`)."""
     legs = {stage.name: read_legs(stage.name, stage.legs, transcripts) for stage in run.stages if stage.legs}
     chosen = sample(legs.values(), transcripts)
     failed = [(found.stage, leg) for found in legs.values() for leg in found.failed]
     kinds = {stage.kind for stage in run.stages}
+    transfer = transfer_views(load_tables([run]) if tables is None else tables)
     html = (
         environment()
         .get_template("page.j2")
@@ -163,10 +165,12 @@ def render(run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = (
             absent=[heading for heading, needed in SECTIONS.values() if not {*kinds, *OPTIONAL} & set(needed)],
             ratings=[_ratings(stage, legs.get(stage.name)) for stage in run.of("tournament")],
             iterations=[_iterations(stage, legs.get(stage.name)) for stage in run.of("iterations")],
+            online=[_online(stage, legs.get(stage.name)) for stage in run.of("grpo")],
             oversight=[_oversight(stage, legs.get(stage.name)) for stage in run.of("oversight")],
             readings=[ReadingView(stage.name, stage.read(ReadingMetrics)) for stage in run.of("reading")],
             judges=[_judge(stage) for stage in run.of("judge")],
-            transfer=[_transfer(stage) for stage in run.of("weak_to_strong")],
+            transfer=transfer,
+            recovered=findings(transfer),
             training=[_training(stage) for stage in run.of(*TRAINING, "judge")],
             exhibits=[exhibit(stage, leg) for stage, leg in chosen],
             played=sum(found.played for found in legs.values()),
@@ -241,6 +245,11 @@ def _iterations(stage: Stage, legs: Legs | None) -> IterationsView:
     )  # fmt: skip
 
 
+def _online(stage: Stage, legs: Legs | None) -> OnlineView:
+    """The curve of an online training."""
+    return online_view(stage.name, slug(stage.name), stage.read(OnlineMetrics), legs.unit if legs else "clusters")
+
+
 def _oversight(stage: Stage, legs: Legs | None) -> OversightView:
     """Judge accuracy of each protocol and player."""
     found = stage.read(OversightMetrics)
@@ -286,33 +295,6 @@ def _coverage(id: str, when: str, found: JudgeScores) -> RowPlot | None:
         [Row(f"{point.coverage:.0%}, from {point.threshold:.2f}", point.accuracy) for point in points],
         plots.percent, plots.short_percent, reference=(0.5, "chance"), within=(0, 1),
     ) if points else None  # fmt: skip
-
-
-def _transfer(stage: Stage) -> TransferView:
-    """Weak model, supervisor and student of each method, ceiling."""
-    found = stage.read(WeakToStrongMetrics)
-    bars = [Row("weak", found.weak, soft=True)]
-    for method in found.methods:
-        bars += [
-            Row(f"{method.name}: supervisor", method.supervisor, soft=True),
-            Row(f"{method.name}: student", method.student),
-        ]
-    if found.untrained is not None:
-        bars.append(Row("strong, untrained", found.untrained, soft=True))
-    bars.append(Row("ceiling", found.ceiling, soft=True))
-    return TransferView(
-        stage=stage.name,
-        found=found,
-        bars=plots.rows(
-            f"transfer-{slug(stage.name)}",
-            "Accuracy on the test items; bars start at chance",
-            bars,
-            plots.percent,
-            plots.short_percent,
-            baseline=0.5,
-            within=(0, 1),
-        ),
-    )
 
 
 def _training(stage: Stage) -> TrainingView:
@@ -380,4 +362,5 @@ def environment() -> jinja2.Environment:
         number=number, count=count, duration=duration, percent=plots.percent, slug=slug,
         floor_text=floor_text, units=units,
     )  # fmt: skip
+    environment.globals["ends"] = ENDS
     return environment

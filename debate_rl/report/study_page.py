@@ -15,6 +15,8 @@ from debate_rl.errors import UserError
 from debate_rl.records import write_text
 from debate_rl.report.page import as_text, by_group, environment
 from debate_rl.report.run_folder import RunFolder, load_run, seed_folder
+from debate_rl.report.transfer_tables import load_tables, write_tables
+from debate_rl.report.transfer_view import transfer_views
 
 
 class SeedCost(NamedTuple):
@@ -62,7 +64,7 @@ def write_study_page(folder: str | Path, out: str | Path, table: Sequence[Effect
 
     Args:
         folder: runs/NAME, which holds seed0 and its neighbours.
-        out: folder for index.html.
+        out: folder for index.html, and for tables/ where the study has weak-to-strong stages.
         table: the effects over all seeds.
 
     Returns:
@@ -75,10 +77,13 @@ def write_study_page(folder: str | Path, out: str | Path, table: Sequence[Effect
     if not costs:
         raise UserError(f"{folder} is no study; its config has no seeds")
     page = Path(out) / "index.html"
+    tables = load_tables([load_run(run) for run in seed_runs(folder)])
     html = environment().get_template("study.j2").render(
         run=load_run(folder), costs=costs, effects=by_group(table), seeds=[(cost.seed, cost.address) for cost in costs],
+        transfer=transfer_views(tables),
     )  # fmt: skip
     write_text(page, as_text(html))
+    write_tables(tables, Path(out) / "tables")
     return page
 
 

@@ -11,6 +11,7 @@ from debate_rl.stages import (
     dpo,
     iterations,
     judge,
+    online,
     oversight,
     preferences,
     reading,
@@ -25,6 +26,7 @@ FUNCTIONS: dict[str, StageFunction] = {
     "judge": judge.run,
     "preferences": preferences.run,
     "dpo": dpo.run,
+    "grpo": online.run,
     "iterations": iterations.run,
     "tournament": tournament.run,
     "oversight": oversight.run,
@@ -37,6 +39,7 @@ FUNCTIONS: dict[str, StageFunction] = {
 GAMES: dict[str, Callable[[Any, Run], list[Transcript]]] = {
     "judge": judge.games,
     "preferences": preferences.games,
+    "grpo": online.games,
     "iterations": iterations.games,
     "tournament": tournament.games,
     "oversight": oversight.games,

@@ -22,13 +22,14 @@ from debate_rl.game.prompts import debater_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.records import Record
 from debate_rl.stages import judge, preferences, sft, weak_to_strong
-from debate_rl.stages.plan import CHARACTERS_PER_TOKEN
+from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN
 from debate_rl.trainers.arguments import default_arguments
 from debate_rl.trainers.memory import GIB, Reference, Training, card_of, hours, memory, refuse, sharding_of
 from debate_rl.trainers.settings import Kind
 from debate_rl.trainers.shapes import Shape, shape_of
 from debate_rl.weak_to_strong.methods import Method
 
+READOUTS: dict[str, Kind] = {"answers": "judge", "head": "classifier", "probe": "classifier", "reward": "reward"}
 HEADER = 200
 """Tokens of a debater's prompt beside its passage, about."""
 
@@ -109,8 +110,8 @@ def _trainings(run: Run) -> list[tuple[str, TrainingStage, Kind, str, Rows, int]
         elif isinstance(stage, JudgeStage):
             kind, rows, model = "judge", _verdicts(judge.games(stage, run), 2), models.judge
         elif isinstance(stage, WeakToStrongStage):
-            kind, rows = "judge" if stage.readout == "answers" else "classifier", _items(stage, run)
-            model, times = models.strong, stage.seeds
+            kind, rows = READOUTS[stage.readout], _items(stage, run)
+            model, times = stage.strong or models.strong, stage.seeds
         elif isinstance(stage, IterationsStage):
             rows, times = _pairs(stage.preferences, run), stage.iterations
         elif isinstance(stage, DpoStage):

@@ -196,7 +196,7 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
         return list(result.legs), result.ratings
     planned, by_name = _rating_games(stage, run, names), {one.name: one for one in debaters}
     path = out / "legs.jsonl"
-    return play_to_file(planned, by_name, run.engine, run.judge(), path, progress=run.progress(out)), None
+    return list(play_to_file(planned, by_name, run.engine, run.judge(), path, progress=run.progress(out))), None
 
 
 def _log(run: Run, name: str, point: Point) -> None:

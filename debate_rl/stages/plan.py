@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from debate_rl.arena.tree import Tree
-from debate_rl.config_stages import (
-    IterationsStage,
-    OversightStage,
-    PreferencesStage,
-    Stage,
-    TournamentStage,
-    TrainingStage,
-)
+from debate_rl.config_stages import IterationsStage, PreferencesStage, TrainingStage
+from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.experiment import Run
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
-from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
-from debate_rl.records import Record
-from debate_rl.stages import GAMES, preferences
+from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.game.verdict import Leg
+from debate_rl.players.speak import Pool
+from debate_rl.records import Record, scan_log
+from debate_rl.stages import preferences
+from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN, WORD, CountingEngine, Habits, rehearse
 
-CHARACTERS_PER_TOKEN = 4
-"""A rule of thumb for estimates."""
+Sizes = Mapping[str, tuple[float, float]]
+"""Of each model: characters of a token, tokens of a word."""
+
+
+class Share(Record):
+    """What one model does in a stage."""
+
+    model: str
+    adapter: str | None = None
+    texts: int = 0
+    verdicts: int = 0
+    prompt_tokens: int = 0
+    read_tokens: int = 0
+    new_tokens: int = 0
+    longest: int = 0
+    """Tokens of the longest prompt."""
 
 
 class Planned(Record):
@@ -35,83 +48,131 @@ class Planned(Record):
     debates: int = 0
     speeches: int = 0
     """Texts to write, the candidates and simulated opponents of Best-of-N players included; equal ones counted once."""
+    verdicts: int = 0
+    """Forwards that score answers; one for each order in which a judge is asked."""
     prompt_tokens: int = 0
-    """Estimate of their prompts' tokens, before shared beginnings are taken off."""
+    """Of the prompts of both, shared beginnings counted each time: what a server without a cache would charge for."""
+    read_tokens: int = 0
+    """The same with each beginning read once."""
     new_tokens: int = 0
-    """At most."""
+    """As many as speeches were measured to have, else at most."""
     note: str = ""
+    shares: tuple[Share, ...] = ()
+    """The same by model."""
 
 
-def plan(run: Run, only: set[str] | None = None) -> list[Planned]:
+def plan(run: Run, only: set[str] | None = None, like: Path | None = None) -> list[Planned]:
     """Count what each stage would do.
+
+    Args:
+        run: the experiment; nothing in its folder is touched.
+        only: names of stages; None is all.
+        like: folder of a finished run whose speeches are like these will be, in length and variety; None takes what
+            the run's own folder holds, else the most that the protocol allows.
 
     Raises:
         UserError: questions can not be read, or a stage names a player that there is none of.
     """
-    return [_planned(run, name, stage) for name, stage in run.config.stages.items() if only is None or name in only]
+    sizes = model_sizes(run)
+    habits = measured_habits(run.folder if like is None else like)
+    engine = CountingEngine(habits, lambda model: _size(sizes, model)[1])
+    return [_planned(run, name, sizes, engine) for name in run.config.stages if only is None or name in only]
 
 
-def _planned(run: Run, name: str, stage: Stage) -> Planned:
+def _planned(run: Run, name: str, sizes: Sizes, engine: CountingEngine) -> Planned:
     """Count one stage."""
+    stage = run.config.stages[name]
+    done = rehearse(run, name, stage, engine)
+    shares = []
+    for (model, adapter), own in done.asked.items():
+        a_token = _size(sizes, model)[0]
+        counts = {"texts": own.texts, "verdicts": own.verdicts, "new_tokens": own.new}
+        tokens = {"prompt_tokens": (own.write + own.score) / a_token, "read_tokens": own.once / a_token}
+        scaled = {key: round(done.scale * value) for key, value in {**counts, **tokens}.items()}
+        shares.append(Share(model=model, adapter=adapter, longest=round(own.longest / a_token), **scaled))
+    return Planned(
+        stage=name,
+        kind=stage.kind,
+        debates=done.debates,
+        speeches=done.total("texts"),
+        verdicts=done.total("verdicts"),
+        prompt_tokens=sum(share.prompt_tokens for share in shares),
+        read_tokens=sum(share.read_tokens for share in shares),
+        new_tokens=sum(share.new_tokens for share in shares),
+        note=_note(run, name),
+        shares=tuple(shares),
+    )
+
+
+def _note(run: Run, name: str) -> str:
+    """What the counts do not say."""
+    stage = run.config.stages[name]
     if isinstance(stage, PreferencesStage) and stage.method != "best_of_n":
-        return _planned_trees(name, stage, preferences.trees(stage, run))
-    games = GAMES[stage.kind](stage, run) if stage.kind in GAMES else []
-    texts: dict[tuple[str, str, str, int], tuple[int, int]] = {}
-    for game in games:
-        for side, player in game.players.items():
-            turns = sum(side in game.speakers(turn) for turn in range(game.protocol.turns))
-            # What a player says in a single turn does not depend on who sits opposite.
-            other = player if game.protocol.turns == 1 else "+".join(game.players.values())
-            key = (game.question.id + game.protocol.name + other, side, player, game.seed)
-            texts[key] = (turns * _draws(run, stage, player), _prompt_tokens(game))
-    return Planned(
-        stage=name,
-        kind=stage.kind,
-        debates=len(games),
-        speeches=sum(count for count, _ in texts.values()),
-        prompt_tokens=sum(count * tokens for count, tokens in texts.values()),
-        new_tokens=sum(count for count, _ in texts.values()) * (games[0].protocol.max_new_tokens if games else 0),
-        note="trains"
-        if isinstance(stage, TrainingStage | IterationsStage)
-        else "verdicts alone"
-        if stage.kind == "reading"
-        else "",
-    )
+        return f"{len(preferences.trees(stage, run))} trees"
+    if isinstance(stage, TrainingStage | IterationsStage):
+        return "trains"
+    return "verdicts alone" if stage.kind == "reading" else ""
 
 
-def _planned_trees(name: str, stage: PreferencesStage, grown: Sequence[Tree]) -> Planned:
-    """Count a stage that grows trees: debates are finished games. What two trees of a question share counts twice."""
-    texts = stage.refine * 2 + 1
-    speeches = [tree.size[0] * texts for tree in grown]
-    return Planned(
-        stage=name,
-        kind=stage.kind,
-        debates=sum(tree.size[1] for tree in grown),
-        speeches=sum(speeches),
-        prompt_tokens=sum(count * _prompt_tokens(tree.game) for count, tree in zip(speeches, grown, strict=True)),
-        new_tokens=sum(speeches) * grown[0].game.protocol.max_new_tokens,
-        note=f"{len(grown)} trees",
-    )
+def model_sizes(run: Run) -> Sizes:
+    """How many characters a token of each of the run's models has, and tokens a word, by their tokenizers.
+
+    They are tried on the first prompt of every seat; models whose tokenizer is not on this machine are left out.
+    """
+    prompts = [tuple(ChatMessage.model_validate(one) for one in messages) for _, messages in first_prompts(run)]
+    found: dict[str, tuple[float, float]] = {}
+    for model in dict.fromkeys(run.config.models.model_dump().values()):
+        tokenizer = _tokenizer(run.resolve(model)) if run.config.engine.kind == "transformers" else None
+        if tokenizer is not None:
+            text = [message.content for messages in prompts for message in messages]
+            tokens = sum(len(prompt_ids(tokenizer, messages)) for messages in prompts)
+            found[model] = sum(map(len, text)) / tokens, tokens / sum(len(one.split()) for one in text)
+    return found
 
 
-def _draws(run: Run, stage: Stage, player: str) -> int:
-    """Texts that one speech of a player needs."""
-    stage = stage.preferences if isinstance(stage, IterationsStage) else stage
-    opponents = stage.opponents if isinstance(stage, TournamentStage | PreferencesStage | OversightStage) else 2
-    debater = run.debater(player, opponents)
-    texts, rivals = 1, debater.opponents if debater.best_of > 1 else 0
-    if isinstance(stage, PreferencesStage):
-        texts += 2 * stage.refine
-        rivals *= 1 if stage.opponents_from else texts
-    return texts * debater.best_of + rivals
+def _tokenizer(path: str) -> Any | None:
+    """The tokenizer of a model folder; None where there is none to be read."""
+    if not (Path(path) / "tokenizer.json").is_file():
+        return None
+    from transformers import AutoTokenizer  # seconds: only where a count is wanted and can be had
+
+    return AutoTokenizer.from_pretrained(path)
 
 
-def _prompt_tokens(game: Transcript) -> int:
-    """Rough length of a debater's prompt."""
-    question = game.question
-    return (
-        len(question.passage or "") + len(question.text) + sum(map(len, question.answers)) + 200
-    ) // CHARACTERS_PER_TOKEN
+def _size(sizes: Sizes, model: str) -> tuple[float, float]:
+    """Of a model, else about."""
+    return sizes.get(model, (float(CHARACTERS_PER_TOKEN), WORD))
+
+
+def measured_habits(folder: Path) -> Habits:
+    """How long the speeches of a run were, by adapter, and how many different ones its models draw from a prompt."""
+    sums: dict[str | None, list[int]] = {}
+    for path in sorted(folder.glob("*/legs.jsonl")):
+        for _, leg in scan_log(path, Leg):
+            for speech in leg.transcript.speeches:
+                own = sums.setdefault(speech.origin.adapter, [0, 0])
+                own[0] += speech.origin.new_tokens
+                own[1] += 1
+    if not sums:
+        return Habits()
+    means = {adapter: tokens / count for adapter, (tokens, count) in sums.items()}
+    tokens, count = (sum(column) for column in zip(*sums.values(), strict=True))
+    return Habits(means, tokens / count, _kinds(folder))
+
+
+def _kinds(folder: Path) -> int:
+    """Different texts that a prompt has, by how many of a pool's candidates differ; 0 where there are no pools.
+
+    Of n draws from k texts, each as likely, k (1 - (1 - 1/k)^n) differ on average.
+    """
+    drawn, different, most = 0, 0, 0
+    for path in sorted(folder.glob("*/pools.jsonl")):
+        for _, pool in scan_log(path, Pool):
+            drawn, most = drawn + 1, max(most, len(pool.candidates))
+            different += len({speech.text for speech in pool.candidates})
+    if not drawn or different >= 0.99 * drawn * most:
+        return 0
+    return min(range(1, 200), key=lambda k: abs(k * (1 - (1 - 1 / k) ** most) - different / drawn))
 
 
 def first_prompts(run: Run) -> list[tuple[str, Sequence[Message]]]:

@@ -116,7 +116,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     asked = questions(stage, run)
     if len(asked) < stage.questions:
         run.say(f"  preferences: {len(asked)} training questions; {stage.questions} were asked for, there are no more")
-    player = _player(stage, run)
+    player = player_of(stage, run)
     played = (_best_of_n if stage.method == "best_of_n" else _grown)(stage, run, out, player)
     dropped = Counter(dict.fromkeys(REASONS, 0))
     dropped.update(played.lost)
@@ -137,6 +137,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     return {
         "questions": len(asked),
         "pools": len(played.pools),
+        "generated_tokens": sum(s.origin.new_tokens for p in played.pools for s in (*p.candidates, *p.opponents)),
         "pairs": len(rows),
         "mean_gap": sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
         "side_a": sum(row.side == "A" for row in rows) / len(rows),
@@ -146,7 +147,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     }
 
 
-def _player(stage: PreferencesStage, run: Run) -> Debater:
+def player_of(stage: PreferencesStage, run: Run) -> Debater:
     """Who speaks."""
     name = f"{stage.player}@{stage.best_of}" if stage.method == "best_of_n" else stage.player
     critic = None

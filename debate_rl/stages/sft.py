@@ -46,7 +46,7 @@ def tested_stories(run: Run) -> list[Story]:
     """The stories that something is measured on: those of the test questions and of weak-to-strong's questions."""
     questions = run.questions("test")
     for other in run.config.stages.values():
-        if isinstance(other, WeakToStrongStage):
+        if isinstance(other, WeakToStrongStage) and not other.generative:
             items = weak_to_strong.splits(other, run).every
             questions = questions + [item.question for item in items if isinstance(item.question, Question)]
     return list({q.cluster: Story(id=q.cluster, text=q.passage or "") for q in questions}.values())

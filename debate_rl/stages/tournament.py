@@ -37,14 +37,15 @@ def run(stage: TournamentStage, run: Run, out: Path) -> Metrics:
         resamples=stage.resamples,
         progress=run.progress(out),
     )
+    legs = list(result.legs)  # the analyses go through them many times
     save_tournament(result, out)
     run.say(str(result.ratings))
     elo = {row.player: row.rating.value for row in result.ratings.standings}
-    alone = [leg for leg in result.legs if len(set(leg.transcript.players.values())) == 1]
-    trend, crossed = accuracy_over_rating(alone, elo), cross_play(result.legs)
+    alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
+    trend, crossed = accuracy_over_rating(alone, elo), cross_play(legs)
     run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
     run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
-    run.log_debates(out.name.lstrip("."), result.legs)
+    run.log_debates(out.name.lstrip("."), legs)
     complete_cards(run, out.name.lstrip("."), result.judge_accuracy, result.ratings)
     reader = Judge(name="reader", model=run.config.models.judge)
     return {
@@ -52,8 +53,8 @@ def run(stage: TournamentStage, run: Run, out: Path) -> Metrics:
         "judge_accuracy": {name: found.model_dump(mode="json") for name, found in result.judge_accuracy.items()},
         "cross_play": None if crossed is None else crossed.model_dump(mode="json"),
         "accuracy_over_rating": None if trend is None else trend.model_dump(mode="json"),
-        "behaviour": [row.model_dump(mode="json") for row in behaviour(result.legs)],
-        "conduct": conduct(result.legs, stage.players, reader, run.engine, stage.readings).model_dump(mode="json"),
-        "legs": len(result.legs),
-        "failed": result.failed,
+        "behaviour": [row.model_dump(mode="json") for row in behaviour(legs)],
+        "conduct": conduct(legs, stage.players, reader, run.engine, stage.readings).model_dump(mode="json"),
+        "legs": len(legs),
+        "failed": sum(leg.verdict is None for leg in legs),
     }

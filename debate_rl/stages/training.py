@@ -75,6 +75,7 @@ def train(
     except ValidationError as error:
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
     cards = run.config.hardware.cards if run.config.hardware and stage.launch else None
+    run.rest()
     result = launch(job, stage.launch, cards)
     name = run.name_of(out)
     counts = read_json(out / "tokens.json")

@@ -8,7 +8,7 @@ under it the debate that is there to help it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -121,13 +121,20 @@ def items_of(found: Sequence[Question | BinaryItem]) -> list[Item]:
     Raises:
         UserError: ground truth is missing.
     """
-    items = []
-    for one in found:
-        question = one if isinstance(one, Question) else as_question(one)
-        if question.correct is None:
-            raise UserError(f"item {one.id!r} has no correct answer; weak-to-strong needs ground truth")
-        items.append(Item(question=question))
+    items = [Item(question=one if isinstance(one, Question) else as_question(one)) for one in found]
+    missing = [item.id for item in items if item.question.correct is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(items)} items have no correct answer (the first is {missing[0]!r}); "
+            "weak-to-strong needs ground truth on D1, and on D2 for the ceiling: take a split with labels, or leave "
+            "these items out"
+        )
     return items
+
+
+def label_truth(items: Sequence[Item]) -> tuple[Literal[0, 1], ...]:
+    """1 where answer 0 is correct."""
+    return tuple(1 if item.label else 0 for item in items)
 
 
 def _texts(items: Sequence[Item]) -> list[str]:
@@ -145,16 +152,19 @@ def split_items(items: Sequence[Item], supervisor: int, student: int, test: int,
     if len(items) < total:
         raise UserError(f"weak-to-strong needs {total} items (supervisor + student + test), found {len(items)}")
     before = [item.cluster for item in items]
-    groups = joined_groups(_texts(items), before)
-    items = [_regrouped(item, group) for item, group in zip(items, groups, strict=True)]
-    shares = {"supervisor": supervisor / total, "student": student / total, "test": test / total}
-    parts = divide(items, shares, seed)
-    found = Splits(
-        supervisor=tuple(parts["supervisor"][:supervisor]),
-        student=tuple(parts["student"][:student]),
-        test=tuple(parts["test"][:test]),
-        joined=len(set(before)) - len(set(groups)),
-    )
+    groups = joined_groups(before, near_duplicates(_texts(items), before))
+    sizes = {"supervisor": supervisor, "student": student, "test": test}
+    while True:
+        items = [_regrouped(item, group) for item, group in zip(items, groups, strict=True)]
+        parts = divide(items, {name: size / total for name, size in sizes.items()}, seed)
+        kept = {name: tuple(parts[name][:size]) for name, size in sizes.items()}
+        found = Splits(**kept, joined=len(set(before)) - len(set(groups)))
+        # What is wording of the task depends on the texts at hand, so fewer of them may have more near-duplicates.
+        pairs = _crossing(found)
+        if not pairs:
+            break
+        place = {item.id: at for at, item in enumerate(items)}
+        groups = joined_groups(groups, [(place[one.id], place[other.id]) for one, other in pairs])
     check_splits(found)
     return found.model_copy(update={"unused": len(items) - len(found.every)})
 
@@ -187,15 +197,19 @@ def check_splits(splits: Splits) -> None:
                     "take more items, another seed, or balance the classes"
                 )
     check_disjoint(splits.parts)
-    every = splits.every
-    for first, second in near_duplicates(_texts(every), [item.cluster for item in every]):
-        one, other = every[first].id, every[second].id
-        if where[one] == where[other]:
-            continue
+    for one, other in _crossing(splits):
         raise UserError(
-            f"items {one!r} of {where[one]!r} and {other!r} of {where[other]!r} say nearly the same; "
+            f"items {one.id!r} of {where[one.id]!r} and {other.id!r} of {where[other.id]!r} say nearly the same; "
             "give them one group, so that splits keep them together"
         )
+
+
+def _crossing(splits: Splits) -> list[tuple[Item, Item]]:
+    """Near-duplicates of which one is in another part than the other."""
+    every = splits.every
+    part = [name for name, items in splits.parts.items() for _ in items]
+    pairs = near_duplicates(_texts(every), [item.cluster for item in every])
+    return [(every[first], every[second]) for first, second in pairs if part[first] != part[second]]
 
 
 def report(

@@ -81,10 +81,14 @@ def label(
         seed: of the errors.
 
     Raises:
-        UserError: labels of another number than the items, no probabilities, or none that is kept.
+        UserError: labels of another number or shape than the items, no probabilities, or none that is kept.
     """
     if not len(p) == len(truth) == len(names):
         raise UserError(f"{len(p)} labels for {len(truth)} items of {len(names)} names; give one label an item")
+    if np.ndim(p) != 1:
+        raise UserError(
+            f"labels of shape {np.shape(p)} for {len(truth)} items; give one P(answer 0) an item, not a pair of them"
+        )
     clean = np.array(truth, dtype=float) if how.kind == "truth" else probabilities(p)
     soft = inject(clean, names, how.errors, how.error_kind, seed)
     confidence = np.abs(2 * soft - 1)

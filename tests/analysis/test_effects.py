@@ -254,13 +254,17 @@ def transfer(run, accuracy, seeds=2, items=100, name="i", seed=0):
     """A weak-to-strong stage whose models have these accuracies, alike in every seed but for a few items."""
     random = np.random.default_rng(seed)
     table = {
-        model: tuple(tuple((random.permutation(items) < share * items).astype(float)) for _ in range(seeds))
+        model: tuple(
+            tuple((random.permutation(items) < share * items) * 0.8 + 0.1)
+            for _ in range(1 if model == "untrained" else seeds)
+        )
         for model, share in accuracy.items()
     }
     names = tuple(f"{name}{at}" for at in range(items))
     methods = [model.partition("/")[0] for model in accuracy if model.endswith("/student")]
     hits = Hits(
-        test_items=names, test_clusters=names, label_items=names, label_clusters=names, test=table,
+        test_items=names, test_clusters=names, test_truth=(1,) * items, label_items=names, label_clusters=names,
+        label_truth=(1,) * items, test=table,
         labels=dict.fromkeys(methods, table["weak"]),
     )  # fmt: skip
     stage(run, "weak_to_strong")

@@ -60,10 +60,11 @@ def hits():
     items = tuple(f"t{i}" for i in range(200))
 
     def table(p):
-        return tuple(tuple(map(float, random.random(200) < p)) for _ in range(2))
+        return tuple(tuple(0.1 + 0.8 * (random.random(200) < p)) for _ in range(2))
 
     return Hits(
-        test_items=items, test_clusters=items, label_items=items, label_clusters=items,
+        test_items=items, test_clusters=items, test_truth=(1,) * 200, label_items=items, label_clusters=items,
+        label_truth=(1,) * 200,
         test={"weak": table(0.6), "none/supervisor": table(0.9), "ceiling": table(0.99)},
         labels={"none": table(0.9)},
     )  # fmt: skip

@@ -37,7 +37,7 @@ def test_no_difference_is_found_where_there_is_none():
     assert 0.35 < np.mean(p < 0.5) < 0.65
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.floats(-1, 1)), min_size=8, max_size=30), st.randoms())
 def test_swapping_and_shuffling(rows, random):
     rows += [(0, True, 0.1), (0, False, 0.2)]

@@ -171,7 +171,7 @@ matches = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(matches, st.randoms())
 def test_row_order_names_and_sides_of_the_table_do_not_matter(rows, random):
     rows += [(a, b, 0.4, side) for a, b in permutations("abcd", 2) for side in (1, -1)]

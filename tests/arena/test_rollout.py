@@ -15,7 +15,8 @@ PLAYERS = {name: Debater(name=name, model=name) for name in ("x", "y")}
 
 
 def questions(question, count):
-    return [question.model_copy(update={"id": f"q{i}", "group": f"g{i}"}) for i in range(count)]
+    changes = [{"id": f"q{i}", "group": f"g{i}", "text": f"{question.text} {i}"} for i in range(count)]
+    return [question.model_copy(update=change) for change in changes]
 
 
 def test_every_turn_of_all_games_is_one_call(question):
@@ -77,7 +78,7 @@ def test_a_stopped_run_plays_only_what_is_missing_and_ends_the_same(question, tm
     with path.open("ab") as file:
         file.write(b'{"transcript": {"ques')  # a line torn by the crash
     engine = ScriptedEngine()
-    assert play_to_file(games, PLAYERS, engine, JUDGE, path, chunk=4) == whole
+    assert list(play_to_file(games, PLAYERS, engine, JUDGE, path, chunk=4)) == list(whole)
     assert len(engine.requests) == 2 * (len(games) - done)
 
 

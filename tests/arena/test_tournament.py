@@ -52,6 +52,32 @@ def test_judge_accuracy_comes_from_self_play_alone(result):
     assert all(scores.n == 8 and scores.accuracy.value == 1 for scores in result.judge_accuracy.values())
 
 
+def test_a_tournament_that_goes_on_ends_as_one_that_was_not_stopped(question, tmp_path):
+    def played(folder, engine):
+        asked = [question.model_copy(update={"id": f"q{i}", "text": f"{i} {question.text}"}) for i in range(60)]
+        players = [Debater(name=n, model=m) for n, m in (("weak", "m0"), ("strong", "m2"))]
+        return play_tournament(players, asked, Judge(model="j"), engine=engine, folder=folder, resamples=20)
+
+    class Dying(ScriptedEngine):
+        def choose(self, choices):
+            if self.calls > 2:
+                raise KeyboardInterrupt
+            return super().choose(choices)
+
+    def write(request):
+        return f"power {request.model[1:]}"
+
+    whole = played(tmp_path / "whole", ScriptedEngine(write, strength))
+    with pytest.raises(KeyboardInterrupt):
+        played(tmp_path / "stopped", Dying(write, strength))
+    again = played(tmp_path / "stopped", ScriptedEngine(write, strength))
+    assert again.ratings == whole.ratings and again.judge_accuracy == whole.judge_accuracy
+    assert list(again.legs) == list(whole.legs) and again.failed == 0
+    assert (tmp_path / "stopped/legs.jsonl").read_bytes() == (tmp_path / "whole/legs.jsonl").read_bytes()
+    in_memory = played(None, ScriptedEngine(write, strength))
+    assert in_memory.ratings == whole.ratings and list(in_memory.legs) == list(whole.legs)
+
+
 def test_failed_legs_count_for_no_one(result):
     half = [leg if i % 2 else leg.model_copy(update={"verdict": None}) for i, leg in enumerate(result.legs)]
     assert len(outcomes(half).left) == len(result.legs) // 2

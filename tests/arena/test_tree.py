@@ -27,8 +27,9 @@ TWO_TURNS = load_protocol("debate", turns=2)
 
 def question(number=0):
     return Question(
-        id=f"q{number}", text="where ?", answers=("shed", "barn"), correct=0, passage="it is here", group=f"g{number}"
-    )
+        id=f"q{number}", text=f"where {number} ?", answers=("shed", "barn"), correct=0, passage="it is here",
+        group=f"g{number}",
+    )  # fmt: skip
 
 
 def believes(choice):
@@ -100,7 +101,7 @@ def test_half_branches_in_one_turn_drawn_by_seed():
     assert seen == {(1, 2), (2, 1)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     protocol=st.sampled_from(["debate", "sequential", "claim", "single", "double", "ensembled"]),
     turns=st.integers(1, 3), kind=st.sampled_from(["full", "half", "single"]), branches=st.integers(2, 3),
@@ -109,7 +110,7 @@ def test_half_branches_in_one_turn_drawn_by_seed():
 def test_a_nodes_score_is_the_mean_of_its_leaves(protocol, turns, kind, branches, aggregate, seed):
     rules = load_protocol(protocol, turns=turns)
     trees, engine = grown(branching("x", [question()], rules, kind, branches, seed=seed))
-    assert len(engine.requests) == sum(tree.size[0] for tree in trees)
+    assert len(engine.requests) == len(set(engine.requests)) <= sum(tree.size[0] for tree in trees)
     assert sum(len(tree.leaves) for tree in trees) == sum(tree.size[1] for tree in trees)
     for tree in trees:
         pools = pools_of(tree, aggregate)
@@ -221,7 +222,9 @@ def test_a_stopped_growth_goes_on_at_the_unit_of_one_tree(tmp_path):
     engine = ScriptedEngine(numbered, believes)
     told = []
     again = grow_to_file(trees, PLAYERS, engine, JUDGE, path, chunk=3, progress=lambda *now: told.append(now))
-    assert again == whole and len(engine.requests) == 9 * 5 and told[-1] == (8, 0, 8)
+    assert again == whole and told[-1] == (8, 0, 8)
+    asked = {re.search(r"where (\d)", request.messages[-1].content)[1] for request in engine.requests}
+    assert asked == {"1", "2", "3"}  # both trees of question 0 and one of 1 were finished
 
 
 def test_a_protocol_without_speeches_can_not_branch():

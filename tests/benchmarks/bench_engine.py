@@ -1,107 +1,118 @@
-"""Shared beginnings against plain transformers calls: N speeches from one long prompt, and an N x M judge matrix.
+"""Shared beginnings against plain transformers calls: N speeches from one prompt, and an N x M matrix of verdicts.
 
+The plain arm is `generate` for one request at a time, and for the batch of all of them (`num_return_sequences`).
 Run: OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_engine
-One thread, CPU seconds of this process, a random Llama of 2 layers, 128 wide.
+On a GPU: --device cuda --size 1B, which prints tokens a second by the wall and the memory of either arm.
 """
 
+import argparse
+import random
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
-from debate_rl.engines.chat import candidate_ids, prompt_ids
 from debate_rl.engines.request import Choice, Message, Request, Sampling
 from debate_rl.engines.transformers_engine import TransformersEngine
-from tests.tiny import tiny_model
+from tests.benchmarks.models import random_model, story_tokenizer
+from tests.benchmarks.plain import Plain, clock
 
-SPEECHES, NEW = 8, 64
-
-
-def text(count, offset=0):
-    return " ".join(f"w{(7 * i + offset) % 200}" for i in range(count))
+SPEECHES, OPPONENTS, NEW = 8, 4, 64
+WORDS = [f"word{i}" for i in range(1000)]
 
 
-def timed(function):
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+def text(count, seed):
+    return " ".join(random.Random(seed).choices(WORDS, k=count))
 
 
-def plain_generate(loaded, prompt):
-    """What a loop of calls costs: one prompt at a time, sampled by transformers."""
-    for seed in range(SPEECHES):
-        torch.manual_seed(seed)
-        ids = torch.tensor([prompt])
-        loaded.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=NEW,
-            min_new_tokens=NEW,
-        )
+class Timer:
+    """Seconds and, on a GPU, MiB at most, of what is done inside."""
+
+    def __init__(self, device):
+        self.device, self.seconds, self.memory = device, 0.0, ""
+
+    def __enter__(self):
+        if self.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
+        self._start = clock(self.device)
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = clock(self.device) - self._start
+        if self.device != "cpu":
+            self.memory = f", {torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB"
 
 
-def plain_choose(loaded, choices):
-    """One whole forward pass a pair; log-probabilities of the candidates, (pairs, 2)."""
-    found = []
-    for choice in choices:
-        ids = prompt_ids(loaded.tokenizer, choice.messages)
-        with torch.inference_mode():
-            logits = loaded.model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
-        found.append(logits.log_softmax(-1)[[candidate_ids(loaded.tokenizer, c)[0] for c in choice.candidates]])
-    return torch.stack(found)
+def batch(plain, request):
+    """All speeches in one call of transformers, which encodes the prompt once for each of them."""
+    ids = plain._ids(request)
+    with torch.inference_mode():
+        plain.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pad_token_id=0, num_return_sequences=SPEECHES,
+            do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=NEW,
+        )  # fmt: skip
 
 
-def tokens_read(loaded, work):
-    """Tokens that the model reads while some work is done."""
-    read = []
-    hook = loaded.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    work()
-    hook.remove()
-    return sum(ids.numel() for ids in read)
+def line(what, timers, new):
+    cells = [
+        f"{name} {timer.seconds:.2f} s ({new / timer.seconds:,.0f}/s{timer.memory})" for name, timer in timers.items()
+    ]
+    ratios = [f"{timer.seconds / timers['engine'].seconds:.1f}x" for name, timer in timers.items() if name != "engine"]
+    print(f"{what}\n    {'; '.join(cells)}; ratio {', '.join(ratios)}", flush=True)
 
 
-def show(what, plain, ours, digits=2):
-    print(f"{what:<46}{plain:>14.{digits}f}{ours:>15.{digits}f}{plain / ours:>7.1f}x")
+def compare(given, model, length):
+    """Both works at one length of the shared beginning, in words."""
+    engine = TransformersEngine(device=given.device, dtype=given.dtype, batch_tokens=1 << 17)
+    plain = Plain(model, [], given.device, given.dtype)
+    shared = text(length, 0)
+    prompt = (Message(role="user", content=shared),)
+    sampling = Sampling(max_new_tokens=NEW)
+    requests = [Request(messages=prompt, model=model, sampling=sampling, seed=seed) for seed in range(SPEECHES)]
+    own, other = [text(40, 1 + i) for i in range(SPEECHES)], [text(40, 50 + i) for i in range(OPPONENTS)]
+    choices = [
+        Choice(messages=(Message(role="user", content=f"{shared} {a} {b}"),), model=model, candidates=("a", "b"))
+        for a in own
+        for b in other
+    ]
+    engine.generate([Request(messages=(Message(role="user", content="a"),), model=model, sampling=sampling)])
+    engine.release()
+    timers = {name: Timer(given.device) for name in ("one by one", "batch", "engine")}
+    with timers["one by one"]:
+        for request in requests:
+            plain.generate(request)
+    with timers["batch"]:
+        batch(plain, requests[0])
+    with timers["engine"]:
+        engine.generate(requests)
+    tokens = engine.usage.prompt_tokens // SPEECHES
+    line(f"{SPEECHES} speeches of {NEW} tokens, prompt of {tokens:,}; new tokens a second", timers, SPEECHES * NEW)
+    engine.release()
+    timers = {name: Timer(given.device) for name in ("one by one", "engine")}
+    with timers["one by one"]:
+        scores = [plain.choose(choice) for choice in choices]
+    with timers["engine"]:
+        found = engine.choose(choices)
+    line(f"{SPEECHES} x {OPPONENTS} verdicts after the same; verdicts a second", timers, len(choices))
+    gap = max((torch.tensor(a.logprobs) - b).abs().max().item() for a, b in zip(found, scores, strict=True))
+    print(f"    largest difference of a log-probability: {gap:.0e}")
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default=None, help="float32 on CPU, bfloat16 on a GPU")
+    parser.add_argument("--size", default="9M", help="9M or 1B")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[300, 1200])
+    given = parser.parse_args()
+    given.dtype = given.dtype or ("float32" if given.device == "cpu" else "bfloat16")
     torch.set_num_threads(1)
-    print(f"{'what':<46}{'plain, CPU s':>14}{'engine, CPU s':>15}{'ratio':>8}")
+    name = given.device if given.device == "cpu" else torch.cuda.get_device_name()
+    print(f"random Qwen3, {given.size}, {given.dtype}, {name}")
     with tempfile.TemporaryDirectory() as folder:
-        model = tiny_model(Path(folder), hidden=128, positions=8192)
-        for length in (500, 2000, 4000):
-            engine = TransformersEngine(batch_tokens=65536)
-            loaded = engine._load(model)
-            loaded.model.generation_config.eos_token_id = None
-            message = (Message(role="user", content=text(length)),)
-            sampling = Sampling(max_new_tokens=NEW)
-            requests = [Request(messages=message, model=model, sampling=sampling, seed=i) for i in range(SPEECHES)]
-            plain = timed(lambda: plain_generate(loaded, prompt_ids(loaded.tokenizer, message)))  # noqa: B023
-            ours = timed(lambda: engine.generate(requests))  # noqa: B023
-            show(f"{SPEECHES} speeches of {NEW} tokens, prompt {length}", plain, ours)
-            own, other = [text(100, i) for i in range(4)], [text(100, 50 + i) for i in range(4)]
-            choices = [
-                Choice(
-                    messages=(Message(role="user", content=f"{text(length)} {a} {b}"),),
-                    model=model,
-                    candidates=("w1", "w2"),
-                )
-                for a in own
-                for b in other
-            ]
-            plain = timed(lambda: plain_choose(loaded, choices))  # noqa: B023
-            ours = timed(lambda: engine.choose(choices))  # noqa: B023
-            show(f"4 x 4 verdicts, shared {length}", plain, ours)
-            plain = tokens_read(loaded, lambda: plain_choose(loaded, choices))  # noqa: B023
-            ours = tokens_read(loaded, lambda: engine.choose(choices))  # noqa: B023
-            show("    tokens read", plain, ours, digits=0)
-            scored = torch.tensor([score.logprobs for score in engine.choose(choices)])
-            apart = (scored.softmax(-1) - plain_choose(loaded, choices).softmax(-1)).abs().max().item()
-            print(f"    largest difference of a probability: {apart:.1e}")
+        model = random_model(Path(folder), story_tokenizer([text(2000, 99)], 2048), given.size)
+        for length in given.lengths:
+            compare(given, model, length)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_castling_and_promotion():
     )
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000))
 def test_generated_mates_are_all_the_mates(seed):
     for puzzle in generate(2, seed):

@@ -54,7 +54,7 @@ def solve(question):
     return question.answers.index(found)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data(), st.sampled_from(list(FAMILIES)), st.integers(0, 10**6), st.sampled_from(SPLITS))
 def test_answers_evidence_and_facts_follow_from_the_story(data, family, seed, split):
     knobs = data.draw(KNOBS[family])
@@ -73,7 +73,7 @@ def test_answers_evidence_and_facts_follow_from_the_story(data, family, seed, sp
         assert fact(family, story.passage, query) == answer, query
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(list(FAMILIES)), st.integers(0, 10**6))
 def test_evidence_of_both_sides_settles_the_question(data, family, seed):
     """Who reads the quotes of both sides, and in preference the wishes, finds the answer without the story."""
@@ -83,7 +83,7 @@ def test_evidence_of_both_sides_settles_the_question(data, family, seed):
         assert solve(question.model_copy(update={"passage": quoted})) == question.correct
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.integers(0, 10**6))
 def test_each_side_has_true_sentences_that_back_it(data, seed):
     for question in questions("whereabouts", "train", 3, seed, per_story=3, **data.draw(KNOBS["whereabouts"])):

@@ -7,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from debate_rl.engines.first_token import candidate_scores
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Sampling, Scores
-from debate_rl.engines.server import ServerEngine, candidate_scores
+from debate_rl.engines.server import ServerEngine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 

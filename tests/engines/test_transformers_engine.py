@@ -46,7 +46,7 @@ def some_requests(model, count, adapters=(None,)):
 def test_a_request_is_answered_the_same_alone_and_among_64_others(model):
     requests = some_requests(model, 65)
     together = TransformersEngine().generate(requests)
-    alone = TransformersEngine(batch_tokens=1)
+    alone = TransformersEngine(batch_tokens=150, cache_tokens=0)
     assert [alone.generate([request])[0] for request in requests] == together
     assert len({answer.text for answer in together}) > 50
 
@@ -60,12 +60,14 @@ def test_adapters_are_swapped_on_one_base_and_grouped(model, adapters):
     same = [request.model_copy(update={"adapter": None}) for request in requests]
     assert engine.generate(same) != together
     assert engine.generate(requests) == together
-    assert len(engine._models) == 1
+    assert len(engine._networks.loaded) == 1
 
 
 def brute_force(model, choice):
     """Log-probabilities of the candidates by whole forward passes without cache, mask or batch."""
-    network, tokenizer = TransformersEngine()._load(model).model, tiny_tokenizer()
+    from transformers import AutoModelForCausalLM
+
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(model), tiny_tokenizer()
     prompt = prompt_ids(tokenizer, choice.messages)
     found = []
     for candidate in choice.candidates:
@@ -86,14 +88,31 @@ def test_choose_equals_brute_force(model):
         assert np.allclose(scores.logprobs, brute_force(model, choice), atol=1e-5, rtol=0)
 
 
-def test_shared_beginnings_are_encoded_once(model):
-    story = " ".join(f"w{i}" for i in range(150))
-    requests = [
-        Request(messages=ask(f"{story} w{i}"), model=model, sampling=Sampling(max_new_tokens=2)) for i in range(10)
-    ]
+def test_many_draws_from_one_prompt_encode_it_once(model):
+    (first,) = some_requests(model, 1)
     engine = TransformersEngine()
-    engine.generate(requests)
-    assert engine.prompt_tokens > 1500 and engine.encoded_tokens < 200
+    engine.generate([first.model_copy(update={"seed": seed}) for seed in range(8)])
+    assert engine.usage.prompt_tokens == 8 * engine.usage.encoded_tokens
+
+
+def test_equal_requests_are_answered_once(model):
+    requests = some_requests(model, 3)
+    engine = TransformersEngine()
+    answers = engine.generate([*requests, *requests])
+    assert answers[:3] == answers[3:] == TransformersEngine().generate(requests)
+    assert engine.new_tokens == sum(answer.new_tokens for answer in answers[:3])
+
+
+def test_greedy_texts_are_those_of_transformers(model):
+    from transformers import AutoModelForCausalLM
+
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(model), tiny_tokenizer()
+    sampling = Sampling(max_new_tokens=20, temperature=0)
+    requests = [request.model_copy(update={"sampling": sampling}) for request in some_requests(model, 24)]
+    for request, answer in zip(requests, TransformersEngine().generate(requests), strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, request.messages)])
+        plain = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20)
+        assert answer.text == tokenizer.decode(plain[0, ids.size(1) :], skip_special_tokens=True).strip()
 
 
 def test_a_prompt_beyond_the_context_fails_alone(model):
@@ -102,6 +121,18 @@ def test_a_prompt_beyond_the_context_fails_alone(model):
     answers = TransformersEngine().generate([requests[0], long, requests[2]])
     assert isinstance(answers[1], EngineFailure) and answers[1].kind == "context"
     assert answers[0::2] == TransformersEngine().generate(requests[0::2])
+
+
+def test_a_prompt_beyond_the_budget_fails_alone_and_says_what_to_raise(model):
+    requests = some_requests(model, 3)
+    long = requests[1].model_copy(update={"messages": ask("w1 " * 300)})
+    engine = TransformersEngine(batch_tokens=200)
+    answers = engine.generate([requests[0], long, requests[2]])
+    assert isinstance(answers[1], EngineFailure) and answers[1].kind == "budget"
+    assert "exceed engine.batch_tokens 200; raise it" in answers[1].message and "\n" not in answers[1].message
+    assert answers[0::2] == TransformersEngine().generate(requests[0::2])
+    choice = Choice(messages=long.messages, model=model, candidates=("w1", "w2"))
+    assert engine.choose([choice])[0].kind == "budget"
 
 
 def test_generation_ends_at_stop_texts_and_limits(model):
@@ -159,21 +190,3 @@ def test_mistakes_are_one_line(model, adapters, tmp_path):
     other = tiny_model(tmp_path / "other", hidden=64)
     with pytest.raises(UserError, match="another base|base"):
         TransformersEngine().generate([Request(messages=ask("w1"), model=other, adapter=adapters[0])])
-
-
-def test_models_with_a_sliding_window_take_one_row_at_a_time(tmp_path):
-    from transformers import MistralConfig, MistralForCausalLM
-
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    config = MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, sliding_window=8, max_position_embeddings=256, eos_token_id=2, pad_token_id=0,
-        initializer_range=0.2,
-    )  # fmt: skip
-    MistralForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    texts = [" ".join(f"w{(i * k) % 200}" for i in range(length)) for k, length in ((3, 60), (7, 9), (7, 12), (5, 31))]
-    choices = [Choice(messages=ask(text), model=str(tmp_path), candidates=("w1", "w2")) for text in texts]
-    for choice, scores in zip(choices, TransformersEngine().choose(choices), strict=True):
-        assert np.allclose(scores.logprobs, brute_force(str(tmp_path), choice), atol=1e-5, rtol=0)

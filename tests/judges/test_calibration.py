@@ -68,7 +68,7 @@ def test_the_fits_agree_with_scikit_learn():
 
 
 @pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_calibrator_keeps_order_and_survives_json(kind, data):
     rows = data.draw(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 1)), min_size=2, max_size=30))

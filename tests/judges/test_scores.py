@@ -87,7 +87,7 @@ def test_the_floor_holds_for_a_calibrated_judge_and_not_for_a_confident_one():
     assert ece_interval(sure, random.random(300) < p).low > noise_floor(sure).median
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(verdicts)
 def test_scores_keep_their_bounds_and_mirror_when_the_answers_swap(p):
     other = [1 - x for x in p]

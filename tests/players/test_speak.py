@@ -208,7 +208,7 @@ def test_a_private_scratchpad_reaches_neither_judge_nor_opponent_in_trials(quest
         return [m.content for asked in (*engine.choices, *engine.requests) for m in asked.messages]
 
     private = judged("private")
-    assert len(private) > 40 and any("plea" in read for read in private)
+    assert len(private) > 30 and any("plea" in read for read in private)
     assert not any("secret" in read for read in private)
     assert any("secret" in read for read in judged("public"))
 
@@ -216,3 +216,31 @@ def test_a_private_scratchpad_reaches_neither_judge_nor_opponent_in_trials(quest
 def test_a_best_of_n_player_needs_a_judge(question):
     with pytest.raises(UserError, match="needs a judge"):
         speak([seat(question, best_of=2)], ScriptedEngine(numbered))
+
+
+def reusing(question, reuse, opponents=2, protocol="debate"):
+    engine = ScriptedEngine(numbered)
+    fields = {"best_of": 4, "opponents": opponents, "reuse_opponents": reuse}
+    one = Debater(name="x", model="m", **fields)
+    game = open_transcript(question, load_protocol(protocol), {"A": "x", "B": "x"}, seed=3)
+    sides = game.speakers(0)
+    return speak([Seat(game, side, 0, one, (one,)) for side in sides], engine, quality), engine
+
+
+def test_opponents_are_other_draws_unless_the_config_says_so(question):
+    (a, b), engine = reusing(question, False)
+    assert len(engine.requests) == 2 * (4 + 2)
+    assert not {id(s) for s in a.pool.opponents} & {id(s) for s in b.pool.candidates}
+
+
+def test_reused_opponents_are_the_other_sides_own_candidates(question):
+    (a, b), engine = reusing(question, True)
+    assert len({request.seed for request in engine.requests}) == 4
+    assert a.pool.opponents == b.pool.candidates[:2] and b.pool.opponents == a.pool.candidates[:2]
+    (a, b), engine = reusing(question, True, opponents=6)  # more than there are candidates: two further draws
+    assert a.pool.opponents[:4] == b.pool.candidates and len(set(engine.requests)) == 2 * 6
+
+
+def test_nothing_is_reused_where_nobody_speaks_unseen(question):
+    (a,), engine = reusing(question, True, protocol="sequential")
+    assert a.pool.opponents == () and len(engine.requests) == 4

@@ -25,7 +25,8 @@ from debate_rl.game.verdict import Ask, Failure, Leg, Verdict
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json, write_text
-from debate_rl.weak_to_strong.pgr import compare_pgr, recovered
+from debate_rl.weak_to_strong.results import results
+from tests.weak_to_strong.drawn import GOOD, study
 
 SKILL = {"base": 0.0, "sft": 0.6, "dpo": 1.1}
 PLACES = ("shed", "barn", "cellar", "attic", "garden")
@@ -95,7 +96,10 @@ def put(run: Path, name: str, metrics: dict, *, kind: str | None = None, legs=()
     folder = run / name
     write_json(folder / "stage.json", {"name": name, "kind": kind or name, "fingerprint": "0" * 16})
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "timing.json", {"seconds": 75.0, "store_hits": 1200, "store_misses": 34})
+    write_json(
+        folder / "timing.json",
+        {"seconds": 75.0, "cpu_seconds": 70.0, "tokens": 5000, "store_hits": 1200, "store_misses": 34},
+    )
     if legs:
         write(folder / "legs.jsonl", legs)
     if history:
@@ -169,26 +173,11 @@ def judge_stage(run: Path) -> None:
     put(run, "judge", metrics, history=history(30))
 
 
-def transfer_stage(run: Path) -> None:
+def transfer_stage(run: Path, name: str = "weak_to_strong", **skills: float) -> None:
     """Write a weak-to-strong stage of two methods."""
-    random = np.random.default_rng(1)
-    weak, one, two, ceiling = ((random.random((3, 200)) < p).astype(float) for p in (0.6, 0.68, 0.74, 0.85))
-    labels = [f"story-{i // 2}" for i in range(200)]
-    methods = []
-    for name, student in (("none", one), ("debate", two)):
-        found = recovered(weak, student, ceiling, labels, resamples=200)
-        methods.append(
-            {"name": name, "supervisor": found.weak.model_dump(), "student": found.student.model_dump(),
-             "pgr": found.pgr.model_dump() if found.pgr else None,
-             "pgr_text": f"{found.pgr:.2f}" if found.pgr else "undefined: the gap is not above 0"}
-        )  # fmt: skip
-    effect = compare_pgr(weak, two, one, ceiling, labels, resamples=200).accuracy
-    metrics = {
-        "weak": found.weak.model_dump(), "ceiling": found.ceiling.model_dump(), "methods": methods,
-        "comparisons": [{"first": "debate", "second": "none", "accuracy": effect.model_dump()}],
-        "test_items": 200, "seeds": 3,
-    }  # fmt: skip
-    put(run, "weak_to_strong", metrics)
+    hits = study({**GOOD, **skills}, items=200)
+    folder = put(run, name, results(hits).model_dump(mode="json"), kind="weak_to_strong")
+    write_text(folder / "trainings" / "hits.json", hits.model_dump_json())
 
 
 def whole_run(folder: Path) -> Path:

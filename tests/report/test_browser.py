@@ -85,7 +85,7 @@ def test_plots_have_size_and_their_marks_lie_inside(opened):
         });
         return [plots.length, wrong.map(plot => plot.querySelector('title').textContent)];
     """)
-    assert outside == [17, []]
+    assert outside == [18, []]
 
 
 def test_quotes_have_three_colours_on_readable_ground(opened):

@@ -88,7 +88,7 @@ def hostile_run(made, folder):
 def test_page_is_one_file_that_fetches_and_runs_nothing(run_folder, tmp_path):
     path = write_report(run_folder, tmp_path / "report")
     assert path == tmp_path / "report" / "index.html"
-    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    assert {file.name for file in path.parent.iterdir()} == {"index.html", "tables"}
     page = Page(path.read_text(encoding="utf-8"))
     assert not page.all("script")
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
@@ -112,7 +112,7 @@ def test_every_section_is_there(page):
 def test_every_plot_has_a_title_and_a_description(page, html):
     plots = page.all("svg")
     assert (
-        len(plots) == 1 + 1 + 1 + 3 + 2 + 2 + 1 + 3 * 2
+        len(plots) == 1 + 1 + 1 + 3 + 2 + 2 + 2 + 3 * 2
     )  # elo, skill, protocols, their calibration, judge, its coverage, transfer, curves
     ids = {found["id"] for tag, found in page.elements if tag in ("title", "desc") and "id" in found}
     assert all(set(plot["aria-labelledby"].split()) <= ids and plot["role"] == "img" for plot in plots)
@@ -167,12 +167,12 @@ def test_oversight_and_transfer_give_paired_differences(run_folder, page):
     assert f"debate \u2212 single dpo {100 * row['accuracy']['value']:+.1f}" in page.text
     method = read_json(run_folder / "weak_to_strong" / "metrics.json")["methods"][1]
     assert method["pgr_text"] in page.text
-    assert "Intervals over 3 seeds and the test items" in page.text
+    assert "200 test items in 100 clusters, 3 seeds" in page.text
 
 
 def test_failed_legs_costs_and_training_are_listed(page):
     assert "q-0 tournament debate A dpo, B base B 1 context: prompt of 9120 tokens" in page.text
-    assert "sft sft 1 min 15 s 1 200 34" in page.text and "all 8 min 45 s" in page.text
+    assert "sft sft 1 min 15 s 1 min 10 s 5 000 1 200 34" in page.text and "all 8 min 45 s" in page.text
     assert "rows 400 tokens 52 000 train loss 0.41" in page.text
 
 

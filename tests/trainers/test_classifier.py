@@ -29,7 +29,7 @@ def network(base):
     return load_model(base, "classifier").eval()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.permutations(range(10)), budget=st.sampled_from([None, 1, 30, 80, 4000]))
 def test_chunks_give_each_row_the_logits_it_has_alone(network, order, budget):
     tokenizer = make_tokenizer("chatml")

@@ -10,10 +10,16 @@ import yaml
 from safetensors.torch import load_file
 
 from debate_rl.errors import UserError
-from debate_rl.records import read_json, write
+from debate_rl.judges.judge import Judge
+from debate_rl.records import read_json, read_log, write
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.curve import Point
 from debate_rl.trainers.job import launch, run_job
+from debate_rl.trainers.online import Online, Rewards, Watch
 from debate_rl.trainers.rows import SftRow
+from debate_rl.trainers.settings import Job, Lora
+
+from .games import questions, rules
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"
@@ -213,3 +219,43 @@ def test_a_config_for_one_process_does_not_start_several(make_job, tmp_path, kin
     (tmp_path / "one.yaml").write_text(f"distributed_type: {kind}\nnum_processes: 1\n")
     with pytest.raises(UserError, match=r"one.yaml trains in one process, and 2 are asked for; .*multi_gpu.yaml"):
         launch(make_job("sft"), str(tmp_path / "one.yaml"), processes=2)
+
+
+ONLINE = {"num_generations": 2, "max_steps": 3, "logging_steps": 1, "save_steps": 3, "learning_rate": 1e-4, "beta": 0.1}
+
+
+def online_in_one_and_in_two(make_job, tmp_path, base, other_base, config):
+    """Two questions a step, in one process and in two of one each; the policy starts from an adapter."""
+    start = run_job(make_job("sft", out="sft"), quiet=True).path
+    write(tmp_path / "questions.jsonl", questions(8))
+    settings = Online(
+        protocol=rules(max_new_tokens=8), judge=Judge(model=other_base), rewards=Rewards(truncated="keep"),
+        watch=Watch(every=2), watch_questions=str(tmp_path / "questions.jsonl"),
+    )  # fmt: skip
+
+    def job(out, **train):
+        return Job(
+            kind="grpo", model=base, adapter=start, rows=str(tmp_path / "questions.jsonl"), out=str(tmp_path / out),
+            lora=Lora(r=4, alpha=8), online=settings, train={**ONLINE, "gradient_accumulation_steps": 1, **train},
+        )  # fmt: skip
+
+    one = run_job(job("one", per_device_train_batch_size=8), quiet=True)
+    two = launch(job("two", per_device_train_batch_size=4), config, processes=2)
+    history = [read_json(Path(result.path).parent / "history.json") for result in (one, two)]
+    return [[entry for entry in found if "loss" in entry] for found in history], one, two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["multi_gpu", "zero2"])
+def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_path, base, other_base, config):
+    (one, two), first, second = online_in_one_and_in_two(
+        make_job, tmp_path, base, other_base, str(CONFIGS / f"{config}.yaml")
+    )
+    assert len(one) == 3 and any(abs(entry["loss"]) > 1e-3 for entry in one)
+    for name in ("loss", "kl", "entropy", "rewards/win/mean", "reward_std"):
+        assert [entry[name] for entry in two] == pytest.approx([entry[name] for entry in one], abs=1e-5), name
+    adapters = [load_file(next(Path(result.path).glob("*.safetensors"))) for result in (first, second)]
+    assert max((adapters[0][name] - adapters[1][name]).abs().max().item() for name in adapters[0]) < 1e-4
+    curves = [read_log(Path(result.path).parent / "curve.jsonl", Point) for result in (first, second)]
+    assert [point.step for point in curves[0]] == [point.step for point in curves[1]] == [0, 2, 3]
+    assert [p.accuracy.value for p in curves[0]] == pytest.approx([p.accuracy.value for p in curves[1]])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
 
 TEXT = """the pipe was moved to shed barn mill field at dusk noon dawn and ines omar saw question answer answers is
 where argue for story : ? . , or because it i think not true false yes no a b system you are debater judge"""
@@ -120,9 +120,23 @@ def text_examples(count: int) -> list[ClassifierRow]:
     ]
 
 
+def reward_examples(count: int) -> list[RewardRow]:
+    """Pairs in which the better reply says where, with labels of all kinds."""
+    return [
+        RewardRow(
+            id=str(i), prompt=ask("where is the pipe ? " + "the pipe was moved . " * (i % 3)),
+            chosen=f"the answer is {PLACES[i % 4]}" if i % 5 else "i think not",
+            rejected="i think not" if i % 5 else f"the answer is {PLACES[i % 4]}",
+            target=[1.0, 0.9][i % 2] if i % 5 else 0.1,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
 EXAMPLES: dict[str, Callable[[int], list[Any]]] = {
     "sft": sft_examples,
     "dpo": pair_examples,
     "judge": judge_examples,
     "classifier": text_examples,
+    "reward": reward_examples,
 }

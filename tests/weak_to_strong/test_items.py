@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from debate_rl.data.binary_tasks import BinaryItem
+from debate_rl.data.questions import load_questions
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
@@ -111,6 +112,14 @@ def test_every_item_is_in_one_part_or_counted_as_unused(seed, count):
     assert len({item.id for item in parts.every}) == len(parts.every) == count - parts.unused
     assert sum(part.items for part in report(parts).values()) == len(parts.every)
     assert all(sum(part.labels) == part.items and min(part.labels) > 0 for part in report(parts).values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_wording_of_all_items_may_be_a_copy_among_those_that_are_kept(seed):
+    found = items_of(load_questions("lab", split="validation", limit=98, family="preference"))
+    parts = split_items(found, 30, 30, 30, seed)
+    check_splits(parts)
+    assert len(parts.every) + parts.unused == 98
 
 
 def test_parts_that_share_or_lack_something_are_refused():

@@ -52,6 +52,8 @@ def test_errors_come_at_the_rate_that_is_asked_for():
 def test_mistakes_are_said():
     with pytest.raises(UserError, match="2 labels for 6 items"):
         made([0.1, 0.2])
+    with pytest.raises(UserError, match=r"labels of shape \(6, 2\) for 6 items; give one"):
+        made([[0.1, 0.9]] * 6)
     with pytest.raises(UserError, match="lower labels.threshold"):
         made([0.6] * 6, kind="confident", threshold=0.9)
     with pytest.raises(UserError, match="take soft labels"):

@@ -1,58 +1,25 @@
+import json
+
 import numpy as np
 import pytest
 
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.data.binary_tasks import load
+from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
-from debate_rl.records import read
-from debate_rl.trainers.rows import ClassifierRow, JudgeRow
-from debate_rl.trainers.settings import Result, StudentLoss
-from debate_rl.weak_to_strong import study
-from debate_rl.weak_to_strong.items import items_of, plain_samples, split_items
+from debate_rl.judges.judge import Judge
+from debate_rl.players.debater import Debater
+from debate_rl.records import read, read_json
+from debate_rl.trainers.rows import JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.settings import StudentLoss, Weights
+from debate_rl.weak_to_strong.contexts import SHIPPED, Context
+from debate_rl.weak_to_strong.hits import Hits
+from debate_rl.weak_to_strong.items import Item, items_of, split_items
 from debate_rl.weak_to_strong.labels import Labelling
-from debate_rl.weak_to_strong.methods import Method
-from debate_rl.weak_to_strong.study import Settings, run_study, score
-from tests.tiny import tiny_model
-
-
-def said(sample):
-    """All that a model reads of a sample or row."""
-    return "\n".join(message["content"] for message in sample.prompt)
-
-
-SKILL = {"weak": 0.6, "strong": 0.95}
-
-
-class World:
-    """Stands for training: a model is as good as its size; a debate in its text or better labels help it."""
-
-    def __init__(self, splits):
-        self.truth = {item.id: item.label for item in splits.every}
-        self.jobs = []
-
-    def launch(self, job, accelerate_config=None, processes=None):
-        rows = read(job.rows, JudgeRow if job.kind == "judge" else ClassifierRow)
-        names = [row.question if job.kind == "judge" else row.id for row in rows]
-        right = np.mean([(row.target > 0.5) == self.truth[name] for row, name in zip(rows, names, strict=True)])
-        text = said(rows[0])
-        self.jobs.append(job)
-        skill = min(SKILL[job.model] + 0.25 * ("debate" in text), right)
-        path = f"{skill}:{job.seed}"
-        return Result(kind=job.kind, path=path, base="b", rows=len(rows), steps=1, loss=0, seconds=0)
-
-    def answers(self, names, path):
-        skill, seed = path.split(":")
-        drawn = np.random.default_rng(int(seed) + len(names)).random(len(names))
-        truth = np.array([self.truth[name] for name in names])
-        return np.where(drawn < float(skill), 0.1 + 0.8 * truth, 0.9 - 0.8 * truth)
-
-    def score(self, samples, model, adapter, engine):
-        if model == "strong":
-            return self.answers([said(sample).split()[-1] for sample in samples], "0.7:5")
-        return self.answers([said(sample).split()[-1] for sample in samples], model)
-
-    def predict(self, rows, model, adapter, max_length):
-        return self.answers([row.id for row in rows], model)
+from debate_rl.weak_to_strong.methods import Method, Transfer
+from debate_rl.weak_to_strong.rollout import Rollout
+from debate_rl.weak_to_strong.study import Reading, recorded, run_study
+from tests.weak_to_strong.world import World, said, samples, train_in
 
 
 @pytest.fixture
@@ -63,111 +30,214 @@ def splits(question):
 
 @pytest.fixture
 def world(splits, monkeypatch):
-    found = World(splits)
-    monkeypatch.setattr(study, "launch", found.launch)
-    monkeypatch.setattr(study, "predict", found.predict)
-    monkeypatch.setattr(study, "score", found.score)
-    return found
+    return World(splits, monkeypatch)
 
 
-def samples(splits, word=""):
-    """What is read of every item, with its id at the end so that the stand-in can tell which it is."""
-    plain = plain_samples(splits.every, load_protocol("blind", prompts="lab"), True)
-    return {
-        key: one.model_copy(update={"prompt": [{"role": "user", "content": f"{said(one)} {word} {key}"}]})
-        for key, one in plain.items()
-    }
+class Table:
+    """Plays no games: samples that say what they stand for."""
+
+    def __init__(self, splits):
+        self.splits = splits
+        self.asked = []
+
+    def rules(self, context):
+        return context.rules(False, lambda name: load_protocol(name or "debate"))
+
+    def samples(self, context, items, draw, passage, told):
+        self.asked.append((context, draw, passage, told))
+        return samples(self.splits, f"debate {draw} by {context.debater}")
 
 
-def settings(**changes):
-    return Settings(weak="weak", strong="strong", seeds=2, **changes)
+def study(splits, folder, methods, world=None, table=None, **settings):
+    reading = Reading(
+        weak=samples(splits, "weak"), strong=samples(splits, "strong"), contexts={**SHIPPED},
+        rollout=table or Table(splits),
+    )  # fmt: skip
+    return run_study(splits, reading, train_in(folder, **settings), folder, methods)
+
+
+def accuracy(hits, model):
+    return float(np.mean(hits.right(model)))
+
+
+TWO = {"none": Method(members=2), "debate": Method(context="debate", members=2)}
 
 
 @pytest.mark.parametrize("readout", ["answers", "head"])
 def test_debates_that_help_the_supervisor_help_the_student(splits, world, tmp_path, readout):
-    plain, debates = [samples(splits)] * 2, [samples(splits, "debate")] * 2
-    contexts = {"none": plain, "debate": debates}
-    found = run_study(splits, contexts, samples(splits), settings(readout=readout), TransformersEngine, tmp_path)
-    none, debate = found["methods"]
-    assert found["weak"]["value"] < debate["student"]["value"] > none["student"]["value"]
-    assert debate["labels"]["value"] > none["labels"]["value"]
-    assert (found["untrained"] is None) == (readout == "head")
-    assert found["ceiling"]["value"] > 0.9 and (found["seeds"], found["test_items"]) == (2, 100)
-    assert found["comparisons"][0]["accuracy"]["value"] > 0 and debate["pgr"]["pgr"]["value"] > 0.3
+    found = study(splits, tmp_path, TWO, readout=readout)
+    assert accuracy(found, "weak") < accuracy(found, "debate/student") > accuracy(found, "none/student")
+    assert found.labels_right("debate").mean() > found.labels_right("none").mean()
+    assert ("untrained" in found.test) == (readout == "answers")
+    assert accuracy(found, "ceiling") > 0.9 and found.seeds == 2 and len(found.test_items) == 100
+    assert Hits.model_validate(read_json(tmp_path / "hits.json")) == found
+    assert {row.kind for row in world.jobs} == {"judge" if readout == "answers" else "classifier"}
 
 
 def test_the_student_learns_the_mean_of_soft_labels_on_its_own_text(splits, world, tmp_path):
-    run_study(
-        splits,
-        {"none": [samples(splits, "weak")] * 2},
-        samples(splits, "strong"),
-        settings(),
-        TransformersEngine,
-        tmp_path,
-    )
-    student = next(job for job in world.jobs if job.model == "strong" and "none" in job.out)
+    study(splits, tmp_path, {"none": Method(members=2)}, seeds=1)
+    student = world.jobs[-2]
     rows = read(student.rows, JudgeRow)
-    assert [row.question for row in rows] == [item.id for item in splits.student]
+    assert student.model == "strong" and [row.question for row in rows] == [item.id for item in splits.student]
     assert all(" strong " in row.prompt[0]["content"] for row in rows)
     assert {round(row.target, 3) for row in rows} <= {0.1, 0.5, 0.9}
 
 
-def test_a_stopped_study_trains_nothing_twice(splits, world, tmp_path):
-    arguments = (splits, {"none": [samples(splits)] * 2}, samples(splits), settings(), TransformersEngine, tmp_path)
-    first = run_study(*arguments)
+def test_a_stopped_study_trains_and_predicts_nothing_twice(splits, world, tmp_path):
+    first = study(splits, tmp_path, TWO)
+    jobs, scored = len(world.jobs), world.scored
+    assert jobs == 2 * (2 + 2 + 2 + 1 + 1)  # per seed: supervisors, students, the strong model on D1, the ceiling
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
+    assert study(splits, tmp_path, TWO) == first and (len(world.jobs), world.scored) == (jobs, scored)
+    assert kept == {path: path.read_bytes() for path in tmp_path.rglob("*.json*")}
+    # Another table of the run, in which one method is new, adds that method's student alone.
+    study(splits, tmp_path, {**TWO, "same": Method(context="debate", members=1)})
+    assert len(world.jobs) == jobs + 2
+
+
+@pytest.mark.parametrize("fails_at", [1, 4, 7])
+def test_a_killed_study_goes_on_and_ends_like_one_that_was_not(splits, world, tmp_path, fails_at):
+    whole = study(splits, tmp_path / "whole", TWO)
     count = len(world.jobs)
-    assert count == 2 * (2 + 1 + 1)  # per seed: two supervisors, a student, a ceiling
-    assert run_study(*arguments) == first and len(world.jobs) == count
-
-
-def test_scores_are_probabilities_of_the_two_answers(splits, tmp_path):
-    model = tiny_model(tmp_path, words=["shed", "barn", *[f"w{i}" for i in range(50)]], positions=2048)
-    some = list(plain_samples(splits.test[:3], load_protocol("blind", prompts="lab"), True).values())
-    found = score(some, model, None, TransformersEngine())
-    turned = score(
-        [one.model_copy(update={"candidates": one.candidates[::-1]}) for one in some], model, None, TransformersEngine()
-    )
-    assert np.allclose(found + turned, 1) and ((found > 0) & (found < 1)).all()
+    world.jobs.clear()
+    world.fails_at = fails_at
+    with pytest.raises(KeyboardInterrupt):
+        study(splits, tmp_path / "cut", TWO)
+    kept = {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*.json*")}
+    assert len(world.jobs) == fails_at and kept
+    world.fails_at = None
+    assert study(splits, tmp_path / "cut", TWO) == whole and len(world.jobs) == count
+    assert all(path.read_bytes() == content for path, content in kept.items())
 
 
 def test_methods_share_supervisors_and_differ_in_labels_and_losses(splits, world, tmp_path):
-    plain, debates = [samples(splits)] * 3, [samples(splits, f"debate {draw}") for draw in range(3)]
     methods = {
         "single": Method(members=1),
         "confidence": Method(members=1, loss=StudentLoss(kind="confidence")),
         "hard": Method(members=3, combine="vote", labels=Labelling(kind="hard", errors=0.2)),
         "boosted": Method(members=3, combine="boosting"),
+        "drawn": Method(members=2, bootstrap=True),
         "finetune": Method(context="debate", members=3, same_sample=True),
         "ensemble": Method(context="debate", members=3, labels=Labelling(kind="confident", share=0.4)),
+        "reads": Method(context="debate", members=3, student_reads="context"),
     }
-    contexts = {"none": plain, "debate": debates}
-    found = run_study(splits, contexts, samples(splits), settings(), TransformersEngine, tmp_path, methods)
-    jobs = {job.out.split("seed0/")[1]: job for job in world.jobs if "seed0/" in job.out}
-    assert set(jobs) == {
-        *(f"none/supervisor{i}" for i in range(3)), "none/boosted1", "none/boosted2", "debate/supervisor-same1",
-        "debate/supervisor-same2", *(f"debate/supervisor{i}" for i in range(3)), *(f"{m}/student" for m in methods),
-        "ceiling",
+    found = study(splits, tmp_path, methods, seeds=1)
+    index = read_json(tmp_path / "index.json")
+    assert set(index) == {
+        *(f"seed0/none/supervisor{i}" for i in range(3)), "seed0/none/boosted1", "seed0/none/boosted2",
+        "seed0/debate/supervisor-same1", "seed0/debate/supervisor-same2", "seed0/ceiling", "seed0/strong",
+        "seed0/none/supervisor-bootstrap0", "seed0/none/supervisor-bootstrap1",
+        *(f"seed0/debate/supervisor{i}" for i in range(3)), *(f"seed0/{name}/student" for name in methods),
     }  # fmt: skip
-    losses = {name: job.loss.kind for name, job in jobs.items()}
-    assert losses.pop("confidence/student") == "confidence" and set(losses.values()) == {"xent"}
-    rows = {name: read(job.rows, JudgeRow) for name, job in jobs.items()}
+    jobs = {job.out.rpartition("/")[2]: job for job in world.jobs}
+    assert len(jobs) == len(set(index.values()))
+    by = {name: jobs[content] for name, content in index.items()}
+    losses = {name: job.loss.kind for name, job in by.items()}
+    assert losses.pop("seed0/confidence/student") == "confidence" and set(losses.values()) == {"xent"}
+    rows = {name.removeprefix("seed0/"): read(job.rows, JudgeRow) for name, job in by.items()}
     assert len(rows["ensemble/student"]) == 40 and len(rows["single/student"]) == 100
     assert {row.target for row in rows["hard/student"]} == {0, 1}
     weights = [row.weight for row in rows["none/boosted1"]]
     assert np.mean(weights) == pytest.approx(1) and len(set(weights)) == 2
-    assert " debate 0 " in said(rows["debate/supervisor-same2"][0]) and " debate 2 " in said(
-        rows["debate/supervisor2"][0]
-    )
-    shown = {one["name"]: one for one in found["methods"]}
-    assert list(shown) == list(methods) and {one["second"] for one in found["comparisons"]} == {"single"}
-    assert shown["ensemble"]["label_counts"][0] == {"items": 100, "wrong": 0, "unsure": 60, "kept": 40}
-    assert shown["hard"]["label_counts"][0]["wrong"] > 5
+    assert " debate 0 " in said(rows["debate/supervisor-same2"][0])
+    assert " debate 2 " in said(rows["debate/supervisor2"][0]) and " debate 0 " in said(rows["reads/student"][0])
+    drawn = [[row.question for row in rows[f"none/supervisor-bootstrap{i}"]] for i in range(2)]
+    assert drawn[0] != drawn[1] and all(len(names) == 100 and len(set(names)) < 80 for names in drawn)
+    assert found.label_counts["ensemble"][0] == {"items": 100, "wrong": 0, "unsure": 60, "kept": 40}
+    assert found.label_counts["hard"][0]["wrong"] > 5
 
 
-def test_a_method_that_changed_under_its_name_is_not_taken_for_trained(splits, world, tmp_path):
-    arguments = (splits, {"none": [samples(splits)]}, samples(splits), settings(), TransformersEngine, tmp_path)
-    run_study(*arguments, {"one": Method(members=1)})
-    with pytest.raises(UserError, match="name the method anew"):
-        run_study(*arguments, {"one": Method(members=1, loss=StudentLoss(kind="product"))})
-    with pytest.raises(UserError, match="method 'two' reads 2 x 'none', of which there are 1"):
-        run_study(*arguments, {"two": Method(members=2)})
+def test_the_debater_of_a_second_round_is_the_student_of_the_first(splits, world, tmp_path):
+    table = Table(splits)
+    method = Method(context="debate", members=1, transfer=Transfer(rounds=2))
+    study(splits, tmp_path, {"m": method}, table=table, seeds=1)
+    debaters = [(context.debater, told.student) for context, _, _, told in table.asked]
+    first = [debater for debater, student in debaters if student is None]
+    second = {(debater, student.model) for debater, student in debaters if student is not None}
+    assert set(first) == {None} and {debater for debater, _ in second} == {"student"}
+    assert all(model.startswith("strong:") for _, model in second)
+    index = read_json(tmp_path / "index.json")
+    assert {"seed0/m/student", "seed0/m/round2/student"} < set(index)
+    assert index["seed0/debate/supervisor0"] != index["seed0/m/round2/supervisor0"]
+
+
+def test_a_chain_learns_on_fresh_parts_of_d2(splits, world, tmp_path):
+    found = study(splits, tmp_path, {"m": Method(members=1, transfer=Transfer(through=("middle",)))}, seeds=1)
+    index, jobs = read_json(tmp_path / "index.json"), {job.out.rpartition("/")[2]: job for job in world.jobs}
+    link, student = (jobs[index[f"seed0/m/{name}"]] for name in ("link0", "student"))
+    parts = [{row.question for row in read(job.rows, JudgeRow)} for job in (link, student)]
+    assert link.model == "middle" and not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {item.id for item in splits.student}
+    assert len(found.labels["m"][0]) == 100
+    with pytest.raises(UserError, match="a chain of 60 models|use more data"):
+        study(splits, tmp_path, {"m": Method(members=1, transfer=Transfer(through=("middle",) * 60))}, seeds=1)
+
+
+def test_the_strong_model_may_first_learn_to_write_the_task(splits, world, tmp_path):
+    study(splits, tmp_path, {"m": Method(members=1, transfer=Transfer(generative=True))}, seeds=1)
+    reader, student = [job for job in world.jobs if job.kind == "sft" or job.model.startswith("strong:")]
+    texts = [row.completion for row in read(reader.rows, SftRow)]
+    assert len(texts) == 100 and all(" strong q" in text for text in texts)
+    assert reader.kind == "sft" and student.model.startswith("strong:0.95:")
+
+
+def rollout(folder, engine, **changes):
+    """Games answered by a script."""
+    fields = {
+        "player": lambda name: Debater(name=name, model=name), "folder": folder / "games",
+        "rules": lambda context: context.rules(False, lambda name: load_protocol(name or "debate", prompts="lab")),
+        "judge": lambda: Judge(model="judge"), **changes,
+    }  # fmt: skip
+    return Rollout(engine=engine, **fields)
+
+
+@pytest.mark.parametrize("how", ["labels", "dpo"])
+def test_debate_refines_the_student_by_who_wins(splits, world, tmp_path, how):
+    def score(choice):
+        """The judge holds that explanations for the shed win, in either order."""
+        return [-0.1 if candidate == "shed" else -2.0 for candidate in choice.candidates]
+
+    engine = ScriptedEngine(score=score)
+    method = Method(members=1, transfer=Transfer(refine=how, train={"learning_rate": 1e-5}))
+    study(splits, tmp_path, {"m": method}, table=rollout(tmp_path, engine), seeds=1)
+    refined = world.jobs[-2]
+    assert refined.kind == ("dpo" if how == "dpo" else "judge") and refined.model.startswith("strong:")
+    assert refined.train["learning_rate"] == 1e-5
+    wins = 1 / (1 + np.exp(-1.9))
+    if how == "dpo":
+        rows = read(refined.rows, PreferenceRow)
+        assert {(row.chosen, row.rejected) for row in rows} == {("shed", "barn")}
+        assert {round(row.p_chosen, 6) for row in rows} == {round(float(wins), 6)}
+    else:
+        assert {round(row.target, 6) for row in read(refined.rows, JudgeRow)} == {round(float(wins), 6)}
+    assert {request.model for request in engine.requests} == {"strong", "weak"}
+    listed = {"shed or barn" in choice.messages[-1].content for choice in engine.choices}
+    assert listed == {True, False}  # the judge is asked in both orders
+
+
+def test_labels_of_a_file_supervise_without_training(tmp_path):
+    rows = [{"txt": f"Q: w{i} A: x", "label": i % 2, "soft_label": [0.2, 0.8]} for i in range(60)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    items = items_of(load("sciq", path, balanced=False).items)
+    context = Context(kind="recorded", path=str(path))
+    assert recorded(context, "sciq", items).tolist() == [0.8] * 60
+    other = Item(question=items[0].question.model_copy(update={"id": "z"}))
+    with pytest.raises(UserError, match="no soft_label for 1 of 2 items"):
+        recorded(context, "sciq", [items[0], other])
+
+
+def test_mistakes_in_methods_are_said_before_anything_is_trained(splits, world, tmp_path):
+    with pytest.raises(UserError, match="method 'two': no context 'debat'; did you mean 'debate'"):
+        study(splits, tmp_path, {"two": Method(context="debat")})
+    for wrong, match in (
+        ({"student_reads": "context"}, "need a context"),
+        ({"transfer": {"rounds": 2}}, "need a context"),
+        ({"bootstrap": True, "members": 1}, "for an ensemble"),
+        ({"bootstrap": True, "combine": "boosting"}, "boosting weighs"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            Method.model_validate(wrong)
+    assert not world.jobs
+    with pytest.raises(UserError, match="set readout: answers, or refine: labels"):
+        train_in(tmp_path, readout="head").prefer("x", Weights(model="m"), [], 0, {})

@@ -1,0 +1,85 @@
+import os
+import time
+
+import pytest
+
+from debate_rl.engines.request import Message, Request
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.engines.store import Store, StoredEngine
+from debate_rl.engines.upkeep import DAY, contents, prune
+from debate_rl.errors import UserError
+
+
+def requests(count, adapter=None, seed=0):
+    return [
+        Request(messages=(Message(role="user", content=f"say {at}"),), model="m", adapter=adapter, seed=seed)
+        for at in range(count)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two processes' answers of two adapters, half of them the same."""
+    for count in (10, 20):
+        one = StoredEngine(ScriptedEngine(), tmp_path / str(count))
+        one.generate(requests(count) + requests(count, "runs/dpo/adapter"))
+        for file in (tmp_path / str(count)).iterdir():
+            (tmp_path / "store").mkdir(exist_ok=True)
+            file.rename(tmp_path / "store" / file.name)
+    return tmp_path / "store"
+
+
+def left(folder):
+    """Answers that need no engine."""
+    engine = ScriptedEngine()
+    stored = StoredEngine(engine, folder)
+    stored.generate(requests(20) + requests(20, "runs/dpo/adapter"))
+    return stored.hits
+
+
+def test_the_contents_of_a_store_by_weights(store):
+    rows = contents(store)
+    assert [(row.model, row.adapter, row.answers, row.files) for row in rows] == [
+        ("m", "runs/dpo/adapter", 20, 2),
+        ("m", None, 20, 2),
+    ]
+    assert sum(row.size for row in rows) == sum(file.stat().st_size for file in store.iterdir())
+
+
+def test_pruning_alone_puts_files_together_and_loses_nothing(store):
+    with next(store.iterdir()).open("ab") as file:
+        file.write(b'["0123456789abcdef","cut of')
+    done = prune(store)
+    assert (done.kept, done.removed) == (40, 0) and len(list(store.iterdir())) == 2
+    assert done.after < done.before and left(store) == 40
+    assert len(Store(store)) == 40
+    again = prune(store)
+    assert (again.kept, again.before) == (40, again.after)
+
+
+def test_answers_of_an_adapter_can_be_removed(store):
+    done = prune(store, of="dpo")
+    assert (done.kept, done.removed) == (20, 20) and left(store) == 20
+
+
+def test_files_not_written_to_for_long_can_be_removed(store):
+    old = sorted(store.iterdir(), key=lambda file: file.stat().st_size)[:2]  # the 10 answers of each adapter
+    for file in old:
+        os.utime(file, (time.time() - 40 * DAY,) * 2)
+    assert prune(store, days=50).removed == 0  # merged, each as young as its youngest
+    for file in store.iterdir():
+        os.utime(file, (time.time() - 40 * DAY,) * 2)
+    assert prune(store, days=50).removed == 0 and all(row.days > 39 for row in contents(store))
+    assert prune(store, days=30).removed == 40 and not list(store.iterdir())
+
+
+def test_a_reader_goes_on_while_a_store_is_pruned(store):
+    reader = StoredEngine(ScriptedEngine(), store)
+    prune(store, of="dpo")
+    assert len(reader.generate(requests(20) + requests(20, "runs/dpo/adapter"))) == 40
+    assert (reader.hits, reader.misses) == (20, 20)
+
+
+def test_no_store_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no store there"):
+        prune(tmp_path)

@@ -1,0 +1,81 @@
+import itertools
+
+import pytest
+
+from debate_rl.report.transfer_view import findings, transfer_views
+from debate_rl.weak_to_strong.results import results
+from debate_rl.weak_to_strong.tables import Column, Cost, Point, Table
+from tests.weak_to_strong.drawn import GOOD, study
+
+
+def column(label="one", methods=("none", "debate"), points=None, weak="lab-small", strong="lab-base", **skills):
+    found = results(study({**GOOD, **skills}, items=80, methods=methods))
+    return Column(label=label, weak=weak, strong=strong, results=found, points=points or {})
+
+
+def view(*columns, **fields):
+    return transfer_views([Table(name="main", columns=columns, **fields)])[0]
+
+
+def test_students_stand_between_the_ends_and_pgr_beside_them():
+    (one,) = view(column()).columns
+    marks = one.accuracy.marks
+    assert [mark.label for mark in marks] == [
+        "weak", "strong, untrained", "strong on D1", "none", "debate", "ceiling"
+    ]  # fmt: skip
+    assert [mark.label for mark in marks if not mark.soft] == ["none", "debate"]
+    assert [mark.label for mark in one.pgr.marks] == ["none", "debate"] and one.label == "" and one.lines is None
+    assert one.pgr.axis.low <= 0 < one.pgr.axis.high and one.pgr.axis.high <= 2
+
+
+def test_no_gap_no_plot_of_it():
+    found = view(column(ceiling=0.6))
+    assert found.columns[0].pgr is None
+    assert findings([found])["debate"].startswith("undefined: the gap")
+    assert findings([]) == {}
+
+
+def test_leading_comparisons_are_those_with_the_first_and_of_the_last():
+    methods = ("a", "b", "c", "d")
+    (one,) = view(column(methods=methods, **dict(zip(methods, (0.7, 0.75, 0.8, 0.85), strict=True)))).columns
+    pairs = {(row.first, row.second) for row in one.first}
+    assert pairs == {("b", "a"), ("c", "a"), ("d", "a"), ("d", "b"), ("d", "c")}
+    assert [(row.first, row.second) for row in one.others] == [("c", "b")]
+
+
+def test_lines_run_over_the_numbers_of_their_methods():
+    names = [f"{line}-{x}" for line, x in itertools.product(("finetune", "debate"), (1, 2, 4))]
+    skills = dict(zip(names, (0.7, 0.72, 0.74, 0.7, 0.8, 0.9), strict=True))
+    points = {name: Point(line=name.split("-")[0], x=float(name.split("-")[1])) for name in names}
+    (one,) = view(column(methods=names, points=points, **skills), over="members").columns
+    plot = one.lines
+    assert [line.name for line in plot.lines] == ["finetune", "debate"] and plot.x_name == "supervisors"
+    assert [tick.text for tick in plot.x.ticks] == ["1", "2", "4"]
+    for line in plot.lines:
+        xs = [dot.x for dot in line.dots]
+        assert xs == sorted(xs) and len(set(xs)) == 3
+        assert all(dot.ends[0] >= dot.y >= dot.ends[1] for dot in line.dots)  # down is more
+    assert abs(plot.lines[0].label - plot.lines[1].label) >= 13
+    assert plot.lines[0].dots[0].x != plot.lines[1].dots[0].x
+    assert {tick.text for tick in plot.levels} == {"weak", "ceiling"}
+
+
+def test_one_point_is_a_line_as_well():
+    (one,) = view(column(points={"debate": Point(line="debate", x=4)}), over="members").columns
+    assert len(one.lines.lines[0].dots) == 1 and one.lines.x.ticks[0].text == "4"
+
+
+def test_sizes_make_a_grid():
+    found = view(column("a"), column("b", strong="lab-small"), column("c", weak="lab-base"))
+    none, debate = found.grids
+    assert (none.method, debate.method) == ("none", "debate")
+    assert none.weak == ("lab-small", "lab-base") and none.strong == ("lab-base", "lab-small")
+    assert set(none.cells) == {("lab-small", "lab-base"), ("lab-small", "lab-small"), ("lab-base", "lab-base")}
+    method = found.columns[1].column.results.methods[1]
+    assert debate.cells["lab-small", "lab-small"].accuracy == method.student
+    assert view(column("a"), column("b")).grids == []
+
+
+@pytest.mark.parametrize("cost", [None, Cost(seconds=3, trainings=2)])
+def test_cost_is_said_where_it_is_known(cost):
+    assert view(column(), cost=cost).cost.startswith("cost: 3 s, 0 games; 2 trainings") == (cost is not None)

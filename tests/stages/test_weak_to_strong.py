@@ -1,0 +1,146 @@
+import pytest
+
+from debate_rl.config import parse_config
+from debate_rl.config_stages import references
+from debate_rl.errors import UserError
+from debate_rl.experiment import Run, needed, run_stages
+from debate_rl.records import read, read_json
+from debate_rl.stages import FUNCTIONS, weak_to_strong
+from debate_rl.trainers import job as jobs
+from debate_rl.trainers.rows import JudgeRow
+from debate_rl.weak_to_strong.hits import Hits
+
+SIZES = {"supervisor": 12, "student": 12, "test": 12, "seeds": 1, "lora": None, "debater": "base"}
+TRAIN = {"num_train_epochs": 1, "per_device_train_batch_size": 12, "disable_tqdm": True}
+
+
+def config(folder, **tables):
+    """A run of tables; settings of a table over small sizes."""
+    stages = {name: {"kind": "weak_to_strong", **SIZES, "train": TRAIN, **table} for name, table in tables.items()}
+    return parse_config(
+        {
+            "name": "r", "runs": str(folder), "questions": {"train": 4, "test": 4}, "stages": stages,
+            "models": {"weak": "lab-small", "strong": "lab-base", "judge": "lab-small"},
+            "protocol": {"prompts": "lab", "max_new_tokens": 12}, "tracking": {"mode": "disabled"},
+        }
+    )  # fmt: skip
+
+
+def test_tables_of_a_run_share_games_supervisors_and_ceiling(tmp_path, monkeypatch):
+    first = {"methods": {"none": {"members": 1}, "debate": {"context": "debate", "members": 2}}}
+    second = {
+        "methods": {"four": {"context": "debate", "members": 1}, "market": {"context": "market_making", "members": 1}}
+    }
+    found = config(tmp_path, main=first, more=second)
+    trained = []
+    train = jobs._train
+    monkeypatch.setattr(jobs, "_train", lambda job, *rest: trained.append(job) or train(job, *rest))
+    run = Run(found, say=lambda _: None)
+    metrics = run_stages(run, FUNCTIONS)
+    assert [row["name"] for row in metrics["main"]["methods"]] == ["none", "debate"]
+    # main: weak, 2 supervisors with debates, 2 students, strong on D1, ceiling; more: a supervisor and two students.
+    assert len(trained) == 7 + 3
+    games = {line.name for line in (tmp_path / "r/transfer/games").glob("*.jsonl")}
+    assert len(games) == 3  # two draws of the debate, market-making
+    hits = [Hits.model_validate(read_json(tmp_path / f"r/{name}/trainings/hits.json")) for name in ("main", "more")]
+    assert hits[0].test["ceiling"] == hits[1].test["ceiling"] and hits[0].test["weak"] == hits[1].test["weak"]
+    index = [read_json(tmp_path / f"r/{name}/trainings/index.json") for name in ("main", "more")]
+    assert index[0]["seed0/debate/supervisor0"] == index[1]["seed0/debate/supervisor0"]
+    folder = tmp_path / "r/transfer" / index[1]["seed0/market_making/supervisor0"]
+    prompt = read(read_json(folder / "job.json")["job"]["rows"], JudgeRow)[0].prompt
+    assert sum(message["content"].count("\nfor ") for message in prompt) == 1
+    assert (tmp_path / "r/main/legs.jsonl").is_file()
+
+
+def test_a_table_names_its_players_and_what_it_builds_on(tmp_path):
+    contexts = {"bon": {"debater": "dpo@4", "turns": 3}, "two": {"debater": "sft", "opponent": "weak"}}
+    table = {"context": ["none", "bon", "two", "explanations"], "contexts": contexts, "ensemble": 3}
+    stages = {
+        "sft": {}, "preferences": {"player": "sft"}, "dpo": {"start": "sft"}, "judge": {"players": ["sft"]},
+        "weak_to_strong": table, "plain": {"kind": "weak_to_strong", "context": ["none"]},
+    }  # fmt: skip
+    found = parse_config({"stages": stages})
+    stage = found.stages["weak_to_strong"]
+    assert stage.players == {"dpo@4", "sft", "weak", "strong"} and references(stage) == {"dpo", "sft"}
+    assert stage.draws == {"bon": 3, "two": 3, "explanations": 3} and stage.asks_judge
+    assert "judge" in needed(found, "weak_to_strong") and not references(found.stages["plain"])
+    assert not found.stages["plain"].asks_judge and found.stages["plain"].draws == {}
+    run = Run(found)
+    strong, weak = (weak_to_strong.player(stage, run, name) for name in ("strong", "weak@2"))
+    assert (strong.model, weak.model, weak.best_of) == ("lab-base", "lab-small", 2)
+
+
+def test_games_are_planned_by_context_and_draw(tmp_path):
+    table = {"context": ["debate", "consultancy"], "ensemble": 2, "task": "claims"}
+    found = config(tmp_path, main=table)
+    run = Run(found)
+    games = weak_to_strong.games(found.stages["main"], run)
+    assert len(games) == 36 * 2 * 2 and len({game.id for game in games}) == len(games)
+    names = {game.protocol.name for game in games}
+    assert names == {"claim", "claim_single"} and {game.protocol.turns for game in games} == {3, 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"context": ["debat"]}, "no context 'debat'; did you mean 'debate'"),
+        ({"naive": "debate"}, "naive is none or a context of kind recorded"),
+        ({"readout": "probe", "lora": {"r": 4}}, "readout: probe trains a head on frozen weights"),
+        ({"contexts": {"x": {"kind": "recorded"}}}, "belong together"),
+        ({"methods": {"m": {"transfer": {"rounds": 2}}}}, "need a context"),
+        (
+            {"contexts": {"x": {"kind": "recorded", "path": "p"}}, "methods": {"m": {"context": "x", "members": 2}}},
+            "holds labels and no games",
+        ),
+    ],
+)
+def test_mistakes_in_a_table_end_in_one_line(tmp_path, table, said):
+    with pytest.raises(UserError, match=said):
+        config(tmp_path, main=table)
+
+
+def test_written_answers_go_their_own_way(tmp_path, monkeypatch):
+    pytest.importorskip("chess")
+    sizes = {"supervisor": 3, "student": 4, "test": 5}
+    found = config(
+        tmp_path, chess={"task": "chess-mate", "methods": {"one": {"members": 1}, "two": {"members": 2}}, **sizes}
+    )
+    asked = []
+
+    def run_generative(task, settings, open_engine, folder, methods):
+        asked.append((task, folder, methods))
+        one = {name: [[1.0, 0.0, 1.0, 1.0, 0.0]] for name in ("weak", "strong", "ceiling", "untrained")}
+        both = {f"{name}/{who}": [[1.0] * 5] for name in methods for who in ("supervisor", "student")}
+        return Hits(
+            test_items=tuple("abcde"), test_clusters=tuple("abcde"), test_truth=(1,) * 5, label_items=tuple("wxyz"),
+            label_clusters=tuple("wxyz"), label_truth=(1,) * 4, test={**one, **both},
+            labels={name: [[1.0, 1.0, 0.0, 1.0]] for name in methods},
+        )  # fmt: skip
+
+    monkeypatch.setattr("debate_rl.weak_to_strong.generative.run_generative", run_generative)
+    run = Run(found, say=lambda _: None)
+    metrics = run_stages(run, FUNCTIONS)
+    ((task, folder, methods),) = asked
+    assert [len(task.parts[part]) for part in ("supervisor", "student", "test")] == [3, 4, 5]
+    assert folder == tmp_path / "r/transfer" and methods == {"one": 1, "two": 2}
+    assert [row["student"]["value"] for row in metrics["chess"]["methods"]] == [1.0, 1.0]
+    assert (tmp_path / "r/chess/trainings/hits.json").is_file()
+
+
+def test_models_that_cannot_write_moves_are_an_error(tmp_path):
+    pytest.importorskip("chess")
+    found = config(tmp_path, chess={"task": "chess-mate", "context": ["none"], "ensemble": 1})
+    with pytest.raises(UserError, match="no legal answer to any of 12 items"):
+        run_stages(Run(found, say=lambda _: None), FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"context": ["none", "debate"]}, "members alone"),
+        ({"context": ["none"], "readout": "head"}, "leave out readout"),
+    ],
+)
+def test_methods_that_do_not_go_with_written_answers(tmp_path, table, said):
+    with pytest.raises(UserError, match=said):
+        config(tmp_path, chess={"task": "chess-best", **table})
