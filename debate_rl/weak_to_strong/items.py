@@ -158,7 +158,7 @@ def split_items(items: Sequence[Item], supervisor: int, student: int, test: int,
         items = [_regrouped(item, group) for item, group in zip(items, groups, strict=True)]
         parts = divide(items, {name: size / total for name, size in sizes.items()}, seed)
         kept = {name: tuple(parts[name][:size]) for name, size in sizes.items()}
-        found = Splits(**kept, joined=len(set(before)) - len(set(groups)))
+        found = Splits(joined=len(set(before)) - len(set(groups)), **kept)  # type: ignore[arg-type]
         # What is wording of the task depends on the texts at hand, so fewer of them may have more near-duplicates.
         pairs = _crossing(found)
         if not pairs:

@@ -24,7 +24,7 @@ def config(folder, name="it", stages=None, **changes):
     }  # fmt: skip
     tree = {
         "name": name, "runs": str(folder), "questions": {"train": 16, "test": 6}, "tracking": {"mode": "disabled"},
-        "protocol": {"prompts": "lab", "max_new_tokens": 24}, "engine": {"threads": 1},
+        "protocol": {"prompts": "lab", "max_new_tokens": 24}, "engine": {"threads": 1, "cache_tokens": 0},
         "models": {"debater": "lab-small", "judge": "lab-small"},
         "stages": stages or {"iterations": stage, "tournament": {"players": ["base", "iterations.1", "iterations"]}},
     }  # fmt: skip
