@@ -96,8 +96,8 @@ class EngineSettings(Record):
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
     cache_tokens: int = Field(default=32768, ge=0)
-    """Tokens of prompts kept in memory for later rounds, beside those. 0 keeps none between calls, and then a run that was
-    stopped ends the same to the last bit, not only to rounding."""
+    """Tokens of prompts kept in memory for later rounds, beside those. 0 keeps none between calls, and then a run that
+    was stopped ends the same to the last bit, not only to rounding."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of PyTorch; empty keeps its own choice (OMP_NUM_THREADS)."""
     temperature: float = Field(default=0.5, ge=0)
