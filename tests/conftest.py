@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from debate_rl.game.question import Question
 
 # A busy machine is no failure of a test.
-settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
