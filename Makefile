@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations nyu-human nyu-judge test test-slow lint bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-slow lint bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,6 +30,12 @@ lab-study: $(VENV)/.installed  ## the same study with three seeds and more quest
 
 lab-iterations: $(VENV)/.installed  ## iterated DPO and its five targets, three seeds: runs/lab_iterations/report/index.html
 	$(BIN)/debate-rl run configs/lab_iterations.yaml
+
+lab-online: $(VENV)/.installed  ## online RL beside DPO and consultants, three seeds: runs/lab_online/report/index.html
+	$(BIN)/debate-rl run configs/lab_online.yaml
+
+lab-tables: $(VENV)/.installed  ## the tables of weak-to-strong, five seeds: runs/lab_tables/report/index.html
+	$(BIN)/debate-rl run configs/tables/lab.yaml
 
 nyu-human: $(VENV)/.installed  ## run the pipeline on the real human debates
 	test -f runs/tiny-model/config.json || $(BIN)/python -m debate_rl.data.tiny runs/tiny-model --text ../shared/data/nyu_2023/stories.jsonl
