@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from debate_rl.analysis.effects import EffectRow, effects, write_effects
 from debate_rl.config import Config
 from debate_rl.engines.crew import Crew
 from debate_rl.engines.request import Engine
+from debate_rl.errors import UserError
 from debate_rl.experiment import Run, StageFunction, run_stages
 from debate_rl.folder import alone, claim_folder
 from debate_rl.report.run_folder import seed_folder
@@ -82,12 +84,18 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
     """The seeds' runs, several at a time, each in a process of its own.
 
     Raises:
-        UserError: a stage of some seed can not be done; the other seeds are finished first.
+        UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
     with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
     for done in running:
-        done.result()
+        try:
+            done.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that ran a seed was killed, as for want of memory; the same command goes on where it was, "
+                "with processes=1 in less memory"
+            ) from error
 
 
 def _run_seed(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:

@@ -44,6 +44,7 @@ def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", 
     tree = {
         "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
         "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
+        "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
         "models": {"weak": "lab-base"}, "stages": {stage: every[stage] for stage in stages},
     }  # fmt: skip
     return parse_config({**tree, **changes})

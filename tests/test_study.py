@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -195,3 +197,14 @@ def test_seeds_that_run_side_by_side_find_the_same(config, tmp_path):
     bad = parse_config({**small, "name": "bad", "processes": 2, "models": {"debater": "nowhere", "judge": "nowhere"}})
     with pytest.raises(UserError, match="nowhere"):
         run_study(bad, FUNCTIONS)
+
+
+def killed(config, functions, only):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_said_in_a_line(tmp_path, monkeypatch):
+    one = parse_config({"name": "k", "runs": str(tmp_path), "seeds": [0, 1], "processes": 2, "stages": {"report": {}}})
+    monkeypatch.setattr("debate_rl.study._run_seed", killed)
+    with pytest.raises(UserError, match="was killed, .*goes on where it was"):
+        run_study(one, FUNCTIONS)
