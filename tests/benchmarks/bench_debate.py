@@ -140,6 +140,7 @@ def tournament(given, questions, adapters, plain):
 def read_options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer plain calls; 1 question in the tournament")
+    parser.add_argument("--part", type=float, default=None, help="share of the plain calls that are made, and scaled")
     parser.add_argument("--work", default="debate,debates,tournament", help="which rows of the table")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default=None, help="float32 on CPU, bfloat16 on a GPU")
@@ -148,7 +149,8 @@ def read_options():
     parser.add_argument("--cache-tokens", type=int, default=49152)
     given = parser.parse_args()
     given.dtype = given.dtype or ("float32" if given.device == "cpu" else "bfloat16")
-    given.part = 0.2 if given.quick else 1.0
+    if given.part is None:
+        given.part = 0.2 if given.quick else 1.0
     return given
 
 
