@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from debate_rl.config_file import read_tree
-from debate_rl.config_stages import STAGES, JudgeSettings, Stage, made_by, references
+from debate_rl.config_judge import JudgeSettings
+from debate_rl.config_stages import STAGES, Stage, made_by, references
 from debate_rl.engines.budget import Price
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol, load_protocol

@@ -46,6 +46,16 @@ def student_loss(wanted: StudentLoss) -> Loss:
     return product if wanted.kind == "product" else ramped
 
 
+def evaluated(
+    trainer: Trainer, model: Any, inputs: dict[str, Any], prediction_loss_only: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Loss, logits and targets of an evaluation batch, of a trainer whose rows have a `target`."""
+    inputs = trainer._prepare_inputs(inputs)
+    with torch.no_grad(), trainer.compute_loss_context_manager():
+        loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True)
+    return (loss, None, None) if prediction_loss_only else (loss, outputs["logits"], inputs["target"])
+
+
 class BinaryTrainer(Trainer):
     """A transformers Trainer for rows with two outcomes; subclasses say where the two logits come from.
 
@@ -84,10 +94,7 @@ class BinaryTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Loss, logits and targets of an evaluation batch."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        return (loss, None, None) if prediction_loss_only else (loss, outputs["logits"], inputs["target"])
+        return evaluated(self, model, inputs, prediction_loss_only)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean accuracy and Brier score since the last log, over all processes."""

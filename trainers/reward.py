@@ -18,7 +18,7 @@ from trl import RewardConfig, RewardTrainer
 
 from debate_rl.errors import UserError
 from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.binary import Loss, in_lines, token_budget, xent
+from debate_rl.trainers.binary import Loss, evaluated, in_lines, token_budget, xent
 from debate_rl.trainers.classifier import ClassifierCollator, class_logits, cut_texts, free_pad_id
 from debate_rl.trainers.losses import bradley_terry
 from debate_rl.trainers.rows import RewardRow
@@ -91,10 +91,7 @@ class PairRewardTrainer(RewardTrainer):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Loss, rewards and labels of an evaluation batch."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        return (loss, None, None) if prediction_loss_only else (loss, outputs["logits"], inputs["target"])
+        return evaluated(self, model, inputs, prediction_loss_only)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not estimated: the walk over all parameters costs more than a step of a small model."""

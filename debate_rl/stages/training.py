@@ -84,9 +84,7 @@ def train(
             f"{out}: {len(rows)} rows were written but the training accounts for {counts}; remove the folder"
         )
     write_data_card(out, f"{run.label}: {name}", rows, counts, data or _facts(run, rows))
-    for entry in read_json(out / "history.json"):
-        numbers = {f"{name}/{k}": float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
-        run.tracker.log(numbers, {f"{name}/step": float(entry.get("step", 0))})
+    _track_curve(run, name, out)
     facts: dict[str, Any] = {
         "base model": base, "started from": start or "the base model", "kind": kind, **(told or {}),
         "rows": result.rows,
@@ -102,6 +100,13 @@ def train(
         "steps": result.steps,
         "train_loss": result.loss,
     }
+
+
+def _track_curve(run: Run, name: str, out: Path) -> None:
+    """The history of a training in W&B, over its steps."""
+    for entry in read_json(out / "history.json"):
+        numbers = {f"{name}/{k}": float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+        run.tracker.log(numbers, {f"{name}/step": float(entry.get("step", 0))})
 
 
 def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:

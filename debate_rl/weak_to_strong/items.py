@@ -165,7 +165,7 @@ def split_items(items: Sequence[Item], supervisor: int, student: int, test: int,
             break
         place = {item.id: at for at, item in enumerate(items)}
         groups = joined_groups(groups, [(place[one.id], place[other.id]) for one, other in pairs])
-    check_splits(found)
+    _check_parts(found)
     return found.model_copy(update={"unused": len(items) - len(found.every)})
 
 
@@ -182,6 +182,20 @@ def check_splits(splits: Splits) -> None:
     Raises:
         UserError: an id stands twice, a story or nearly the same text is in two parts, or a part lacks a class.
     """
+    where = _check_parts(splits)
+    for one, other in _crossing(splits):
+        raise UserError(
+            f"items {one.id!r} of {where[one.id]!r} and {other.id!r} of {where[other.id]!r} say nearly the same; "
+            "give them one group, so that splits keep them together"
+        )
+
+
+def _check_parts(splits: Splits) -> dict[str, str]:
+    """The same but for nearly the same texts.
+
+    Returns:
+        The part of each item, by id.
+    """
     where: dict[str, str] = {}
     for name, part in splits.parts.items():
         for item in part:
@@ -197,11 +211,7 @@ def check_splits(splits: Splits) -> None:
                     "take more items, another seed, or balance the classes"
                 )
     check_disjoint(splits.parts)
-    for one, other in _crossing(splits):
-        raise UserError(
-            f"items {one.id!r} of {where[one.id]!r} and {other.id!r} of {where[other.id]!r} say nearly the same; "
-            "give them one group, so that splits keep them together"
-        )
+    return where
 
 
 def _crossing(splits: Splits) -> list[tuple[Item, Item]]:

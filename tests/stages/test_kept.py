@@ -1,6 +1,6 @@
 import pytest
 
-from debate_rl.config_stages import JudgeSettings
+from debate_rl.config_judge import JudgeSettings
 from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run
