@@ -233,8 +233,16 @@ def _items(stage: WeakToStrongStage, run: Run) -> Rows:
     passage = max((len(game.question.passage or "") for game in games), default=0) // CHARACTERS_PER_TOKEN
     supervisors = {row.supervisor(member) for row in stage.rows.values() for member in range(row.members)}
     supervisors.add(Method(members=1).supervisor(0))  # the weak model alone
-    count = len(supervisors) * stage.supervisor + (len(stage.rows) + 1) * stage.student
+    count = (len(supervisors) + 1) * stage.supervisor + stage.student  # the strong model on D1, and the ceiling
+    count += sum(_taught(row, stage.supervisor, stage.student) for row in stage.rows.values())
     return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
+
+
+def _taught(method: Method, supervisor: int, student: int) -> int:
+    """Items that a method's students read in training, and its supervisors of later rounds; a chain divides D2."""
+    wanted = method.transfer
+    trainings = 1 + wanted.generative + (wanted.refine is not None)
+    return trainings * student * wanted.rounds + (wanted.rounds - 1) * method.members * supervisor
 
 
 def _tokens(messages: Sequence[Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from debate_rl.config import Models
 from debate_rl.config_stages import WeakToStrongStage
 from debate_rl.data import binary_tasks
-from debate_rl.data.binary_tasks import BinaryItem
+from debate_rl.data.binary_tasks import BinaryItem, Selection
 from debate_rl.data.questions import claims, load_questions
 from debate_rl.data.reward_pairs import load_pairs
 from debate_rl.experiment import Metrics, Run, open_engine
@@ -21,8 +21,8 @@ from debate_rl.records import write, write_json
 from debate_rl.weak_to_strong.account import write_account
 from debate_rl.weak_to_strong.contexts import ROLES, Context
 from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS
-from debate_rl.weak_to_strong.items import Samples, Splits, items_of, plain_samples, split_items
-from debate_rl.weak_to_strong.pairs import pair_questions, pair_samples
+from debate_rl.weak_to_strong.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
+from debate_rl.weak_to_strong.pairs import heard_pair, pair_questions, pair_samples
 from debate_rl.weak_to_strong.results import Results, results
 from debate_rl.weak_to_strong.rollout import Rollout, Told, open_games
 from debate_rl.weak_to_strong.tables import measures
@@ -36,8 +36,14 @@ SPARE = 8
 
 def splits(stage: WeakToStrongStage, run: Run) -> Splits:
     """D1, D2 and test of the stage's task; questions come from stories that no debater was trained or rated on."""
+    return _read(stage, run)[0]
+
+
+def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]:
+    """The parts, and of a binary task how its items were read."""
     total = stage.supervisor + stage.student + stage.test
     found: Sequence[Question | BinaryItem]
+    selection = None
     if stage.task in ("questions", "claims"):
         wanted = run.config.questions
         found = load_questions(
@@ -51,13 +57,15 @@ def splits(stage: WeakToStrongStage, run: Run) -> Splits:
         pairs = load_pairs("hh", stage.path, limit=total + SPARE, seed=run.config.question_seed).pairs
         found = pair_questions(pairs, run.config.question_seed)
     else:
-        found = binary_tasks.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed).items
-    return split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.question_seed)
+        selection = binary_tasks.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed)
+        found = selection.items
+    parts = split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.question_seed)
+    return parts, selection
 
 
 def rules(stage: WeakToStrongStage, run: Run, context: Context) -> Protocol:
     """The protocol of a context; tasks without passages need none."""
-    found = context.rules(stage.task != "questions", run.protocol)
+    found = context.rules(stage.task not in ("questions", "pairs"), run.protocol)
     return found if stage.task == "questions" else found.model_copy(update={"needs_passage": False})
 
 
@@ -104,7 +112,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     from debate_rl.weak_to_strong.study import Reading, run_study  # here: it loads torch
     from debate_rl.weak_to_strong.trainings import Trainings
 
-    parts = splits(stage, run)
+    parts, selection = _read(stage, run)
     blind, shared = run.protocol("blind"), run.folder / "transfer"
     rollout = _rollout(stage, run, out, shared / "games")
     reading = Reading(
@@ -118,7 +126,9 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
         naive=stage.naive,
     )
     settings = _settings(stage, run)
-    write_account(out, parts, {"weak": (reading.weak, settings.weak), "strong": (reading.strong, settings.strong)})
+    readers = {"weak": (reading.weak, settings.weak), "strong": (reading.strong, settings.strong)}
+    for note in write_account(out, parts, readers, selection).notes:
+        run.say(f"  {note}")
     trainings = Trainings(settings, lambda: open_engine(run.config, run.resolve), shared)
     found = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
     legs = [leg for played in rollout.played.values() for leg in played]
@@ -166,6 +176,7 @@ def _rollout(stage: WeakToStrongStage, run: Run, out: Path, folder: Path) -> Rol
         seed=first_seed(run),
         debater=stage.debater,
         progress=run.progress(out),
+        show=heard_pair if stage.readout == "reward" else sample_of,
     )
 
 

@@ -46,6 +46,8 @@ class Context(Record):
     """Who sits opposite, on a side drawn for each item; empty is the debater itself."""
     turns: int | None = Field(default=None, ge=1, le=8)
     """Empty is the protocol's own; of consultancies, explanations and market-making 1."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the speakers; empty is engine.temperature. What members of an ensemble read differs more at a higher one."""
     path: str | None = None
     """Of recorded: the task's rows with the soft labels of a supervisor that is not trained here."""
 

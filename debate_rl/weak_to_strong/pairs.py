@@ -2,7 +2,7 @@
 
 A pair is a question whose answers are the two replies, on sides drawn by seed. With `readout: reward` supervisors and
 students are reward models (`trainers.reward`): each reads the conversation with one reply, and P(answer 0) is the
-Bradley-Terry probability that its reward is the larger one.
+Bradley-Terry probability that its reward is the larger one. A supervisor with help reads the game before either reply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from debate_rl.data.reward_pairs import RewardPair
 from debate_rl.game.prompts import Message
 from debate_rl.game.question import Question
 from debate_rl.trainers.rows import RewardRow
-from debate_rl.weak_to_strong.items import Item, Sample, Samples
+from debate_rl.game.transcript import Transcript
+from debate_rl.weak_to_strong.items import Item, Sample, Samples, sample_of
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 _ROLES = {who: role for role, who in _SPEAKERS.items()}
@@ -44,6 +45,16 @@ def pair_samples(items: Sequence[Item]) -> dict[str, Sample]:
     return {
         item.id: Sample(prompt=conversation(item.question.text), candidates=item.question.answers) for item in items
     }
+
+
+def heard_pair(game: Transcript, reads_passage: bool) -> Sample:
+    """What a reward model reads of a pair that was argued about: what a judge is shown of the game, then either reply.
+
+    Args:
+        game: who argued for which reply.
+        reads_passage: pairs have none.
+    """
+    return sample_of(game, reads_passage).model_copy(update={"candidates": game.question.answers})
 
 
 def conversation(text: str) -> list[Message]:

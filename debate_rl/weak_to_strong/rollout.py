@@ -62,6 +62,8 @@ class Rollout:
     debater: str = "base"
     """Who speaks where a context names nobody."""
     progress: Progress | None = None
+    show: Callable[[Transcript, bool], Sample] = sample_of
+    """What is read of a game, with the passage or without."""
     played: dict[str, list[Leg]] = field(default_factory=dict)
     """Legs by the digest of what was asked."""
     shown: dict[tuple[str, bool], dict[str, Sample]] = field(default_factory=dict)
@@ -84,13 +86,14 @@ class Rollout:
     def _play(self, context: Context, items: Sequence[Item], draw: int, told: Told, judged: bool = False) -> str:
         """Play what is not played yet, and name it."""
         games = self.games(context, items, draw, told)
-        players = {
-            name: self._player(name, told) for name in {name for game in games for name in game.players.values()}
-        }
+        names = {name for game in games for name in game.players.values()}
+        players = {name: self._player(name, told, context.temperature) for name in names}
         judge = self.judge() if judged or _needs_judge(games, players.values()) else None
         asked = [
             [[game.id, game.called] for game in games],
-            sorted([name, self.engine.revision(one.model, one.adapter)] for name, one in players.items()),
+            sorted(
+                [name, self.engine.revision(one.model, one.adapter), one.temperature] for name, one in players.items()
+            ),
             None if judge is None else judge.model_dump(mode="json"),
         ]
         name = digest(asked)
@@ -119,19 +122,19 @@ class Rollout:
         if key not in self.shown:
             games = [leg.transcript for leg in self.played[key[0]]]
             self.shown[key] = {
-                game.question.id: sample_of(game, reads_passage and bool(game.question.passage)) for game in games
+                game.question.id: self.show(game, reads_passage and bool(game.question.passage)) for game in games
             }
         return self.shown[key]
 
-    def _player(self, name: str, told: Told) -> Debater:
-        """The player of a name, or the student."""
-        if name != "student":
-            return self.player(name)
-        if told.student is None:
+    def _player(self, name: str, told: Told, temperature: float | None) -> Debater:
+        """The player of a name, or the student, at a context's temperature."""
+        if name == "student" and told.student is None:
             raise UserError("context debater 'student' is the student of the round before; set transfer.rounds to 2")
-        return self.player("strong").model_copy(
-            update={"name": name, "model": told.student.model, "adapter": told.student.adapter}
-        )
+        changes: dict[str, object] = {} if temperature is None else {"temperature": temperature}
+        if name != "student" or told.student is None:
+            return self.player(name).model_copy(update=changes)
+        student = {"name": name, "model": told.student.model, "adapter": told.student.adapter}
+        return self.player("strong").model_copy(update={**student, **changes})
 
 
 def open_games(

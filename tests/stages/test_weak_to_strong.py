@@ -4,10 +4,12 @@ from debate_rl.config import parse_config
 from debate_rl.config_stages import references
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, needed, run_stages
+from debate_rl.game.verdict import Leg
 from debate_rl.records import read, read_json
 from debate_rl.stages import FUNCTIONS, weak_to_strong
+from debate_rl.stages.estimate import _items
 from debate_rl.trainers import job as jobs
-from debate_rl.trainers.rows import JudgeRow
+from debate_rl.trainers.rows import JudgeRow, RewardRow
 from debate_rl.weak_to_strong.hits import Hits
 
 SIZES = {"supervisor": 12, "student": 12, "test": 12, "seeds": 1, "lora": None, "debater": "base"}
@@ -68,6 +70,57 @@ def test_a_table_names_its_players_and_what_it_builds_on(tmp_path):
     run = Run(found)
     strong, weak = (weak_to_strong.player(stage, run, name) for name in ("strong", "weak@2"))
     assert (strong.model, weak.model, weak.best_of) == ("lab-base", "lab-small", 2)
+
+
+def test_replies_are_argued_about_and_weighed_by_rewards(tmp_path, shared_data):
+    path = str(shared_data / "binary_tasks/hh_harmless_test.jsonl")
+    methods = {"none": {"members": 1}, "debate": {"context": "debate", "members": 1}}
+    sizes = {"supervisor": 6, "student": 6, "test": 6, "train": {**TRAIN, "max_length": 256}}
+    table = {"task": "pairs", "path": path, "readout": "reward", "methods": methods, **sizes}
+    run = Run(config(tmp_path, main=table), say=lambda _: None)
+    run_stages(run, FUNCTIONS)
+    (log,) = (tmp_path / "r/transfer/games").glob("*.jsonl")
+    game = read(log, Leg)[0].transcript
+    assert game.protocol.name == "debate" and set(game.question.answers) != {"correct", "incorrect"}
+    index = read_json(tmp_path / "r/main/trainings/index.json")
+    row = rows_of(tmp_path, index["seed0/debate/supervisor0"], RewardRow)[0]
+    shown = "\n".join(message["content"] for message in row.prompt)
+    spoken = {leg.transcript.question.id: leg.transcript.speeches for leg in read(log, Leg)}[row.id]
+    assert all(speech.text.split()[0] in shown for speech in spoken) and len({row.chosen, row.rejected}) == 2
+    alone = rows_of(tmp_path, index["seed0/none/supervisor0"], RewardRow)[0]
+    assert len(str(alone.prompt)) < len(str(row.prompt)) and (alone.chosen, alone.rejected) == (
+        row.chosen,
+        row.rejected,
+    )
+
+
+def rows_of(folder, training, kind):
+    """Rows of a training of a run."""
+    return read(read_json(folder / "r/transfer" / training / "job.json")["job"]["rows"], kind)
+
+
+def test_how_a_binary_task_was_read_is_accounted(tmp_path, shared_data):
+    path = str(shared_data / "binary_tasks/sciq_test.jsonl")
+    said = []
+    run = Run(
+        config(tmp_path, main={"task": "sciq", "path": path, "methods": {"none": {"members": 1}}}), say=said.append
+    )
+    run_stages(run, FUNCTIONS)
+    source = read_json(tmp_path / "r/main/splits.json")["source"]
+    assert source["read"] >= 36 and set(source) == {"read", "repeated", "unused", "dropped"}
+
+
+@pytest.mark.parametrize(
+    ("transfer", "times"), [({}, 1), ({"generative": True}, 2), ({"rounds": 2, "refine": "labels"}, 4)]
+)
+def test_trainings_that_a_transfer_adds_are_estimated(tmp_path, transfer, times):
+    context = {"context": "debate"} if "rounds" in transfer else {}
+    plain, more = (
+        config(tmp_path, main={"methods": {"m": {"members": 1, "transfer": one, **context}}}) for one in ({}, transfer)
+    )
+    counts = [_items(found.stages["main"], Run(found)).count for found in (plain, more)]
+    rounds = transfer.get("rounds", 1)
+    assert counts[1] - counts[0] == 12 * (times - 1) + 12 * (rounds - 1)
 
 
 def test_games_are_planned_by_context_and_draw(tmp_path):

@@ -104,6 +104,14 @@ def test_best_of_n_asks_the_judge(items, tmp_path):
     assert {speech.origin.best_of for leg in legs for speech in leg.transcript.speeches} == {2} and engine.choices
 
 
+def test_a_context_has_a_temperature_of_its_own(items, tmp_path):
+    engine = ScriptedEngine()
+    table = rollout(tmp_path, engine)
+    table.samples(Context(), items, 0, False)
+    table.samples(Context(temperature=1.0), items, 0, False)
+    assert [request.sampling.temperature for request in engine.requests] == [0.5] * 80 + [1.0] * 80
+
+
 def test_the_student_speaks_with_its_own_weights(items, tmp_path):
     engine = ScriptedEngine()
     table = rollout(tmp_path, engine)
