@@ -14,8 +14,8 @@ from random import Random
 from debate_rl.data.reward_pairs import RewardPair
 from debate_rl.game.prompts import Message
 from debate_rl.game.question import Question
-from debate_rl.trainers.rows import RewardRow
 from debate_rl.game.transcript import Transcript
+from debate_rl.trainers.rows import RewardRow
 from debate_rl.weak_to_strong.items import Item, Sample, Samples, sample_of
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
