@@ -71,9 +71,10 @@ class Networks:
             check_weights(path)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(path, revision=self._hub_revision)
-                model = AutoModelForCausalLM.from_pretrained(
-                    path, dtype=self._dtype, use_safetensors=True, revision=self._hub_revision
-                )
+                with _whole():
+                    model = AutoModelForCausalLM.from_pretrained(
+                        path, dtype=self._dtype, use_safetensors=True, revision=self._hub_revision
+                    )
             except (OSError, ValueError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise UserError(f"cannot load model {name!r} from {path}: {first}") from error
@@ -117,15 +118,32 @@ class Networks:
 
         name = f"a{revision}"
         try:
-            if loaded.adapters:
-                loaded.model.load_adapter(adapter, adapter_name=name, is_trainable=False)
-            else:
-                loaded.model = PeftModel.from_pretrained(loaded.model, adapter, adapter_name=name).eval()
+            with _whole():
+                if loaded.adapters:
+                    loaded.model.load_adapter(adapter, adapter_name=name, is_trainable=False)
+                else:
+                    loaded.model = PeftModel.from_pretrained(loaded.model, adapter, adapter_name=name).eval()
         except (RuntimeError, ValueError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"cannot load adapter {adapter}: {first}") from error
         loaded.model.to(self.device).requires_grad_(False)
         loaded.adapters[revision] = name
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Under ZeRO-3 transformers divides all models that it loads among the processes; those that answer stay whole."""
+    from transformers.integrations import deepspeed
+
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        yield
+        return
+    training = deepspeed._hf_deepspeed_config_weak_ref()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(training)
 
 
 def _loaded(model: Any, tokenizer: Any) -> Loaded:

@@ -246,7 +246,7 @@ def online_in_one_and_in_two(make_job, tmp_path, base, other_base, config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["multi_gpu", "zero2"])
+@pytest.mark.parametrize("config", ["multi_gpu", "zero2", "zero3"])
 def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_path, base, other_base, config):
     (one, two), first, second = online_in_one_and_in_two(
         make_job, tmp_path, base, other_base, str(CONFIGS / f"{config}.yaml")
