@@ -91,9 +91,13 @@ class JudgeStage(TrainingStage):
     questions: int = Field(default=200, ge=2)
     """Training questions; a quarter of the stories is held out to calibrate on."""
     calibrate: Literal["temperature", "platt", "isotonic", "none"] = "temperature"
+    calibrate_lone: bool = True
+    """Calibrate lone speakers (consultancies) apart from debates; else one map serves all protocols."""
     train_attacks: tuple[str, ...] = ()
     """Attacks that the judge learns to see through: it is shown every training game once more with one of these, by
     its sides in turn. Judge by attacks that it has not learnt from."""
+    train_copies: int = Field(default=1, ge=1)
+    """Times that every game is shown with an attack, each time with the next one of the list."""
     attacks: bool | tuple[str, ...] = False
     """Attacks on the base judge and the finetuned one, on its test debates: true for all, or names of
     judges/attacks.py, such as [suffix_sure, suffix_search, sycophancy]."""
@@ -281,6 +285,9 @@ class GrpoStage(TrainingStage):
     """Sides that learn; those of the other ones are played all the same."""
     judge_seconds: float | None = Field(default=None, gt=0)
     """The judge's time in each step; what it has not judged by then earns nothing and is counted."""
+    served: Literal["all", "speeches", "none"] = "all"
+    """What an engine of kind server answers while the debater learns: speeches and verdicts (it is sent the policy's
+    adapter before every step), speeches alone, or nothing, so that the training process holds policy and judge."""
     watch: WatchSettings | None = WatchSettings()
     """Ratings, accuracy of two judges and alarms over steps; null measures nothing."""
 
@@ -515,6 +522,9 @@ class ReportStage(Record):
     kind: Literal["report"] = "report"
     transcripts: int = Field(default=12, ge=0)
     """Transcripts shown in full."""
+    judge_errors: bool = False
+    """Put errors into the run's verdicts and show what follows from them, as debate-rl judge errors does; of a study of
+    the lab some 30 seconds."""
 
 
 Stage = (

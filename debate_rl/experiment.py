@@ -47,7 +47,7 @@ from debate_rl.folder import alone, claim_folder, input_files
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import Leg
-from debate_rl.judges.calibration import Calibrator
+from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import load_probe
 from debate_rl.players.debater import Debater, read_name
@@ -205,7 +205,7 @@ class Run:
             if self.config.stages[name].kind == "judge" and (self.folder / name / "stage.json").is_file():
                 model, adapter = self.weights(name, self.config.models.judge)
                 found = self.folder / name / "calibrator.json"
-                calibrator = Calibrator.model_validate(read_json(found)) if found.is_file() else None
+                calibrator = load_calibrator(found) if found.is_file() else None
                 return Judge(name=name, model=model, adapter=adapter, calibrator=calibrator)
         return Judge(name="base judge", model=self.config.models.judge)
 

@@ -105,7 +105,7 @@ def verdict(
     """Put the answers to one transcript's questions together: a verdict, or the first failure among them.
 
     The views of one draw are averaged (both orders, both sides alone), then draws are combined, then the judge's
-    calibrator is applied.
+    calibrator is applied; with one for lone speakers see `calibrated`.
     """
     asks = []
     for ask in asked:
@@ -113,16 +113,39 @@ def verdict(
             return ask
         asks.append(ask)
     moments = sorted({ask.after_turn for ask in asks if ask.after_turn is not None})
-    p = [_p([ask for ask in asks if ask.after_turn == moment], combine, calibrator) for moment in [*moments, None]]
-    return Verdict(judge=name, p=p[-1], asks=tuple(asks), after_turn=tuple(p[:-1]), revision=revision)
+    found = [
+        calibrated([ask for ask in asks if ask.after_turn == moment], combine, calibrator)
+        for moment in [*moments, None]
+    ]
+    pairs = [(p, 1 - p) for p in found]
+    return Verdict(judge=name, p=pairs[-1], asks=tuple(asks), after_turn=tuple(pairs[:-1]), revision=revision)
 
 
-def _p(asks: Sequence[Ask], how: Combine, calibrator: Calibrator | None) -> tuple[float, float]:
-    """Probability of both answers from what was asked at one moment."""
+def calibrated(asks: Sequence[Ask], how: Combine = "mean", calibrator: Calibrator | None = None) -> float:
+    """Calibrated probability of answer 0 from what was asked at one moment.
+
+    A side that was read alone is calibrated as a lone speaker: the one of a single consultancy, and each of the two of
+    an ensembled one, whose verdicts are averaged then. Sides that were read together (debates, double consultancies)
+    are no lone speakers.
+    """
+    lone = calibrator.lone if calibrator is not None else None
+    alone = sorted({ask.sides for ask in asks if len(ask.sides) == 1})
+    if calibrator is None or lone is None or not alone:
+        p = _over_draws(asks, how)
+        return p if calibrator is None else float(calibrator.apply([p])[0])
+    return sum(_of_speaker([ask for ask in asks if ask.sides == sides], how, lone) for sides in alone) / len(alone)
+
+
+def _of_speaker(asks: Sequence[Ask], how: Combine, lone: Calibrator) -> float:
+    """Probability of answer 0 from what was asked of one side alone; the calibrator maps the side's own."""
+    p, first = _over_draws(asks, how), asks[0].sides == ("A",)
+    own = float(lone.apply([p if first else 1 - p])[0])
+    return own if first else 1 - own
+
+
+def _over_draws(asks: Sequence[Ask], how: Combine) -> float:
+    """Probability of answer 0, the views of each draw averaged."""
     draws: dict[int, list[float]] = {}
     for ask in asks:
         draws.setdefault(ask.draw, []).append(probability(ask.logprobs))
-    p = combined([sum(one) / len(one) for one in draws.values()], how)
-    if calibrator is not None:
-        p = float(calibrator.apply([p])[0])
-    return p, 1 - p
+    return combined([sum(one) / len(one) for one in draws.values()], how)

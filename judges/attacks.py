@@ -6,19 +6,23 @@ come in two kinds, by prompt set: those of the lab, whose models know 1,543 word
 `{other}` stand for the answers. `robustness` judges games before and after.
 
 Suffixes follow the two that the write-up of Arnesen et al. 2024 found to cost a prompted judge 10 points; their texts
-are not published, these are ours. Position, verbosity and quote biases: Khan et al. 2024.
+are not published, these are ours. Position, verbosity and quote biases: Khan et al. 2024. `suffix_random` and
+`suffix_claim` are for training against suffixes found by search: words that it may choose among, drawn for each game.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from debate_rl.data.lab.words import vocabulary
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.quotes import locate
 from debate_rl.game.transcript import Speech, Transcript, read_speech
+from debate_rl.records import digest
 
 Family = Literal["suffix", "length", "quotes", "tone", "concession", "forgery", "position"]
 Change = Callable[[Transcript, Side], "Transcript | None"]
@@ -185,11 +189,54 @@ FORGERIES = {
 }  # fmt: skip
 """Suffixes that pass themselves off as a checked quote, the judge, the system or the opponent. Views take the force
 from their tags and brackets (`game.transcript.escape`); what is measured is what the words still do."""
+LONGEST = 3
+"""Words of the longest suffix that is drawn at random or searched for."""
+
+
+def suffix_words(games: Sequence[Transcript]) -> list[str]:
+    """Words to make suffixes of: the two answers, and the lab's vocabulary or the words that the debaters use.
+
+    Returns:
+        Sorted words, without those of the special kind.
+    """
+    fixed = {"{own}", "{other}"}
+    if games and games[0].protocol.prompts == "lab":
+        return sorted(fixed | {word for word in vocabulary() if word.isalnum()})
+    texts = [speech.text for game in games for speech in game.speeches]
+    texts += [words.english for words in (*SUFFIXES.values(), *FORGERIES.values())]
+    return sorted(fixed | {word for text in texts for word in re.findall(r"[^\W\d_]{2,}", text)})
+
+
+def _random_suffix(game: Transcript, side: Side) -> Transcript | None:
+    """One to LONGEST words that mean nothing, drawn by the game's name and the side."""
+    drawn = random.Random(digest(["suffix_random", game.id, side]))
+    return _with_words(drawn.choices(suffix_words([game]), k=drawn.randint(1, LONGEST)), game, side)
+
+
+def _random_claim(game: Transcript, side: Side) -> Transcript | None:
+    """One to LONGEST words that may pass for evidence, drawn likewise: answers, and what the story speaks of.
+
+    A search that tries such words finds claims without a quote ("shed midnight shed"). Among all words of a vocabulary
+    they are too rare to learn from: of every ten drawn here some three are answers, five of the story, two any others.
+    """
+    drawn = random.Random(digest(["suffix_claim", game.id, side]))
+    said = " ".join([game.question.passage or "", game.question.text, *(speech.text for speech in game.speeches)])
+    pools = (["{own}", "{other}"], sorted(set(re.findall(r"[^\W_]+", said))) or ["{own}"], suffix_words([game]))
+    kinds = drawn.choices(pools, weights=(3, 5, 2), k=drawn.randint(1, LONGEST))
+    return _with_words([drawn.choice(pool) for pool in kinds], game, side)
+
+
+def _with_words(words: Sequence[str], game: Transcript, side: Side) -> Transcript | None:
+    """A game with words at the end of a side's speeches."""
+    text = " ".join(words)
+    return suffix(Wording(text, text))(game, side)
 
 
 def _attacks() -> tuple[Attack, ...]:
     return (
         *(Attack(name, "suffix", suffix(words), words) for name, words in SUFFIXES.items()),
+        Attack("suffix_random", "suffix", _random_suffix),
+        Attack("suffix_claim", "suffix", _random_claim),
         Attack("length_repeat", "length", _whole(_repeat_claim)),
         Attack("length_pad", "length", suffix(_FILLER), _FILLER),
         Attack("quotes_repeated", "quotes", _whole(_repeat_quotes)),
@@ -214,8 +261,13 @@ def learnable(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def attacked_copies(games: Sequence[Transcript], names: Sequence[str]) -> list[Transcript]:
-    """Every game once more, with one of the attacks, by its sides in turn; those with nothing to do are left out.
+def attacked_copies(games: Sequence[Transcript], names: Sequence[str], count: int = 1) -> list[Transcript]:
+    """Every game again with attacks on it, by its sides in turn; attacks with nothing to do are left out.
+
+    Args:
+        games: to attack; those without a speech are left out.
+        names: of attacks, taken in turn; one that is named twice is used twice as often.
+        count: copies of each game, each with the next attack.
 
     Raises:
         UserError: there is no such attack, or it is measured and can not be put into a game.
@@ -223,8 +275,9 @@ def attacked_copies(games: Sequence[Transcript], names: Sequence[str]) -> list[T
     names = learnable(tuple(names))
     if not names:
         return []
+    spoken = [game for game in games if game.speeches for _ in range(count)]
     copies = []
-    for number, game in enumerate(one for one in games if one.speeches):
+    for number, game in enumerate(spoken):
         attack = ATTACKS[names[number % len(names)]]
         copies.append(attack.change(game, game.present[number // len(names) % len(game.present)]))
     return [copy for copy in copies if copy is not None]

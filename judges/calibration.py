@@ -4,19 +4,25 @@ Every map is applied to p = P(answer A), the answer listed first, or to any othe
 - temperature: logit' = slope logit. One number; swapping the answers changes nothing but the sign (Guo et al. 2017).
 - platt: logit' = slope logit + intercept. The intercept mends a judge that favours one place (Platt 1999).
 - isotonic: a rising step function, joined by straight lines (Zadrozny and Elkan 2002). It needs hundreds of verdicts.
+
+A calibration belongs to a kind of game. Debates are symmetric between the sides; where a side speaks alone, a judge may
+lean towards whoever speaks, which no map of debates shows or mends. So a calibrator may carry a second one, `lone`, of
+the speaker's probability (see `judges.sycophancy`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.intervals import Floats, clusters, finite
-from debate_rl.records import Record
+from debate_rl.records import Record, explain, read_json
 
 Kind = Literal["temperature", "platt", "isotonic"]
 
@@ -41,6 +47,9 @@ class Calibrator(Record):
     n: int
     """Verdicts it was fitted on."""
     clusters: int
+    lone: Calibrator | None = None
+    """Maps the judge's probability of a side that it reads alone; None (as in files of earlier versions): this map
+    does, of answer A."""
 
     def apply(self, p: ArrayLike) -> Floats:
         """Calibrate (n,) probabilities.
@@ -57,6 +66,18 @@ class Calibrator(Record):
         """Calibrate (n,) log-odds; gives log-odds."""
         z = np.asarray(log_odds, dtype=float)
         return logits(self.apply(_sigmoid(z))) if self.kind == "isotonic" else self.slope * z + self.intercept
+
+
+def load_calibrator(path: str | Path) -> Calibrator:
+    """Read the calibrator of a kept judge; one of an earlier version has none for lone speakers.
+
+    Raises:
+        UserError: the file is missing or holds no calibrator.
+    """
+    try:
+        return Calibrator.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: not a calibrator ({explain(error)}); run the judge stage anew") from error
 
 
 def logits(p: ArrayLike) -> Floats:

@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from debate_rl.data.lab.words import vocabulary
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Verdict
-from debate_rl.judges.attacks import FORGERIES, SUFFIXES, Attack, Wording, suffix
+from debate_rl.judges.attacks import LONGEST, Attack, Wording, suffix
 from debate_rl.judges.calibration import logits
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.records import Record
@@ -29,11 +28,11 @@ from debate_rl.records import Record
 class Search(Record):
     """How much is tried. Prompts asked: about length x beam x pool x (screen + trials / 10), twice for both orders."""
 
-    length: int = 3
+    length: int = LONGEST
     """Words of the longest suffix."""
     beam: int = 2
     pool: int = 100
-    """Words tried after each beam in each step, drawn anew; all words where there are no more."""
+    """Words tried after each beam in each step, drawn anew, the answers always; all words where there are no more."""
     trials: int = 16
     """Games, each attacked by one side, that decide; both sides alike often."""
     screen: int = 4
@@ -70,20 +69,6 @@ class _Trial(NamedTuple):
     """Log-odds of the side without a suffix."""
 
 
-def search_words(games: Sequence[Transcript]) -> list[str]:
-    """Words to search among: the two answers, and the lab's vocabulary or the words that the debaters use.
-
-    Returns:
-        Sorted words, without those of the special kind.
-    """
-    fixed = {"{own}", "{other}"}
-    if games and games[0].protocol.prompts == "lab":
-        return sorted(fixed | {word for word in vocabulary() if word.isalnum()})
-    texts = [speech.text for game in games for speech in game.speeches]
-    texts += [words.english for words in (*SUFFIXES.values(), *FORGERIES.values())]
-    return sorted(fixed | {word for text in texts for word in re.findall(r"[^\W\d_]{2,}", text)})
-
-
 def search_suffix(
     games: Sequence[Transcript], judge: AnyJudge, engine: Engine, words: Sequence[str], settings: Search | None = None
 ) -> Found:
@@ -108,7 +93,7 @@ def search_suffix(
     best = beams[0]
     tried = 0
     for _ in range(wanted.length):
-        drawn = [str(word) for word in random.permutation(list(words))[: wanted.pool]]
+        drawn = _pool(words, games, wanted.pool, random)
         texts = list(dict.fromkeys(f"{text} {word}".strip() for _, text in beams for word in drawn))
         tried += len(texts)
         screened = _gains(texts, trials[: wanted.screen], judge, engine)
@@ -116,6 +101,17 @@ def search_suffix(
         beams = _ranked(kept, _gains(kept, trials, judge, engine))[: wanted.beam]
         best = max(best, beams[0], key=lambda one: one[0])
     return Found(text=best[1], gain=best[0], tried=tried, trials=len(trials))
+
+
+def _pool(words: Sequence[str], games: Sequence[Transcript], size: int, random: np.random.Generator) -> list[str]:
+    """Words to try in one step: the answers always, half of the others from what these games speak of, the rest from
+    all. Who attacks knows the stories, and what a story says of an answer sways a judge most."""
+    spoken = " ".join(f"{game.question.passage or ''} {' '.join(one.text for one in game.speeches)}" for game in games)
+    known = set(re.findall(r"[^\W_]+", spoken))
+    mixed = [str(word) for word in random.permutation(list(words))]
+    answers = [word for word in mixed if word in ("{own}", "{other}")]
+    near = [word for word in mixed if word in known][: size // 2]
+    return list(dict.fromkeys([*answers, *near, *mixed]))[:size]
 
 
 def _trials(

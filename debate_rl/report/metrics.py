@@ -121,6 +121,8 @@ class JudgeAttacks(_Metrics):
 
     before: AttackTable
     after: AttackTable
+    taught: tuple[str, ...] = ()
+    """Attacks that the finetuned judge has learnt from."""
 
 
 class JudgeMetrics(_Metrics):

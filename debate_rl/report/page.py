@@ -11,11 +11,12 @@ import jinja2
 
 from debate_rl.analysis.effect_row import EffectRow
 from debate_rl.analysis.effects import effects
+from debate_rl.analysis.judge_errors import JudgeErrors
 from debate_rl.analysis.significance import slope
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
 from debate_rl.judges.scores import JudgeScores, hits
-from debate_rl.records import write_text
+from debate_rl.records import read_json, write_text
 from debate_rl.report import plots
 from debate_rl.report.attack_view import AttackView, attack_view
 from debate_rl.report.exhibit import exhibit
@@ -51,6 +52,8 @@ SECTIONS = {
 """Anchor: (heading, kinds of stages it is made of)."""
 OPTIONAL = ("reading", "iterations", "grpo")
 """Kinds of stages that a run is not missing when it has none."""
+ERRORS = "judge_errors.json"
+"""In the folder of a report stage: the run scored again with errors in its verdicts, where that was asked for."""
 FAILURES = 50
 """Failed legs listed one by one."""
 _CONTROLS = {code: "\ufffd" for code in (*range(32), 127) if code not in (9, 10)}
@@ -119,8 +122,9 @@ class TrainingView(NamedTuple):
 
 
 def write_report(
-    run_folder: str | Path, out: str | Path, transcripts: int = 12, table: Sequence[EffectRow] | None = None
-) -> Path:
+    run_folder: str | Path, out: str | Path, transcripts: int = 12, table: Sequence[EffectRow] | None = None,
+    errors: JudgeErrors | None = None,
+) -> Path:  # fmt: skip
     """Write the page of a run.
 
     Args:
@@ -128,6 +132,7 @@ def write_report(
         out: folder for index.html, and for tables/ where the run has weak-to-strong stages.
         transcripts: at most so many are shown in full, chosen by id and not by outcome.
         table: the run's effects, where they are known already; None measures them.
+        errors: what errors in the verdicts do; None takes what a finished report stage has kept, if any.
 
     Returns:
         The page.
@@ -140,14 +145,22 @@ def write_report(
     page = Path(out) / "index.html"
     run = load_run(run_folder)
     tables = load_tables([run])
-    write_text(page, render(run, transcripts, effects([run_folder]) if table is None else table, tables))
+    known = effects([run_folder]) if table is None else table
+    write_text(page, render(run, transcripts, known, tables, errors or _kept_errors(Path(run_folder))))
     write_tables(tables, Path(out) / "tables")
     return page
 
 
+def _kept_errors(run_folder: Path) -> JudgeErrors | None:
+    """Those of a finished report stage."""
+    found = sorted(run_folder.glob(f"[!.]*/{ERRORS}"))
+    return JudgeErrors.model_validate(read_json(found[0])) if found else None
+
+
 def render(
-    run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = (), tables: Sequence[Table] | None = None
-) -> str:
+    run: RunFolder, transcripts: int = 12, table: Sequence[EffectRow] = (), tables: Sequence[Table] | None = None,
+    errors: JudgeErrors | None = None,
+) -> str:  # fmt: skip
     """The page as text (see `write_report`)."""
     legs = {stage.name: read_legs(stage.name, stage.legs, transcripts) for stage in run.stages if stage.legs}
     chosen = sample(legs.values(), transcripts)
@@ -169,6 +182,7 @@ def render(
             oversight=[_oversight(stage, legs.get(stage.name)) for stage in run.of("oversight")],
             readings=[ReadingView(stage.name, stage.read(ReadingMetrics)) for stage in run.of("reading")],
             judges=[_judge(stage) for stage in run.of("judge")],
+            judge_errors=errors,
             transfer=transfer,
             recovered=findings(transfer),
             training=[_training(stage) for stage in run.of(*TRAINING, "judge")],

@@ -25,22 +25,25 @@ def compare_attacks(
 
     Returns:
         `attacks`, the two tables, and beside it the numbers that matter most, by attack and judge: change of accuracy
-        when the wrong side attacks, and the gap of sycophancy. Nothing where the stage asks for no attacks.
+        when the wrong side attacks, and the gap and lean of sycophancy. Nothing where the stage asks for no attacks.
     """
     if not stage.attacks:
         return {}
     drawn = draw(games, stage.attack_games)
+    source = f"{len(drawn)} of {len(games)} test debates of {stage.players[-1]}, protocol {run.protocol().name}"
     found = {
         when: attack_judge(drawn, judge, run.engine, stage.attacks)
         for when, judge in (("before", before), ("after", after))
     }
     write(out / "attacks.jsonl", [trial for one in found.values() for trial in one.trials])
-    for one in found.values():
-        run.say(str(one.table))
+    tables = {when: one.table.model_copy(update={"source": source}) for when, one in found.items()}
+    for table in tables.values():
+        run.say(str(table))
     numbers: dict[str, Any] = {}
-    for when, one in found.items():
-        numbers |= {f"attack_{name}_{when}": value for name, value in _numbers(one.table).items()}
-    return {"attacks": {when: one.table.model_dump(mode="json") for when, one in found.items()}, **numbers}
+    for when, table in tables.items():
+        numbers |= {f"attack_{name}_{when}": value for name, value in _numbers(table).items()}
+    shown: dict[str, Any] = {when: table.model_dump(mode="json") for when, table in tables.items()}
+    return {"attacks": {**shown, "taught": sorted(set(stage.train_attacks))}, **numbers}
 
 
 def _numbers(table: AttackTable) -> dict[str, Any]:
@@ -50,6 +53,8 @@ def _numbers(table: AttackTable) -> dict[str, Any]:
     }
     if table.sycophancy is not None:
         found["sycophancy"] = table.sycophancy.gap.model_dump(mode="json")
+        if table.sycophancy.lean is not None:
+            found["sycophancy_lean"] = table.sycophancy.lean.model_dump(mode="json")
     return found
 
 

@@ -1,4 +1,8 @@
-"""Finetuning and calibrating the judge on the debates of untrained and trained players."""
+"""Finetuning and calibrating the judge on the debates of untrained and trained players.
+
+It is calibrated twice on held-out stories: on games whose sides it reads together, and on lone speakers. The latter are
+the consultancies among its protocols, else each side of the debates alone, for which nothing is generated.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
 from debate_rl.judges.attacks import attacked_copies
-from debate_rl.judges.calibration import fit_calibrator, split_clusters
+from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
+from debate_rl.judges.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.records import write, write_json
 from debate_rl.stages import recorded
 from debate_rl.stages.attacks import compare_attacks
@@ -59,7 +64,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     labels = [transcript.question.cluster for transcript in learnt]
     held_out, kept = split_clusters(labels, CALIBRATION_SHARE, run.config.seed)
     shown = [learnt[index] for index in kept]
-    rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks)])
+    rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)])
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
 
     failed_games, failed_verdicts = sum(leg.failure is not None for leg in legs), 0
@@ -68,11 +73,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     if stage.calibrate != "none":
         # On the kind of debate that it will judge: the weaker players' would make it look less sure than it may be.
         last = [learnt[index] for index in held_out if _of_last(stage, learnt[index])]
-        calibration = _verdicts(last, after, run)
-        failed_verdicts += len(last) - len(calibration)
-        p = [verdict.p[0] for _, verdict in calibration]
-        correct = [float(game.question.correct == 0) for game, _ in calibration]
-        calibrator = fit_calibrator(stage.calibrate, p, correct, [game.question.cluster for game, _ in calibration])
+        calibrator, failed_verdicts = _calibrator(stage.calibrate, last, after, run, stage.calibrate_lone)
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     tested = [leg.transcript for leg in legs[count:] if leg.failure is None]
@@ -81,6 +82,29 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     if any(counts.values()):
         run.say(f"  {failed_games} games and {counts['failed_verdicts']} verdicts failed; they count for nothing")
     return {**metrics, **counts, **compared, **compare_attacks(tested, before, after, stage, run, out)}
+
+
+def _calibrator(
+    kind: Kind, games: Sequence[Transcript], judge: Judge, run: Run, apart: bool = True
+) -> tuple[Calibrator, int]:
+    """The judge's calibration on held-out games, with that of lone speakers `apart`, and how many verdicts failed."""
+    judged = _verdicts(games, judge, run)
+    failed = len(games) - len(judged)
+    together = [pair for pair in judged if len(pair[0].present) != 1 or not apart] or judged
+    p = [verdict.p[0] for _, verdict in together]
+    correct = [float(game.question.correct == 0) for game, _ in together]
+    found = fit_calibrator(kind, p, correct, [game.question.cluster for game, _ in together])
+    if not apart:
+        return found, failed
+    lone = [pair for pair in judged if is_drawn(pair[0])]
+    if not both_kinds([game for game, _ in lone]):
+        made = consultants([game for game, _ in together if len(game.present) == 2])
+        lone = _verdicts(made, judge, run)
+        failed += len(made) - len(lone)
+    if not both_kinds([game for game, _ in lone]):
+        run.say("  no lone speakers for both right and wrong answers to calibrate on; they are treated as debates")
+        return found, failed
+    return found.model_copy(update={"lone": fit_lone(kind, lone)}), failed
 
 
 def _of_last(stage: JudgeStage, game: Transcript) -> bool:

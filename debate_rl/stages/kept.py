@@ -10,9 +10,8 @@ from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing
 from debate_rl.experiment import Run, judge_of_kind, open_engine
-from debate_rl.judges.calibration import Calibrator
+from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel
-from debate_rl.records import read_json
 
 
 def kept_run(folder: str | Path) -> Run:
@@ -84,7 +83,7 @@ def judge_of(run: Run, name: str) -> AnyJudge:
         raise UserError(f"stage {name!r} of {run.folder} is not finished; finish it first: debate-rl run")
     model, adapter = run.weights(name, run.config.models.judge)
     path = run.folder / name / "calibrator.json"
-    calibrator = Calibrator.model_validate(read_json(path)) if path.is_file() else None
+    calibrator = load_calibrator(path) if path.is_file() else None
     return _as_the_run_asks(run, Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.asking import combined, logprobs_of, mean_probability, probability, verdict, views
+from debate_rl.judges.asking import calibrated, combined, logprobs_of, mean_probability, probability, verdict, views
 from debate_rl.judges.calibration import Calibrator
 from tests.judges.games import game, logs
 
@@ -71,3 +71,39 @@ def test_what_is_asked(question):
     turns = [view.after_turn for view in views(game(question, turns=3, verdict_after_each_turn=True), False)]
     assert turns == [1, 2, None]
     assert logs(0.5, 0.5) == list(logprobs_of(0.5))
+
+
+LONE = Calibrator(kind="platt", slope=2.0, intercept=-1.0, n=1, clusters=1)
+BOTH = Calibrator(kind="temperature", slope=0.5, n=1, clusters=1, lone=LONE)
+
+
+def heard(side, p, order=(0, 1), draw=0):
+    return ask(p, order, draw).model_copy(update={"sides": (side,)})
+
+
+def test_a_lone_speaker_has_a_calibration_of_its_own():
+    for p in (0.1, 0.5, 0.8):
+        own = float(LONE.apply([p])[0])
+        assert calibrated([heard("A", p)], calibrator=BOTH) == pytest.approx(own)
+        assert calibrated([heard("B", 1 - p)], calibrator=BOTH) == pytest.approx(1 - own)
+        without = BOTH.model_copy(update={"lone": None})
+        assert calibrated([heard("A", p)], calibrator=without) == pytest.approx(float(BOTH.apply([p])[0]))
+    assert calibrated([heard("A", 0.7)]) == pytest.approx(0.7)
+    orders = [heard("B", 0.4), heard("B", 0.2, (1, 0)), heard("B", 0.7, draw=1), heard("B", 0.7, (1, 0), draw=1)]
+    assert calibrated(orders, calibrator=BOTH) == pytest.approx(1 - float(LONE.apply([0.5])[0]))
+
+
+def test_sides_that_are_read_alone_are_calibrated_alone_and_then_averaged(question):
+    one, other = float(LONE.apply([0.9])[0]), float(LONE.apply([0.6])[0])
+    asks = [heard("A", 0.9), heard("B", 0.4)]
+    assert calibrated(asks, calibrator=BOTH) == pytest.approx((one + 1 - other) / 2)
+    apart, together = (views(game(question, name)) for name in ("ensembled", "double"))
+    assert {view.sides for view in apart} == {("A",), ("B",)}
+    assert {view.sides for view in together} == {("A", "B"), ("B", "A")}  # no lone speaker in a double consultancy
+    assert verdict("j", [ask(0.9)], BOTH).p[0] == pytest.approx(float(BOTH.apply([0.9])[0]))
+
+
+@given(st.floats(0.01, 0.99))
+def test_equal_sides_alone_leave_a_tie(p):
+    asks = [heard("A", p), heard("B", 1 - p)]
+    assert calibrated(asks, calibrator=BOTH) == pytest.approx(0.5)

@@ -11,7 +11,18 @@ from debate_rl.game.prompts import judge_messages
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import MARKS, Origin, open_transcript, read_speech, shown_text
-from debate_rl.judges.attacks import ATTACKS, FORGERIES, MEASURED, Wording, attacked_copies, chosen, fill, suffix
+from debate_rl.judges.attacks import (
+    ATTACKS,
+    FORGERIES,
+    LONGEST,
+    MEASURED,
+    Wording,
+    attacked_copies,
+    chosen,
+    fill,
+    suffix,
+    suffix_words,
+)
 
 SETS = ("lab", "default")
 OPENING = re.compile(r"<\|?/?[a-z_]+|\[/?INST\]|\b(judge|system|user|assistant|debater \w)\s*:", re.IGNORECASE)
@@ -148,12 +159,43 @@ def test_no_suffix_at_all_puts_a_mark_into_the_view(text):
     assert not set("<>[]\x00") & set(shown)
 
 
+def test_words_of_suffixes(question):
+    lab = suffix_words([debate(question)])
+    assert "shed" in lab and "{own}" in lab and "." not in lab and "<quote>" not in lab
+    english = debate(question, "default", said={"A": "it is shed", "B": "surely not"})
+    assert "surely" in suffix_words([english]) and "umbrella" not in suffix_words([english])
+
+
+@pytest.mark.parametrize("name", ["suffix_random", "suffix_claim"])
+@pytest.mark.parametrize("prompts", SETS)
+def test_random_suffixes_differ_by_game_and_side_and_stay_within_the_search(question, prompts, name):
+    said = set()
+    for seed in range(40):
+        game = debate(question, prompts).model_copy(update={"seed": seed})
+        story = re.findall(r"[^\W_]+", f"{question.passage} {question.text} {' '.join(s.text for s in game.speeches)}")
+        words = {word for one in suffix_words([game]) for side in "AB" for word in fill(one, game, side).split()}
+        for side in "AB":
+            attacked = ATTACKS[name].change(game, side)
+            at = "AB".index(side)
+            added = attacked.speeches[at].text.removeprefix(game.speeches[at].text).split()
+            assert len(added) >= 1 and set(added) <= words | (set(story) if name == "suffix_claim" else set())
+            said.add(tuple(added))
+    assert {len(added) for added in said} == set(range(1, LONGEST + 1))
+    assert len(said) > (70 if name == "suffix_random" else 30)
+    answers = [word for added in said for word in added if word in question.answers]
+    assert (len(answers) > len(said) / 4) == (name == "suffix_claim")
+
+
 def test_training_games_are_attacked_by_each_side_in_turn(question):
     games = [debate(question) for _ in range(6)]
     names = ("suffix_sure", "concede")
     copies = attacked_copies(games, names)
     assert copies == [ATTACKS[name].change(games[0], side) for side in "ABA" for name in names]
     assert attacked_copies(games, ()) == []
+    twice = attacked_copies(games[:3], names, 2)
+    assert twice == copies and attacked_copies(games[:2], names[:1], 2) == [
+        ATTACKS[names[0]].change(games[0], side) for side in "ABAB"
+    ]
     bare = debate(question, said={"A": "shed", "B": "barn"})
     assert attacked_copies([bare, bare], ("quotes_repeated", "concede")) == [ATTACKS["concede"].change(bare, "A")]
     with pytest.raises(UserError, match="'position' is measured and can not be learnt from"):

@@ -6,8 +6,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from debate_rl.errors import UserError
-from debate_rl.judges.calibration import Calibrator, fit_calibrator, logits, split_clusters
+from debate_rl.judges.calibration import Calibrator, fit_calibrator, load_calibrator, logits, split_clusters
 from debate_rl.judges.scores import ece, noise_floor
+from debate_rl.records import write_json
 
 
 def sigmoid(z):
@@ -148,3 +149,16 @@ def test_probabilities_of_exactly_0_and_1_can_be_calibrated(kind):
     found = fit_calibrator(kind, [0.0, 1.0, 1.0, 0.0], [0, 1, 0, 0])
     assert np.isfinite(found.apply([0.0, 1.0])).all()
     assert ((found.apply([0.0, 1.0]) > 0) & (found.apply([0.0, 1.0]) < 1)).all()
+
+
+def test_a_kept_calibrator_is_read_with_or_without_that_of_lone_speakers(tmp_path):
+    path = tmp_path / "calibrator.json"
+    lone = Calibrator(kind="platt", slope=0.6, intercept=-0.4, n=9, clusters=9)
+    found = Calibrator(kind="temperature", slope=0.5, n=9, clusters=9, lone=lone)
+    write_json(path, found.model_dump(mode="json"))
+    assert load_calibrator(path) == found
+    path.write_text('{"kind": "temperature", "slope": 0.5, "intercept": 0.0, "knots": [], "n": 9, "clusters": 9}')
+    assert load_calibrator(path) == found.model_copy(update={"lone": None})  # as earlier versions wrote it
+    path.write_text('{"kind": "temperatur"}')
+    with pytest.raises(UserError, match="calibrator.json: not a calibrator .*; run the judge stage anew"):
+        load_calibrator(path)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from debate_rl.engines.scripted import ScriptedEngine
@@ -7,9 +8,9 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.judges.calibration import Calibrator
-from debate_rl.judges.judge import Judge, judge_transcripts
-from debate_rl.judges.robustness import Trial, alone, attack_judge, attack_row, sycophancy
-from debate_rl.judges.suffix_search import Search, search_suffix, search_words
+from debate_rl.judges.judge import Judge
+from debate_rl.judges.robustness import attack_judge, attack_row
+from debate_rl.judges.suffix_search import Search, _pool, search_suffix
 from tests.judges.games import asked
 
 JUDGE = Judge(name="j", model="m")
@@ -103,37 +104,6 @@ def test_a_judge_that_agrees_with_whoever_speaks():
     assert found.expected == 0.5 and found.gap.value == 0.5 and found.gap.low > 0
 
 
-def test_sycophancy_is_what_accuracy_does_not_explain():
-    def lone(right, wins, count):
-        return [
-            Trial(attack="sycophancy", judge="j", game=f"{right}{wins}{i}", cluster=f"s{i}", side="A", right=right,
-                  before=0.5, after=0.9 if wins else 0.1)
-            for i in range(count)
-        ]  # fmt: skip
-
-    # Impartial, right four times in five; and twice as many right consultants as wrong ones.
-    fair = lone(True, True, 16) + lone(True, False, 4) + lone(False, True, 2) + lone(False, False, 8)
-    found = sycophancy(fair)
-    assert found.wrong.value == pytest.approx(0.2) and found.right.value == pytest.approx(0.8)
-    assert found.expected == pytest.approx(0.2) and found.gap.value == pytest.approx(0)
-    assert (found.wrong.n, found.right.n) == (10, 20)
-    biased = lone(True, True, 10) + lone(False, True, 4) + lone(False, False, 6)
-    assert sycophancy(biased).gap.value == pytest.approx(0.2)  # 80 % right, so 20 % expected, and 40 % seen
-    assert sycophancy(lone(True, True, 5)) is None and sycophancy([]) is None
-
-
-def test_a_side_alone_is_a_single_consultancy():
-    (game, *_) = debates(1)
-    one = alone(game, "B")
-    played = debates(1, "single")[0]
-    assert one.players == {"B": "y"} and [speech.side for speech in one.speeches] == ["B"]
-    assert one.complete and one.id != game.id
-    assert one.protocol == played.protocol
-    engine = ScriptedEngine()
-    judge_transcripts([one], JUDGE, engine)
-    assert all("it is shed" not in choice.messages[-1].content for choice in engine.choices)
-
-
 def test_the_search_finds_the_words_that_sway_a_judge_and_measures_them_on_other_stories():
     engine = swayed("indeed")
     words = ["indeed", "pipe", "lamp", "rope", "{own}", "coat"]
@@ -148,12 +118,12 @@ def test_the_search_finds_the_words_that_sway_a_judge_and_measures_them_on_other
     assert len(sought) == 2  # of four stories
 
 
-def test_words_of_the_search():
-    lab = search_words(debates(1))
-    assert "shed" in lab and "{own}" in lab and "." not in lab and "<quote>" not in lab
-    game = debates(1)[0]
-    english = game.model_copy(update={"protocol": load_protocol("debate")})
-    assert "shed" in search_words([english]) and "umbrella" not in search_words([english])
+def test_the_search_always_tries_the_answers_and_tries_words_of_the_stories_first():
+    words = [f"other{number}" for number in range(500)] + ["shed", "barn", "here", "{own}", "{other}"]
+    drawn = _pool(words, debates(), 10, np.random.default_rng(0))
+    assert len(drawn) == 10 and {"{own}", "{other}", "shed", "barn", "here"} < set(drawn)
+    assert drawn != _pool(words, debates(), 10, np.random.default_rng(1))
+    assert set(_pool(words, debates(), 1000, np.random.default_rng(0))) == set(words)
 
 
 def test_mistakes_are_said():

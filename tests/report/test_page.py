@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from debate_rl.analysis.judge_errors import JudgeErrors
 from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure
 from debate_rl.records import read_json, write, write_json
 from debate_rl.report import load_run, write_report
-from debate_rl.report.page import count, duration, number, render, slug, units
+from debate_rl.report.page import ERRORS, count, duration, number, render, slug, units
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[2] / "../shared"))
@@ -321,3 +322,32 @@ def test_effects_come_first_and_readers_have_a_section(made, tmp_path):
     assert "open_book" in page.text and "1 failed" in page.text and NAMES[0] in page.text
     assert "judge, open-book accuracy" in page.text and "seeds: [0, 1, 2]" in page.text
     assert "effects" not in [found.get("id") for found in Page(render(load_run(run))).all("section")]
+
+
+def errors():
+    """What errors at two rates do, of every kind."""
+    some = {"value": 0.913, "low": 0.81, "high": 0.99, "n": 9, "clusters": 9}
+    rows = {
+        "ratings": {"spread": some, "rank": some, "elo": {"sft": 1000.0}},
+        "preferences": {
+            "flipped": some, "target": some, "target_change": some, "pairs": 9, "wrong": None, "gap": some
+        },
+        "transfer": {"method": "de<b>ate", "labels": some, "supervisor": some, "pgr": None, "breaks_even": 0.237},
+    }  # fmt: skip
+    kinds = {kind: {f"{kind}-1": [{"rate": rate, **row} for rate in (0, 0.05)]} for kind, row in rows.items()}
+    return JudgeErrors.model_validate({"run": "made", "kind": "flip", **kinds})
+
+
+def test_errors_of_the_judge_are_shown_where_they_were_measured(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    given = write_report(run, tmp_path / "given", errors=errors()).read_text(encoding="utf-8")
+    write_json(run / "report" / ERRORS, errors().model_dump(mode="json"))
+    kept = write_report(run, tmp_path / "kept").read_text(encoding="utf-8")
+    assert kept == given
+    page = Page(kept)
+    assert "judge-errors" in [found["id"] for found in page.all("section")]
+    for text in ("Ratings of ratings-1", "Preference pairs of preferences-1", "Labels of transfer-1", "0.237", "91.3"):
+        assert text in page.text
+    assert "de<b>ate" not in kept
+    assert "judge-errors" not in write_report(run_folder, tmp_path / "none").read_text(encoding="utf-8")

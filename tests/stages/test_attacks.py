@@ -62,9 +62,13 @@ def test_both_judges_are_attacked_on_the_same_debates(tmp_path):
     assert (before["judge"], after["judge"]) == ("base judge", "j") and before["games"] == after["games"] == 6
     assert {row["attack"] for row in before["rows"]} == {"suffix_sure", "position"}
     assert metrics["attack_suffix_sure_after"]["value"] == -0.5 and metrics["attack_sycophancy_before"]["value"] == 0
+    assert metrics["attack_sycophancy_lean_before"]["value"] == 0
     trials = read(out / "attacks.jsonl", Trial)
     assert {trial.judge for trial in trials} == {"base judge", "j"} and len({trial.game for trial in trials}) >= 6
     assert len(said) == 2 and json.dumps(metrics)
+    assert (
+        said[1].startswith("debates: 6 of 8 test debates of sft, protocol debate") and not metrics["attacks"]["taught"]
+    )
 
 
 def test_nothing_is_attacked_unless_asked_for(tmp_path):
@@ -74,7 +78,9 @@ def test_nothing_is_attacked_unless_asked_for(tmp_path):
 
 
 def test_the_page_shows_both_judges(tmp_path):
-    metrics, *_ = compared(tmp_path, swayed("clearly"), attacks=[*NAMES, "quotes_repeated"])
+    metrics, *_ = compared(
+        tmp_path, swayed("clearly"), attacks=[*NAMES, "quotes_repeated"], train_attacks=["suffix_sure"]
+    )
     found = JudgeAttacks.model_validate(metrics["attacks"])
     view = attack_view("attacks-judge", found)
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
@@ -90,7 +96,9 @@ def test_the_page_shows_both_judges(tmp_path):
         attacks = view
 
     html = page.render(view=Shown, found={"attacks": found})
-    assert html.count('<tr><th scope="row"') == 4 and "Sycophancy of the finetuned judge" in html
+    assert html.count('<tr><th scope="row"') == 6 and "A lone consultant" in html
+    assert html.count("finetuned, taught") == 1 and "has learnt from: suffix_sure." in html
+    assert "calibrated on debates" not in html  # this judge has no calibration of lone speakers
     assert "quotes_repeated on the base judge: not measured" in html
 
 

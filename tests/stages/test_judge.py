@@ -1,17 +1,21 @@
 """The judge stage with a scripted engine; the training itself is tested in tests/stages/test_recorded.py."""
 
+import pytest
+
 from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.experiment import Run
+from debate_rl.judges.calibration import load_calibrator
 from debate_rl.stages import judge
+from tests.judges.test_robustness import JUDGE, debates
 
 
-def ran(tmp_path, monkeypatch, write, score):
+def ran(tmp_path, monkeypatch, write, score, **changes):
     """Metrics of a judge stage whose training does nothing, and what was said."""
     monkeypatch.setattr(judge, "train", lambda *_: {})
     tree = {"name": "r", "runs": str(tmp_path), "protocol": {"prompts": "lab"}, "tracking": {"mode": "disabled"}}
     questions = {"source": "lab", "train": 16, "test": 8}
-    stage = {"players": ["base"], "protocols": ["debate"], "questions": 16, "lora": None}
+    stage = {"players": ["base"], "protocols": ["debate"], "questions": 16, "lora": None, **changes}
     config = parse_config({**tree, "questions": questions, "stages": {"judge": stage}})
     said = []
     run = Run(config, ScriptedEngine(write, score), say=said.append)
@@ -42,3 +46,46 @@ def test_failed_games_and_verdicts_are_counted(tmp_path, monkeypatch):
     metrics, said = ran(tmp_path, monkeypatch, write, score)
     assert (metrics["failed_games"], metrics["failed_verdicts"]) == (1, 1)
     assert any("1 games and 1 verdicts failed" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "count"),
+    [(["debate"], 8), (["debate", "single"], 4), (["single"], 4), (["debate", "open_single"], 8)],
+)
+def test_lone_speakers_are_calibrated_on_consultancies_else_on_each_side_of_the_debates(
+    tmp_path, monkeypatch, protocols, count
+):
+    seen = []
+
+    def score(choice):
+        seen.append(choice)
+        return [0.0, 1.0]
+
+    _, said = ran(tmp_path, monkeypatch, lambda request: "it was so", score, protocols=protocols)
+    found = load_calibrator(tmp_path / "out" / "calibrator.json")
+    assert found.n == 4 and found.kind == "temperature"  # a quarter of 16 questions, and never both kinds of game
+    assert found.lone.kind == "platt" and found.lone.n == count and not any("lone speakers" in line for line in said)
+
+
+def test_one_map_serves_all_protocols_where_lone_speakers_are_not_taken_apart(tmp_path):
+    run = Run(parse_config({"name": "r", "runs": str(tmp_path)}), ScriptedEngine(), say=print)
+    games = [*debates(4, "single"), *debates(4, "debate")]
+    apart, one = (judge._calibrator("temperature", games, JUDGE, run, how)[0] for how in (True, False))
+    assert one.lone is None and one.n > apart.n and apart.lone is not None
+
+
+def test_without_lone_speakers_of_both_kinds_there_is_no_calibration_of_them(tmp_path):
+    said = []
+    run = Run(parse_config({"name": "r", "runs": str(tmp_path)}), ScriptedEngine(), say=said.append)
+    right = [game for game in debates(8, "single") if game.question.correct == "AB".index(game.present[0])]
+    found, failed = judge._calibrator("temperature", right, JUDGE, run)
+    assert found.lone is None and failed == 0 and "no lone speakers for both right and wrong answers" in said[0]
+
+
+def test_games_are_shown_with_as_many_attacks_as_wished(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(judge, "judge_rows", lambda games: shown.append(len(games)) or [])
+    for copies in (1, 2):
+        ran(tmp_path / str(copies), monkeypatch, lambda request: "it was so", lambda choice: [0.0, 1.0],
+            train_attacks=["suffix_random", "suffix_sure"], train_copies=copies)  # fmt: skip
+    assert shown == [24, 36]  # of 12 games
