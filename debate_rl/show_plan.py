@@ -63,7 +63,7 @@ def show_plan(
     _study(config, console)
     console.print(_counts(rows))
     console.print(_prices(priced, found))
-    _show_trainings(run, None, console)
+    _show_trainings(run, None, console, like)
     if found is None and like is None:
         console.print("hours: name a --card, or a finished run on the same machine with --like", highlight=False)
 
@@ -124,12 +124,12 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def _show_trainings(run: Run, only: set[str] | None, console: Console) -> None:
+def _show_trainings(run: Run, only: set[str] | None, console: Console, like: Path | None = None) -> None:
     """Print what each training would need."""
     table = Table(
         "training", "model", "rows", "tokens", "GiB a card", "hours", "of which", title="trainings, estimated"
     )
-    for row in estimates(run, only):
+    for row in estimates(run, only, like):
         gib = "-" if row.gib is None else f"{row.gib:.1f}"
         spent = "-" if row.hours is None else f"{row.hours:.1f}"
         cards = f" on {row.processes}" if row.processes > 1 else ""

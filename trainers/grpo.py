@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from trl.trainer.utils import RepeatSampler
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.request import Request
 from debate_rl.engines.transformers_engine import TransformersEngine
-from debate_rl.engines.weights import BASE_FILE, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
 from debate_rl.players.debater import Debater
-from debate_rl.records import read, write_json
+from debate_rl.records import read
 from debate_rl.trainers.league import League, draw_player
 from debate_rl.trainers.online import Online
 from debate_rl.trainers.places import Place, block_of, check_rows, online_of, read_place
-from debate_rl.trainers.policy import PatientJudge, at_the_table
+from debate_rl.trainers.policy import PatientJudge, at_the_table, save_adapter, whole
 from debate_rl.trainers.rewards import TERMS
 from debate_rl.trainers.selfplay import Played, rollout
+from debate_rl.trainers.serving import Serving
 from debate_rl.trainers.settings import Job
 from debate_rl.trainers.watch import Watcher
 
@@ -71,14 +72,14 @@ class DebateGRPOTrainer(GRPOTrainer):
         online: rules, judge, rewards, opponents.
         questions: by the index in a row's key.
         block: rows of a question.
-        engine: answers for judge and opponents; keeps tokens.
+        engine: answers for judge and opponents, and for the policy; keeps tokens.
         start: the policy before training.
         out: the job's folder.
     """
 
     def __init__(
-        self, *args: Any, online: Online, questions: Sequence[Question], block: int, engine: TransformersEngine,
-        start: Debater, out: Path, **kwargs: Any,
+        self, *args: Any, online: Online, questions: Sequence[Question], block: int,
+        engine: TransformersEngine | Serving, start: Debater, out: Path, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.online, self.questions, self.block, self.engine, self.start = online, questions, block, engine, start
         self.judge = PatientJudge(online.judge, engine, online.judge_seconds)
@@ -99,6 +100,14 @@ class DebateGRPOTrainer(GRPOTrainer):
         )  # fmt: skip
         return Blocks(order, self.block, self.num_generations)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, after which a server keeps none of its policies."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if isinstance(self.engine, Serving) and self.accelerator.is_main_process:
+                self.engine.leave()
+
     def opponent(self, question: Question) -> Debater | None:
         """Who speaks for the other side on a question in this step; None is the policy itself."""
         wanted, step = self.online.opponents, self.state.global_step
@@ -115,10 +124,11 @@ class DebateGRPOTrainer(GRPOTrainer):
         wanted = [read_place(key) for key in keys[:: self.num_generations]]
         self._check_batch(keys, wanted)
         cache: dict[Any, tuple[int, ...]] = {}
+        read = self.engine.encode if isinstance(self.engine, Serving) else partial(prompt_ids, self.processing_class)
 
         def encode(request: Request) -> tuple[int, ...]:
             if request.messages not in cache:
-                cache[request.messages] = prompt_ids(self.processing_class, request.messages)
+                cache[request.messages] = read(request.messages)
             return cache[request.messages]
 
         with at_the_table(self, self.engine, self.online.temperature) as policy:
@@ -136,6 +146,8 @@ class DebateGRPOTrainer(GRPOTrainer):
         for term in TERMS:
             columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in self.played.sequences]
         numbers = {**{name: float(count) for name, count in self.played.counts.items()}, **self.played.means}
+        if isinstance(self.engine, Serving):
+            numbers["retokenized"] = float(self.engine.retokenized)
         return {**columns, "numbers": numbers}
 
     def _check_batch(self, keys: Sequence[str], wanted: Sequence[Place]) -> None:
@@ -183,11 +195,9 @@ class Rounds(TrainerCallback):
         if league is None or step % self.trainer.online.opponents.snapshot or league.known(step):
             return
         main = self.trainer.accelerator.is_main_process
-        with at_the_table(self.trainer, self.trainer.engine, 1.0):
+        with whole(self.trainer):
             if main:
-                place, network = league.place(step), self.trainer.accelerator.unwrap_model(self.trainer.model)
-                network.save_pretrained(place, selected_adapters=["default"])
-                write_json(place / BASE_FILE, {"model": self.model, "fingerprint": fingerprint(self.model)})
+                save_adapter(self.trainer, league.place(step), self.model)
         points = {} if self.watcher is None else self.watcher.points
         rated = [point.elo.value for at, point in sorted(points.items()) if at <= step and point.elo is not None]
         league.join(step, rated[-1] if rated else 0.0, main)
@@ -216,10 +226,14 @@ def grpo_trainer(
     _check_options(config, online, block, len(rows) // block, job)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
     logging.getLogger("trl.trainer.grpo_trainer").addFilter(_counted_here)
-    engine = TransformersEngine(
+    here = TransformersEngine(
         device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
     )
+    engine: TransformersEngine | Serving = here
     start = Debater(name="start", model=job.model, adapter=job.adapter, temperature=online.temperature)
+    if online.server is not None:
+        engine = Serving(online, here, out, tokenizer, job.model, config.process_index)
+        start = start.model_copy(update={"model": online.server.model})
     watcher = None
     if online.watch is not None and online.watch_questions is not None:
         watched = read(online.watch_questions, Question)
@@ -258,13 +272,21 @@ def _check_options(config: Any, online: Online, block: int, questions: int, job:
             f"{job.rows}: {questions} questions to play, and one batch takes {rows // unit * processes}; give more, or "
             "lower train.gradient_accumulation_steps"
         )
+    if online.server is not None and job.lora is None:
+        raise UserError(
+            "lora null trains every weight, and a server can be sent an adapter only; set lora, or served: none"
+        )
     if online.opponents.kind == "pool" and job.lora is None:
         raise UserError("opponents.kind pool keeps an adapter for each checkpoint; set lora, or choose start")
-    if job.lora is None and job.adapter is not None and config.beta and _sharded(config):
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError(
+            "online training reads the weights whole, which FSDP cuts up; launch it with multi_gpu.yaml, zero2.yaml or "
+            "zero3.yaml of configs/accelerate"
+        )
+    if job.lora is None and job.adapter is not None and config.beta and _zero3(config):
         raise UserError("beta with lora null and an adapter to start from needs whole weights; set beta 0, or lora")
 
 
-def _sharded(config: Any) -> bool:
-    """Whether weights are cut into shards (ZeRO-3, FSDP)."""
-    plugin = config.deepspeed_plugin
-    return bool(config.fsdp) or (plugin is not None and plugin.zero_stage == 3)
+def _zero3(config: Any) -> bool:
+    """Whether weights are cut into shards by DeepSpeed."""
+    return config.deepspeed_plugin is not None and config.deepspeed_plugin.zero_stage == 3

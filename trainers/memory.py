@@ -8,7 +8,7 @@ Per process, in bytes, for N weights of the base, A of the adapter, T tokens of 
     gradients    4 x what is trained
     optimizer    8 x what is trained (Adam's two moments), 2 x with an 8-bit optimizer
     casts        2 x N where every weight is trained in float32 and computed with in bfloat16
-    reference    DPO: a frozen copy of adapter or model, unless it is the base itself or computed before
+    reference    DPO and GRPO: a frozen copy of adapter or model, unless it is the base itself or computed before
     activations  checkpointed: T x hidden x 2 x L, and one layer's activations; else those of L layers
     logits       8 x vocabulary x tokens in the loss, at most 1,024 at a time (TRL's head scores them in tiles)
 
@@ -159,7 +159,7 @@ def memory(t: Training) -> Memory:
         adapter=4.0 * adapter,
         gradients=4.0 * trained / moments,
         optimizer=(2.0 if t.small_optimizer else 8.0) * trained / moments,
-        reference=reference[t.reference] if t.kind == "dpo" else 0.0,
+        reference=reference[t.reference] if t.kind in ("dpo", "grpo") else 0.0,
         activations=_activations(t),
         logits=8.0 * shape.vocabulary * min(_TILE, t.batch * t.speech * (2 if t.kind == "dpo" else 1)),
     )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.engines.budget import Price
 from debate_rl.engines.weights import fingerprint
 from debate_rl.game.protocol import Protocol
 from debate_rl.judges.judge import AnyJudge
@@ -96,6 +97,33 @@ class Watch(Record):
     alarms: Alarms = Alarms()
 
 
+class Server(Record):
+    """An OpenAI-compatible server that loads adapters (vLLM) and writes the speeches in place of the training process.
+
+    Example:
+        Server(url=("http://localhost:8000/v1",), model="meta-llama/Meta-Llama-3-8B-Instruct")
+    """
+
+    url: tuple[str, ...] = Field(min_length=1)
+    """Replicas of one another."""
+    model: str
+    """What it calls the policy's base."""
+    verdicts: bool = True
+    """Whether it answers for the judges as well; else the training process holds them."""
+    revision: str | None = None
+    """A name for the weights behind the url."""
+    key_env: str | None = None
+    concurrency: int = Field(default=16, ge=1)
+    timeout: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+    ledger: str | None = None
+    """File of what was paid (`engines.budget`)."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Budget, in tokens of prompts and answers."""
+    money: float | None = Field(default=None, gt=0)
+    prices: dict[str, Price] = {}
+
+
 class Online(Record):
     """One online training, beside what every training job has.
 
@@ -119,6 +147,8 @@ class Online(Record):
     watch: Watch | None = None
     watch_questions: str | None = None
     """JSON-lines file of the questions that `watch` plays."""
+    server: Server | None = None
+    """Where the speeches are written, if not here. Models are then named as the server does, adapters are folders."""
     device: str | None = None
     """Of the judge and of opponents: cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
     dtype: str | None = None
@@ -139,18 +169,28 @@ class Online(Record):
 def content(online: Online) -> Any:
     """The settings with what lies at their paths in place of the paths: models, adapters and questions by content.
 
+    A server's models go by their names, since it shows no weights; where it is and what it may cost is left out.
+
     Raises:
         UserError: one of them is not there.
     """
-    return _content(online.model_dump(mode="json"))
+    server, found = online.server, online.model_dump(mode="json", exclude={"server"})
+    if server is None:
+        return _content(found)
+    kept = server.model_dump(mode="json", include={"model", "verdicts", "revision"})
+    return {**_content(found, named=True, judges=server.verdicts), "server": kept}
 
 
-def _content(value: Any, key: str = "") -> Any:
+def _content(value: Any, key: str = "", named: bool = False, judges: bool = False) -> Any:
+    """Replace what lies under a key; `named` models stay names, and so do those of judges."""
     if isinstance(value, dict):
-        return {name: _content(inner, name) for name, inner in value.items()}
+        return {
+            name: _content(inner, name, judges if name in ("judge", "second") else named, judges)
+            for name, inner in value.items()
+        }
     if isinstance(value, list):
-        return [_content(inner) for inner in value]
-    if key in ("model", "adapter") and isinstance(value, str):
+        return [_content(inner, "", named, judges) for inner in value]
+    if isinstance(value, str) and (key == "adapter" or (key == "model" and not named)):
         return fingerprint(value)
     if key == "watch_questions" and isinstance(value, str):
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +15,15 @@ from trl.models import unwrap_model_for_generation
 
 from debate_rl.engines.request import Engine
 from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.weights import BASE_FILE, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
+from debate_rl.records import write_json
 from debate_rl.trainers.selfplay import LATE, POLICY
+from debate_rl.trainers.serving import Serving
 
 CHUNK = 64
 """Games that a judge with a time limit is given at a time."""
@@ -28,9 +32,8 @@ PATIENCE = 3
 
 
 @contextlib.contextmanager
-def at_the_table(trainer: Any, engine: TransformersEngine, temperature: float) -> Iterator[Debater]:
-    """The trainer's policy as a player of an engine, in evaluation mode and with its weights whole."""
-    name = f"{POLICY}@{trainer.state.global_step}"
+def whole(trainer: Any) -> Iterator[Any]:
+    """The trainer's policy with its weights whole, without gradients."""
     gather = trainer.args.ds3_gather_for_generation
     with (
         unwrap_model_for_generation(
@@ -41,17 +44,57 @@ def at_the_table(trainer: Any, engine: TransformersEngine, temperature: float) -
         # Loading an opponent's adapter draws its first weights: training's own random numbers stay as they are.
         torch.random.fork_rng(devices=[]),
     ):  # fmt: skip
+        yield network
+
+
+def save_adapter(trainer: Any, folder: Path, model: str) -> None:
+    """Write the policy's adapter, whole, into a folder; for one process, while its weights are `whole`."""
+    network = trainer.accelerator.unwrap_model(trainer.model)
+    network.save_pretrained(folder, selected_adapters=["default"])
+    write_json(folder / BASE_FILE, {"model": model, "fingerprint": fingerprint(model)})
+
+
+@contextlib.contextmanager
+def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature: float) -> Iterator[Debater]:
+    """The trainer's policy as a player: of an engine here, in evaluation mode and with its weights whole, or of a
+    server that is sent its adapter.
+
+    Raises:
+        UserError: the server does not take it.
+    """
+    # A probability depends in its last digits on what else is encoded; so a step never depends on those before it,
+    # which a resumed training has not seen.
+    engine.release()
+    if isinstance(engine, Serving):
+        _send(trainer, engine)
+        engine.retokenized = 0
+        yield engine.player.model_copy(update={"temperature": temperature})
+        return
+    name = f"{POLICY}@{trainer.state.global_step}"
+    with whole(trainer) as network:
         training = network.training
         network.eval()
-        # A probability depends in its last digits on what else is encoded; so a step never depends on those before it,
-        # which a resumed training has not seen.
-        engine.release()
         engine.hold(name, network, trainer.processing_class)
         try:
             yield Debater(name=POLICY, model=name, temperature=temperature)
         finally:
             engine.let_go(name)
             network.train(training)
+
+
+def _send(trainer: Any, engine: Serving) -> None:
+    """Have the server answer with the policy as it stands now, and no longer with that of an earlier step."""
+    step, main = trainer.state.global_step, trainer.accelerator.is_main_process
+    if engine.step == step:
+        return
+    with whole(trainer):
+        if main:
+            engine.send(step, lambda folder: save_adapter(trainer, folder, engine.base))
+    # By then no process asks for the adapter before this one any more.
+    trainer.accelerator.wait_for_everyone()
+    engine.step = step
+    if main:
+        engine.leave(step)
 
 
 class PatientJudge:

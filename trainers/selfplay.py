@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from debate_rl.arena.rollout import play
+from debate_rl.arena.schedule import round_robin
 from debate_rl.engines.request import Completion, Engine, EngineFailure, Request
 from debate_rl.game.protocol import SIDES, Protocol, Side, other
 from debate_rl.game.question import Question
@@ -273,3 +274,20 @@ def _means(played: Played) -> dict[str, float]:
     learnt = [one for one in played.sequences if one.learnt]
     found["learnt"] = len(learnt) / max(len(played.sequences), 1)
     return found
+
+
+def schedule(pool: Sequence[str], questions: Sequence[Question], online: Online, seed: int) -> list[Transcript]:
+    """The games of a measurement: cross-play with sides swapped and self-play; consultancies on both sides alone."""
+    rules = online.protocol
+    stream = int(digest([seed, "watch"]), 16) % 2**31
+    alone: list[dict[Side, str]] = [dict.fromkeys(SIDES, POLICY)]
+    cross: list[Transcript] = []
+    if rules.sides == "drawn":
+        alone = [{side: POLICY} for side in SIDES]
+    elif rules.speakers_see == "all":
+        cross = round_robin([POLICY, *pool], questions, rules, stream)
+    return cross + [
+        Transcript(question=question, protocol=rules, players=seats, seed=stream)
+        for question in questions
+        for seats in alone
+    ]

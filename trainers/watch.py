@@ -11,38 +11,19 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from debate_rl.arena.rollout import play
-from debate_rl.arena.schedule import round_robin
 from debate_rl.engines.request import Engine
-from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Leg, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
-from debate_rl.records import append, digest, read_log
+from debate_rl.records import append, read_log
 from debate_rl.trainers.curve import START, Measured, Point, point
 from debate_rl.trainers.online import Online
 from debate_rl.trainers.policy import at_the_table
-from debate_rl.trainers.selfplay import POLICY
+from debate_rl.trainers.selfplay import POLICY, schedule
 
 CURVE = "curve.jsonl"
-
-
-def schedule(pool: Sequence[str], questions: Sequence[Question], online: Online, seed: int) -> list[Transcript]:
-    """The games of a measurement: cross-play with sides swapped and self-play; consultancies on both sides alone."""
-    rules = online.protocol
-    stream = int(digest([seed, "watch"]), 16) % 2**31
-    alone: list[dict[Side, str]] = [dict.fromkeys(SIDES, POLICY)]
-    cross: list[Transcript] = []
-    if rules.sides == "drawn":
-        alone = [{side: POLICY} for side in SIDES]
-    elif rules.speakers_see == "all":
-        cross = round_robin([POLICY, *pool], questions, rules, stream)
-    return cross + [
-        Transcript(question=question, protocol=rules, players=seats, seed=stream)
-        for question in questions
-        for seats in alone
-    ]
 
 
 class Watcher(TrainerCallback):

@@ -69,6 +69,8 @@ class Budget:
         tokens: at most so many, of prompts and answers together; None is no limit.
         money: at most so much; None is no limit.
         prices: by the names that models are asked for; `*` for all others.
+        rank: of this process, where several ask at a time: each writes a ledger of its own beside the path
+            (paid-1.jsonl) and counts those of all. What the others have under way it does not see.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class Budget:
         tokens: int | None = None,
         money: float | None = None,
         prices: Mapping[str, Price] | None = None,
+        rank: int = 0,
     ) -> None:
         self.path, self.tokens, self.money = path, tokens, money
+        self._own = path.with_name(f"{path.stem}-{rank}{path.suffix}") if path and rank else path
         self.prices = dict(prices or {})
         self._held_tokens, self._held_money, self._under_way = 0, 0.0, 0
         self._changed = Condition()
         self._by_model: dict[str, Paid] = {}
-        self._read = 0
+        self._read: dict[Path, int] = {}
         self._catch_up()
 
     @property
@@ -142,22 +146,27 @@ class Budget:
     def pay(self, paid: Paid) -> None:
         """Write down what an answer cost."""
         with self._changed:
-            if self.path is None:
+            if self._own is None:
                 self._count(paid)
             else:
-                append(self.path, [paid])
+                append(self._own, [paid])
                 self._catch_up()
 
     def _catch_up(self) -> None:
-        """Count what stands in the ledger since it was last read: other engines of the run write there as well."""
-        if self.path is None or not self.path.is_file() or self.path.stat().st_size <= self._read:
+        """Count what stands in the ledgers since they were last read: other engines of the run write there as well."""
+        if self.path is None:
             return
-        with self.path.open("rb") as file:
-            file.seek(self._read)
-            for line in file:
-                if line.endswith(b"\n"):  # else a crash cut it off
-                    self._count(Paid.model_validate_json(line))
-                    self._read += len(line)
+        for path in sorted(self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}")):
+            read = self._read.get(path, 0)
+            if path.stat().st_size <= read:
+                continue
+            with path.open("rb") as file:
+                file.seek(read)
+                for line in file:
+                    if line.endswith(b"\n"):  # else a crash cut it off
+                        self._count(Paid.model_validate_json(line))
+                        read += len(line)
+            self._read[path] = read
 
     def _move(self, tokens: int, cost: float, requests: int) -> None:
         self._held_tokens += tokens

@@ -103,6 +103,13 @@ class Endpoint:
             return None
         return self._error(reply.status, _parsed(reply.data), reply.data).message
 
+    def unload_adapter(self, name: str) -> str | None:
+        """Have a vLLM server let go of an adapter; what it said if it did not."""
+        reply = self._send("POST", "/unload_lora_adapter", {"lora_name": name})
+        if isinstance(reply, EngineFailure):
+            return reply.message
+        return None if reply.status == 200 else self._error(reply.status, _parsed(reply.data), reply.data).message
+
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None = None, root: bool = False
     ) -> urllib3.BaseHTTPResponse | EngineFailure:

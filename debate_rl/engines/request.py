@@ -77,6 +77,8 @@ class Completion(Record):
     tokens: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
     """Token ids as they were drawn, the one that ended the answer included, where the engine keeps them: training needs
     these and no others. They are in no file."""
+    prompt_ids: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
+    """Token ids of the prompt as a server read it, where it tells. They are in no file."""
 
 
 class Scores(Record):

@@ -1,11 +1,13 @@
 """What a server calls our models and adapters, and whether it has them.
 
 An adapter in a folder is asked for as STAGE-stepN-FINGERPRINT: servers key their prefix cache by the adapter's name, so
-another training must have another one. Servers without a list of models are taken at their word.
+another training, and another step of one, must have another one. Servers without a list of models are taken at their
+word.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -17,20 +19,23 @@ from debate_rl.errors import UserError
 from debate_rl.records import read_json
 
 _LISTED = 8
+_STEP = re.compile(r"step-0*(\d+)")
 
 
 def adapter_name(folder: str | Path) -> str:
-    """Name of an adapter in a folder: the stage that made it, its last step where that is known, and its weights.
+    """Name of an adapter in a folder: what made it, its step where that is known, and its weights.
 
     Example:
         runs/quickstart/dpo/adapter: "dpo-step375-9f86d081"
+        runs/quickstart/grpo/policy/step-000012: "policy-step12-60303ae2"
 
     Raises:
         UserError: there is no adapter there.
     """
     path = Path(folder).resolve()
     made, result = path.parent.name.lstrip("."), path.parent / "result.json"
-    steps = f"-step{read_json(result)['steps']}" if result.is_file() else ""
+    step = _STEP.fullmatch(path.name)
+    steps = f"-step{step[1]}" if step else f"-step{read_json(result)['steps']}" if result.is_file() else ""
     return f"{made}{steps}-{fingerprint(path)[:8]}"
 
 
@@ -46,7 +51,7 @@ class Served:
         self._resolve = resolve
         self._load = load
         self._names: dict[str, str] = {}
-        self._known: dict[str, frozenset[str] | None] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self._lock = Lock()
 
     def name(self, model: str, adapter: str | None) -> str:
@@ -65,28 +70,43 @@ class Served:
         Raises:
             UserError: it has not.
         """
-        name = self.name(model, adapter)
+        name, folder = self.name(model, adapter), None if adapter is None else self._folder(adapter)
         with self._lock:
-            if server.url not in self._known:
-                listed = server.models()
-                if isinstance(listed, EngineFailure):
-                    return listed
-                self._known[server.url] = listed
-            known = self._known[server.url]
-            if known is None or name in known:
+            if name in self._known.get(server.url, ()):
                 return None
-            folder = None if adapter is None else self._folder(adapter)
-            if folder is None or not self._load:
-                raise UserError(_missing(server.url, name, folder, known))
-            said = server.load_adapter(name, str(folder))
-            if said is not None:
-                raise UserError(
-                    f"{said}: adapter {name} was not loaded; start vLLM with --enable-lora and "
-                    f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees {folder}, or with "
-                    f"--lora-modules {name}={folder}"
-                )
-            self._known[server.url] = known | {name}
+            # Asked anew for each name: another process may have had it loaded since.
+            listed = server.models()
+            if isinstance(listed, EngineFailure):
+                return listed
+            there = {name} if listed is None and (folder is None or not self._load) else listed or frozenset()
+            if name not in there:
+                self._load_into(server, name, folder, frozenset(there))
+            self._known[server.url] = frozenset({*self._known.get(server.url, ()), *there, name})
             return None
+
+    def drop(self, server: Endpoint, adapter: str) -> str | None:
+        """Have a server let go of an adapter that it holds; what it said if it did not."""
+        name = self.name("", adapter)
+        with self._lock:
+            self._known[server.url] = self._known.get(server.url, frozenset()) - {name}
+        listed = server.models()
+        return server.unload_adapter(name) if isinstance(listed, frozenset) and name in listed else None
+
+    def _load_into(self, server: Endpoint, name: str, folder: Path | None, there: frozenset[str]) -> None:
+        """Have a server load an adapter that it lacks.
+
+        Raises:
+            UserError: it may not, or does not.
+        """
+        if folder is None or not self._load:
+            raise UserError(_missing(server.url, name, folder, there))
+        said = server.load_adapter(name, str(folder))
+        if said is not None:
+            raise UserError(
+                f"{said}: adapter {name} was not loaded; start vLLM with --enable-lora and "
+                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees {folder}, or with "
+                f"--lora-modules {name}={folder}"
+            )
 
     def _folder(self, adapter: str) -> Path | None:
         path = Path(self._resolve(adapter))

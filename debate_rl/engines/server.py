@@ -53,6 +53,7 @@ class ServerEngine:
         resolve: turns the name of an adapter into its folder, where it is one of ours.
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
+        keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
 
     Raises:
         UserError: the url is not one, or the key is not set.
@@ -70,6 +71,7 @@ class ServerEngine:
         resolve: Callable[[str], str] = str,
         load_adapters: bool = False,
         budget: Budget | None = None,
+        keep_tokens: bool = False,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff) for one in urls]
@@ -84,12 +86,28 @@ class ServerEngine:
         self._lock = Lock()
         self._single = False
         self._exact = True
+        self._ids = keep_tokens
         self.prompt_tokens = 0
         self.new_tokens = 0
 
     def revision(self, model: str, adapter: str | None) -> str:
         """Name of what answers: the deployment and the model's or adapter's name. A server shows no weights."""
         return digest(["server", self.deployed, self._served.name(model, adapter)])
+
+    def load(self, model: str, adapter: str) -> None:
+        """Have all replicas that answer load an adapter, before anything is asked of it.
+
+        Raises:
+            UserError: one refuses, or none answers.
+        """
+        lost = [self._served.check(one, model, adapter) for one in self._replicas]
+        first = lost[0]
+        if first is not None and all(lost):
+            raise UserError(first.message)
+
+    def unload(self, adapter: str) -> list[str]:
+        """Have all replicas let go of an adapter; what those said that did not."""
+        return [said for one in self._replicas if (said := self._served.drop(one, adapter)) is not None]
 
     def plan(self, questions: Sequence[Request] | Sequence[Choice]) -> Parts:
         """Texts from one prompt together, everything else alone, dealt out to as many lanes as may be under way."""
@@ -147,8 +165,12 @@ class ServerEngine:
             "seed": first.seed % (1 << 31),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"return_token_ids": True} if self._ids else {}),
         }
         reply = self._chat(first, body, wanted * sampling.max_new_tokens)
+        if isinstance(reply, EngineFailure) and "return_token_ids" in body and "return_token_ids" in reply.message:
+            self._ids = False
+            return self._write(requests)
         if isinstance(reply, EngineFailure) and reply.kind == "server" and wanted > 1:
             self._single = True  # such servers say so in many ways
             return self._write(requests)
@@ -163,21 +185,24 @@ class ServerEngine:
         """Each text of an answer; at least one thing, be it a failure."""
         url = self.url
         try:
-            said = [(choice["message"]["content"], choice["finish_reason"]) for choice in reply["choices"]]
-            usage = _usage(reply)
+            said = [
+                (choice["message"]["content"], choice["finish_reason"], _ids(choice.get("token_ids")))
+                for choice in reply["choices"]
+            ]
+            usage, prompt = _usage(reply), _ids(reply.get("prompt_token_ids"))
             if not said:
                 raise IndexError("no choices")
         except MALFORMED as error:
             return [EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")]
-        shares = _shares(usage[1], [len(text) if isinstance(text, str) else 0 for text, _ in said])
+        shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
         return [
             Completion(
                 text=text, prompt_tokens=usage[0], new_tokens=new, finish=finish,
-                revision=self.revision(request.model, request.adapter),
+                revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
             )
             if isinstance(text, str) and finish in ("stop", "length")
             else EngineFailure(kind="no text", message=f"{url} gave no text (finish reason {finish!r})")
-            for (text, finish), new in zip(said, shares, strict=True)
+            for (text, finish, ids), new in zip(said, shares, strict=True)
         ]  # fmt: skip
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
@@ -318,9 +343,19 @@ def _prompt(question: Request | Choice) -> tuple[Any, ...]:
     return (question.messages, question.model, question.adapter, sampling)
 
 
+def plain(text: str) -> str:
+    """A text as it is sent: control marks that a speaker wrote are broken by a space, as in `chat.neutral`."""
+    return _MARK.sub(lambda mark: f"{mark[0]} ", text)
+
+
 def _sent(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as they are sent: control marks that a speaker wrote are broken by a space, as in `chat.neutral`."""
-    return [{"role": m.role, "content": _MARK.sub(lambda mark: f"{mark[0]} ", m.content)} for m in messages]
+    """Messages as they are sent."""
+    return [{"role": m.role, "content": plain(m.content)} for m in messages]
+
+
+def _ids(told: Any) -> tuple[int, ...] | None:
+    """Token ids, None where a server tells none."""
+    return tuple(int(one) for one in told) if told else None
 
 
 def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:

@@ -71,7 +71,7 @@ def bills(
     Raises:
         UserError: the folder holds no finished run, or see `estimates`.
     """
-    trained = {row.stage: row for row in estimates(run, {row.stage for row in planned})}
+    trained = {row.stage: row for row in estimates(run, {row.stage for row in planned}, like)}
     seconds = {} if like is None else _like(run, like)
     return [_bill(run, row, trained.get(row.stage), card, cards, hourly, seconds) for row in planned]
 
@@ -189,6 +189,6 @@ def _like(run: Run, folder: Path) -> dict[str, float]:
     there = {name for name in earlier.config.stages if name in timed}
     if not there:
         raise UserError(f"--like {folder}: no stage of it is finished")
-    trained = {row.stage: row for row in estimates(earlier, there)}
+    trained = {row.stage: row for row in estimates(earlier, there, folder)}
     works = {row.stage: _work(row, trained.get(row.stage)) for row in plan(earlier, there, folder)}
     return {name: timed[name] / work for name, work in works.items() if work}

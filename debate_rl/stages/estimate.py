@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from debate_rl.config import Hardware
 from debate_rl.config_stages import (
     DpoStage,
+    GrpoStage,
     IterationsStage,
     JudgeStage,
     PreferencesStage,
@@ -19,12 +21,17 @@ from debate_rl.config_stages import (
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run
 from debate_rl.game.prompts import debater_messages
+from debate_rl.game.protocol import SIDES
 from debate_rl.game.transcript import Transcript
+from debate_rl.judges.judge import AnyJudge, Panel
 from debate_rl.records import Record
-from debate_rl.stages import judge, preferences, sft, weak_to_strong
-from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN
+from debate_rl.stages import judge, online, preferences, sft, weak_to_strong
+from debate_rl.stages.plan import measured_habits, model_sizes, size_of
+from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN, second_of
 from debate_rl.trainers.arguments import default_arguments
 from debate_rl.trainers.memory import GIB, Reference, Training, card_of, hours, memory, refuse, sharding_of
+from debate_rl.trainers.online import Online
+from debate_rl.trainers.places import places
 from debate_rl.trainers.settings import Kind
 from debate_rl.trainers.shapes import Shape, shape_of
 from debate_rl.weak_to_strong.methods import Method
@@ -66,13 +73,18 @@ class Estimated(Record):
     processes: int = 1
 
 
-def estimates(run: Run, only: set[str] | None = None) -> list[Estimated]:
+def estimates(run: Run, only: set[str] | None = None, like: Path | None = None) -> list[Estimated]:
     """The trainings of a run, in order.
+
+    Args:
+        run: the experiment.
+        only: names of stages; None is all.
+        like: folder of a finished run whose speeches are like those that online training will play.
 
     Raises:
         UserError: what a training is made from can not be read, or it does not fit the hardware that the config names.
     """
-    found = [training for training in _trainings(run) if only is None or training[0] in only]
+    found = [training for training in _trainings(run, like) if only is None or training[0] in only]
     return [_estimate(run, *training) for training in found]
 
 
@@ -95,7 +107,7 @@ def check_hardware(run: Run, only: set[str] | None = None) -> None:
     estimates(run, only)
 
 
-def _trainings(run: Run) -> list[tuple[str, TrainingStage, Kind, str, Rows, int]]:
+def _trainings(run: Run, like: Path | None) -> list[tuple[str, TrainingStage, Kind, str, Rows, int]]:
     """Name, settings, kind, base model and rows of each training, and how many times it is done."""
     models = run.config.models
     found: list[tuple[str, TrainingStage, Kind, str, Rows, int]] = []
@@ -112,6 +124,8 @@ def _trainings(run: Run) -> list[tuple[str, TrainingStage, Kind, str, Rows, int]
         elif isinstance(stage, WeakToStrongStage):
             kind, rows = READOUTS[stage.readout], _items(stage, run)
             model, times = stage.strong or models.strong, stage.seeds
+        elif isinstance(stage, GrpoStage):
+            kind, rows = "grpo", _sequences(name, stage, run, like)
         elif isinstance(stage, IterationsStage):
             rows, times = _pairs(stage.preferences, run), stage.iterations
         elif isinstance(stage, DpoStage):
@@ -129,7 +143,9 @@ def _estimate(run: Run, name: str, stage: TrainingStage, kind: Kind, model: str,
     if hardware is not None and stage.launch is not None:
         processes = hardware.cards
     settings = {**default_arguments(kind), **stage.train}
-    seen = _seen(settings, rows.count, processes)
+    if isinstance(stage, GrpoStage):
+        settings["per_device_train_batch_size"] = online.volume(stage, run, _rules(name, stage, run)).batch
+    seen = rows.count if kind == "grpo" else _seen(settings, rows.count, processes)
     base: dict[str, Any] = {"stage": name, "model": model, "rows": rows.count, "processes": processes}
     tokens = int(times * seen * rows.tokens / max(rows.count, 1))
     if isinstance(stage, DpoStage) and stage.share_prompt:  # rows are counted with a prompt for each speech
@@ -144,8 +160,9 @@ def _estimate(run: Run, name: str, stage: TrainingStage, kind: Kind, model: str,
         card = card_of(hardware.card)
         refuse(training, card, f"stages.{name}")
         spent = hours(training, tokens, card)
-    need = memory(training)
-    return Estimated(**base, tokens=tokens, gib=need.total / GIB, parts=str(need), hours=spent)
+    need, beside = memory(training), _beside(name, stage, run) if isinstance(stage, GrpoStage) else 0.0
+    parts = str(need) + (f", judges and opponents {beside / GIB:.1f}" if beside >= 0.05 * GIB else "")
+    return Estimated(**base, tokens=tokens, gib=(need.total + beside) / GIB, parts=parts, hours=spent)
 
 
 def _training(
@@ -157,6 +174,10 @@ def _training(
     reference: Reference = "adapter" if stage.lora is not None else "model"
     if settings.get("precompute_ref_log_probs") and stage.lora is None:
         reference = "none"
+    if kind == "grpo" and not settings.get("beta"):
+        reference = "none"
+    elif isinstance(stage, GrpoStage) and stage.start == "base" and stage.lora is not None:
+        reference = "base"
     return Training(
         kind=kind,
         shape=shape,
@@ -167,7 +188,9 @@ def _training(
         adapt_experts=stage.lora is not None and stage.lora.target_modules == "all-linear",
         quantize=stage.quantize,
         half=bool(settings.get("bf16", hardware is not None)),
-        checkpointing=bool(settings.get("gradient_checkpointing", hardware is not None and kind in ("sft", "dpo"))),
+        checkpointing=bool(
+            settings.get("gradient_checkpointing", hardware is not None and kind in ("sft", "dpo", "grpo"))
+        ),
         reference=reference,
         share_prompt=isinstance(stage, DpoStage) and stage.share_prompt,
         small_optimizer="8bit" in str(settings.get("optim", "")),
@@ -214,6 +237,52 @@ def _pairs(stage: Any, run: Run) -> Rows:
         count, tokens = count + pairs, tokens + pairs * ((first + last) + 2 * new)
         longest, speech = max(longest, last), max(speech, new)
     return Rows(count, tokens, longest, speech)
+
+
+def _rules(name: str, stage: GrpoStage, run: Run) -> Online:
+    """The settings of an online training."""
+    return online.planned(stage, run, run.judge(name))
+
+
+def _sequences(name: str, stage: GrpoStage, run: Run, like: Path | None) -> Rows:
+    """The speeches that an online training learns from, each time that it reads them, with their prompts."""
+    rules, habits = _rules(name, stage, run), measured_habits(run.folder if like is None else like)
+    a_token = size_of(model_sizes(run), run.config.models.debater)[0]
+    policy, most = run.debater(name), rules.protocol.max_new_tokens
+    total, count, longest = 0.0, 0, 0.0
+    for index, question in enumerate(online.shares(stage, run)[0]):
+        for place in places(index, question, rules):
+            seats = {place.side: "-"} if rules.protocol.sides == "drawn" else dict.fromkeys(SIDES, "-")
+            game = Transcript(question=question, protocol=rules.protocol, players=seats)
+            first = policy.request(game, place.side, 0)
+            seen = place.turn * (2 if rules.protocol.speakers_see == "all" else 1)
+            new, prompt = habits.tokens(first), sum(len(message.content) for message in first.messages) / a_token
+            total, count = total + prompt + (seen + 1) * new, count + 1
+            longest = max(longest, prompt + seen * most)
+    sequences = online.volume(stage, run, rules).sequences
+    return Rows(sequences, round(sequences * total / max(count, 1)), round(longest), most)
+
+
+def _beside(name: str, stage: GrpoStage, run: Run) -> float:
+    """Bytes of the models that an online training holds beside the policy: judges, and other players' base."""
+    served, models = run.config.engine.kind == "server", set[str]()
+    if not served or stage.served != "all":
+        judges = [run.judge(name)]
+        if stage.watch is not None and stage.watch.second is not None:
+            judges.append(second_of(stage.watch.second, run))
+        models |= {model for judge in judges for model in _models(judge)}
+    if (stage.watch is not None or stage.opponent != "self") and (not served or stage.served == "none"):
+        models.add(run.config.models.debater)
+    shapes = [shape_of(run.resolve(model)) for model in sorted(models)]
+    unit = 2 if run.config.hardware is not None else 4
+    return float(unit * sum(shape.parameters for shape in shapes if shape is not None))
+
+
+def _models(wanted: AnyJudge) -> set[str]:
+    """Base models of a judge."""
+    if isinstance(wanted, Panel):
+        return {model for member in wanted.members for model in _models(member)}
+    return {wanted.model}
 
 
 def _verdicts(games: Sequence[Transcript], orders: int) -> Rows:

@@ -14,9 +14,10 @@ from debate_rl.game.prompts import Message, debater_messages, judge_messages
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.game.verdict import Leg
 from debate_rl.players.speak import Pool
-from debate_rl.records import Record, scan_log
+from debate_rl.records import Record, read_json, scan_log
 from debate_rl.stages import preferences
 from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN, WORD, CountingEngine, Habits, rehearse
+from debate_rl.trainers.places import COPIES
 
 Sizes = Mapping[str, tuple[float, float]]
 """Of each model: characters of a token, tokens of a word."""
@@ -75,7 +76,7 @@ def plan(run: Run, only: set[str] | None = None, like: Path | None = None) -> li
     """
     sizes = model_sizes(run)
     habits = measured_habits(run.folder if like is None else like)
-    engine = CountingEngine(habits, lambda model: _size(sizes, model)[1])
+    engine = CountingEngine(habits, lambda model: size_of(sizes, model)[1])
     return [_planned(run, name, sizes, engine) for name in run.config.stages if only is None or name in only]
 
 
@@ -85,7 +86,7 @@ def _planned(run: Run, name: str, sizes: Sizes, engine: CountingEngine) -> Plann
     done = rehearse(run, name, stage, engine)
     shares = []
     for (model, adapter), own in done.asked.items():
-        a_token = _size(sizes, model)[0]
+        a_token = size_of(sizes, model)[0]
         counts = {"texts": own.texts, "verdicts": own.verdicts, "new_tokens": own.new}
         tokens = {"prompt_tokens": (own.write + own.score) / a_token, "read_tokens": own.once / a_token}
         scaled = {key: round(done.scale * value) for key, value in {**counts, **tokens}.items()}
@@ -139,7 +140,7 @@ def _tokenizer(path: str) -> Any | None:
     return AutoTokenizer.from_pretrained(path)
 
 
-def _size(sizes: Sizes, model: str) -> tuple[float, float]:
+def size_of(sizes: Sizes, model: str) -> tuple[float, float]:
     """Of a model, else about."""
     return sizes.get(model, (float(CHARACTERS_PER_TOKEN), WORD))
 
@@ -157,22 +158,43 @@ def measured_habits(folder: Path) -> Habits:
         return Habits()
     means = {adapter: tokens / count for adapter, (tokens, count) in sums.items()}
     tokens, count = (sum(column) for column in zip(*sums.values(), strict=True))
-    return Habits(means, tokens / count, _kinds(folder))
+    return Habits(means, tokens / count, _kinds(folder), _learning(folder))
 
 
 def _kinds(folder: Path) -> int:
-    """Different texts that a prompt has, by how many of a pool's candidates differ; 0 where there are no pools.
-
-    Of n draws from k texts, each as likely, k (1 - (1 - 1/k)^n) differ on average.
-    """
+    """Different texts that a prompt has, by how many of a pool's candidates differ; 0 where there are no pools."""
     drawn, different, most = 0, 0, 0
     for path in sorted(folder.glob("*/pools.jsonl")):
         for _, pool in scan_log(path, Pool):
             drawn, most = drawn + 1, max(most, len(pool.candidates))
             different += len({speech.text for speech in pool.candidates})
-    if not drawn or different >= 0.99 * drawn * most:
+    return _as_many(different / drawn, most) if drawn else 0
+
+
+def _learning(folder: Path) -> int:
+    """The same in online training, by how many of the games that were to be judged differed; 0 where none was."""
+    found: list[int] = []
+    for path in sorted(folder.glob("*/history.json")):
+        steps = [entry for entry in read_json(path) if entry.get("rollout/asked")]
+        if not steps:
+            continue
+        copies = int(read_json(path.parent / "job.json")["job"]["train"].get("num_generations") or COPIES)
+        asked, judged, games = (
+            sum(entry[f"rollout/{name}"] for entry in steps) for name in ("asked", "judged", "games")
+        )
+        # Where each speech of one side meets each of the other, a game is new if either is.
+        found.append(_as_many((judged / asked) ** (0.5 if asked > games else 1) * copies, copies))
+    return round(sum(found) / len(found)) if found else 0
+
+
+def _as_many(different: float, draws: int) -> int:
+    """Texts, each as likely, of which so many draws give so many different ones on average; 0 is without end.
+
+    Of n draws from k texts k (1 - (1 - 1/k)^n) differ on average.
+    """
+    if different >= 0.99 * draws:
         return 0
-    return min(range(1, 200), key=lambda k: abs(k * (1 - (1 - 1 / k) ** most) - different / drawn))
+    return min(range(1, 200), key=lambda k: abs(k * (1 - (1 - 1 / k) ** draws) - different))
 
 
 def first_prompts(run: Run) -> list[tuple[str, Sequence[Message]]]:

@@ -8,7 +8,7 @@ them are played, and counts are scaled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
@@ -16,7 +16,9 @@ from debate_rl.analysis.second import judge_again
 from debate_rl.arena.rollout import play
 from debate_rl.arena.tree import Opponents, grow
 from debate_rl.config_stages import (
+    GrpoStage,
     IterationsStage,
+    JudgeSettings,
     JudgeStage,
     OversightStage,
     PreferencesStage,
@@ -27,13 +29,18 @@ from debate_rl.config_stages import (
 )
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.experiment import Run, judge_of_kind
+from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.judge import AnyJudge, Judge, judge_transcripts
 from debate_rl.judges.robustness import attack_judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
-from debate_rl.stages import GAMES, iterations, preferences, weak_to_strong
+from debate_rl.stages import GAMES, iterations, online, preferences, weak_to_strong
+from debate_rl.trainers.curve import START
+from debate_rl.trainers.league import draw_player
+from debate_rl.trainers.places import POLICY, places
+from debate_rl.trainers.selfplay import rollout, schedule
 
 QUESTIONS = 24
 """Questions of a stage that are rehearsed, at least, where it has as many."""
@@ -56,11 +63,13 @@ class Habits:
         means: tokens of a speech, by adapter.
         mean: over all; None where nothing is known.
         kinds: so many different texts a model draws from one prompt, each as likely; 0 is without end.
+        learning: the same of a policy in online training, which draws at a temperature of its own.
     """
 
     means: Mapping[str | None, float] = field(default_factory=dict)
     mean: float | None = None
     kinds: int = 0
+    learning: int = 0
 
     def tokens(self, request: Request) -> int:
         """How many tokens an answer is expected to have, else the most that it may have."""
@@ -91,6 +100,18 @@ class Asked:
     longest: int = 0
     samples: list[tuple[Message, ...]] = field(default_factory=list)
 
+    def times(self, factor: float) -> Asked:
+        """As much for each of so many repetitions."""
+        names = ("texts", "new", "verdicts", "write", "score", "once")
+        return replace(self, **{name: round(factor * getattr(self, name)) for name in names})
+
+    def __add__(self, other: Asked) -> Asked:
+        """Both together."""
+        names = ("texts", "new", "verdicts", "write", "score", "once")
+        both = {name: getattr(self, name) + getattr(other, name) for name in names}
+        samples = [*self.samples, *other.samples][:_SAMPLES]
+        return Asked(**both, longest=max(self.longest, other.longest), samples=samples)
+
 
 class CountingEngine:
     """Answers at once, and counts; what an earlier stage asked is in the store by then, and costs nothing more.
@@ -106,6 +127,10 @@ class CountingEngine:
         self._words = words
         self._known: set[Any] = set()
         self._blocks: set[int] = set()
+
+    def learning(self) -> CountingEngine:
+        """One for online training, which draws otherwise and never asks the store."""
+        return CountingEngine(replace(self._habits, kinds=self._habits.learning), self._words)
 
     def begin(self) -> None:
         """Count from 0, for the next stage."""
@@ -138,7 +163,7 @@ class CountingEngine:
         text = " ".join((words[start:] + words * (wanted // len(words) + 1))[:wanted])
         return Completion(
             text=f"{text} {drawn}", prompt_tokens=0, new_tokens=new, finish="stop",
-            revision=self.revision(request.model, request.adapter),
+            revision=self.revision(request.model, request.adapter), tokens=(),
         )  # fmt: skip
 
     def _scores(self, choice: Choice) -> Scores:
@@ -200,6 +225,8 @@ def rehearse(run: Run, name: str, stage: Stage, engine: CountingEngine) -> Rehea
         return Rehearsed(0, 1.0, {})
     games = GAMES[stage.kind](stage, run)
     judge = run.judge(name)
+    if isinstance(stage, GrpoStage):
+        return _online(name, stage, run, games, judge, engine)
     if isinstance(stage, PreferencesStage):
         debates, kept = _preferences(stage, run, judge, engine)
         return Rehearsed(debates, debates / max(kept, 1), engine.asked)
@@ -273,15 +300,9 @@ def _iterations(
 
 
 def _second(stage: OversightStage, run: Run, legs: Sequence[Leg], engine: CountingEngine) -> None:
-    """The second judge's verdicts; one that is still to be trained is as large as the run's own."""
-    wanted = stage.second
-    if wanted is None:
-        return
-    own = run.model_judge()
-    judge: AnyJudge = own.model_copy(update={"adapter": f"{wanted}/adapter", "name": str(wanted)})
-    if not isinstance(wanted, str):
-        judge = judge_of_kind(wanted, own)
-    judge_again(legs, judge, engine)
+    """The second judge's verdicts."""
+    if stage.second is not None:
+        judge_again(legs, second_of(stage.second, run), engine)
 
 
 def _measure(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine) -> None:
@@ -299,3 +320,54 @@ def _measure(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine
             attack_judge(test[:count], judge, engine, stage.attacks)
     if stage.calibrate != "none":
         judge_transcripts(held_out[:: 4 * max(1, len(stage.players))], after, engine)
+
+
+def _online(
+    name: str, stage: GrpoStage, run: Run, games: Sequence[Transcript], judge: AnyJudge, engine: CountingEngine
+) -> Rehearsed:
+    """The rollouts on some questions and one measurement of the curve, each as often as training has them."""
+    settings = online.planned(stage, run, judge)
+    amount, (played, watched) = online.volume(stage, run, settings), online.shares(stage, run)
+    names = {game.question.id for game in _some(games)}
+    kept = [question for question in played if question.id in names]
+    start, policy = (
+        run.debater(player).model_copy(update={"name": seat, "temperature": settings.temperature})
+        for player, seat in ((stage.start, START), (name, POLICY))
+    )
+    drawn = draw_player(settings.opponents.players, run.config.seed) if settings.opponents.players else None
+
+    def opponent(question: Question) -> Debater | None:
+        if settings.opponents.kind == "self":
+            return None
+        return start if drawn is None else drawn(question.id, 0)
+
+    rolling = engine.learning()
+    wanted = [place for at, question in enumerate(kept) for place in places(at, question, settings)]
+    found = rollout(
+        wanted, amount.copies, kept, settings, policy, opponent, rolling,
+        lambda asked: judge_transcripts(asked, judge, rolling), lambda request: (), [run.config.seed, "plan"],
+    )  # fmt: skip
+    times = amount.questions / max(len(kept), 1)
+    counted = {weights: own.times(times) for weights, own in rolling.asked.items()}
+    debates = round(times * len(found.legs))
+    if stage.watch is not None:
+        measuring = engine.learning()
+        table = {name: run.debater(name) for name in stage.watch.pool} | {POLICY: policy, START: start}
+        shown = schedule([START, *stage.watch.pool], watched, settings, run.config.seed)
+        legs = play(shown, table, measuring, judge)
+        if stage.watch.second is not None:
+            own = [leg for leg in legs if POLICY in leg.transcript.players.values()]
+            judge_transcripts([leg.transcript for leg in own], second_of(stage.watch.second, run), measuring)
+        for weights, asked in measuring.asked.items():
+            counted[weights] = counted.get(weights, Asked()) + asked.times(amount.points)
+        debates += amount.points * len(shown)
+    return Rehearsed(debates, 1.0, counted)
+
+
+def second_of(wanted: str | JudgeSettings, run: Run) -> AnyJudge:
+    """A second judge; one that is still to be trained is as large as the run's own."""
+    if not isinstance(wanted, str):
+        return judge_of_kind(wanted, run.model_judge())
+    if wanted in run.config.stages:
+        return run.model_judge().model_copy(update={"adapter": f"{wanted}/adapter", "name": wanted})
+    return Judge(name=wanted, model=run.config.models.judge if wanted == "base" else wanted)

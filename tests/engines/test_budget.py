@@ -67,3 +67,13 @@ def test_a_failed_request_gives_back_what_was_set_aside():
 
 def test_a_prompt_has_at_most_a_token_a_byte():
     assert most_prompt_tokens((Message(role="user", content="añb"),)) == 4 + TEMPLATE
+
+
+def test_each_process_writes_a_ledger_of_its_own_and_counts_all(tmp_path):
+    first, second = (Budget(tmp_path / "paid.jsonl", tokens=100, rank=rank) for rank in (0, 1))
+    first.pay(Paid(model="m", prompt=30, new=10))
+    second.pay(Paid(model="m", prompt=20, new=10))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["paid-1.jsonl", "paid.jsonl"]
+    assert second.spent_tokens == 70
+    with pytest.raises(UserError, match="70 of 100 tokens are spent"), first.hold("m", 30, 10):
+        pass

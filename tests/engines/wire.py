@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from debate_rl.engines.request import Completion, Message, Request, Sampling
 
@@ -19,14 +20,20 @@ class WireServer:
         served: names of models and adapters.
         faults: what befalls each chat request in turn, None for nothing; afterwards all is well.
         scores: chat messages to {token: log-probability} of the first token.
+        adapters: load adapters by folder on the model of this name, whose engine answers with them; None takes their
+            names alone, False refuses.
+        ids: send token ids where they are asked for (`return_token_ids`); None answers 400 to who asks.
+        prompt: chat messages to the token ids that it says it has read; None takes `tokenize`.
         tokenize: text or messages to token ids; token_logprobs: ids to log-probabilities, for `echo`.
     """
 
-    def __init__(self, engine, served=("m",), faults=(), scores=None, tokenize=None, token_logprobs=None, most_n=64):
+    def __init__(self, engine, served=("m",), faults=(), scores=None, tokenize=None, token_logprobs=None, most_n=64,
+                 adapters=None, ids=False, prompt=None):  # fmt: skip
         self.engine, self.served, self.most_n = engine, list(served), most_n
         self.scores, self.tokenize, self.token_logprobs = scores, tokenize, token_logprobs
         self.faults = iter(faults)
-        self.tries, self.bodies, self.loaded = Counter(), [], {}
+        self.adapters, self.ids, self.prompt = adapters, ids, prompt or tokenize
+        self.tries, self.bodies, self.loaded, self.unloaded = Counter(), [], {}, []
         self.completed = Counter()
         """Bodies whose answer was sent whole: what an API would charge for."""
         self.tokens = 0
@@ -78,10 +85,8 @@ class WireServer:
     def post(self, handler, path, body):
         with self.lock:
             self.bodies.append((path, body))
-        if path == "/v1/load_lora_adapter":
-            self.loaded[body["lora_name"]] = body["lora_path"]
-            self.served.append(body["lora_name"])
-            handler.reply("Success")
+        if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+            handler.reply(*self._adapter(path, body["lora_name"], body.get("lora_path")))
             return
         if path == "/tokenize":
             handler.reply(*self._tokens(body))
@@ -96,12 +101,32 @@ class WireServer:
             return
         self._chat(handler, body)
 
+    def _adapter(self, path, name, folder):
+        """Load or unload, as vLLM does and refuses to."""
+        if self.adapters is False:
+            return {"error": {"message": "LoRA is not enabled"}}, 400
+        if path.endswith("unload_lora_adapter"):
+            if name not in self.loaded:
+                return {"error": {"message": f"The lora adapter '{name}' cannot be found."}}, 404
+            self.served.remove(name)
+            self.unloaded.append(name)
+            del self.loaded[name]
+            return (f"Success: LoRA adapter '{name}' removed successfully.",)
+        if self.adapters and not Path(folder, "adapter_config.json").is_file():
+            return {"error": {"message": f"No adapter found for {folder}"}}, 404
+        self.loaded[name] = folder
+        self.served.append(name)
+        return (f"Success: LoRA adapter '{name}' added successfully.",)
+
     def _tokens(self, body):
         if self.tokenize is None:
             return {"error": {"message": "Not Found"}}, 404
         return ({"tokens": list(self.tokenize(body.get("messages") or body["prompt"]))},)
 
     def _chat(self, handler, body):
+        if self.ids is None and "return_token_ids" in body:
+            handler.reply({"error": {"message": "Unrecognized request argument supplied: return_token_ids"}}, 400)
+            return
         if body.get("n", 1) > self.most_n:
             handler.reply({"error": {"message": "only one choice is supported, n must be 1"}}, 400)
             return
@@ -140,17 +165,23 @@ class WireServer:
             stop=tuple(body.get("stop", ())),
         )  # fmt: skip
         messages = tuple(Message(**message) for message in body["messages"])
+        adapter = self.loaded.get(body["model"]) if self.adapters else None
+        model = self.adapters if adapter else body["model"]
         asked = [
-            Request(messages=messages, model=body["model"], sampling=sampling, seed=body["seed"] + index)
+            Request(messages=messages, model=model, adapter=adapter, sampling=sampling, seed=body["seed"] + index)
             for index in range(body.get("n", 1))
         ]
         with self.lock:  # engines answer one call at a time
             texts = [text for text in self.engine.generate(asked) if isinstance(text, Completion)]
+        told = bool(self.ids and body.get("return_token_ids"))
         choices = [
-            {"message": {"role": "assistant", "content": text.text}, "finish_reason": text.finish} for text in texts
-        ]
+            {"message": {"role": "assistant", "content": text.text}, "finish_reason": text.finish,
+             **({"token_ids": text.tokens} if told else {})}
+            for text in texts
+        ]  # fmt: skip
         usage = {"prompt_tokens": texts[0].prompt_tokens, "completion_tokens": sum(text.new_tokens for text in texts)}
-        return {"choices": choices, "usage": usage}
+        read = {"prompt_token_ids": list(self.prompt(body["messages"]))} if told else {}
+        return {"choices": choices, "usage": usage, **read}
 
     def _scored(self, body):
         with self.lock:

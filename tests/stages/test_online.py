@@ -3,6 +3,11 @@
 import pytest
 
 from debate_rl.config import parse_config
+from debate_rl.data.models import model_path
+from debate_rl.engines.budget import Paid
+from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.request import Message
+from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, needed, run_stages
 from debate_rl.game.question import Question
@@ -10,8 +15,11 @@ from debate_rl.records import read, read_json, read_log
 from debate_rl.report.page import render
 from debate_rl.report.run_folder import load_run
 from debate_rl.stages import FUNCTIONS, online
+from debate_rl.stages.estimate import estimates
 from debate_rl.stages.plan import plan
+from debate_rl.trainers.bases import load_tokenizer
 from debate_rl.trainers.curve import Point
+from tests.engines.wire import WireServer
 
 LORA = {"r": 4, "alpha": 8}
 TRAIN = {"max_steps": 2, "num_generations": 2, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
@@ -86,17 +94,84 @@ def test_the_page_shows_the_curve(finished):
     assert '<section id="online">' in page and "held out" in page and "Elo over base" in page
 
 
-def test_the_plan_counts_games_before_anything_is_played(tmp_path):
-    found = config(tmp_path, {"grpo": GRPO})
-    (row,) = plan(quiet(found))
-    assert (row.debates, row.speeches) == (6 * 2, 6 * 2 * 2) and row.note == "trains"
-    alone = config(tmp_path, {"grpo": {**GRPO, "protocol": "single"}})
-    assert plan(quiet(alone))[0].debates == 6 * 2 * 2
+def test_the_plan_counts_rollouts_measurements_and_what_is_learnt_from(finished):
+    """Against what was measured: two steps of two questions, and the curve's games before and after."""
+    found, metrics, folder = finished
+    (row,) = plan(quiet(found), {"grpo"})
+    watched = sum(1 for path in (folder / "grpo/watch").glob("*.jsonl") for _ in path.open())
+    assert row.debates == 2 * 4 + watched == 8 + 2 * 12
+    assert row.speeches == 2 * 8 + 2 * 4 * 2 * 2 and row.note == "trains"
+    assert row.new_tokens == pytest.approx(metrics["grpo"]["generated_tokens"] + 32 * 12, rel=0.2)
+    (training,) = estimates(quiet(found), {"grpo"})
+    tokens = read_json(folder / "grpo/tokens.json")
+    assert training.rows == 2 * 8 and training.gib > 0
+    prompts = tokens["tokens"]["prompt"]["sum"] / tokens["trained"]
+    assert training.tokens == pytest.approx(16 * (prompts + 12), rel=0.2)
+
+
+def test_verdicts_are_of_the_whole_matrix_where_speeches_meet_each_other(tmp_path):
+    grpo = {**GRPO, "watch": None}
+    one = plan(quiet(config(tmp_path, {"grpo": grpo})))[0]
+    assert (one.debates, one.speeches, one.verdicts) == (2 * 4, 2 * 8, 2 * 2 * (2 * 2) * 2)
+    alone = plan(quiet(config(tmp_path, {"grpo": {**grpo, "protocol": "single"}})))[0]
+    assert (alone.debates, alone.verdicts) == (2 * 8, 2 * 8 * 2)
+    rival = plan(quiet(config(tmp_path, {"grpo": {**grpo, "opponent": "start"}})))[0]
+    assert (rival.debates, rival.speeches) == (2 * 8, 2 * 2 * 8)
+
+
+@pytest.mark.parametrize(
+    ("train", "questions", "sequences"),
+    [
+        ({"max_steps": 3}, 6, 24),
+        ({"max_steps": 3, "gradient_accumulation_steps": 2}, 12, 48),
+        ({"max_steps": 4, "num_iterations": 2}, 4, 32),
+        ({"max_steps": -1, "num_train_epochs": 2}, 12, 48),
+        ({"max_steps": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 4}, 16, 64),
+    ],
+)
+def test_volume_follows_trls_batches(tmp_path, train, questions, sequences):
+    run = quiet(config(tmp_path, {"grpo": {**GRPO, "train": {**TRAIN, **train}}}))
+    stage = run.config.stages["grpo"]
+    found = online.volume(stage, run, online.planned(stage, run, run.judge("grpo")))
+    assert (found.questions, found.sequences) == (questions, sequences)
 
 
 def test_online_training_needs_the_judge_before_it():
     stages = {"sft": {}, "judge": {"players": ["sft"]}, "grpo": {"start": "sft"}}
     assert needed(parse_config({"stages": stages}), "grpo") == {"sft", "judge", "grpo"}
+
+
+def test_the_runs_server_writes_the_speeches_and_keeps_no_policy(tmp_path):
+    """Its engine is a tiny model's, which is sent the adapter; the judge stays in the training process."""
+    path = model_path("lab-small")
+    writer = TransformersEngine(lambda name: path if name == "lab-small" else name, device="cpu", keep_tokens=True)
+    tokenizer = load_tokenizer(path)
+
+    def ids(messages):
+        return prompt_ids(tokenizer, [Message(**message) for message in messages])
+
+    server = WireServer(writer, served=("lab-small",), adapters="lab-small", ids=True, prompt=ids)
+    engine = {"kind": "server", "url": server.url, "temperature": 1.0, "threads": 1}
+    grpo = {**GRPO, "served": "speeches", "watch": None}
+    found = run_stages(quiet(config(tmp_path, {"grpo": grpo}, engine=engine)), FUNCTIONS)["grpo"]
+    server.close()
+    assert found["steps"] == 2 and found["retokenized"] == 0 and found["skipped"]["failed_games"] == 0
+    assert [name.rpartition("-")[0] for name in server.unloaded] == ["policy-step0", "policy-step1"]
+    assert server.loaded == {} and not list((tmp_path / "on/grpo").glob("policy*"))
+    assert sum(Paid.model_validate_json(line).count for line in (tmp_path / "on/paid.jsonl").open()) > 0
+
+
+@pytest.mark.parametrize("served", ["all", "speeches", "none"])
+def test_models_are_named_as_who_answers_knows_them(tmp_path, served):
+    engine = {"kind": "server", "url": "http://localhost:9/v1", "budget": {"tokens": 7}}
+    found = config(tmp_path, {"grpo": {**GRPO, "served": served, "watch": None}}, engine=engine)
+    settings = online.settings(found.stages["grpo"], quiet(found), tmp_path)
+    folder = str(model_path("lab-small"))
+    assert settings.judge.model == ("lab-small" if served == "all" else folder)
+    assert (settings.server is None) == (served == "none")
+    if settings.server is not None:
+        assert (settings.server.model, settings.server.tokens) == ("lab-small", 7)
+        assert settings.server.ledger == str(tmp_path / "on/paid.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from debate_rl.experiment import Run, run_stages
 from debate_rl.records import digest
 from debate_rl.stages import FUNCTIONS
 from debate_rl.stages.bill import bills
-from debate_rl.stages.plan import measured_habits, plan
+from debate_rl.stages.plan import _learning, measured_habits, plan
 from debate_rl.stages.rehearse import Habits
 from debate_rl.trainers.memory import card_of
 from tests.command import mistake
@@ -178,3 +178,13 @@ def test_the_command(tmp_path, call):
     assert code == 0 and "playing" in out and "name a --card" in out and not (tmp_path / "c").exists()
     assert "no config.yaml there" in mistake(call("plan", path, "--like", tmp_path))
     assert "h100-80gb" in mistake(call("plan", path, "--card", "h100"))
+
+
+def test_variety_of_online_training_is_read_from_its_history(tmp_path):
+    """Of 8 draws from 4 texts 3.6 differ: of the 8 x 8 games of two sides 13 are judged, of 8 alone 3.6."""
+    for name, asked, judged, games in (("grpo", 6400, 1296, 800), ("consultant", 800, 360, 800)):
+        (tmp_path / name).mkdir()
+        counts = {"rollout/asked": asked, "rollout/judged": judged, "rollout/games": games}
+        (tmp_path / name / "history.json").write_text(json.dumps([{"loss": 0.1}, counts]))
+        (tmp_path / name / "job.json").write_text(json.dumps({"job": {"train": {"num_generations": 8}}}))
+    assert _learning(tmp_path) == 4 and _learning(tmp_path / "none") == 0

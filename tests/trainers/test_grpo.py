@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import read_json, read_log, write, write_json
+from debate_rl.trainers import grpo
 from debate_rl.trainers.arguments import training_arguments
 from debate_rl.trainers.bases import load_tokenizer
 from debate_rl.trainers.build import build_trainer, prepare
@@ -284,6 +286,12 @@ def test_contradictions_are_one_clear_line(make, fields, said):
     with pytest.raises(UserError, match=said) as error:
         run_job(make(**fields), quiet=True)
     assert "\n" not in str(error.value)
+
+
+def test_online_training_is_not_cut_up_by_fsdp(make, monkeypatch):
+    monkeypatch.setattr(grpo, "os", SimpleNamespace(environ={"ACCELERATE_USE_FSDP": "true"}))
+    with pytest.raises(UserError, match=r"FSDP cuts up; launch it with multi_gpu.yaml"):
+        built(make())
 
 
 def test_settings_that_do_not_belong_together(make, base):
