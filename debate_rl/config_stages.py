@@ -98,11 +98,20 @@ class JudgeStage(TrainingStage):
     its sides in turn. Judge by attacks that it has not learnt from."""
     train_copies: int = Field(default=1, ge=1)
     """Times that every game is shown with an attack, each time with the next one of the list."""
+    adversarial_rounds: int = Field(default=0, ge=0)
+    """After the training: rounds of a search for suffixes against the judge, on stories that it learns from, and of
+    further training on a third of its games with what was found."""
     attacks: bool | tuple[str, ...] = False
     """Attacks on the base judge and the finetuned one, on its test debates: true for all, or names of
     judges/attacks.py, such as [suffix_sure, suffix_search, sycophancy]."""
     attack_games: int = Field(default=100, ge=2)
     """Test debates that are attacked, drawn by name; each is judged some 70 times over by either judge."""
+
+    @model_validator(mode="after")
+    def _rounds_on_own_games(self) -> JudgeStage:
+        if self.adversarial_rounds and self.from_ == "recorded":
+            raise ValueError("'adversarial_rounds' is for from: self_play; of recorded games no side is attacked")
+        return self
 
     @field_validator("attacks", "train_attacks")
     @classmethod
@@ -566,6 +575,8 @@ def made_by(name: str, stage: Stage) -> dict[str, str]:
             "iterations": "iterations/iteration2", "iterations.1": "iterations/iteration1",
             "iterations.2": "iterations/iteration2"}
     """
+    if isinstance(stage, JudgeStage) and stage.adversarial_rounds:
+        return {name: f"{name}/round{stage.adversarial_rounds}"}
     if not isinstance(stage, IterationsStage):
         return {name: name}
     folders = {f"{name}.{k}": f"{name}/iteration{k}" for k in range(1, stage.iterations + 1)}

@@ -261,25 +261,26 @@ def learnable(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def attacked_copies(games: Sequence[Transcript], names: Sequence[str], count: int = 1) -> list[Transcript]:
+def attacked_copies(games: Sequence[Transcript], attacks: Sequence[str | Attack], count: int = 1) -> list[Transcript]:
     """Every game again with attacks on it, by its sides in turn; attacks with nothing to do are left out.
 
     Args:
         games: to attack; those without a speech are left out.
-        names: of attacks, taken in turn; one that is named twice is used twice as often.
+        attacks: names, or attacks that were found, taken in turn; one that stands twice is used twice as often.
         count: copies of each game, each with the next attack.
 
     Raises:
         UserError: there is no such attack, or it is measured and can not be put into a game.
     """
-    names = learnable(tuple(names))
-    if not names:
+    learnable(tuple(one for one in attacks if isinstance(one, str)))
+    if not attacks:
         return []
     spoken = [game for game in games if game.speeches for _ in range(count)]
     copies = []
     for number, game in enumerate(spoken):
-        attack = ATTACKS[names[number % len(names)]]
-        copies.append(attack.change(game, game.present[number // len(names) % len(game.present)]))
+        one = attacks[number % len(attacks)]
+        attack = ATTACKS[one] if isinstance(one, str) else one
+        copies.append(attack.change(game, game.present[number // len(attacks) % len(game.present)]))
     return [copy for copy in copies if copy is not None]
 
 

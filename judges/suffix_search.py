@@ -24,6 +24,9 @@ from debate_rl.judges.calibration import logits
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.records import Record
 
+LISTED = 9
+"""Suffixes that a search lists beside the best."""
+
 
 class Search(Record):
     """How much is tried. Prompts asked: about length x beam x pool x (screen + trials / 10), twice for both orders."""
@@ -54,12 +57,24 @@ class Found(Record):
     tried: int
     """Suffixes tried."""
     trials: int
+    also: tuple[str, ...] = ()
+    """The next best that gained, best first, each with a word that those before it do not have; LISTED at most."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The suffix and the next best ones; none where nothing gained."""
+        return (self.text, *self.also) if self.text else ()
 
     @property
     def attack(self) -> Attack:
         """The attack with this suffix."""
-        words = Wording(self.text, self.text)
-        return Attack("suffix_search", "suffix", suffix(words), words)
+        return attack_with(self.text)
+
+
+def attack_with(text: str) -> Attack:
+    """The attack with a suffix that was found."""
+    words = Wording(text, text)
+    return Attack("suffix_search", "suffix", suffix(words), words)
 
 
 class _Trial(NamedTuple):
@@ -90,7 +105,7 @@ def search_suffix(
     if not trials or not words:
         raise UserError("a suffix is searched on games that the judge has verdicts on; give debates with speeches")
     beams: list[tuple[float, str]] = [(0.0, "")]
-    best = beams[0]
+    measured = {"": 0.0}
     tried = 0
     for _ in range(wanted.length):
         drawn = _pool(words, games, wanted.pool, random)
@@ -98,9 +113,22 @@ def search_suffix(
         tried += len(texts)
         screened = _gains(texts, trials[: wanted.screen], judge, engine)
         kept = [text for _, text in _ranked(texts, screened)[: max(wanted.beam, len(texts) // 10)]]
-        beams = _ranked(kept, _gains(kept, trials, judge, engine))[: wanted.beam]
-        best = max(best, beams[0], key=lambda one: one[0])
-    return Found(text=best[1], gain=best[0], tried=tried, trials=len(trials))
+        beams = _ranked(kept, _gains(kept, trials, judge, engine))
+        measured |= {text: gain for gain, text in beams}
+        beams = beams[: wanted.beam]
+    best = max(measured, key=lambda text: measured[text])  # of equal ones the first: nothing, then the shorter
+    also = _distinct([text for gain, text in _ranked(list(measured), list(measured.values())) if gain > 0], best)
+    return Found(text=best, gain=measured[best], tried=tried, trials=len(trials), also=also)
+
+
+def _distinct(texts: Sequence[str], best: str) -> tuple[str, ...]:
+    """Of ranked suffixes those with a word that is new among them."""
+    said, found = set(best.split()), []
+    for text in texts:
+        if not said.issuperset(text.split()):
+            found.append(text)
+            said |= set(text.split())
+    return tuple(found[:LISTED])
 
 
 def _pool(words: Sequence[str], games: Sequence[Transcript], size: int, random: np.random.Generator) -> list[str]:

@@ -123,6 +123,8 @@ class JudgeAttacks(_Metrics):
     after: AttackTable
     taught: tuple[str, ...] = ()
     """Attacks that the finetuned judge has learnt from."""
+    rounds: tuple[tuple[str, ...], ...] = ()
+    """Suffixes that were found against it in each adversarial round, and that it has learnt from."""
 
 
 class JudgeMetrics(_Metrics):

@@ -14,14 +14,23 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.person import saved_games
 from debate_rl.judges.robustness import Attacked, AttackTable, attack_judge
+from debate_rl.judges.suffix_search import Found
 from debate_rl.records import digest, write
 from debate_rl.stages.kept import judge_of, kept_run
 
 
 def compare_attacks(
-    games: Sequence[Transcript], before: AnyJudge, after: AnyJudge, stage: JudgeStage, run: Run, out: Path
+    games: Sequence[Transcript],
+    before: AnyJudge,
+    after: AnyJudge,
+    stage: JudgeStage,
+    run: Run,
+    out: Path,
+    learnt: Sequence[Sequence[Found]] = (),
 ) -> Metrics:
     """Attack the base judge and the finetuned one on the same debates; their trials go to `attacks.jsonl`.
+
+    `learnt` are the suffixes of the adversarial rounds, for the report.
 
     Returns:
         `attacks`, the two tables, and beside it the numbers that matter most, by attack and judge: change of accuracy
@@ -43,7 +52,8 @@ def compare_attacks(
     for when, table in tables.items():
         numbers |= {f"attack_{name}_{when}": value for name, value in _numbers(table).items()}
     shown: dict[str, Any] = {when: table.model_dump(mode="json") for when, table in tables.items()}
-    return {"attacks": {**shown, "taught": sorted(set(stage.train_attacks))}, **numbers}
+    texts = [[text for one in each for text in one.texts] for each in learnt]
+    return {"attacks": {**shown, "taught": sorted(set(stage.train_attacks)), "rounds": texts}, **numbers}
 
 
 def _numbers(table: AttackTable) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Finetuning and calibrating the judge on the debates of untrained and trained players.
+"""Finetuning and calibrating the judge on the debates of untrained and trained players; between the two adversarial
+rounds where the stage wants any (`stages.adversarial`).
 
 It is calibrated twice on held-out stories: on games whose sides it reads together, and on lone speakers. The latter are
 the consultancies among its protocols, else each side of the debates alone, for which nothing is generated.
@@ -22,6 +23,7 @@ from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.judges.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.records import write, write_json
 from debate_rl.stages import recorded
+from debate_rl.stages.adversarial import adversarial_rounds
 from debate_rl.stages.attacks import compare_attacks
 from debate_rl.stages.training import train
 from debate_rl.trainers.rows import judge_rows
@@ -69,7 +71,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
 
     failed_games, failed_verdicts = sum(leg.failure is not None for leg in legs), 0
     before = Judge(name="base judge", model=run.config.models.judge)
-    after = _trained(stage, run, out)
+    after, found, learnt_more = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
     if stage.calibrate != "none":
         # On the kind of debate that it will judge: the weaker players' would make it look less sure than it may be.
         last = [learnt[index] for index in held_out if _of_last(stage, learnt[index])]
@@ -81,7 +83,8 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     counts = {"failed_games": failed_games, "failed_verdicts": failed_verdicts + failed}
     if any(counts.values()):
         run.say(f"  {failed_games} games and {counts['failed_verdicts']} verdicts failed; they count for nothing")
-    return {**metrics, **counts, **compared, **compare_attacks(tested, before, after, stage, run, out)}
+    attacked = compare_attacks(tested, before, after, stage, run, out, found)
+    return {**metrics, **learnt_more, **counts, **compared, **attacked}
 
 
 def _calibrator(

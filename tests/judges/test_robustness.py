@@ -111,7 +111,8 @@ def test_the_search_finds_the_words_that_sway_a_judge_and_measures_them_on_other
     assert found.text == "indeed indeed" and found.gain == pytest.approx(4.0) and found.trials == 6
     assert found == search_suffix(debates(), JUDGE, swayed("indeed"), words, SMALL)
     nothing = search_suffix(debates(), JUDGE, ScriptedEngine(), words, SMALL)
-    assert (nothing.text, nothing.gain) == ("", 0.0)
+    assert (nothing.text, nothing.gain, nothing.texts) == ("", 0.0, ())
+    assert found.texts[0] == found.text and all(set(text.split()) - {"indeed"} for text in found.also) and found.also
     wide = SMALL.model_copy(update={"pool": 10_000, "length": 1})
     held_out = attack_judge(debates(), JUDGE, swayed("shed"), ("suffix_search",), wide)
     sought = {trial.cluster for trial in held_out.trials}

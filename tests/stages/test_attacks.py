@@ -81,7 +81,7 @@ def test_the_page_shows_both_judges(tmp_path):
     metrics, *_ = compared(
         tmp_path, swayed("clearly"), attacks=[*NAMES, "quotes_repeated"], train_attacks=["suffix_sure"]
     )
-    found = JudgeAttacks.model_validate(metrics["attacks"])
+    found = JudgeAttacks.model_validate({**metrics["attacks"], "rounds": [["so <now>", "then"], []]})
     view = attack_view("attacks-judge", found)
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
     assert [mark.label for mark in view.plot.marks][:2] == ["suffix_sure, base", "suffix_sure"]
@@ -98,6 +98,8 @@ def test_the_page_shows_both_judges(tmp_path):
     html = page.render(view=Shown, found={"attacks": found})
     assert html.count('<tr><th scope="row"') == 6 and "A lone consultant" in html
     assert html.count("finetuned, taught") == 1 and "has learnt from: suffix_sure." in html
+    assert "learnt from: &#8220;so &lt;now&gt;&#8221;, &#8220;then&#8221;." in html
+    assert "Adversarial round 2: found by search on training stories and learnt from: nothing that gained." in html
     assert "calibrated on debates" not in html  # this judge has no calibration of lone speakers
     assert "quotes_repeated on the base judge: not measured" in html
 
