@@ -197,6 +197,7 @@ def judge_attack(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many debates, drawn by name.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the search for a suffix: each finds one way in.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Attack a judge on a run's kept debates: suffixes, quotes, forgeries, order, sycophancy; nothing is generated."""
@@ -204,7 +205,7 @@ def judge_attack(
     from debate_rl.stages.attacks import attack_run
 
     names = chosen(True if attacks == "all" else tuple(name.strip() for name in attacks.split(",")))
-    found = attack_run(folder, judge, names, stage, limit)
+    found = attack_run(folder, judge, names, stage, limit, seed)
     typer.echo(found.model_dump_json(indent=2) if as_json else str(found.table))
 
 

@@ -14,7 +14,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.person import saved_games
 from debate_rl.judges.robustness import Attacked, AttackTable, attack_judge
-from debate_rl.judges.suffix_search import Found
+from debate_rl.judges.suffix_search import Found, Search
 from debate_rl.records import digest, write
 from debate_rl.stages.kept import judge_of, kept_run
 
@@ -79,6 +79,7 @@ def attack_run(
     names: bool | tuple[str, ...] = True,
     stage: str | None = None,
     limit: int | None = None,
+    seed: int = 0,
 ) -> Attacked:
     """Attack a judge on the debates that a run kept; nothing is generated, and nothing is written into the run.
 
@@ -89,13 +90,15 @@ def attack_run(
         stage: whose debates; None takes the test debates of the run's judge stage, else those of the first tournament
             or oversight stage. Of a stage with several protocols, those of the run's own.
         limit: at most so many debates, drawn by name.
+        seed: of the search for a suffix.
 
     Raises:
         UserError: the folder is no run, has no such stage, or kept no debates.
     """
     run = kept_run(folder)
     source, games = _kept(run, stage)
-    found = attack_judge(draw(games, limit), judge_of(run, judge), open_engine(run.config, run.resolve), names)
+    engine, search = open_engine(run.config, run.resolve), Search(seed=seed)
+    found = attack_judge(draw(games, limit), judge_of(run, judge), engine, names, search)
     return found.model_copy(update={"table": found.table.model_copy(update={"source": source})})
 
 
