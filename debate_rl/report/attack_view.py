@@ -34,9 +34,9 @@ def attack_view(id: str, found: JudgeAttacks | None) -> AttackView | None:
 
 
 def _plot(id: str, rows: tuple[tuple[str, AttackRow | None, AttackRow | None], ...]) -> RowPlot | None:
-    """The base judge in grey, the finetuned one below it."""
+    """The base judge in grey, under the attack's name; the finetuned one below it."""
     shown = [
-        Row(name if soft is False else f"{name}, base", row.accuracy, soft=soft)
+        Row(name if soft else "finetuned", row.accuracy, soft=soft)
         for name, before, after in rows
         for soft, row in ((True, before), (False, after))
         if row is not None and row.accuracy is not None
