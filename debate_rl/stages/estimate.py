@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import AnyJudge, Panel
 from debate_rl.records import Record
 from debate_rl.stages import judge, online, preferences, sft, weak_to_strong
+from debate_rl.stages.adversarial import SHARE
 from debate_rl.stages.plan import measured_habits, model_sizes, size_of
 from debate_rl.stages.rehearse import CHARACTERS_PER_TOKEN, second_of
 from debate_rl.trainers.arguments import default_arguments
@@ -120,7 +121,7 @@ def _trainings(run: Run, like: Path | None) -> list[tuple[str, TrainingStage, Ki
         if isinstance(stage, SftStage):
             kind, rows = "sft", _speeches(stage, run)
         elif isinstance(stage, JudgeStage):
-            kind, rows, model = "judge", _verdicts(judge.games(stage, run), 2), models.judge
+            kind, rows, model = "judge", _attacked(stage, _verdicts(judge.games(stage, run), 2)), models.judge
         elif isinstance(stage, WeakToStrongStage):
             kind, rows = READOUTS[stage.readout], _items(stage, run)
             model, times = stage.strong or models.strong, stage.seeds
@@ -305,6 +306,13 @@ def _items(stage: WeakToStrongStage, run: Run) -> Rows:
     count = (len(supervisors) + 1) * stage.supervisor + stage.student  # the strong model on D1, and the ceiling
     count += sum(_taught(row, stage.supervisor, stage.student) for row in stage.rows.values())
     return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
+
+
+def _attacked(stage: JudgeStage, rows: Rows) -> Rows:
+    """Games, their attacked copies, and the share of both that each adversarial round shows once more."""
+    copies = stage.train_copies
+    times = 1 + copies * bool(stage.train_attacks) + stage.adversarial_rounds * SHARE * (1 + copies)
+    return replace(rows, count=round(times * rows.count), tokens=round(times * rows.tokens))
 
 
 def _taught(method: Method, supervisor: int, student: int) -> int:

@@ -11,6 +11,7 @@ from debate_rl.judges.suffix_search import Found, Search
 from debate_rl.records import read_json, write_json
 from debate_rl.stages import adversarial, judge
 from debate_rl.stages.adversarial import mixed
+from debate_rl.stages.estimate import Rows, _attacked
 from tests.judges.test_robustness import debates, swayed
 from tests.stages.test_attacks import config
 from tests.stages.test_judge import JUDGE, ran
@@ -104,3 +105,11 @@ def test_where_the_weights_are_and_what_is_refused(tmp_path):
     assert made_by("judge", JudgeStage()) == {"judge": "judge"}
     with pytest.raises(UserError, match="'adversarial_rounds' is for from: self_play"):
         config(tmp_path, adversarial_rounds=1, **{"from": "recorded"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({}, 60), ({"train_attacks": ["tone_sure"], "train_copies": 2}, 180), ({"adversarial_rounds": 3}, 60 + 120)],
+)
+def test_what_the_judge_is_shown_more_often_is_estimated(settings, count):
+    assert _attacked(JudgeStage(**settings), Rows(60, 600, 10, 2)) == Rows(count, 10 * count, 10, 2)
