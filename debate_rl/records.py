@@ -136,6 +136,23 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
 
 
+def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
+    """Read the one record that a JSON file holds.
+
+    Args:
+        path: the file.
+        kind: the record's class.
+        fix: what to do about a file that holds something else.
+
+    Raises:
+        UserError: the file is missing, is not JSON or holds no such record.
+    """
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: not a {kind.__name__.lower()} ({explain(error)}); {fix}") from error
+
+
 def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
     """Add records to the end of a log, on disk when this returns.
 

@@ -18,11 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.intervals import Floats, clusters, finite
-from debate_rl.records import Record, explain, read_json
+from debate_rl.records import Record, read_kept
 
 Kind = Literal["temperature", "platt", "isotonic"]
 
@@ -74,10 +73,7 @@ def load_calibrator(path: str | Path) -> Calibrator:
     Raises:
         UserError: the file is missing or holds no calibrator.
     """
-    try:
-        return Calibrator.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: not a calibrator ({explain(error)}); run the judge stage anew") from error
+    return read_kept(path, Calibrator, "run the judge stage anew")
 
 
 def logits(p: ArrayLike) -> Floats:

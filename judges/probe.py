@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from debate_rl.data.models import model_path
 from debate_rl.engines.chat import prompt_ids
@@ -29,7 +29,7 @@ from debate_rl.judges.asking import View, prompt, verdict, views
 from debate_rl.judges.calibration import Calibrator, split_clusters
 from debate_rl.judges.check import check_games
 from debate_rl.judges.scores import JudgeScores, judge_scores
-from debate_rl.records import Record, digest, explain, read_json, write_json
+from debate_rl.records import Record, digest, read_kept, write_json
 
 BATCH_TOKENS = 8192
 
@@ -86,10 +86,7 @@ def load_probe(path: str | Path) -> Probe:
     Raises:
         UserError: the file is missing or holds no probe.
     """
-    try:
-        return Probe.model_validate(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path}: not a probe ({explain(error)}); fit one with debate-rl judge probe") from error
+    return read_kept(path, Probe, "fit one with debate-rl judge probe")
 
 
 def fit_probe(
