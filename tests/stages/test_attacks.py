@@ -84,8 +84,8 @@ def test_the_page_shows_both_judges(tmp_path):
     found = JudgeAttacks.model_validate({**metrics["attacks"], "rounds": [["so <now>", "then"], []]})
     view = attack_view("attacks-judge", found)
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
-    assert [mark.label for mark in view.plot.marks][:2] == ["suffix_sure, base", "suffix_sure"]
-    assert [mark.soft for mark in view.plot.marks][:2] == [True, False]
+    assert [mark.label for mark in view.plot.marks] == ["suffix_sure", "finetuned", "position", "finetuned"]
+    assert [mark.soft for mark in view.plot.marks] == [True, False, True, False]
     assert attack_view("x", None) is None
     page = environment().from_string(
         "{% import 'plots.j2' as plots with context %}{% import 'tables.j2' as t with context %}"
