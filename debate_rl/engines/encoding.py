@@ -1,7 +1,11 @@
-"""Encoding the rows of a wave over a trie: every node's tokens once, all nodes packed in one row."""
+"""Encoding the rows of a wave over a trie: every node's tokens once, all nodes packed in one row.
+
+The last layer attends only where logits are wanted: of all other tokens its keys and values alone are used again.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +29,13 @@ class Packed:
     Args:
         nodes: of the wave, in the order of `Wave.nodes`.
         fresh: those to encode.
+        rows: the node with which each row ends, and how many of its last tokens' logits are wanted.
         model: what encodes them.
     """
 
-    def __init__(self, nodes: Sequence[Node], fresh: Collection[Node], model: Any) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], fresh: Collection[Node], rows: Sequence[tuple[Node, int]], model: Any
+    ) -> None:
         self.fresh = [node for node in nodes if node in fresh]
         self.spans: dict[Node, Span] = {}
         self.tokens = 0
@@ -43,6 +50,11 @@ class Packed:
         self._blocks = [block.to(model.device) for block in _blocks(list(small.values()), self.spans, below)]
         masked = {node for node in self.fresh if node not in whole or node in small}
         self._read = [(node, span) for node, span in below.items() if span[0] < span[1] and node not in masked]
+        self.last = [_last(self.spans, end, keep) for end, keep in rows]
+        """Packed places of each row's wanted tokens."""
+        self._places = sorted({place for own in self.last for place in own})
+        self.wanted = torch.tensor(self._places, device=model.device)
+        """Packed places of all of them, sorted."""
         self._layers = model.config.get_text_config().num_hidden_layers
         self._kv: dict[Node, torch.Tensor] = {}
 
@@ -59,24 +71,40 @@ class Packed:
     ) -> torch.Tensor:
         """Tokens see those before them in their node or block, then all that stands above (see `attention.Layout`)."""
         group = query.size(0) // key.size(0)
-        out = torch.empty_like(query)
-        lse = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
+        out = torch.zeros_like(query)
+        lse = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
         parts = (query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0))
-        for start, end in self._alone:
-            alone, keys, values = (part[None, :, start:end] for part in parts)
-            own, own_lse = attend(alone, keys, values, scale, causal=True)
-            out[:, start:end], lse[:, start:end] = own[0], own_lse[0]
+        for span in self._alone:
+            at = self._queries(span, layer)
+            if at is None:
+                continue
+            keys, values = (part[None, :, slice(*span)] for part in parts[1:])
+            bias = None if isinstance(at, slice) else _causal(at, span)
+            own, own_lse = attend(query[None, :, at], keys, values, scale, causal=bias is None, bias=bias)
+            out[:, at], lse[:, at] = own[0], own_lse[0]
         for block in self._blocks:
             some, keys, values = (part[:, block.places].transpose(0, 1) for part in parts)
             own, own_lse = attend(some, keys, values, scale, bias=block.bias)
             written = block.places[block.real]
             out[:, written] = own.transpose(0, 1)[:, block.real]
             lse[:, written] = own_lse.transpose(0, 1)[:, block.real]
-        for node, (start, end) in self._read:
-            keys, values = self._of(node, layer, key, value)
-            merge(out[:, start:end], lse[:, start:end], *read(query[:, start:end], keys, values, scale))
+        for node, span in self._read:
+            at = self._queries(span, layer)
+            if at is None:
+                continue
+            some, some_lse = out[:, at], lse[:, at]
+            merge(some, some_lse, *read(query[:, at], *self._of(node, layer, key, value), scale))
+            if not isinstance(at, slice):  # copies then
+                out[:, at], lse[:, at] = some, some_lse
         self._note(layer, key, value)
         return out
+
+    def _queries(self, span: Span, layer: int) -> slice | torch.Tensor | None:
+        """The places of a span that attend in a layer: all, in the last one those that are wanted, if there are any."""
+        if layer < self._layers - 1:
+            return slice(*span)
+        inside = slice(*(bisect_left(self._places, place) for place in span))
+        return self.wanted[inside] if inside.start < inside.stop else None
 
     def _of(self, node: Node, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a node in a layer, encoded now or before."""
@@ -195,24 +223,30 @@ def encode(model: Any, trie: Trie, rows: Sequence[Row], wave: Wave) -> tuple[lis
         if node.start >= len(rows[index].tokens) - rows[index].keep
     }
     nodes = wave.nodes()
-    packed = Packed(nodes, {node for node in nodes if not node.held or node in tails}, model)
-    places = [_last(packed, end, rows[index].keep) for index, end in zip(wave.members, wave.ends, strict=True)]
-    wanted = {place: at for at, place in enumerate(sorted({place for own in places for place in own}))}
+    ends = [(end, rows[index].keep) for index, end in zip(wave.members, wave.ends, strict=True)]
+    packed = Packed(nodes, {node for node in nodes if not node.held or node in tails}, ends, model)
     device = model.device
     logits = forward(
         model, packed, torch.tensor(packed.ids(), device=device), torch.tensor(packed.positions(), device=device),
-        torch.tensor(list(wanted), device=device),
+        packed.wanted,
     )  # fmt: skip
     packed.keep(trie)
-    return [logits[[wanted[place] for place in own]] for own in places], packed.tokens
+    row_of = {place: at for at, place in enumerate(packed.wanted.tolist())}
+    return [logits[[row_of[place] for place in own]] for own in packed.last], packed.tokens
 
 
-def _last(packed: Packed, end: Node, keep: int) -> list[int]:
+def _causal(places: torch.Tensor, span: Span) -> torch.Tensor:
+    """Bias with which some tokens of a span see those before them and themselves: (1, 1, places, tokens)."""
+    hidden = torch.arange(*span, device=places.device) > places[:, None]
+    return torch.zeros(hidden.shape, device=places.device).masked_fill(hidden, -torch.inf)[None, None]
+
+
+def _last(spans: dict[Node, Span], end: Node, keep: int) -> list[int]:
     """Packed places of the last tokens of a row."""
     places: list[int] = []
     for node in end.path[::-1]:
         if len(places) >= keep:
             break
-        start, stop = packed.spans[node]
+        start, stop = spans[node]
         places = [*range(start, stop), *places]
     return places[-keep:]
