@@ -25,17 +25,16 @@ from debate_rl.arena.log import Progress
 from debate_rl.arena.progress import ProgressLine
 from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
-    IterationsStage,
     JudgeSettings,
     OversightStage,
     ReportStage,
     Stage,
     TournamentStage,
-    TrainingStage,
     WeakToStrongStage,
     made_by,
     references,
 )
+from debate_rl.config_training import IterationsStage, TrainingStage
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.crew import Crew, CrewEngine

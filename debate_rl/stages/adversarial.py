@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from debate_rl.config_stages import JudgeStage
+from debate_rl.config_training import JudgeStage
 from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.attacks import Attack, attacked_copies, suffix_words

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.analysis.rejudge import stages_with
-from debate_rl.config_stages import JudgeStage
+from debate_rl.config_training import JudgeStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run, open_engine
 from debate_rl.game.transcript import Transcript

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from debate_rl.config_stages import DpoStage, PreferencesStage
+from debate_rl.config_training import DpoStage, PreferencesStage
 from debate_rl.experiment import Metrics, Run
 from debate_rl.judges.judge import models_of
 from debate_rl.records import read

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.config import Hardware
-from debate_rl.config_stages import (
+from debate_rl.config_stages import WeakToStrongStage
+from debate_rl.config_training import (
     DpoStage,
     GrpoStage,
     IterationsStage,
@@ -16,7 +17,6 @@ from debate_rl.config_stages import (
     PreferencesStage,
     SftStage,
     TrainingStage,
-    WeakToStrongStage,
 )
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run

@@ -21,7 +21,7 @@ from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, scores
-from debate_rl.config_stages import DpoStage, IterationsStage, PreferencesStage
+from debate_rl.config_training import DpoStage, IterationsStage, PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.config_stages import JudgeStage
+from debate_rl.config_training import JudgeStage
 from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from debate_rl.config_stages import GrpoStage
+from debate_rl.config_training import GrpoStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run, judge_of_kind
 from debate_rl.game.protocol import SIDES, Side

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debate_rl.config_stages import IterationsStage, PreferencesStage, TrainingStage
+from debate_rl.config_training import IterationsStage, PreferencesStage, TrainingStage
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.experiment import Run

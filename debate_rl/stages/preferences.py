@@ -11,7 +11,7 @@ from typing import NamedTuple
 from debate_rl.arena.rollout import play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.arena.tree import Tree, grow_to_file, pools_of
-from debate_rl.config_stages import PreferencesStage
+from debate_rl.config_training import PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run
 from debate_rl.game.prompts import debater_messages

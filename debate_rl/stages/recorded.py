@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from debate_rl.config_stages import JudgeStage
+from debate_rl.config_training import JudgeStage
 from debate_rl.data.nyu import CONDITIONS
 from debate_rl.data.nyu import games as recorded_games
 from debate_rl.errors import UserError

@@ -16,17 +16,14 @@ from debate_rl.analysis.second import judge_again
 from debate_rl.arena.rollout import play
 from debate_rl.arena.tree import Opponents, grow
 from debate_rl.config_stages import (
-    GrpoStage,
-    IterationsStage,
     JudgeSettings,
-    JudgeStage,
     OversightStage,
-    PreferencesStage,
     ReadingStage,
     Stage,
     TournamentStage,
     WeakToStrongStage,
 )
+from debate_rl.config_training import GrpoStage, IterationsStage, JudgeStage, PreferencesStage
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.experiment import Run, judge_of_kind
 from debate_rl.game.question import Question

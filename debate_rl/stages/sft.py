@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from debate_rl.config_stages import SftStage, WeakToStrongStage
+from debate_rl.config_stages import WeakToStrongStage
+from debate_rl.config_training import SftStage
 from debate_rl.data.instructions import load_instructions
 from debate_rl.data.mix import counts
 from debate_rl.data.shorten import shorten

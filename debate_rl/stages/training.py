@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from debate_rl.config_stages import TrainingStage
+from debate_rl.config_training import TrainingStage
 from debate_rl.data.sources import source_of
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run

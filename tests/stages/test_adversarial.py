@@ -2,7 +2,8 @@
 
 import pytest
 
-from debate_rl.config_stages import JudgeStage, made_by
+from debate_rl.config_stages import made_by
+from debate_rl.config_training import JudgeStage
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run

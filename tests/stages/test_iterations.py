@@ -3,7 +3,7 @@
 import pytest
 
 from debate_rl.config import parse_config
-from debate_rl.config_stages import IterationsStage, PreferencesStage
+from debate_rl.config_training import IterationsStage, PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, needed, run_stages
 from debate_rl.records import read, read_json

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from debate_rl.config import parse_config
-from debate_rl.config_stages import SftStage
+from debate_rl.config_training import SftStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, run_stages
 from debate_rl.game.protocol import load_protocol

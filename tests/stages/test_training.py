@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from debate_rl.config import parse_config
-from debate_rl.config_stages import SftStage
+from debate_rl.config_training import SftStage
 from debate_rl.errors import UserError
 from debate_rl.stages.training import train
 from debate_rl.trainers.rows import SftRow
