@@ -75,7 +75,9 @@ def _run_once(config: Config, only: set[str] | None, crew: Crew | None) -> None:
     from debate_rl.experiment import Run, run_stages
     from debate_rl.show import show_effects
     from debate_rl.stages import FUNCTIONS
+    from debate_rl.trainers.state import freeze_imports
 
+    freeze_imports()
     run = Run(config, crew=crew)
     run_stages(run, FUNCTIONS, only)
     reports = [name for name, s in config.stages.items() if s.kind == "report" and (only is None or name in only)]

@@ -86,7 +86,7 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
     Raises:
         UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
-    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
         running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
     for done in running:
         try:
@@ -96,6 +96,13 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
                 "a process that ran a seed was killed, as for want of memory; the same command goes on where it was, "
                 "with processes=1 in less memory"
             ) from error
+
+
+def _settle() -> None:
+    """What a process that runs seeds alone begins with."""
+    from debate_rl.trainers.state import freeze_imports
+
+    freeze_imports()
 
 
 def _run_seed(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:

@@ -1,8 +1,12 @@
-"""Training inside a larger program: the global state it changes is put back."""
+"""Training inside a larger program: the global state it changes is put back.
+
+A process that is a run's alone begins with `freeze_imports`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import random
@@ -11,8 +15,17 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import peft  # noqa: F401 - for `freeze_imports`
 import torch
 import transformers
+
+
+@functools.cache
+def freeze_imports() -> None:
+    """Take what is imported out of garbage collection, before there is a model: collections are two for every training,
+    and the libraries have half a million objects to walk.
+    """
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -45,7 +45,6 @@ class Quote(Record):
     """Similarity to the best span of the passage, in percent; 0 where none reaches the threshold."""
 
 
-@lru_cache(maxsize=512)
 def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
     """Fold case, width, dashes, quotation marks and spaces; also give each character's place in the original."""
     folded: list[str] = []
@@ -60,6 +59,10 @@ def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
             folded.append(part)
             places.append(place)
     return "".join(folded), tuple(places)
+
+
+_passage = lru_cache(maxsize=512)(_normalised)
+"""Of passages, which are read again and again; quotes would only drive them out."""
 
 
 def _find_whole_words(wanted: str, text: str) -> int:
@@ -78,7 +81,7 @@ def _find_whole_words(wanted: str, text: str) -> int:
 def locate(quote: str, passage: str, threshold: float = 90.0) -> tuple[Found, int | None, int | None, float]:
     """Check one quote: (verdict, start and end in the passage or None, similarity in percent)."""
     wanted = _normalised(quote)[0].strip(_EDGES)
-    text, places = _normalised(passage)
+    text, places = _passage(passage)
     if not wanted or not text:
         return "invalid", None, None, 0.0
     start = _find_whole_words(wanted, text)
