@@ -8,6 +8,7 @@ from pathlib import Path
 from debate_rl.arena.log import Kept, Log, Progress
 from debate_rl.arena.tree import Opponents, Tree, grow
 from debate_rl.engines.request import Engine
+from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
@@ -83,6 +84,20 @@ def play_to_file(
         path, Leg, lambda game: game.id, lambda leg: leg.transcript.id, lambda leg: leg.failure is not None
     )
     return log.work_off(games, work, chunk, progress, each)
+
+
+def check_played(legs: Sequence[Leg]) -> None:
+    """Stop where nothing can be said of any game.
+
+    Raises:
+        UserError: every game failed.
+    """
+    first = next((leg.failure for leg in legs), None)
+    if first is not None and all(leg.failure is not None for leg in legs):
+        raise UserError(
+            f"all {len(legs)} debates failed, the first with: {first.message} (this run will not try them again; "
+            "one of another name will)"
+        )
 
 
 def read_pools(path: Path) -> list[Pool]:

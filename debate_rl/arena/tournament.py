@@ -10,7 +10,7 @@ from pydantic import SkipValidation
 
 from debate_rl.arena.bradley_terry import RIDGE, Outcomes
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
-from debate_rl.arena.rollout import Progress, play, play_to_file
+from debate_rl.arena.rollout import Progress, check_played, play, play_to_file
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
@@ -154,8 +154,8 @@ def play_tournament(
         progress: called after each chunk of games with (done, failed, all).
 
     Raises:
-        UserError: fewer than two players, names that repeat, a protocol without two sides, no questions, or a folder
-            that can not be written.
+        UserError: fewer than two players, names that repeat, a protocol without two sides, no questions, a folder
+            that can not be written, or every game failed.
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     names = [player.name for player in players]
@@ -188,6 +188,7 @@ def play_tournament(
         legs = play_to_file(
             games, by_name, engine, judge, path, opponents, chunk=chunk, progress=progress, each=count
         )  # fmt: skip
+    check_played(legs)
     return Tournament(
         ratings=rate(matches.outcomes(), ridge=ridge, resamples=resamples),
         judge_accuracy={name: tally.scores() for name, tally in alone.items()},

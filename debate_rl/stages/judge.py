@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from debate_rl.arena.rollout import play_to_file
+from debate_rl.arena.rollout import check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.config_training import JudgeStage
 from debate_rl.experiment import Metrics, Run
@@ -61,6 +61,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     planned = games(stage, run)
     legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
     write(out / "legs.jsonl", legs)
+    check_played(legs)
     count = len(_training_games(stage, run))
     learnt = [leg.transcript for leg in legs[:count] if leg.failure is None]
     labels = [transcript.question.cluster for transcript in learnt]

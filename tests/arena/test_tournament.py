@@ -52,6 +52,15 @@ def test_judge_accuracy_comes_from_self_play_alone(result):
     assert all(scores.n == 8 and scores.accuracy.value == 1 for scores in result.judge_accuracy.values())
 
 
+def test_where_every_debate_fails_the_first_reason_is_given(question, tmp_path):
+    players = [Debater(name=n, model=m) for n, m in (("weak", "m0"), ("strong", "m2"))]
+    engine = ScriptedEngine(lambda request: "power 1", lambda choice: [math.nan] * 2)
+    for folder in (None, tmp_path):
+        with pytest.raises(UserError, match=r"all 4 debates failed, the first with: .*nan"):
+            play_tournament(players, [question], Judge(model="j"), engine=engine, folder=folder)
+    assert (tmp_path / "legs.jsonl").read_text().count("failure") == 4
+
+
 def test_a_tournament_that_goes_on_ends_as_one_that_was_not_stopped(question, tmp_path):
     def played(folder, engine):
         asked = [question.model_copy(update={"id": f"q{i}", "text": f"{i} {question.text}"}) for i in range(60)]

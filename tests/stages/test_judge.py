@@ -4,6 +4,7 @@ import pytest
 
 from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.errors import UserError
 from debate_rl.experiment import Run
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.stages import judge
@@ -46,6 +47,14 @@ def test_failed_games_and_verdicts_are_counted(tmp_path, monkeypatch):
     metrics, said = ran(tmp_path, monkeypatch, write, score)
     assert (metrics["failed_games"], metrics["failed_verdicts"]) == (1, 1)
     assert any("1 games and 1 verdicts failed" in line for line in said)
+
+
+def test_where_every_debate_fails_the_first_reason_is_given(tmp_path, monkeypatch):
+    def write(request):
+        raise RuntimeError("the server is gone")
+
+    with pytest.raises(UserError, match="all 24 debates failed, the first with: .*the server is gone"):
+        ran(tmp_path, monkeypatch, write, lambda choice: [0.0, 1.0])
 
 
 @pytest.mark.parametrize(
