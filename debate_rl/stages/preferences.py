@@ -41,6 +41,8 @@ class Played(NamedTuple):
     lost: Counter[str]
     """Of these, the pairs of speeches that could not be written or scored, by reason."""
     metrics: dict[str, int]
+    failure: Failure | None = None
+    """The first, where something failed."""
 
 
 def trees(stage: PreferencesStage, run: Run) -> list[Tree]:
@@ -127,10 +129,10 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
         rows = kept
     if not rows:
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
-        raise UserError(
-            f"preferences: none of {played.possible} pairs makes a row ({why}); "
-            "raise best_of or branches, lower min_gap, or look at the judge"
-        )
+        advice = "raise best_of or branches, lower min_gap, or look at the judge"
+        if played.failure is not None:
+            advice = f"the first failure: {played.failure.message}"
+        raise UserError(f"preferences: none of {played.possible} pairs makes a row ({why}); {advice}")
     write(out / "pools.jsonl", played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
@@ -177,7 +179,8 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
         speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
         possible += speeches * comb(player.best_of, 2)
         lost[_reason(leg.failure)] += (speeches - found[game.id]) * comb(player.best_of, 2)
-    return Played(pools, possible, lost, {"failed": sum(leg.failure is not None for leg in legs)})
+    failures = [leg.failure for leg in legs if leg.failure is not None]
+    return Played(pools, possible, lost, {"failed": len(failures)}, next(iter(failures), None))
 
 
 def _grown(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
@@ -194,12 +197,9 @@ def _grown(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Pla
         lost[_reason(failure)] += tree.size[2] - sum(comb(len(pool.candidates), 2) for pool in own)
         pools += own
     leaves = [leaf for tree in grown for leaf in tree.leaves]
-    counts = {
-        "trees": len(grown),
-        "transcripts": len(leaves),
-        "failed": sum(leaf.failure is not None for leaf in leaves),
-    }
-    return Played(pools, sum(tree.size[2] for tree in grown), lost, counts)
+    failures = [leaf.failure for leaf in leaves if leaf.failure is not None]
+    counts = {"trees": len(grown), "transcripts": len(leaves), "failed": len(failures)}
+    return Played(pools, sum(tree.size[2] for tree in grown), lost, counts, next(iter(failures), None))
 
 
 def _reason(failure: Failure | None) -> str:

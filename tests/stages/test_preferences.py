@@ -97,6 +97,15 @@ def test_what_could_not_be_written_or_judged_is_counted_in_pairs(tmp_path):
         assert all("said 3" not in row.chosen + row.rejected for row in read(out / "rows.jsonl", PreferenceRow))
 
 
+@pytest.mark.parametrize("method", ["best_of_n", "full"])
+def test_where_everything_fails_the_first_reason_is_given(tmp_path, method):
+    def write(request):
+        raise RuntimeError("the server is gone")
+
+    with pytest.raises(UserError, match=r"makes a row \(\d+ speech failed\); the first failure: .*the server is gone"):
+        made(tmp_path, write, believes, method=method, best_of=2, opponents=1)
+
+
 def test_a_speech_without_a_token_is_neither_chosen_nor_rejected(tmp_path):
     def write(request):
         return "" if int(digest(request), 16) % 3 == 0 else numbered(request)
