@@ -43,5 +43,5 @@ def _plot(id: str, rows: tuple[tuple[str, AttackRow | None, AttackRow | None], .
     ]
     if not shown:
         return None
-    title = "Change of accuracy when the wrong side attacks"
-    return plots.rows(id, title, shown, plots.percent, plots.short_percent, reference=(0.0, "none"), within=(-1, 1))
+    title = "Change of accuracy when the wrong side attacks, in points"
+    return plots.rows(id, title, shown, plots.points, plots.short_points, reference=(0.0, "none"), within=(-1, 1))

@@ -16,13 +16,15 @@ from debate_rl.judges.scores import JudgeScores
 Write = Callable[[float], str]
 
 WIDTH = 400.0
-LABEL = 118.0
-"""Width of the names at the left of a row plot."""
+LETTER = 7.0
+"""Width of a letter, about."""
 VALUE = 56.0
 """Width of the values at its right."""
 ROW = 24.0
 LETTERS = 17
-"""Letters of a name that fit at the left; the rest stands in its title."""
+"""Letters of a name that have room at the left of any plot."""
+MOST_LETTERS = 26
+"""Letters of the longest name of a row plot, which makes room for it; the rest stands in its title."""
 POINTS = 240
 """Points of a curve; longer ones are means of equal stretches."""
 
@@ -166,6 +168,16 @@ def percent(value: float) -> str:
     return f"{fixed(100 * value, 1)} %"
 
 
+def points(value: float) -> str:
+    """-0.167 as "-16.7", with a true minus: a difference of shares in points."""
+    return fixed(100 * value, 1)
+
+
+def short_points(value: float) -> str:
+    """-0.5 as "-50", for ticks."""
+    return points(value).removesuffix(".0")
+
+
 def short_percent(value: float) -> str:
     """0.75 as "75 %", 0.025 as "2.5 %": for ticks."""
     return f"{fixed(100 * value, 1).removesuffix('.0')} %"
@@ -235,14 +247,16 @@ def rows(
     """
     needed = [value for row in found for value in _span(row.estimate)]
     needed += [value for value in (baseline, reference[0] if reference else None) if value is not None]
-    scale = axis((min(max(value, within[0]), within[1]) for value in needed), LABEL, WIDTH - VALUE, ticks)
+    letters = min(max([LETTERS, *(len(row.label) for row in found)]), MOST_LETTERS)
+    inside = (min(max(value, within[0]), within[1]) for value in needed)
+    scale = axis(inside, LETTER * letters, WIDTH - VALUE, ticks)
     marks = []
     for index, row in enumerate(found):
         ends = _ends(row.estimate, scale)
         low, high = ends or (None, None)
         said = f"{row.label}: {_said(row.estimate, write)}"
         marks.append(
-            Mark(shorten(row.label), said, write(row.estimate.value), scale.at(row.estimate.value), low, high,
+            Mark(shorten(row.label, letters), said, write(row.estimate.value), scale.at(row.estimate.value), low, high,
                  32 + ROW * index, row.soft)
         )  # fmt: skip
     return RowPlot(
@@ -329,9 +343,9 @@ def curves(id: str, history: Sequence[Mapping[str, Any]], most: int = 6) -> tupl
     return [_curve(f"{id}-{index}", key, series[key]) for index, key in enumerate(names[:most])], names[most:]
 
 
-def shorten(label: str) -> str:
-    """A name of LETTERS letters at most."""
-    return label if len(label) <= LETTERS else label[: LETTERS - 1].rstrip() + "\u2026"
+def shorten(label: str, letters: int = LETTERS) -> str:
+    """A name of so many letters at most."""
+    return label if len(label) <= letters else label[: letters - 1].rstrip() + "\u2026"
 
 
 _FIRST = ("loss", "eval_loss", "rewards/accuracies", "rewards/margins", "eval_accuracy", "mean_token_accuracy",

@@ -211,7 +211,7 @@ def advice(found: Hits) -> tuple[str, ...]:
     if gap.low is not None and gap.low > 0 and drop.low is not None and drop.low > 0:
         lines.append(
             f"the ceiling, trained on D2, is {_points(drop.value)} points below the strong model trained on D1, which "
-            "makes PGR too high; give `student` at least as many items as `supervisor`"
+            "makes PGR too high; give student at least as many items as supervisor"
         )
     return tuple(lines)
 

@@ -14,10 +14,12 @@ from debate_rl.report.plots import (
     fixed,
     percent,
     plain,
+    points,
     reliability,
     rows,
     scatter,
     short_percent,
+    short_points,
     shorten,
     whole,
 )
@@ -100,11 +102,20 @@ def test_reference_and_baseline_are_on_the_axis():
     assert bars.marks[0].x < bars.baseline
 
 
+def test_differences_of_shares_are_in_points():
+    assert (points(-0.1667), points(0.0), short_points(-0.5), short_points(0.025)) == ("−16.7", "0.0", "−50", "2.5")
+
+
 def test_long_names_are_cut_in_the_plot_and_whole_in_its_title():
     name = "a player with a very long name"
     plot = rows("r", "Elo", [Row(name, estimate(1000, 900, 1100))], whole, plain)
-    assert plot.marks[0].label == shorten(name) and len(plot.marks[0].label) <= 17
+    assert plot.marks[0].label == shorten(name, 26) and len(plot.marks[0].label) == 26
     assert plot.marks[0].title.startswith(name)
+    short, fits = (
+        rows("r", "Elo", [Row(name, estimate(1000))], whole, plain) for name in ("sft", "ensembled · sft@16")
+    )
+    assert fits.marks[0].label == "ensembled · sft@16" and fits.axis.start > short.axis.start
+    assert len(shorten(name)) <= 17
 
 
 def test_scatter_puts_higher_up_and_stronger_right():
