@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import JudgeScores
+from debate_rl.report.dot_names import Named, place_names
 
 Write = Callable[[float], str]
 
@@ -99,8 +100,7 @@ class Dot(NamedTuple):
     y: float
     x_ends: tuple[float, float] | None
     y_ends: tuple[float, float] | None
-    left: bool
-    """Whether the name stands at the left, for want of room."""
+    name: Named
 
 
 class Scatter(NamedTuple):
@@ -276,14 +276,18 @@ def scatter(id: str, title: str, names: tuple[str, str], found: Mapping[str, tup
     height = 260.0
     x = axis((v for one, _ in found.values() for v in _span(one)), 52, WIDTH - 14, plain)
     y = axis((v for _, two in found.values() for v in _span(two)), height - 42, 28, short_percent)
+    named = _names(found, [(x.at(one.value), y.at(two.value)) for one, two in found.values()], height)
     dots = []
-    for name, (one, two) in found.items():
-        place = x.at(one.value)
+    for beside, (name, (one, two)) in zip(named, found.items(), strict=True):
         said = f"{name}: {names[0]} {_said(one, whole)}, {names[1]} {_said(two, percent)}"
-        dots.append(
-            Dot(shorten(name), said, place, y.at(two.value), _ends(one, x), _ends(two, y), place > 0.72 * WIDTH)
-        )
+        place = x.at(one.value), y.at(two.value)
+        dots.append(Dot(shorten(name), said, *place, _ends(one, x), _ends(two, y), beside))
     return Scatter(id, title, "; ".join(dot.title for dot in dots), x, y, *names, tuple(dots), height)
+
+
+def _names(labels: Iterable[str], dots: Sequence[tuple[float, float]], height: float) -> list[Named]:
+    """Places of names in a plot of some height, over its axis."""
+    return place_names(dots, [LETTER * len(shorten(label)) for label in labels], (WIDTH, height - 42))
 
 
 def climb(id: str, title: str, names: tuple[str, str], found: Mapping[str, Estimate], write: Write) -> Scatter:
@@ -292,11 +296,11 @@ def climb(id: str, title: str, names: tuple[str, str], found: Mapping[str, Estim
     x = axis((0.0, float(max(len(found) - 1, 1))), 52, WIDTH - 40, whole)
     x = x._replace(ticks=tuple(Tick(x.at(step), whole(step)) for step in range(len(found))))
     y = axis((value for one in found.values() for value in _span(one)), height - 42, 28, write)
+    places = [(x.at(step), y.at(one.value)) for step, one in enumerate(found.values())]
     dots = tuple(
-        Dot(shorten(name), f"{name}: {names[1]} {_said(one, write)}", x.at(step), y.at(one.value), None, _ends(one, y),
-            step == len(found) - 1)
-        for step, (name, one) in enumerate(found.items())
-    )  # fmt: skip
+        Dot(shorten(name), f"{name}: {names[1]} {_said(one, write)}", *place, None, _ends(one, y), beside)
+        for place, beside, (name, one) in zip(places, _names(found, places, height), found.items(), strict=True)
+    )
     line = " ".join(f"{dot.x:g},{dot.y:g}" for dot in dots)
     return Scatter(id, title, "; ".join(dot.title for dot in dots), x, y, *names, dots, height, line)
 

@@ -123,7 +123,7 @@ def test_scatter_puts_higher_up_and_stronger_right():
     weak, strong = scatter("s", "t", ("Elo", "accuracy"), found).dots
     assert strong.x > weak.x and strong.y < weak.y
     assert weak.y_ends[0] > weak.y > weak.y_ends[1]
-    assert strong.x_ends is None and strong.left and not weak.left
+    assert strong.x_ends is None and strong.name.left and not weak.name.left
 
 
 def test_reliability_of_a_sure_and_wrong_judge_lies_below_the_diagonal():
