@@ -79,6 +79,12 @@ def dpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False
 
 
 @app.command()
+def grpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Train debaters online, by self-play against the judge: the grpo stages of a config and what they need."""
+    execute(config, overrides, dry_run, "grpo")
+
+
+@app.command()
 def tournament(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Play a round robin and rate the players: the tournament stages of a config and what they need."""
     execute(config, overrides, dry_run, "tournament")

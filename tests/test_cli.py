@@ -35,6 +35,8 @@ def models(path):
         "run",
         "sft",
         "dpo",
+        "grpo",
+        "plan",
         "judge",
         "judge train",
         "judge evaluate",
