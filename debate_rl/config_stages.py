@@ -272,6 +272,8 @@ def references(stage: Stage) -> set[str]:
         named = [*stage.pooled, stage.preferences.critic, *stage.preferences.opponents_from]
     elif isinstance(stage, GrpoStage):
         named = [stage.start, *stage.players, *(stage.watch.pool if stage.watch else ())]
+    elif isinstance(stage, JudgeStage) and stage.from_ == "recorded":
+        named = []
     elif isinstance(stage, WeakToStrongStage):
         named = [name for name in stage.players if name.partition("@")[0] not in ROLES]
     else:

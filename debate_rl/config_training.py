@@ -103,9 +103,10 @@ class JudgeStage(TrainingStage):
     """Test debates that are attacked, drawn by name; each is judged some 70 times over by either judge."""
 
     @model_validator(mode="after")
-    def _rounds_on_own_games(self) -> JudgeStage:
-        if self.adversarial_rounds and self.from_ == "recorded":
-            raise ValueError("'adversarial_rounds' is for from: self_play; of recorded games no side is attacked")
+    def _recorded_games_are_as_they_are(self) -> JudgeStage:
+        changed = [name for name in _PLAYED if getattr(self, name) != type(self).model_fields[name].default]
+        if changed and self.from_ == "recorded":
+            raise ValueError(f"{changed[0]} is for from: self_play; recorded games are neither played nor attacked")
         return self
 
     @field_validator("attacks", "train_attacks")
@@ -121,6 +122,11 @@ class JudgeStage(TrainingStage):
         except UserError as error:
             raise ValueError(str(error)) from error
         return names
+
+
+_PLAYED = ("players", "protocols", "calibrate_lone", "train_attacks", "train_copies", "adversarial_rounds", "attacks",
+           "attack_games")  # fmt: skip
+"""Settings of a judge that learns from games which are played for it."""
 
 
 class PreferencesStage(Record):

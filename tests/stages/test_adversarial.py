@@ -104,7 +104,7 @@ def test_the_last_rounds_judge_is_the_stages_and_its_rounds_are_told(tmp_path, t
 def test_where_the_weights_are_and_what_is_refused(tmp_path):
     assert made_by("judge", JudgeStage(adversarial_rounds=2)) == {"judge": "judge/round2"}
     assert made_by("judge", JudgeStage()) == {"judge": "judge"}
-    with pytest.raises(UserError, match="'adversarial_rounds' is for from: self_play"):
+    with pytest.raises(UserError, match="is for from: self_play"):
         config(tmp_path, adversarial_rounds=1, **{"from": "recorded"})
 
 

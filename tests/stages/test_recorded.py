@@ -21,7 +21,7 @@ def config(path, runs, source="nyu", **stage):
         {
             "name": "x", "runs": str(runs), "questions": {"source": source, "path": str(path), "train": 1, "test": 1},
             "tracking": {"mode": "disabled"},
-            "stages": {"judge": {"from": "recorded", "players": ["base"], "questions": 12, **stage}},
+            "stages": {"judge": {"from": "recorded", "questions": 12, **stage}},
         }
     )  # fmt: skip
 
@@ -72,6 +72,12 @@ def test_the_constant_knows_who_speaks_and_nothing_else(question):
         found.append(Leg(transcript=game, verdict=Verdict(judge="human/x", p=(p, 1 - p))))
     assert recorded.constants(found) == {("A",): pytest.approx(0.7), ("B",): pytest.approx(0.3)}
     assert recorded.constants(found[2:]) == {("A",): 0.5, ("B",): 0.5}
+
+
+@pytest.mark.parametrize(("name", "value"), [("players", ["base"]), ("attacks", True), ("calibrate_lone", False)])
+def test_settings_of_games_that_are_played_are_refused(tmp_path, name, value):
+    with pytest.raises(UserError, match=f"{name} is for from: self_play"):
+        config(tmp_path, tmp_path, **{name: value})
 
 
 def test_another_source_is_refused_in_one_line(tmp_path):
