@@ -20,7 +20,7 @@ from pydantic import Field
 from debate_rl.data.models import model_path
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.request import Message
-from debate_rl.engines.weights import check_adapter, check_weights, fingerprint
+from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
@@ -208,7 +208,8 @@ def _network(path: str, adapter: str | None) -> tuple[Any, Any]:
     check_weights(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    with LOADING:
+        network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     if adapter is not None:
         from peft import PeftModel
 

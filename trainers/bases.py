@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from debate_rl.engines.weights import check_adapter, check_weights
+from debate_rl.engines.weights import LOADING, check_adapter, check_weights
 from debate_rl.errors import UserError
 from debate_rl.trainers.settings import Dtype
 
@@ -70,7 +70,8 @@ def load_model(
     if kind != "causal":
         transformers.logging.set_verbosity_error()  # that the new head is new is no news
     try:
-        loaded = auto.from_pretrained(model, dtype=torch_dtype(dtype), use_safetensors=True, **options)
+        with LOADING:
+            loaded = auto.from_pretrained(model, dtype=torch_dtype(dtype), use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise UserError(f"cannot load {model}: {_first(error)}") from error
     finally:

@@ -13,7 +13,7 @@ import torch
 from debate_rl.engines.attention import NAME, register
 from debate_rl.engines.encoding import encode
 from debate_rl.engines.prefix import Row, Trie, Wave
-from debate_rl.engines.weights import check_adapter, check_weights, fingerprint
+from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.records import digest
 
@@ -71,7 +71,7 @@ class Networks:
             check_weights(path)
             try:
                 tokenizer = AutoTokenizer.from_pretrained(path, revision=self._hub_revision)
-                with _whole():
+                with LOADING, _whole():
                     model = AutoModelForCausalLM.from_pretrained(
                         path, dtype=self._dtype, use_safetensors=True, revision=self._hub_revision
                     )
@@ -118,7 +118,7 @@ class Networks:
 
         name = f"a{revision}"
         try:
-            with _whole():
+            with LOADING, _whole():
                 if loaded.adapters:
                     loaded.model.load_adapter(adapter, adapter_name=name, is_trainable=False)
                 else:

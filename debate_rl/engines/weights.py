@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from debate_rl.errors import UserError
@@ -17,6 +18,10 @@ from debate_rl.records import read_json
 
 BASE_FILE = "base.json"
 """Written beside an adapter: {"model": name, "fingerprint": of the base it was trained on}."""
+
+LOADING = RLock()
+"""Held while transformers loads a model. It changes its classes meanwhile, so that weights stay untied, and puts back
+what it found: of two threads that load at once the second would leave every later model of the process untied."""
 
 _CONFIGS = (
     "config.json",

@@ -1,13 +1,16 @@
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import transformers
 
 from debate_rl.engines.networks import can_share
 from debate_rl.engines.request import Choice, Message, Request, Sampling
 from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.trainers.bases import load_model
 from tests.engines.test_transformers_engine import brute_force
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer
 
 # Name in transformers, what its config needs beyond the common sizes, and whether its rows can share.
 KINDS = {
@@ -87,3 +90,18 @@ def test_the_shared_attention_leaves_plain_calls_as_they_are():
     before = model(ids, attention_mask=mask).logits
     assert can_share(model)
     assert torch.equal(model(ids, attention_mask=mask).logits, before)
+
+
+def test_models_that_are_loaded_in_several_threads_stay_tied(tmp_path):
+    path, ties = tiny_model(tmp_path), transformers.PreTrainedModel.tie_weights
+
+    def load(number):
+        one = load_model(path, "causal") if number % 2 else TransformersEngine()._networks.load(path).model
+        return one.get_output_embeddings().weight is one.get_input_embeddings().weight
+
+    tied = transformers.AutoConfig.from_pretrained(path)
+    tied.tie_word_embeddings = True
+    transformers.AutoModelForCausalLM.from_config(tied).save_pretrained(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(load, range(40)))
+    assert transformers.PreTrainedModel.tie_weights is ties
