@@ -2,7 +2,8 @@
 
 runs/NAME/       of a study runs/NAME/seed0/ and its neighbours
     config.yaml  code.json
-    STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json
+    STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json,
+                 of an adversarial judge round1/history.json and so on
 """
 
 from __future__ import annotations
@@ -61,10 +62,19 @@ class Stage(NamedTuple):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What the trainer logged, step by step; empty where the stage trained nothing."""
-        path = self.folder / "history.json"
-        rows = read_json(path) if path.is_file() else []
-        return [row for row in rows if isinstance(row, dict) and _is_number(row.get("step"))]
+        """What the trainer logged, step by step; empty where the stage trained nothing.
+
+        The trainings of a judge's adversarial rounds follow its first one, their steps counted on.
+        """
+        numbers = sorted(int(path.name[5:]) for path in self.folder.glob("round*") if path.name[5:].isdecimal())
+        found: list[dict[str, Any]] = []
+        for folder in (self.folder, *(self.folder / f"round{number}" for number in numbers)):
+            path = folder / "history.json"
+            before = found[-1]["step"] if found else 0
+            rows = read_json(path) if path.is_file() else []
+            steps = [row for row in rows if isinstance(row, dict) and _is_number(row.get("step"))]
+            found += [{**row, "step": before + row["step"]} for row in steps]
+        return found
 
     @property
     def legs(self) -> Path | None:

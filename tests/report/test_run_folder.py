@@ -85,6 +85,15 @@ def test_history_keeps_rows_with_a_step(made, tmp_path):
     assert load_run(run).stages[0].history == []
     write_json(folder / "history.json", [{"step": 1, "loss": 2.0}, {"loss": 1.0}, "what", {"step": None}])
     assert load_run(run).stages[0].history == [{"step": 1, "loss": 2.0}]
+    for number, step in ((1, 4), (2, 5), (10, 6)):  # adversarial rounds of a judge, in their order
+        (folder / f"round{number}").mkdir()
+        write_json(folder / f"round{number}" / "history.json", [{"step": step, "loss": float(number)}])
+    assert [(row["step"], row["loss"]) for row in load_run(run).stages[0].history] == [
+        (1, 2),
+        (5, 1),
+        (10, 2),
+        (16, 10),
+    ]
 
 
 def test_date_is_the_runs_own_where_it_has_one(made, tmp_path):
