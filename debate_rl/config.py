@@ -6,6 +6,7 @@ The text under a field is its help: `debate-rl run --help` and errors point here
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,7 +18,7 @@ from debate_rl.config_file import read_tree
 from debate_rl.config_judge import JudgeSettings
 from debate_rl.config_stages import STAGES, Stage, made_by, references
 from debate_rl.engines.budget import Price
-from debate_rl.errors import UserError, nearest
+from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record, explain
 
@@ -198,7 +199,7 @@ class Config(Record):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: str = Field(default="experiment", pattern=r"^[\w][\w.-]*$")
+    name: str = "experiment"
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
     seed: int = Field(default=0, ge=0)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -217,6 +218,27 @@ class Config(Record):
     """Empty takes what is there."""
     stages: dict[str, Stage] = {}
     """Stages by name, run in this order. A name that is not a kind needs `kind:`."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        fault = None if re.fullmatch(r"seed\d+", name) else name_fault(name, "a run")
+        if fault is not None:
+            raise ValueError(fault)
+        return name
+
+    @field_validator("stages")
+    @classmethod
+    def _are_folder_names(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        seen: dict[str, str] = {}
+        for name in stages:
+            fault = name_fault(name, "a stage")
+            if fault is not None:
+                raise ValueError(fault)
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} are one folder on many systems; rename one of the stages")
+        return stages
 
     @field_validator("seeds")
     @classmethod
@@ -264,7 +286,12 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     """Check a tree of plain values (see `load_config`)."""
     if not isinstance(tree.get("stages") or {}, dict):
         raise UserError(f"{where}: stages: expected names with settings under them, such as stages: {{sft: {{}}}}")
-    tree = {**tree, "stages": {name: _stage(name, value, where) for name, value in (tree.get("stages") or {}).items()}}
+    stages = tree.get("stages") or {}
+    for name in stages:
+        fault = name_fault(str(name), "a stage")
+        if fault is not None:
+            raise UserError(f"{where}: stages: {fault}")
+    tree = {**tree, "stages": {str(name): _stage(str(name), value, where) for name, value in stages.items()}}
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

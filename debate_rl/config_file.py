@@ -8,7 +8,11 @@ from typing import Any
 
 import yaml
 
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.errors import UserError, nearest
+from debate_rl.records import read_yaml
+
+DEEPEST = 32
+"""Configs that may extend one another in a row."""
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -20,29 +24,43 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         UserError: a file is missing, is not YAML or extends itself, or an override can not be applied.
     """
-    tree = _extended(Path(path), ())
+    tree = _extended(Path(path), (), Path(path).resolve().parent)
     for override in overrides:
         _apply(tree, override)
     return tree
 
 
-def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, above: tuple[Path, ...], root: Path) -> dict[str, Any]:
     """A file's tree on top of the one it extends."""
     if path.resolve() in above:
         raise UserError(f"{path}: extends itself; remove one of the extends lines")
-    try:
-        tree = yaml.safe_load(existing(path, "config").read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    if len(above) >= DEEPEST:
+        raise UserError(f"{above[0]}: extends more than {DEEPEST} configs, one on another; put some into one file")
+    tree = read_yaml(path, "config")
     if "extends" not in tree:
         return tree
     other = tree.pop("extends")
     if not isinstance(other, str):
         raise UserError(f"{path}: extends: expected the path of a config, found {other!r}")
-    below = _extended(path.parent / other, (*above, path.resolve()))
+    below = _extended(_inside(path, other, root), (*above, path.resolve()), root)
     return _merged(_without(below, tree.pop("without", ()), path), tree)
+
+
+def _inside(path: Path, other: str, root: Path) -> Path:
+    """The config that another one extends, which has to be a config of the same tree.
+
+    A config comes from elsewhere at times; it may not have other files of the machine read.
+
+    Raises:
+        UserError: it lies elsewhere, or is no YAML file.
+    """
+    extended = path.parent / other
+    place = extended.resolve()
+    named = [folder for folder in (root, *root.parents) if folder.name == "configs"]
+    tree = named[0] if named else root
+    if place.suffix not in (".yaml", ".yml") or not place.is_relative_to(tree):
+        raise UserError(f"{path}: extends: {other!r} is no .yaml file in {tree} or below; copy the config there")
+    return extended
 
 
 def _without(tree: dict[str, Any], left_out: Any, path: Path) -> dict[str, Any]:

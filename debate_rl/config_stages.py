@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -17,7 +16,7 @@ from debate_rl.config_training import (
     SftStage,
     TrainingStage,
 )
-from debate_rl.errors import UserError
+from debate_rl.errors import UserError, name_fault
 from debate_rl.records import Record
 from debate_rl.trainers.settings import StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
@@ -152,17 +151,28 @@ class WeakToStrongStage(TrainingStage):
     """Weak model in place of the run's (`models.weak`), for tables over sizes."""
     strong: str | None = None
     """Strong model in place of the run's."""
-    table: str | None = Field(default=None, pattern=r"^\w[\w.+-]*$")
+    table: str | None = None
     """Table in which this stage is a column; empty is a table of its own, by the stage's name."""
     curve: Literal["members", "turns", "errors"] | None = None
     """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
     differ in nothing else are points of one line."""
 
+    @field_validator("table")
+    @classmethod
+    def _is_file_name(cls, table: str | None) -> str | None:
+        fault = None if table is None else name_fault(table, "a table")
+        if fault is not None:
+            raise ValueError(fault)
+        return table
+
     @field_validator("methods")
     @classmethod
     def _folders(cls, value: dict[str, Method]) -> dict[str, Method]:
         for name in value:
-            if not re.fullmatch(r"[\w.+-]+", name) or name in ("ceiling", "weak", "untrained"):
+            fault = name_fault(name, "a method")
+            if fault is not None:
+                raise ValueError(fault)
+            if name in ("ceiling", "weak", "untrained"):
                 raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
         return value
 

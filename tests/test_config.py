@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,84 @@ def test_overrides_reach_any_key(tmp_path):
     assert (found.seed, found.stages["dpo"].objective.gamma, found.stages["dpo"].train) == (3, 10, {"beta": 0.1})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".", "..", "", "store", "Store", "wandb", "base", "a/b", "./../../elsewhere", "a\\b", "-a", ".a", "a.", "a\nb",
+     "a\x00b", "x" * 65, "seed0", "nul.txt", "\u00e9", "a b"],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["stage", "run", "method", "table"])
+def test_names_of_folders_can_not_lead_elsewhere(tmp_path, name, what):
+    tree = {
+        "stage": {"stages": {name: {"kind": "report"}}},
+        "run": {"name": name},
+        "method": {"stages": {"weak_to_strong": {"debater": "base", "methods": {name: {}}}}},
+        "table": {"stages": {"weak_to_strong": {"debater": "base", "table": name}}},
+    }[what]
+    if what == "run" and name == "seed0":
+        pytest.skip("a study names its runs so")
+    if what == "table" and name == "":
+        pytest.skip("empty is no table")
+    with pytest.raises(UserError, match="can not name") as found:
+        parse_config(tree)
+    assert "\n" not in str(found.value)
+
+
+def test_two_stages_may_not_be_one_folder_on_other_systems():
+    with pytest.raises(UserError, match="one folder on many systems"):
+        parse_config({"stages": {"a": {"kind": "report"}, "A": {"kind": "report"}}})
+
+
+def test_a_config_extends_only_configs_of_its_own_tree(tmp_path):
+    (tmp_path / "secret.yaml").write_text("hidden-line:x:0:0\n: [")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for other in ("/etc/passwd", "/dev/zero", "../secret.yaml", "../../secret.yaml", "notes.txt"):
+        (folder / "c.yaml").write_text(f"extends: {other}\n")
+        with pytest.raises(UserError, match="extends") as found:
+            load_config(folder / "c.yaml")
+        assert "hidden-line" not in str(found.value)
+    tree = tmp_path / "configs" / "tables"
+    tree.mkdir(parents=True)
+    (tmp_path / "configs" / "below.yaml").write_text("seed: 4\n")
+    (tree / "c.yaml").write_text("extends: ../below.yaml\n")
+    assert load_config(tree / "c.yaml").seed == 4
+
+
+def test_errors_of_yaml_show_no_text_of_the_file(tmp_path):
+    path = write(tmp_path, "key: [hidden-value, {\n")
+    with pytest.raises(UserError, match=r"c.yaml:\d+: not valid YAML") as found:
+        load_config(path)
+    assert "hidden-value" not in str(found.value)
+
+
+def test_a_chain_of_extends_is_bounded(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"c{number}.yaml").write_text(f"extends: c{number + 1}.yaml\n")
+    with pytest.raises(UserError, match="one on another"):
+        load_config(tmp_path / "c0.yaml")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "binary", "large", "unreadable"])
+def test_what_is_no_config_file_is_said_in_a_line(tmp_path, kind):
+    path = tmp_path / "c.yaml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "binary":
+        path.write_bytes(b"\xff\xfe\x00\x01" * 9)
+    elif kind == "large":
+        path.write_text("# " + "x" * (1 << 21))
+    else:
+        path.write_text("name: a")
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+    with pytest.raises(UserError) as found:
+        load_config(path)
+    assert "\n" not in str(found.value)
+
+
 def test_stages_of_one_kind_can_have_several_names(tmp_path):
     found = load_config(write(tmp_path, "stages: {sft: {}, preferences: {}, dpo: {}, dpo2: {kind: dpo, start: dpo}}"))
     assert found.stages["dpo2"].start == "dpo"
@@ -57,7 +136,10 @@ def test_stages_of_one_kind_can_have_several_names(tmp_path):
         ("questions: {train: 0}", [], "questions.train"),
         ("stages: {tournament: {players: [a]}}", [], "at least two players"),
         ("seed: many", [], "seed"),
-        ("a: [", [], "not a YAML file"),
+        ("a: [", [], "not valid YAML"),
+        ("", [], "is empty"),
+        ("word", [], "expected keys and values"),
+        ("- a\n- b", [], "expected keys and values"),
         ("name: x", ["seed=[1"], "not valid YAML"),
         ("name: x", ["stages=5"], "stages: expected names"),
         ("stages: {sft: 5}", [], "stages.sft: expected settings"),

@@ -13,18 +13,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from debate_rl.engines.weights import BASE_FILE, fingerprint
+from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
-from debate_rl.records import digest, explain, read_json, write_json, write_text
+from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.memory import check_spread
 from debate_rl.trainers.online import content
@@ -32,6 +32,8 @@ from debate_rl.trainers.settings import Job, Result
 
 _KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _ROOM = 32 << 20
+_PARENT = "DEBATE_RL_LAUNCHED_BY"
+"""Environment variable of launched trainings: the process that launched them (see `_process_mark`)."""
 
 
 def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Result:
@@ -55,7 +57,7 @@ def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Res
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports each trainer to the hub
     from debate_rl.trainers.state import kept_global_state
 
-    with kept_global_state(), _disk_errors(Path(job.out)):
+    with kept_global_state(), _disk_errors(Path(job.out)), _alone(Path(job.out)):
         return _train(job, name, callbacks, quiet)
 
 
@@ -119,7 +121,8 @@ def launch(
     order, complaint = out / "launch.json", out / "launch.error"
     write_json(order, job.model_dump(mode="json"))
     complaint.unlink(missing_ok=True)
-    code = subprocess.run(_command(accelerate_config, processes, order)).returncode
+    environment = {**os.environ, _PARENT: _process_mark(os.getpid())}
+    code = subprocess.run(_command(accelerate_config, processes, order), env=environment).returncode
     if complaint.is_file():
         raise UserError(complaint.read_text(encoding="utf-8"))
     if code != 0:
@@ -140,7 +143,7 @@ def _check_launch(config: str, processes: int | None) -> None:
     """
     import torch
 
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = read_yaml(config, "accelerate config")
     there = torch.cuda.device_count()
     wanted = processes or int(settings.get("num_processes") or 1)
     check_spread(config, settings, wanted)
@@ -152,7 +155,7 @@ def _check_launch(config: str, processes: int | None) -> None:
 
 def _command(config: str, processes: int | None, order: Path) -> list[str]:
     """The command line of `accelerate launch`, on a free port where the config names none."""
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = read_yaml(config, "accelerate config")
     deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
     if deepspeed is not None and not Path(deepspeed).is_file():
         raise UserError(f"{config}: {deepspeed} not found; run from the repository's root or give an absolute path")
@@ -171,7 +174,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.arguments import training_arguments
     from debate_rl.trainers.bases import load_tokenizer
     from debate_rl.trainers.build import build_trainer, prepare
-    from debate_rl.trainers.history import LogBeforeSave, history, mean_loss
+    from debate_rl.trainers.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.places import arguments_of
 
     out = Path(job.out)
@@ -182,7 +185,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)
     set_seed(job.seed)  # before new weights are drawn
-    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), *callbacks])
+    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
     if quiet:
         trainer.remove_callback(PrinterCallback)
     with config.main_process_first(desc="checkpoints"):
@@ -238,6 +241,7 @@ def _save(job: Job, trainer: Any, out: Path) -> Path:
     if trainer.args.process_index == 0:
         _tidy(partial, adapter=job.lora is not None)
         write_json(partial / BASE_FILE, {"model": job.model, "fingerprint": fingerprint(job.model)})
+        write_sums(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     return final
@@ -280,6 +284,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job of a JSON file; the exit code is 2 for a user's mistake, which is said in one line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _end_with_parent()
     first = os.environ.get("RANK", "0") == "0"
     out = None
     try:
@@ -300,6 +305,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         _leave_group()
     return 0
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the job's folder; of processes that train together the first one does.
+
+    A training whose run was killed ends within a second (see `_end_with_parent`), so a new one waits for that long.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    busy = f"another training is at work in {out}; wait for it, or stop it"
+    lock = out / ".training.lock"
+    with locked(lock, busy, patience=10):
+        yield
+        lock.unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the run that launched it is gone, as after a SIGKILL.
+
+    Between the two stands `accelerate launch`, which would go on by itself.
+    """
+    parent = os.environ.get(_PARENT)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while _is_alive(parent):
+            time.sleep(0.5)
+        print("the run that launched this training is gone; it ends here and goes on with the run", file=sys.stderr)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _process_mark(pid: int) -> str:
+    """A process by its number and, where the system tells, its start time: numbers are given again."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return f"{pid}:{fields[19]}"
+    except (OSError, IndexError):
+        return f"{pid}:"
+
+
+def _is_alive(mark: str) -> bool:
+    """Whether the process of a mark still runs."""
+    pid = int(mark.partition(":")[0])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _process_mark(pid) == mark
 
 
 def _leave_group() -> None:
