@@ -13,6 +13,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -37,6 +38,7 @@ from debate_rl.config_training import IterationsStage, TrainingStage
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.crew import Crew, CrewEngine
+from debate_rl.engines.file_hashes import changed_file, folder_hashes
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
@@ -44,16 +46,18 @@ from debate_rl.errors import UserError, nearest
 from debate_rl.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import PASSING_KINDS, Leg
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import load_probe
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import digest, read_json, write_json, write_text
+from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
 from debate_rl.tracking import Tracker
 
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
+_CHANGE_LATER = ("README.md", "timing.json")
+"""Files that are completed after their stage, or that tell how long it took."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
 
 
@@ -280,19 +284,32 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
 def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
+    made_anew: set[str] = set()
     fingerprints = stage_fingerprints(run.config)
     for name, stage in run.config.stages.items():
         if only is not None and name not in only:
             continue
         fingerprint = fingerprints[name]
         final = run.folder / name
+        before: dict[str, str] | None = None
         if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
-            if read_json(final / "stage.json")["fingerprint"] != fingerprint:
+            note = read_note(final)
+            if note.fingerprint != fingerprint:
                 raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            done[name] = read_json(final / "metrics.json")
-            run.say(f"{name}: done before")
-            continue
+            older = [other for other in made_anew if _builds_on(stage, other, run.config.stages[other])]
+            if not note.passing_failures and not older:
+                done[name] = read_json(final / "metrics.json")
+                run.say(f"{name}: done before")
+                continue
+            before = note.files
+            if note.passing_failures:
+                count = note.passing_failures
+                run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
+            else:
+                run.say(f"{name}: made again, since {older[0]} was")
         done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
+        if before is not None and read_note(final).files != before:
+            made_anew.add(name)
         write_json(run.folder / "metrics.json", _all_metrics(run))
     run.tracker.finish()
     if run.paid:
@@ -300,6 +317,59 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
+
+
+class StageNote(Record):
+    """What a finished stage says of itself, in its `stage.json`.
+
+    Example:
+        StageNote(name="sft", kind="sft", fingerprint="9f86d081884c7d65", files={"metrics.json": "5feceb66ffc8..."})
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    """What it was made from (see `stage_fingerprints`)."""
+    files: dict[str, str]
+    """SHA-256 of each of its files; model cards may be completed by later stages."""
+    passing_failures: int = 0
+    """Games that failed for causes that may have passed since; a run that goes on tries them again."""
+
+
+def read_note(folder: Path) -> StageNote:
+    """The note of a finished stage, whose files are as they were.
+
+    Raises:
+        UserError: a file is damaged or was changed.
+    """
+    fix = f"remove {folder} and run again: what its models said is in the store"
+    note = read_kept(folder / "stage.json", StageNote, fix)
+    changed = changed_file(folder, note.files)
+    if changed is not None:
+        raise UserError(f"{changed} is damaged or was changed since the stage was finished; {fix}")
+    return note
+
+
+def passing_failures(folder: Path) -> int:
+    """Failures in a stage's logs whose cause may pass: those of a server that did not answer."""
+    count = 0
+    for path in folder.rglob("*.jsonl"):
+        with path.open("rb") as file:
+            for line in file:
+                if b'"failure":{' in line:
+                    count += _passing_in(json.loads(line))
+    return count
+
+
+def _passing_in(record: Any) -> int:
+    """Failures of passing kinds anywhere in a record."""
+    if isinstance(record, list):
+        return sum(map(_passing_in, record))
+    if not isinstance(record, dict):
+        return 0
+    failure = record.get("failure")
+    own = isinstance(failure, dict) and failure.get("kind") in PASSING_KINDS
+    return int(own) + sum(map(_passing_in, record.values()))
 
 
 def stage_fingerprints(config: Config) -> dict[str, str]:
@@ -326,7 +396,17 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     run.say(f"{name}: started")
     metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
-    write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
+    note.unlink()
+    for sums in working.rglob(f"*{SUMS}"):
+        sums.unlink()  # of logs that only grow while the stage is at work
+    stage_note = StageNote(
+        name=name,
+        kind=stage.kind,
+        fingerprint=fingerprint,
+        files=folder_hashes(working, without=_CHANGE_LATER),
+        passing_failures=passing_failures(working),
+    )
+    write_json(working / "stage.json", stage_note.model_dump(mode="json"))
     seconds = time.perf_counter() - began
     found, made, read = _store_counts(run)
     counts: dict[str, Any] = {
@@ -335,7 +415,6 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
         **({"paid_so_far": run.paid} if run.paid else {}),
     }  # fmt: skip
     write_json(working / "timing.json", counts)
-    note.unlink()
     remove_inside(final, run.folder)
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})

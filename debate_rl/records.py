@@ -11,9 +11,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,10 +33,20 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=BaseModel)
+SUMS = ".sums"
+"""Ending of the file beside a log that has the checksums of its lines while it grows."""
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
 LARGEST_YAML = 1 << 20
 """Bytes of a YAML file at most."""
+_UNCLEAN = re.compile("[\ud800-\udfff\x00]")
+_LOOK_ALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
+    "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
+    "\u2236\ua789\u02d0",
+    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXo:::",
+)
+"""Letters of the Cyrillic and Greek alphabets, colons and brackets that look like ASCII."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -42,6 +55,55 @@ def digest(value: Any) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
+
+
+def clean_text(text: str) -> str:
+    """A text as it may enter: half surrogate pairs, which no file can hold, and NUL become U+FFFD.
+
+    Example:
+        >>> clean_text("a\\ud83d b")
+        'a\ufffd b'
+    """
+    return _UNCLEAN.sub("\ufffd", text)
+
+
+def clean_value(value: Any) -> Any:
+    """A JSON-like value whose texts are clean (see `clean_text`)."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(str(key)): clean_value(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [clean_value(inner) for inner in value]
+    return value
+
+
+def folded(text: str) -> tuple[str, Sequence[int] | None]:
+    """A text in the letters that it looks like, and the place of each in the original; None where nothing changed.
+
+    Wide, bold and other forms of a letter become the letter (NFKC), letters of other alphabets that look like Latin
+    ones become these, and characters without width are left out.
+
+    Example:
+        >>> folded("\uff1cb\u200b>")
+        ('<b>', (0, 1, 3))
+    """
+    if text.isascii():
+        return text, None
+    letters: list[str] = []
+    places: list[int] = []
+    for place, character in enumerate(text):
+        for letter in _folded_character(character):
+            letters.append(letter)
+            places.append(place)
+    return "".join(letters), tuple(places)
+
+
+@lru_cache(maxsize=4096)
+def _folded_character(character: str) -> str:
+    if unicodedata.category(character) in ("Cf", "Mn", "Me"):
+        return ""
+    return unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKES)
 
 
 def explain(error: ValidationError) -> str:
@@ -109,6 +171,7 @@ def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
+        path.with_name(path.name + SUMS).unlink(missing_ok=True)  # those of a log that this file takes the place of
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
@@ -180,13 +243,14 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; a process that dies lets go of it.
 
     Args:
         path: the file; it and its folder are made where they are not there.
         busy: what is said where another process holds it.
         patience: seconds to wait for that.
+        shared: hold it together with others that share it.
 
     Raises:
         UserError: another process holds it, or the file system has no locks.
@@ -198,7 +262,7 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
     with path.open("a") as file:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= until:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+import zlib
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
@@ -12,13 +13,28 @@ from typing import Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
-from debate_rl.records import Span, append, scan_log
+from debate_rl.errors import UserError
+from debate_rl.records import SUMS, Record, Span, append, read_log, scan_log
 
 W = TypeVar("W")
 D = TypeVar("D", bound=BaseModel)
 
 Progress = Callable[[int, int, int], None]
 """Called with (games done, failed, all) before the first chunk and after each."""
+
+
+class _Sum(Record):
+    """CRC-32 of some lines of a log, by their first byte and end."""
+
+    start: int
+    end: int
+    crc: int
+
+
+def _crc(path: Path, start: int, end: int) -> int:
+    with path.open("rb") as file:
+        file.seek(start)
+        return zlib.crc32(file.read(end - start))
 
 
 class Kept(Sequence[D]):
@@ -67,6 +83,7 @@ class Log(Generic[W, D]):
         wanted: name of a piece of work.
         done: name of what came of it, the same.
         failed: whether that is a failure.
+        again: whether a failure is tried again by a run that goes on, because its cause may have passed.
     """
 
     def __init__(
@@ -76,12 +93,15 @@ class Log(Generic[W, D]):
         wanted: Callable[[W], str],
         done: Callable[[D], str],
         failed: Callable[[D], bool],
+        again: Callable[[D], bool] = lambda record: False,
     ) -> None:
         self.path = path
+        self._sums = path.with_name(path.name + SUMS)
         self.kind = kind
         self.wanted = wanted
         self.done = done
         self.failed = failed
+        self.again = again
 
     def work_off(
         self,
@@ -93,7 +113,7 @@ class Log(Generic[W, D]):
     ) -> Kept[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
-        Failures are in the log as well, and are not tried again.
+        Failures are in the log as well. Those whose cause may have passed are tried again; the newest line counts.
 
         Args:
             wanted: all of the work; it is gone through once, so it may be made as it is asked for.
@@ -121,6 +141,7 @@ class Log(Generic[W, D]):
                 began = True
                 made = dict(zip(missing, work(list(missing.values())), strict=True))
                 new = dict(zip(missing, append(self.path, made.values()), strict=True))
+                self._sum(list(new.values()))
                 failed += sum(map(self.failed, made.values()))
             for name in names:
                 span = new.get(name) or known[name]
@@ -132,12 +153,38 @@ class Log(Generic[W, D]):
                 progress(done, failed, total)
         return Kept(self.path, self.kind, spans)
 
+    def _sum(self, spans: Sequence[Span]) -> None:
+        """Write down the checksum of new lines, so that a damaged one is noticed when the work goes on."""
+        if spans:
+            start, end = spans[0][0], spans[-1][1]
+            append(self._sums, [_Sum(start=start, end=end, crc=_crc(self.path, start, end))])
+
+    def _check(self) -> None:
+        """Make sure that the lines are those that were written.
+
+        Raises:
+            UserError: some are not.
+        """
+        if not self.path.exists():
+            self._sums.unlink(missing_ok=True)
+            return
+        size = self.path.stat().st_size
+        for part in read_log(self._sums, _Sum):
+            if part.end <= size and _crc(self.path, part.start, part.end) != part.crc:
+                raise UserError(
+                    f"{self.path} is damaged; remove it and run again: what the models said is in the store"
+                )
+
     def _known(self) -> tuple[dict[str, Span], int]:
         """Where the log holds what by name, and how many failures are among it."""
+        self._check()
         known: dict[str, Span] = {}
         failed: set[str] = set()
         for span, record in scan_log(self.path, self.kind):
             name = self.done(record)
+            if self.again(record):
+                known.pop(name, None)
+                continue
             known[name] = span
             (failed.add if self.failed(record) else failed.discard)(name)
         return known, len(failed)

@@ -301,6 +301,7 @@ def grow_to_file(
     """
     log = Log[Tree, Tree](
         path, Tree, lambda tree: tree.id, lambda tree: tree.id,
-        lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
+        failed=lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
+        again=lambda tree: any(leaf.failure is not None and leaf.failure.passing for leaf in tree.leaves),
     )  # fmt: skip
     return list(log.work_off(trees, lambda missing: grow(missing, players, engine, judge), chunk, progress))

@@ -7,7 +7,6 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -16,12 +15,13 @@ from typing import Any
 from debate_rl.engines.budget import Budget, Paid, most_prompt_tokens
 from debate_rl.engines.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
 from debate_rl.engines.first_token import candidate_scores, logprob
+from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.router import Router
 from debate_rl.engines.served import Served
 from debate_rl.errors import UserError
-from debate_rl.records import digest
+from debate_rl.records import clean_text, digest
 
 TOP = 20
 """Log-probabilities asked for: what OpenAI gives at most, and vLLM by default."""
@@ -35,8 +35,6 @@ DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
-_MARK = re.compile(r"<(?=\|[^|<>]{1,40}\|>|/?s>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])")
-"""Beginnings of control marks of the usual chat templates."""
 
 
 class ServerEngine:
@@ -162,7 +160,7 @@ class ServerEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": first.seed % (1 << 31),
+            "seed": _seed(first),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"return_token_ids": True} if self._ids else {}),
@@ -171,7 +169,7 @@ class ServerEngine:
         if isinstance(reply, EngineFailure) and "return_token_ids" in body and "return_token_ids" in reply.message:
             self._ids = False
             return self._write(requests)
-        if isinstance(reply, EngineFailure) and reply.kind == "server" and wanted > 1:
+        if isinstance(reply, EngineFailure) and reply.kind in ("server", "request") and wanted > 1:
             self._single = True  # such servers say so in many ways
             return self._write(requests)
         found = [reply] if isinstance(reply, EngineFailure) else self._texts(first, reply)[:wanted]
@@ -197,7 +195,7 @@ class ServerEngine:
         shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
         return [
             Completion(
-                text=text, prompt_tokens=usage[0], new_tokens=new, finish=finish,
+                text=clean_text(text), prompt_tokens=usage[0], new_tokens=new, finish=finish,
                 revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
             )
             if isinstance(text, str) and finish in ("stop", "length")
@@ -337,20 +335,21 @@ class ServerEngine:
             return at
 
 
+def _seed(request: Request) -> int:
+    """The seed that is sent: servers key their noise on it alone, so it differs for every prompt as well as draw."""
+    asked = [[one.model_dump() for one in request.messages], request.sampling.model_dump(mode="json"), request.seed]
+    return int(digest(asked), 16) % (1 << 31)
+
+
 def _prompt(question: Request | Choice) -> tuple[Any, ...]:
     """What texts from one prompt have in common: all but the seed."""
     sampling = question.sampling if isinstance(question, Request) else None
     return (question.messages, question.model, question.adapter, sampling)
 
 
-def plain(text: str) -> str:
-    """A text as it is sent: control marks that a speaker wrote are broken by a space, as in `chat.neutral`."""
-    return _MARK.sub(lambda mark: f"{mark[0]} ", text)
-
-
 def _sent(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Messages as they are sent."""
-    return [{"role": m.role, "content": plain(m.content)} for m in messages]
+    return [{"role": m.role, "content": neutral(m.content)} for m in messages]
 
 
 def _ids(told: Any) -> tuple[int, ...] | None:

@@ -3,18 +3,21 @@
 The first line says the format, whose answers these are, and what the values of the other lines are, so that a line is
 little more than a text:
 
-    {"debate-rl store": 2, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null}
-    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop"]
+    {"debate-rl store": 3, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null}
+    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop", 2893647195]
+
+The last value of a line is the CRC-32 of what stands before it, so that a damaged answer is made again and never used.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from debate_rl.engines.request import Completion, Scores
 from debate_rl.errors import UserError
@@ -22,8 +25,8 @@ from debate_rl.records import append_bytes
 
 A = TypeVar("A", Completion, Scores)
 
-FORMAT = 2
-"""1 kept whole records under other names."""
+FORMAT = 3
+"""1 kept whole records under other names; 2 had no checksums."""
 _MARK = "debate-rl store"
 _READ = 8192
 
@@ -79,7 +82,7 @@ class StoreFile:
         Raises:
             ValueError: there is none of that name in that place.
         """
-        found, *values = json.loads(_line(self.path, place))
+        found, *values = _checked(_line(self.path, place))
         if found != key:
             raise ValueError(f"{self.path}: {key} is not where it was")
         named = zip(self.fields[kind.__name__.lower()], values, strict=True)
@@ -89,7 +92,8 @@ class StoreFile:
 def begin_store_file(path: Path, weights: Weights) -> StoreFile:
     """Make a file without answers."""
     named = {"revision": weights.revision, "model": weights.model, "adapter": weights.adapter}
-    line = _json({_MARK: FORMAT, **_FIELDS, **named})
+    head = {_MARK: FORMAT, **_FIELDS, **named}
+    line = _json({**head, "crc": zlib.crc32(_json(head))})
     append_bytes(path, line)
     return StoreFile(path, weights, _FIELDS, len(line), len(line))
 
@@ -107,6 +111,8 @@ def open_store_file(path: Path) -> StoreFile | None:
     try:
         head = json.loads(line)
         version = head.get(_MARK, 1)
+        if version == FORMAT and head.pop("crc", None) != zlib.crc32(_json(head)):
+            raise ValueError("damaged")
         if version == FORMAT and all(set(head[kind]) <= set(known) for kind, known in _FIELDS.items()):
             weights = Weights(head["revision"], head["model"], head["adapter"])
             return StoreFile(path, weights, {kind: head[kind] for kind in _FIELDS}, len(line), len(line))
@@ -121,7 +127,25 @@ def open_store_file(path: Path) -> StoreFile | None:
 
 def row(key: str, answer: Completion | Scores) -> bytes:
     """The line of an answer."""
-    return _json([key, *answer.model_dump(exclude={"revision"}).values()])
+    return _summed([key, *answer.model_dump(exclude={"revision"}).values()])
+
+
+def _summed(values: list[Any]) -> bytes:
+    """The line of some values, their checksum at its end."""
+    text = _json(values).rstrip(b"]\n")
+    return text + b",%d]\n" % zlib.crc32(text)
+
+
+def _checked(line: bytes) -> list[Any]:
+    """The values of a line that `_summed` made.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text, _, rest = line.rstrip(b"\n").rpartition(b",")
+    if rest != b"%d]" % zlib.crc32(text):
+        raise ValueError("the line is damaged")
+    return list(json.loads(text + b"]"))
 
 
 def _json(value: object) -> bytes:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+from debate_rl.engines.store import LOCK
 from debate_rl.engines.store_file import StoreFile, open_store_file
 from debate_rl.errors import UserError
-from debate_rl.records import Record, write_pieces
+from debate_rl.records import Record, locked, write_pieces
 
 DAY = 86400.0
 
@@ -75,13 +76,21 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
     With neither `days` nor `of` nothing is lost but lines that were cut off and answers that two processes wrote.
 
     Args:
-        folder: of the store; nobody should be writing to it.
+        folder: of the store; who writes to it meanwhile waits.
         days: remove the files that were not written to for so long.
         of: remove the answers of weights whose model, adapter or fingerprint has this in its name.
 
     Raises:
         UserError: there is no store, another version wrote it, or the disk is full; then nothing is removed.
     """
+    if not any(Path(folder).glob("*.jsonl")):
+        raise UserError(f"{folder}: no store there; give the folder of a run that has played, or of a store")
+    with locked(Path(folder) / LOCK, f"a process writes to {folder}; wait for it", patience=10):
+        return _prune(folder, days, of)
+
+
+def _prune(folder: str | Path, days: float | None, of: str | None) -> Pruned:
+    """See `prune`; nobody writes meanwhile."""
     kept = removed = before = after = 0
     limit = 0.0 if days is None else time.time() - days * DAY
     for files in _by_weights(folder):
@@ -93,9 +102,8 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
         left = 0 if merged is None else len(_names([merged]))
         kept, removed, before = kept + left, removed + there - left, before + sum(sizes.values())
         after += 0 if merged is None else merged.path.stat().st_size
-        for path, size in sizes.items():
-            if path.stat().st_size == size:  # else somebody writes to it after all
-                path.unlink()
+        for path in sizes:
+            path.unlink()
     return Pruned(kept=kept, removed=removed, before=before, after=after)
 
 

@@ -52,6 +52,10 @@ class Verdict(Record):
         return self.p[0] if side == "A" else self.p[1]
 
 
+PASSING_KINDS = frozenset({"rate limit", "server", "time-out", "connection", "unreachable", "malformed"})
+"""Kinds of failures whose cause passes: a resumed run tries these again."""
+
+
 class Failure(Record):
     """Why a leg could not be played or judged. It is never scored as a loss.
 
@@ -64,6 +68,11 @@ class Failure(Record):
     turn: int | None = None
     kind: str
     message: str
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same may succeed at another time."""
+        return self.kind in PASSING_KINDS
 
 
 class Leg(Record):

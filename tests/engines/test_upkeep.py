@@ -23,7 +23,7 @@ def store(tmp_path):
     for count in (10, 20):
         one = StoredEngine(ScriptedEngine(), tmp_path / str(count))
         one.generate(requests(count) + requests(count, "runs/dpo/adapter"))
-        for file in (tmp_path / str(count)).iterdir():
+        for file in (tmp_path / str(count)).glob("*.jsonl"):
             (tmp_path / "store").mkdir(exist_ok=True)
             file.rename(tmp_path / "store" / file.name)
     return tmp_path / "store"
@@ -43,14 +43,14 @@ def test_the_contents_of_a_store_by_weights(store):
         ("m", "runs/dpo/adapter", 20, 2),
         ("m", None, 20, 2),
     ]
-    assert sum(row.size for row in rows) == sum(file.stat().st_size for file in store.iterdir())
+    assert sum(row.size for row in rows) == sum(file.stat().st_size for file in store.glob("*.jsonl"))
 
 
 def test_pruning_alone_puts_files_together_and_loses_nothing(store):
-    with next(store.iterdir()).open("ab") as file:
+    with next(store.glob("*.jsonl")).open("ab") as file:
         file.write(b'["0123456789abcdef","cut of')
     done = prune(store)
-    assert (done.kept, done.removed) == (40, 0) and len(list(store.iterdir())) == 2
+    assert (done.kept, done.removed) == (40, 0) and len(list(store.glob("*.jsonl"))) == 2
     assert done.after < done.before and left(store) == 40
     assert len(Store(store)) == 40
     again = prune(store)
@@ -63,14 +63,14 @@ def test_answers_of_an_adapter_can_be_removed(store):
 
 
 def test_files_not_written_to_for_long_can_be_removed(store):
-    old = sorted(store.iterdir(), key=lambda file: file.stat().st_size)[:2]  # the 10 answers of each adapter
+    old = sorted(store.glob("*.jsonl"), key=lambda file: file.stat().st_size)[:2]  # the 10 answers of each adapter
     for file in old:
         os.utime(file, (time.time() - 40 * DAY,) * 2)
     assert prune(store, days=50).removed == 0  # merged, each as young as its youngest
-    for file in store.iterdir():
+    for file in store.glob("*.jsonl"):
         os.utime(file, (time.time() - 40 * DAY,) * 2)
     assert prune(store, days=50).removed == 0 and all(row.days > 39 for row in contents(store))
-    assert prune(store, days=30).removed == 40 and not list(store.iterdir())
+    assert prune(store, days=30).removed == 40 and not list(store.glob("*.jsonl"))
 
 
 def test_a_reader_goes_on_while_a_store_is_pruned(store):
