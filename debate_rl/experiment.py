@@ -130,6 +130,11 @@ class Run:
                 self.say(self._tracker.note)
         return self._tracker
 
+    def finish_tracking(self) -> None:
+        """Close the W&B run, where there is one: a run whose stages were all done before opens none."""
+        if self._tracker is not None:
+            self._tracker.finish()
+
     def progress(self, out: Path) -> Progress:
         """A line that says how far a stage's games are."""
         terminal = sys.stdout if self.say is print and sys.stdout.isatty() else None
@@ -311,7 +316,7 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
         if before is not None and read_note(final).files != before:
             made_anew.add(name)
         write_json(run.folder / "metrics.json", _all_metrics(run))
-    run.tracker.finish()
+    run.finish_tracking()
     if run.paid:
         cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]

@@ -113,7 +113,7 @@ def claim_folder(config: Config) -> Path:
 
 def _is_own(entry: Path) -> bool:
     """Whether a file is one that a run writes before its config."""
-    return entry.name in (LOCK, "code.json") or entry.name.endswith(".partial")
+    return entry.name in (LOCK, "code.json", "wandb-id") or entry.name.endswith(".partial")
 
 
 def _finished(folder: Path, held: Config) -> list[str]:

@@ -8,6 +8,8 @@ and `append` starts on a fresh one.
 from __future__ import annotations
 
 import contextlib
+import csv
+import gzip
 import hashlib
 import json
 import os
@@ -19,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +39,8 @@ SUMS = ".sums"
 """Ending of the file beside a log that has the checksums of its lines while it grows."""
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
+LARGEST_CELL = 1 << 26
+"""Characters of a cell of a CSV file at most."""
 LARGEST_YAML = 1 << 20
 """Bytes of a YAML file at most."""
 _UNCLEAN = re.compile("[\ud800-\udfff\x00]")
@@ -114,27 +118,97 @@ def explain(error: ValidationError) -> str:
     return f"{where}: {said}" if where else said
 
 
+def open_text(path: str | Path) -> TextIO:
+    """Open a text file of any usual kind: UTF-8 or UTF-16 with or without a byte order mark, plain or gzipped.
+
+    Raises:
+        UserError: there is none, or it is packed in a way that is not read here; says how to unpack it.
+    """
+    path = existing(path, "file")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            packed = start.startswith(b"\x1f\x8b")
+            if packed:
+                file.seek(0)
+                start = gzip.GzipFile(fileobj=file).read(4)
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
+    if start == b"\x28\xb5\x2f\xfd":
+        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path} is a zip archive; unpack it first: unzip {path}")
+    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if packed:
+        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, newline=""))
+    return path.open(encoding=encoding, newline="")
+
+
+def not_text(path: str | Path, error: UnicodeError | EOFError | OSError) -> UserError:
+    """What is said of a file whose bytes are no text."""
+    if not isinstance(error, UnicodeDecodeError):
+        return UserError(f"{path}: not a whole text file ({error}); copy it again")
+    wrong = error.object[error.start : error.start + 1].hex()
+    return UserError(
+        f"{path}: not text in UTF-8 (byte 0x{wrong}); if it is Latin-1, convert it: "
+        f"iconv -f latin1 -t utf-8 {path} > NEW, and give NEW"
+    )
+
+
+def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row by column) of a CSV file with a header; its texts are clean.
+
+    Raises:
+        UserError: the file is missing, is no text, or a row has another number of cells than the header.
+    """
+    with open_text(path) as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        limit = csv.field_size_limit(LARGEST_CELL)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
+                yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not a row of a CSV file ({error})") from error
+        except (UnicodeError, EOFError, OSError) as error:
+            raise not_text(path, error) from error
+        finally:
+            csv.field_size_limit(limit)
+
+
 def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for each non-empty line of a JSON-lines file.
 
     Raises:
         UserError: the file is missing, or a line is not a JSON object; names file and line.
     """
-    path = existing(path, "file")
-    if path.is_dir():
+    if Path(path).is_dir():
         raise UserError(f"{path} is a folder; give the JSON-lines file in it")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                said = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
-                raise UserError(f"{path}:{number}: not valid JSON ({said}); fix or remove the line") from error
-            if not isinstance(value, dict):
-                raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
-            yield number, value
+    number = 0
+    with open_text(path) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(line, f"{path}:{number}")
+        except (UnicodeError, EOFError) as error:
+            raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line, its texts clean."""
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}); fix or remove the line") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error}); fix or remove the line") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    # A half surrogate pair comes as an escape, and costs a look for one where there are none.
+    return clean_value(value) if "\\ud" in line or "\\uD" in line or "\\u0000" in line else value
 
 
 def read(path: str | Path, kind: type[R]) -> list[R]:
@@ -196,11 +270,15 @@ def read_json(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing or is not JSON.
     """
-    path = existing(path, "file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+    with open_text(path) as file:
+        try:
+            return clean_value(json.loads(file.read()))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+        except (UnicodeError, EOFError) as error:
+            raise not_text(path, error) from error
+        except RecursionError as error:
+            raise UserError(f"{path}: nested too deeply") from error
 
 
 def read_yaml(path: str | Path, what: str) -> dict[str, Any]:

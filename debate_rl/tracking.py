@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
+from debate_rl.records import write_text
+
+PATIENCE = 5.0
+"""Seconds that the server is waited for."""
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -45,6 +51,7 @@ class Tracker:
             folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
                 project=project, entity=entity, name=name, group=name, dir=str(folder), mode=where,
+                id=_run_id(folder), resume="allow" if where == "online" else None,
                 config=dict(config), settings=wandb.Settings(init_timeout=30),
             )  # fmt: skip
 
@@ -109,8 +116,24 @@ class Tracker:
             self._run = None
 
 
+def _run_id(folder: Path) -> str:
+    """The id of a run folder's W&B run: the same whenever the run goes on."""
+    note = folder / "wandb-id"
+    if not note.is_file():
+        write_text(note, uuid4().hex[:8])
+    return note.read_text(encoding="utf-8").strip()
+
+
 def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """The mode that can work here: online only with a key and a server that answers within 3 seconds."""
+    """The mode that can work here: W&B's own switch first, then online only with a key and a server that answers.
+
+    The server is asked over HTTP, through the proxy where one is set.
+    """
+    told = os.environ.get("WANDB_MODE", "").lower()
+    if mode == "auto" and told in ("offline", "disabled", "online", "dryrun"):
+        mode = "offline" if told == "dryrun" else cast(Mode, told)
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return "disabled"
     if mode == "offline" or mode == "disabled":
         return mode
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
@@ -121,8 +144,16 @@ def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
         saved = False
     if not os.environ.get("WANDB_API_KEY") and not saved:
         return "offline"
+    return "online" if _answers(host.geturl()) else "offline"
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers anything at all within some seconds."""
+    request = Request(url, method="HEAD")
     try:
-        with socket.create_connection((host.hostname or "", host.port or 443), timeout=3):
-            return "online"
-    except OSError:
-        return "offline"
+        with urlopen(request, timeout=PATIENCE):
+            return True
+    except HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False

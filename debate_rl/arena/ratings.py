@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
-from debate_rl.records import Record
+from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_text
 
 ELO = 400 / np.log(10)
 """Elo points in one unit of theta (natural-log odds)."""
@@ -182,8 +182,9 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
     path = existing(path, "votes file")
     left, right, score = list[str](), list[str](), list[float]()
     labels = list[Hashable]()
+    limit = csv.field_size_limit(LARGEST_CELL)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             reader = csv.DictReader(file)
             column = _columns(path, reader.fieldnames, cluster)
             for row in reader:
@@ -192,8 +193,12 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
                 left.append(_cell(where, row, "left"))
                 right.append(_cell(where, row, "right"))
                 labels.append(_cell(where, row, column) if column else len(labels))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeError, EOFError) as error:
+        raise not_text(path, error) from error
+    except csv.Error as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
     if not score:
         raise UserError(f"{path}: no votes below the header; add lines such as 'A,B,left'")
     return Outcomes(left, right, score, labels)
@@ -210,7 +215,7 @@ def _columns(path: Path, header: Sequence[str] | None, cluster: str | None) -> s
 
 
 def _cell(where: str, row: dict[str, str], column: str) -> str:
-    text = (row[column] or "").strip()
+    text = clean_text(row[column] or "").strip()
     if not text:
         raise UserError(f"{where}: nothing in column {column!r}; fill it in or remove the line")
     return text

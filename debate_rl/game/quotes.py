@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Literal
 
@@ -183,6 +184,22 @@ def check_quotes(speech: str, passage: str | None, threshold: float = 90.0) -> t
             Quote(text=text, verdict=verdict, start=start, end=end, passage_start=low, passage_end=high, score=score)
         )
     return tuple(quotes)
+
+
+def other_words(quote: str, span: str) -> list[tuple[str, str]]:
+    """Words in which a near quote differs from the passage: what it says, and what stands there.
+
+    Example:
+        >>> other_words("moved to the barn at dusk", "moved to the shed at dusk")
+        [('barn', 'shed')]
+    """
+    said, there = quote.split(), span.split()
+    same = SequenceMatcher(None, [_plain_word(word) for word in said], [_plain_word(word) for word in there], False)
+    return [(" ".join(said[a:b]), " ".join(there[c:d])) for kind, a, b, c, d in same.get_opcodes() if kind != "equal"]
+
+
+def _plain_word(word: str) -> str:
+    return _normalised(word)[0].strip(_EDGES)
 
 
 def quote_spans(speech: str) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.game.quotes import check_quotes, locate
+from debate_rl.game.quotes import check_quotes, locate, other_words
 
 PASSAGE = (
     "The pipe was moved to the barn.\n\nInes said \u201cit\u2019s late\u201d \u2014 and left the big Shed at dusk."
@@ -92,6 +92,13 @@ def test_a_long_quote_with_a_slip_is_near_and_in_its_place():
     verdict, start, end, score = locate(" ".join(said), story)
     assert verdict == "near" and score > 98
     assert story[start:end] == " ".join(words[300:800])
+
+
+def test_the_words_of_a_near_quote_that_differ_are_named():
+    said = "The pipe was moved by Ines to the big barn at dusk"
+    stands = "the pipe was moved by Ines to the big shed, at dusk"
+    assert other_words(said, stands) == [("barn", "shed,")]
+    assert other_words("a b c", "a c") == [("b", "")]
 
 
 def test_near_and_invalid_depend_on_the_threshold():
