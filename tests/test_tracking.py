@@ -77,6 +77,8 @@ def test_the_server_is_reached_through_a_proxy(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
     assert _reachable_mode("auto") == "online" and asked
     server.shutdown()
