@@ -7,8 +7,9 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -33,6 +34,8 @@ SLACK = 4
 """Requests that a replica may have under way beyond the others, for its cache's sake."""
 DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
+_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
+"""Request fields that some models refuse."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
 
@@ -52,6 +55,7 @@ class ServerEngine:
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
+        refused: by model the request fields that it does not take; else they are learnt from its first refusal.
 
     Raises:
         UserError: the url is not one, or the key is not set.
@@ -70,6 +74,7 @@ class ServerEngine:
         load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
+        refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff) for one in urls]
@@ -85,6 +90,8 @@ class ServerEngine:
         self._single = False
         self._exact = True
         self._ids = keep_tokens
+        self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
+        """By model the fields that it does not take."""
         self.prompt_tokens = 0
         self.new_tokens = 0
 
@@ -273,11 +280,39 @@ class ServerEngine:
 
     def _chat(self, question: Request | Choice, body: dict[str, Any], new: int) -> dict[str, Any] | EngineFailure:
         """One chat completion."""
-        sent = {"messages": _sent(question.messages), **body}
-        reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
+        name = self._served.name(question.model, question.adapter)
+        reply: dict[str, Any] | EngineFailure
+        while True:
+            sent = {"messages": _sent(question.messages), **self._accepted(name, body)}
+            reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
+            if not isinstance(reply, EngineFailure) or not self._learn(name, sent, reply):
+                break
         if isinstance(reply, EngineFailure) and reply.kind == REFUSED:
             raise UserError(reply.message)
         return reply
+
+    def _accepted(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A request's fields as a model takes them (see `_learn`)."""
+        refused = self._refused.get(name, frozenset())
+        accepted = {key: value for key, value in body.items() if key not in refused}
+        if "max_tokens" in refused and "max_tokens" in body:
+            accepted["max_completion_tokens"] = body["max_tokens"]
+        return accepted
+
+    def _learn(self, name: str, sent: dict[str, Any], failure: EngineFailure) -> bool:
+        """Take from a refusal which field a model does not know; whether there is something new to try.
+
+        Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
+        done without, so their refusal stands.
+        """
+        if failure.kind != "request":
+            return False
+        fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
+        if not fields:
+            return False
+        with self._lock:
+            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
+        return True
 
     def _ask(
         self, question: Request | Choice, path: str, body: dict[str, Any], prompt: int, new: int, root: bool = False
