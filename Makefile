@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-slow lint bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-stress test-slow lint bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ test: lint  ## lint, types, layers and tests
 
 test-search: $(VENV)/.dev  ## look for new failing cases of the properties; SEED=N for another search
 	$(QUIET) $(BIN)/python -m pytest -m "not slow and not browser" --hypothesis-profile=search --hypothesis-seed=$(or $(SEED),random)
+
+test-stress: $(VENV)/.dev  ## kills at random moments and changed bytes: KILLS=200 CORRUPTIONS=100, an hour or two
+	$(QUIET) $(BIN)/python -m pytest -s -m slow tests/test_stress.py
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes as well
 	$(QUIET) $(BIN)/python -m pytest -m "slow or not slow"

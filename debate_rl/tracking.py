@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.error import HTTPError
 from urllib.parse import urlparse
-from urllib.request import Request, urlopen
+from urllib.request import Request, build_opener
 from uuid import uuid4
 
 from debate_rl.records import write_text
@@ -151,7 +151,7 @@ def _answers(url: str) -> bool:
     """Whether a server answers anything at all within some seconds."""
     request = Request(url, method="HEAD")
     try:
-        with urlopen(request, timeout=PATIENCE):
+        with build_opener().open(request, timeout=PATIENCE):  # a new one: it reads the proxies that are set now
             return True
     except HTTPError:
         return True

@@ -139,7 +139,8 @@ def test_models_that_can_not_be_used(call, tmp_path):
     claim_folder(found)
     adapter.mkdir()
     tiny_adapter(one, adapter / "adapter")
-    write_json(adapter / "stage.json", {"fingerprint": stage_fingerprints(found)["sft"]})
+    made = {"name": "sft", "kind": "sft", "fingerprint": stage_fingerprints(found)["sft"], "files": {}}
+    write_json(adapter / "stage.json", made)
     write_json(adapter / "metrics.json", {})
     assert "adapter" in mistake(call("run", path))
 

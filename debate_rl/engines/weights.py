@@ -119,7 +119,7 @@ def fingerprint(model: str | Path) -> str:
     """Name the weights, tokenizer and template of a model or adapter folder by content.
 
     Every byte counts. What was hashed once is remembered (`engines.file_hashes`), so only the first look at a large
-    model takes time: about a second for each GB on one core.
+    model takes time: one to three seconds for each GB on one core, so up to 50 s for 16 GB.
 
     Returns:
         16 hexadecimal digits.

@@ -50,7 +50,7 @@ def tree(tmp_path, question):
     source = {"source": "file", "path": str(tmp_path / "q.jsonl"), "train": 2, "test": COUNT}
     return {
         "name": "r", "runs": str(tmp_path / "runs"), "questions": source, "tracking": {"mode": "disabled"},
-        "models": {"debater": "small", "judge": "small"}, "protocol": {"prompts": "lab"},
+        "models": {"debater": "owner/small", "judge": "owner/small"}, "protocol": {"prompts": "lab"},
         "stages": {"oversight": {"players": ["base"]}},
     }  # fmt: skip
 
@@ -156,7 +156,7 @@ def test_a_stage_that_can_not_be_is_refused(tree, stage, message):
 
 
 def test_the_second_judge_is_another_one(tree, tmp_path):
-    for own in ("base", {"kind": "model"}, "small"):
+    for own in ("base", {"kind": "model"}, "owner/small"):
         with pytest.raises(UserError, match="is the run's own judge; name another model"):
             played(tree, tmp_path / "out", protocols=["debate"], second=own)
     stated = OversightStage.model_validate({"players": ["base"], "second": {"kind": "stated"}})
@@ -171,7 +171,7 @@ def test_a_second_judge_that_is_not_there_is_said_before_anything_is_played(tree
         return model
 
     monkeypatch.setattr(ScriptedEngine, "revision", revision)
-    panel = {"kind": "panel", "members": [{"model": "small"}, {"model": "tpyo"}]}
+    panel = {"kind": "panel", "members": [{"model": "owner/small"}, {"model": "tpyo"}]}
     for number, second in enumerate(("tpyo", panel)):
         with pytest.raises(UserError, match="no model 'tpyo'"):
             played(tree, tmp_path / f"out{number}", protocols=["debate"], second=second)

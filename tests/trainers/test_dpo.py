@@ -131,7 +131,7 @@ def test_continuing_from_an_adapter_takes_its_copy_as_reference(make_job):
     assert history[0]["rewards/chosen"] == 0
     assert history[-1]["loss"] < math.log(2)
     assert sorted(path.name for path in Path(result.path).iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "base.json",
+        "adapter_config.json", "adapter_model.safetensors", "base.json", "sha256.json",
     ]  # fmt: skip
 
 
