@@ -19,6 +19,7 @@ from debate_rl.config_stages import STAGES, Stage, made_by, references
 from debate_rl.engines.budget import Price
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
+from debate_rl.paths import name_fault
 from debate_rl.records import Record, explain
 
 _ENGINE = {
@@ -198,7 +199,7 @@ class Config(Record):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: str = Field(default="experiment", pattern=r"^[\w][\w.-]*$")
+    name: str = "experiment"
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
     seed: int = Field(default=0, ge=0)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -217,6 +218,32 @@ class Config(Record):
     """Empty takes what is there."""
     stages: dict[str, Stage] = {}
     """Stages by name, run in this order. A name that is not a kind needs `kind:`."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        fault = name_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
+        return name
+
+    @field_validator("stages")
+    @classmethod
+    def _name_folders(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        owners: dict[str, str] = {}
+        for name, stage in stages.items():
+            fault = name_fault(name)
+            if fault is not None:
+                raise ValueError(fault)
+            if name.lower() == "base":
+                raise ValueError(f"{name!r} is the player before any training; name the stage otherwise")
+            if name.lower() == "report" and stage.kind != "report":
+                raise ValueError(f"{name!r} is the folder of the page; name a stage of kind {stage.kind} otherwise")
+            for made in made_by(name, stage):
+                owner = owners.setdefault(made.lower(), name)
+                if owner != name:
+                    raise ValueError(f"{owner!r} and {name!r} would share the folder or player {made!r}; rename one")
+        return stages
 
     @field_validator("seeds")
     @classmethod
@@ -273,11 +300,14 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
 
 def _stage(name: str, value: Any, where: str) -> BaseModel:
     """Check one stage by its kind, which is its name unless it says otherwise."""
+    fault = name_fault(name)
+    if fault is not None:
+        raise UserError(f"{where}: stages: {fault}")
     if not isinstance(value, dict | BaseModel | None):
         raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})
     kind = value.setdefault("kind", name)
-    if kind not in STAGES:
+    if not isinstance(kind, str) or kind not in STAGES:
         raise UserError(f"{where}: unknown key 'stages.{kind}'; {_suggest(str(kind), STAGES, 'stages.')}")
     try:
         return STAGES[kind].model_validate(value)

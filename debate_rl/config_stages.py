@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -18,6 +17,7 @@ from debate_rl.config_training import (
     TrainingStage,
 )
 from debate_rl.errors import UserError
+from debate_rl.paths import name_fault
 from debate_rl.records import Record
 from debate_rl.trainers.settings import StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
@@ -152,7 +152,7 @@ class WeakToStrongStage(TrainingStage):
     """Weak model in place of the run's (`models.weak`), for tables over sizes."""
     strong: str | None = None
     """Strong model in place of the run's."""
-    table: str | None = Field(default=None, pattern=r"^\w[\w.+-]*$")
+    table: str | None = None
     """Table in which this stage is a column; empty is a table of its own, by the stage's name."""
     curve: Literal["members", "turns", "errors"] | None = None
     """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
@@ -162,9 +162,18 @@ class WeakToStrongStage(TrainingStage):
     @classmethod
     def _folders(cls, value: dict[str, Method]) -> dict[str, Method]:
         for name in value:
-            if not re.fullmatch(r"[\w.+-]+", name) or name in ("ceiling", "weak", "untrained"):
-                raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
+            fault = name_fault(name, ("ceiling", "weak", "untrained"))
+            if fault is not None:
+                raise ValueError(fault)
         return value
+
+    @field_validator("table")
+    @classmethod
+    def _names_a_file(cls, table: str | None) -> str | None:
+        fault = None if table is None else name_fault(table, ())
+        if fault is not None:
+            raise ValueError(fault)
+        return table
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> WeakToStrongStage:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zipfile
 from pathlib import Path
 
 from debate_rl.engines.weights import header
 from debate_rl.errors import UserError
+from debate_rl.paths import remove_folder
 
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
@@ -32,7 +32,7 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
         saved, now = _saved_by(checkpoint), len(_random_states())
         if saved > now or (now > 1 and (checkpoint / "rng_state.pth").is_file()):
             raise UserError(f"{checkpoint} is of {saved} processes, and {now} train; start {saved}, or remove it")
-        shutil.rmtree(checkpoint)
+        remove_folder(checkpoint, folder)
     return None
 
 

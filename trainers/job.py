@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from debate_rl.engines.weights import BASE_FILE, fingerprint
 from debate_rl.errors import UserError, existing
+from debate_rl.paths import remove_folder
 from debate_rl.records import digest, explain, read_json, write_json, write_text
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.memory import check_spread
@@ -201,7 +202,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     if config.process_index == 0:
         write_json(out / "history.json", entries)
         write_json(out / "result.json", result.model_dump(mode="json"))
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        remove_folder(out / "checkpoints", out)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -231,14 +232,14 @@ def _save(job: Job, trainer: Any, out: Path) -> Path:
     final = _final(job)
     partial = out / f".{final.name}.partial"
     if trainer.args.process_index == 0:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, out)
     trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(partial), _internal_call=True)
     trainer.accelerator.wait_for_everyone()
     if trainer.args.process_index == 0:
         _tidy(partial, adapter=job.lora is not None)
         write_json(partial / BASE_FILE, {"model": job.model, "fingerprint": fingerprint(job.model)})
-        shutil.rmtree(final, ignore_errors=True)
+        remove_folder(final, out)
         partial.rename(final)
     return final
 
@@ -255,7 +256,7 @@ def _tidy(folder: Path, adapter: bool) -> None:
         return
     for path in folder.iterdir():
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_folder(path, folder)
         elif path.name not in _KEPT_OF_ADAPTER:
             path.unlink()
 

@@ -7,7 +7,6 @@ a server that tells none the text is encoded again, which mostly gives the same 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from debate_rl.engines.server import ServerEngine, plain
 from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import AnyJudge, Panel
+from debate_rl.paths import remove_folder
 from debate_rl.players.debater import Debater
 from debate_rl.trainers.online import Online, Server
 from debate_rl.trainers.places import POLICY
@@ -68,7 +68,7 @@ class Serving:
             UserError: it does not.
         """
         place, partial = self._place(step), self.folder / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, self.folder)
         save(partial)
         self._forget(place)  # of a training that was stopped at this step
         partial.rename(place)
@@ -83,7 +83,7 @@ class Serving:
         if step is None:
             for place in sorted((self.folder.parent / "league").glob("step-*")):
                 self._unload(place)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder, self.folder.parent)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a prompt as it is sent."""
@@ -167,7 +167,7 @@ class Serving:
         """Have an adapter neither at the server nor on disk."""
         if place.is_dir():
             self._unload(place)
-            shutil.rmtree(place)
+            remove_folder(place, self.folder)
 
     def _unload(self, place: Path) -> None:
         """Have the server let go of an adapter; one that it keeps costs room there, and no training."""

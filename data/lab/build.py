@@ -7,7 +7,6 @@ seed gives the same model on the same machine. `debate-rl lab build` is its comm
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from debate_rl.data.lab.documents import Batch, Encoder, batch
 from debate_rl.data.lab.muon import Muon
 from debate_rl.data.lab.tokenizer import lab_tokenizer
 from debate_rl.errors import UserError, nearest
+from debate_rl.paths import remove_folder
 from debate_rl.records import write_json
 
 
@@ -264,5 +264,5 @@ def finish(run: Run, out: Path) -> Path:
     # The record last: a folder that holds it is finished.
     for file in sorted(partial.iterdir(), key=lambda file: file.name == RECORD):
         file.replace(out / file.name)
-    shutil.rmtree(run.path.parent)
+    remove_folder(run.path.parent, out.parent)
     return out
