@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-slow lint bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-slow lint bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ nyu-judge: $(VENV)/.installed  ## teach a judge the confidences of human judges,
 
 test: lint  ## lint, types, layers and tests
 	$(QUIET) $(BIN)/python -m pytest -m "not slow"
+
+test-search: $(VENV)/.dev  ## look for new failing cases of the properties; SEED=N for another search
+	$(QUIET) $(BIN)/python -m pytest -m "not slow and not browser" --hypothesis-profile=search --hypothesis-seed=$(or $(SEED),random)
 
 test-slow: $(VENV)/.dev  ## the tests that take minutes as well
 	$(QUIET) $(BIN)/python -m pytest -m "slow or not slow"

@@ -7,8 +7,17 @@ Names are loaded when first used, so that light commands stay fast.
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YES", "TRUE"):
+    # transformers and bitsandbytes look for compiled kernels on the hub where the package `kernels` is installed, and
+    # run what they get. Nothing is fetched or run here that the user did not ask for: USE_HUB_KERNELS=YES asks for it.
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from debate_rl.arena.ratings import rate, read_votes

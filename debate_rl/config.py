@@ -6,6 +6,7 @@ The text under a field is its help: `debate-rl run --help` and errors point here
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -17,9 +18,8 @@ from debate_rl.config_file import read_tree
 from debate_rl.config_judge import JudgeSettings
 from debate_rl.config_stages import STAGES, Stage, made_by, references
 from debate_rl.engines.budget import Price
-from debate_rl.errors import UserError, nearest
+from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
-from debate_rl.paths import name_fault
 from debate_rl.records import Record, explain
 
 _ENGINE = {
@@ -221,28 +221,31 @@ class Config(Record):
 
     @field_validator("name")
     @classmethod
-    def _names_a_folder(cls, name: str) -> str:
-        fault = name_fault(name)
+    def _is_folder_name(cls, name: str) -> str:
+        fault = None if re.fullmatch(r"seed\d+", name) else name_fault(name, "a run")
         if fault is not None:
             raise ValueError(fault)
         return name
 
     @field_validator("stages")
     @classmethod
-    def _name_folders(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
-        owners: dict[str, str] = {}
+    def _are_folder_names(cls, stages: dict[str, Stage]) -> dict[str, Stage]:
+        seen: dict[str, str] = {}
         for name, stage in stages.items():
-            fault = name_fault(name)
+            fault = name_fault(name, "a stage")
             if fault is not None:
                 raise ValueError(fault)
-            if name.lower() == "base":
-                raise ValueError(f"{name!r} is the player before any training; name the stage otherwise")
             if name.lower() == "report" and stage.kind != "report":
-                raise ValueError(f"{name!r} is the folder of the page; name a stage of kind {stage.kind} otherwise")
+                raise ValueError(f"{name!r} can not name a stage of kind {stage.kind}: the page is written there")
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} are one folder on many systems; rename one of the stages")
+        owners: dict[str, str] = {}
+        for name, stage in stages.items():
             for made in made_by(name, stage):
-                owner = owners.setdefault(made.lower(), name)
+                owner = owners.setdefault(made, name)
                 if owner != name:
-                    raise ValueError(f"{owner!r} and {name!r} would share the folder or player {made!r}; rename one")
+                    raise ValueError(f"stages {owner!r} and {name!r} both make the player {made!r}; rename one")
         return stages
 
     @field_validator("seeds")
@@ -291,7 +294,12 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     """Check a tree of plain values (see `load_config`)."""
     if not isinstance(tree.get("stages") or {}, dict):
         raise UserError(f"{where}: stages: expected names with settings under them, such as stages: {{sft: {{}}}}")
-    tree = {**tree, "stages": {name: _stage(name, value, where) for name, value in (tree.get("stages") or {}).items()}}
+    stages = tree.get("stages") or {}
+    for name in stages:
+        fault = name_fault(str(name), "a stage")
+        if fault is not None:
+            raise UserError(f"{where}: stages: {fault}")
+    tree = {**tree, "stages": {str(name): _stage(str(name), value, where) for name, value in stages.items()}}
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -300,9 +308,6 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
 
 def _stage(name: str, value: Any, where: str) -> BaseModel:
     """Check one stage by its kind, which is its name unless it says otherwise."""
-    fault = name_fault(name)
-    if fault is not None:
-        raise UserError(f"{where}: stages: {fault}")
     if not isinstance(value, dict | BaseModel | None):
         raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})

@@ -1,55 +1,43 @@
 """Config files as trees of plain values: YAML, `extends`, and `key.path=value` overrides.
 
-A config may be somebody else's, so it reads no files but configs of its own tree: what lies below the folder of the
-config that the user named, below a folder `configs` that this is in, or below the working folder where it is in that.
-Any other file has to be named by the user: `extends=PATH` on the command line.
+A config may be somebody else's, so it has nothing read but configs of its own tree. The user may have it extend any
+other config: `extends=PATH` on the command line.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.errors import UserError, nearest
+from debate_rl.records import read_yaml
 
-LONGEST_CHAIN = 20
-"""Files that extend one another; more is a mistake."""
-LARGEST = 1 << 20
-"""Bytes of a config file; the largest that ships has 4 kB."""
-MOST_VALUES = 100_000
-"""Of one file, those that an alias repeats counted each time: ten lines of aliases can stand for billions."""
+DEEPEST = 32
+"""Configs that may extend one another in a row."""
+_EXTENDS = "extends="
+"""The override that names another config to extend."""
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The keys and values of a config file with overrides applied, not yet checked.
 
     A file that has `extends: OTHER` (a path from its own folder) starts from the keys of OTHER: groups of keys are
-    merged, anything else is replaced. `without: [STAGE, ...]` beside it leaves out stages of OTHER.
+    merged, anything else is replaced. `without: [STAGE, ...]` beside it leaves out stages of OTHER. The override
+    `extends=OTHER` stands in place of the file's own line; it is the user's, so OTHER may lie anywhere.
 
     Raises:
-        UserError: a file is missing, is not YAML, extends itself or what lies elsewhere, or an override can not be
-            applied.
+        UserError: a file is missing, is not YAML or extends itself, or an override can not be applied.
     """
-    named = [override.partition("=")[2] for override in overrides if override.startswith("extends=")]
-    tree = _extended(Path(path), (), _own_tree(Path(path)), named[-1] if named else None)
+    given = [override.removeprefix(_EXTENDS) for override in overrides if override.startswith(_EXTENDS)]
+    tree = _extended(Path(path), (), _tree(Path(path)), given[-1] if given else None)
     for override in overrides:
-        if not override.startswith("extends="):
+        if not override.startswith(_EXTENDS):
             _apply(tree, override)
     return tree
-
-
-def _own_tree(path: Path) -> list[Path]:
-    """The folders whose files a config may extend."""
-    folder = _real(path.parent)
-    shared = [one for one in (folder, *folder.parents) if one.name == "configs"]
-    here = Path.cwd()
-    project = [here] if here != Path(here.anchor) and folder.is_relative_to(here) else []
-    return [folder, *shared[:1], *project]
 
 
 def _real(path: Path) -> Path:
@@ -57,97 +45,49 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _extended(path: Path, above: tuple[Path, ...], own: list[Path], named: str | None = None) -> dict[str, Any]:
-    """A file's tree on top of the one it extends.
+def _tree(path: Path) -> Path:
+    """The folder whose configs a config may extend: its own, or the folder `configs` that it is in."""
+    own = _real(path).parent
+    return next((folder for folder in (own, *own.parents) if folder.name == "configs"), own)
 
-    Args:
-        path: the file.
-        above: the files that extend it.
-        own: folders whose files may be extended.
-        named: what the user has it extend, in place of what it says itself.
-    """
+
+def _extended(path: Path, above: tuple[Path, ...], root: Path, given: str | None = None) -> dict[str, Any]:
+    """A file's tree on top of the one it extends, `given` by the user or named in it."""
     place = _real(path)
     if place in above:
         raise UserError(f"{path}: extends itself; remove one of the extends lines")
-    if len(above) >= LONGEST_CHAIN:
-        raise UserError(f"{path}: the last of {len(above) + 1} configs that extend one another; put some together")
-    tree = _read(path)
-    other = tree.pop("extends", None) if named is None else named
+    if len(above) >= DEEPEST:
+        raise UserError(f"{above[0]}: extends more than {DEEPEST} configs, one on another; put some into one file")
+    tree = read_yaml(path, "config")
+    other = tree.pop("extends", None) if given is None else given
     if other is None:
         return tree
     if not isinstance(other, str) or not other or "\0" in other:
         raise UserError(f"{path}: extends: expected the path of a config, found {other!r}")
-    target = path.parent / other
-    if named is not None:
+    if given is None:
+        below = _extended(_inside(path, other, root), (*above, place), root)
+    else:
         tree.pop("extends", None)
-        target = Path(named)
-        own = [*own, *_own_tree(target)]
-    elif not any(_real(target).is_relative_to(folder) for folder in own):
-        raise UserError(
-            f"{path}: extends: {other!r} lies outside {own[0]}, where this config may read; copy it there, or name it "
-            "yourself: extends=PATH on the command line"
-        )
-    below = _extended(target, (*above, place), own)
+        below = _extended(Path(given), (*above, place), _tree(Path(given)))
     return _merged(_without(below, tree.pop("without", ()), path), tree)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The keys and values of one file.
+def _inside(path: Path, other: str, root: Path) -> Path:
+    """The config that another one extends, which has to be a config of the same tree.
 
-    Errors repeat nothing of what the file holds.
-
-    Raises:
-        UserError: it is missing, no regular file, too large or not YAML.
-    """
-    try:
-        data = _bytes(existing(path, "config"))
-        tree = yaml.safe_load(data.decode()) or {}
-    except yaml.MarkedYAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}: not a YAML file{where}; see there for a quote, bracket or indent") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: it holds characters that are no text in UTF-8") from error
-    except (RecursionError, ValueError) as error:
-        # Brackets in brackets a thousand deep; or a date such as 2001-99-99.
-        raise UserError(f"{path}: not a YAML file that can be read: a value is nested too deep or no date") from error
-    except OSError as error:
-        raise UserError(f"{path}: can not be read ({error.strerror}); give the path of a config") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    _count(tree, path)
-    return tree
-
-
-def _bytes(path: Path) -> bytes:
-    """What a regular file holds. A pipe would wait for a writer and a device never end, so they are not even opened."""
-    if path.is_dir():
-        raise UserError(f"{path}: not a YAML file but a folder; give the config in it")
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise UserError(f"{path}: not a YAML file but a device or pipe; write the config into a file")
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise UserError(f"{path}: not a YAML file of keys: it has more than {LARGEST >> 20} MiB")
-    return data
-
-
-def _count(tree: dict[str, Any], path: Path) -> None:
-    """Refuse a tree that is far larger than its file, or has no end.
+    A config comes from elsewhere at times; it may not have other files of the machine read.
 
     Raises:
-        UserError: it has too many values.
+        UserError: it lies elsewhere, or is no YAML file.
     """
-    count = 0
-    rest: list[Any] = [tree]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict):
-            rest += value.values()
-        elif isinstance(value, list | tuple | set):
-            rest += value
-        count += 1
-        if count > MOST_VALUES:
-            raise UserError(f"{path}: its aliases make more than {MOST_VALUES:,} values of it; write them out")
+    extended = path.parent / other
+    place = _real(extended)
+    if place.suffix not in (".yaml", ".yml") or not place.is_relative_to(root):
+        raise UserError(
+            f"{path}: extends: {other!r} is no .yaml file in {root} or below; copy the config there, or name it "
+            "yourself: extends=PATH on the command line"
+        )
+    return extended
 
 
 def _without(tree: dict[str, Any], left_out: Any, path: Path) -> dict[str, Any]:

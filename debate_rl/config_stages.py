@@ -16,8 +16,7 @@ from debate_rl.config_training import (
     SftStage,
     TrainingStage,
 )
-from debate_rl.errors import UserError
-from debate_rl.paths import name_fault
+from debate_rl.errors import UserError, name_fault
 from debate_rl.records import Record
 from debate_rl.trainers.settings import StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
@@ -158,22 +157,24 @@ class WeakToStrongStage(TrainingStage):
     """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
     differ in nothing else are points of one line."""
 
+    @field_validator("table")
+    @classmethod
+    def _is_file_name(cls, table: str | None) -> str | None:
+        fault = None if table is None else name_fault(table, "a table")
+        if fault is not None:
+            raise ValueError(fault)
+        return table
+
     @field_validator("methods")
     @classmethod
     def _folders(cls, value: dict[str, Method]) -> dict[str, Method]:
         for name in value:
-            fault = name_fault(name, ("ceiling", "weak", "untrained"))
+            fault = name_fault(name, "a method")
             if fault is not None:
                 raise ValueError(fault)
+            if name in ("ceiling", "weak", "untrained"):
+                raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
         return value
-
-    @field_validator("table")
-    @classmethod
-    def _names_a_file(cls, table: str | None) -> str | None:
-        fault = None if table is None else name_fault(table, ())
-        if fault is not None:
-            raise ValueError(fault)
-        return table
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> WeakToStrongStage:

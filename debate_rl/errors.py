@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,35 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}"
+
+
+RESERVED = ("store", "wandb", "transfer", "lock", "base", "con", "nul", "aux", "prn")
+"""Names that a run's folder or a file system uses for something else: `.lock` would be where a stage `lock` works."""
+_ENDINGS = (".json", ".jsonl", ".yaml", ".yml", ".partial")
+"""Of files that a run writes beside the folders."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+
+
+def name_fault(name: str, what: str) -> str | None:
+    """Why a name can not be that of a folder inside a run, or None where it can.
+
+    Args:
+        name: of a stage, run, method or table.
+        what: which of these, for the message.
+
+    Example:
+        >>> name_fault("../store", "a stage")
+        "'../store' can not name a stage; use letters, digits, _ . + -, at most 64, the first a letter, digit or _"
+    """
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        return (
+            f"{shown!r} can not name {what}; use letters, digits, _ . + -, at most 64, the first a letter, digit or _"
+        )
+    lower = name.lower()
+    if lower.partition(".")[0] in RESERVED or lower.endswith(_ENDINGS) or re.fullmatch(r"seed\d+", lower):
+        return f"{name!r} can not name {what}: it is reserved; choose another name"
+    return None
 
 
 def existing(path: str | Path, what: str, fix: str = "") -> Path:

@@ -14,7 +14,6 @@ runs/NAME/
 from __future__ import annotations
 
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,13 +41,14 @@ from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError, nearest
-from debate_rl.folder import alone, claim_folder, input_files
+from debate_rl.folder import alone, claim_folder, input_files, sweep_partials
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import load_probe
+from debate_rl.paths import remove_folder
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest, read_json, write_json, write_text
 from debate_rl.tracking import Tracker
@@ -268,12 +268,13 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
     Raises:
         UserError: the folder holds a run with another config, or a stage can not be done.
     """
-    claim_folder(run.config)
-    if run.config.engine.threads:
-        import torch
-
-        torch.set_num_threads(run.config.engine.threads)  # of trainings as well
     with alone(run.folder):
+        claim_folder(run.config)
+        sweep_partials(run.folder)
+        if run.config.engine.threads:
+            import torch
+
+            torch.set_num_threads(run.config.engine.threads)  # of trainings as well
         return _run_stages(run, functions, only)
 
 
@@ -318,7 +319,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     working, final = run.folder / f".{name}", run.folder / name
     note = working / "fingerprint"
     if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
-        shutil.rmtree(working)  # begun from another config or other files
+        remove_folder(working, run.folder)  # begun from another config or other files
     write_text(note, fingerprint)
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = _store_counts(run)
@@ -336,8 +337,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     }  # fmt: skip
     write_json(working / "timing.json", counts)
     note.unlink()
-    if final.exists():
-        shutil.rmtree(final)
+    remove_folder(final, run.folder)
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
     run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})

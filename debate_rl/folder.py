@@ -13,9 +13,10 @@ from typing import Any
 
 from debate_rl.config import Config, dump_config, load_config, settled
 from debate_rl.errors import UserError
-from debate_rl.records import digest, write_json, write_text
+from debate_rl.records import digest, locked, write_json, write_text
 from debate_rl.report.run_folder import seed_folder
 
+LOCK = ".lock"
 WHOLE = 1 << 20
 """Files in folders are read whole up to so many bytes; of larger ones, such as weights, the size counts."""
 
@@ -42,22 +43,23 @@ def _content(file: Path) -> str | int:
     return size if size > WHOLE else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def sweep_partials(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left; the folder's lock has to be held."""
+    for path in folder.rglob(".*.partial"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
+
+
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock.
 
     Raises:
-        UserError: another process is at work in the folder.
+        UserError: another process is at work in the folder, or its file system has no locks.
     """
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is at work in {folder}; wait for it, or give this run its own name=..."
-            ) from error
+    with locked(
+        folder / LOCK, f"another process is at work in {folder}; wait for it, or give this run its own name=..."
+    ):
         yield
 
 
@@ -70,7 +72,9 @@ def claim_folder(config: Config) -> Path:
     folder = Path(config.runs) / config.name
     path = folder / "config.yaml"
     if not path.is_file():
-        if folder.exists() and any(folder.iterdir()):
+        # A run killed at its very first writes leaves its lock and parts of files.
+        others = [entry for entry in folder.iterdir() if not _is_own(entry)] if folder.exists() else []
+        if others:
             raise UserError(f"{folder} exists and is not a run of debate-rl; choose another name with name=...")
         write_json(folder / "code.json", code_state())
         write_text(path, dump_config(config))
@@ -85,6 +89,11 @@ def claim_folder(config: Config) -> Path:
         )
     write_text(path, dump_config(config))
     return folder
+
+
+def _is_own(entry: Path) -> bool:
+    """Whether a file is one that a run writes before its config."""
+    return entry.name in (LOCK, "code.json") or entry.name.endswith(".partial")
 
 
 def _finished(folder: Path, held: Config) -> list[str]:

@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
+import time
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -30,6 +32,10 @@ class Record(BaseModel):
 R = TypeVar("R", bound=BaseModel)
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
+LARGEST_YAML = 1 << 20
+"""Bytes of a YAML file at most."""
+MOST_VALUES = 100_000
+"""Of a YAML file, those that an alias repeats counted each time: ten lines of aliases can stand for billions."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -134,6 +140,96 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+
+
+def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
+    """The keys and values of a YAML file that a user names.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+
+    Raises:
+        UserError: there is none, it is no regular file of a reasonable size, or it holds something else; the message
+            has no text of the file.
+    """
+    import yaml  # here: records are read by commands that need no YAML
+
+    place = existing(path, what)
+    try:
+        status = place.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no file; give the {what}'s .yaml file")
+        if status.st_size > LARGEST_YAML:
+            raise UserError(f"{path} has {status.st_size:,} bytes, which no {what} has; give the {what}'s .yaml file")
+        tree = yaml.safe_load(place.read_text(encoding="utf-8-sig"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it can not be read"
+        raise UserError(f"{path}{where}: not valid YAML ({problem})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not text in UTF-8; save it as UTF-8, or give the {what}'s .yaml file") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply for a {what}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid YAML (a value such as a date can not be read); quote it") from error
+    except OSError as error:
+        raise UserError(f"{path} can not be read: {error.strerror}") from error
+    if tree is None:
+        raise UserError(f"{path} is empty; write the {what}'s keys and values")
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values, such as name: mine; found {type(tree).__name__}")
+    if not _is_small(tree):
+        raise UserError(f"{path}: its aliases stand for more than {MOST_VALUES:,} values; write out what is meant")
+    return tree
+
+
+def _is_small(tree: Any) -> bool:
+    """Whether a tree has an end and no more values than a file would be written with."""
+    rest = [tree]
+    for _ in range(MOST_VALUES):
+        if not rest:
+            return True
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+    return False
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock file while the block runs; a process that dies lets go of it.
+
+    Args:
+        path: the file; it and its folder are made where they are not there.
+        busy: what is said where another process holds it.
+        patience: seconds to wait for that.
+
+    Raises:
+        UserError: another process holds it, or the file system has no locks.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + patience
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise UserError(busy) from error
+                time.sleep(0.1)
+            except OSError as error:
+                raise UserError(
+                    f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
+                    "one another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
+                ) from error
+        yield
 
 
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:

@@ -69,8 +69,9 @@ def run_study(
     Raises:
         UserError: the folder holds another study or run, or a stage can not be done.
     """
-    folder = claim_folder(config)
+    folder = Path(config.runs) / config.name
     with alone(folder):
+        claim_folder(config)
         if config.processes > 1 and engine is None and crew is None:
             _side_by_side(config, functions, only)
         else:

@@ -19,8 +19,9 @@ from pydantic import Field
 
 from debate_rl.data.models import model_path
 from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.load import context_of, load_adapter, load_network, load_tokenizer
 from debate_rl.engines.request import Message
-from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
+from debate_rl.engines.weights import check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
@@ -203,19 +204,16 @@ def _revision(model: str, adapter: str | None) -> str:
 def _network(path: str, adapter: str | None) -> tuple[Any, Any]:
     """A model with its adapter, and its tokenizer; the last one stays in memory."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     check_weights(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = "auto" if device == "cuda" else torch.float32
-    with LOADING:
-        network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    network = load_network(AutoModelForCausalLM, path, dtype)
     if adapter is not None:
-        from peft import PeftModel
-
         check_adapter(path, adapter)
-        network = PeftModel.from_pretrained(network, adapter)
-    return network.to(device).eval().requires_grad_(False), AutoTokenizer.from_pretrained(path)
+        network = load_adapter(network, adapter, "default")
+    return network.to(device).eval().requires_grad_(False), load_tokenizer(path)
 
 
 def hidden_states(
@@ -243,7 +241,7 @@ def hidden_states(
         raise UserError(
             f"probe: {model} has no layer {layer}; choose 0 (the embedding) to {layers}, or -1 for the last"
         )
-    limit = getattr(config, "max_position_embeddings", None) or 1 << 30
+    limit = context_of(config) or 1 << 30
     ids = [prompt_ids(tokenizer, messages) for messages in prompts]
     found: list[Floats | Failure] = [
         Failure(seat="judge", kind="context", message=f"prompt of {len(one)} tokens exceeds the model's {limit}")

@@ -22,9 +22,15 @@ from hypothesis import HealthCheck, settings
 
 from debate_rl.game.question import Question
 
-# A busy machine is no failure of a test.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# A busy machine is no failure of a test. `make test` tries the same cases every time, so that it is not green by luck;
+# `make test-search` looks for new ones.
+settings.register_profile(
+    "fixed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+)
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300, print_blob=True
+)
+settings.load_profile("fixed")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("DEBATE_RL_SHARED", ROOT.parent / "shared"))

@@ -185,3 +185,16 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
     finally:
         subprocess.run(["umount", str(small)], check=False)
     assert not big.exists()
+
+
+@pytest.mark.parametrize("name", [".", "..", "store", "wandb", "", "a/b", "./../../elsewhere"])
+def test_a_stage_name_that_leads_elsewhere_is_one_line_and_nothing_is_touched(call, tmp_path, name):
+    for folder in ("runs/names/store", "runs/other", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text("x")
+    (tmp_path / "runs/names/config.yaml").write_text("name: names")
+    before = sorted(tmp_path.rglob("*"))
+    path = config(tmp_path, name="names", stages={name: {"kind": "report"}})
+    assert "can not name a stage" in mistake(call("run", path))
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, path])
+    assert (tmp_path / "runs/names/store/file").read_text() == "x"

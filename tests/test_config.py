@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import shipped_protocols
 
 ROOT = Path(__file__).resolve().parent.parent
+ALIASES = "a0: &a0 [1, 1]\n" + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 9))
 
 
 def write(tmp_path, text):
@@ -29,6 +31,144 @@ def test_overrides_reach_any_key(tmp_path):
         path, ["seed=3", "stages.dpo.objective.gamma=10", "stages.dpo.train.beta=0.1", "engine.device=cpu"]
     )
     assert (found.seed, found.stages["dpo"].objective.gamma, found.stages["dpo"].train) == (3, 10, {"beta": 0.1})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".", "..", "", "store", "Store", "wandb", "base", "a/b", "./../../elsewhere", "a\\b", "-a", ".a", "a.", "a\nb",
+     "a\x00b", "x" * 65, "seed0", "nul.txt", "\u00e9", "a b"],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["stage", "run", "method", "table"])
+def test_names_of_folders_can_not_lead_elsewhere(tmp_path, name, what):
+    tree = {
+        "stage": {"stages": {name: {"kind": "report"}}},
+        "run": {"name": name},
+        "method": {"stages": {"weak_to_strong": {"debater": "base", "methods": {name: {}}}}},
+        "table": {"stages": {"weak_to_strong": {"debater": "base", "table": name}}},
+    }[what]
+    if what == "run" and name == "seed0":
+        pytest.skip("a study names its runs so")
+    if what == "table" and name == "":
+        pytest.skip("empty is no table")
+    with pytest.raises(UserError, match="can not name") as found:
+        parse_config(tree)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["lock", "transfer", "metrics.json", "config.yaml", "x.partial"])
+def test_names_that_a_run_writes_under_are_taken(name):
+    with pytest.raises(UserError, match="it is reserved"):
+        parse_config({"stages": {name: {"kind": "sft"}}})
+
+
+def test_the_folder_of_the_page_and_players_of_iterations_are_taken():
+    with pytest.raises(UserError, match="the page is written there"):
+        parse_config({"stages": {"report": {"kind": "sft"}}})
+    made = {"preferences": {"method": "best_of_n"}, "iterations": 2, "start": "base"}
+    with pytest.raises(UserError, match="both make the player 'two.1'"):
+        parse_config({"stages": {"two": {"kind": "iterations", **made}, "two.1": {"kind": "sft"}}})
+
+
+def test_two_stages_may_not_be_one_folder_on_other_systems():
+    with pytest.raises(UserError, match="one folder on many systems"):
+        parse_config({"stages": {"a": {"kind": "report"}, "A": {"kind": "report"}}})
+
+
+def test_a_config_extends_only_configs_of_its_own_tree(tmp_path):
+    (tmp_path / "secret.yaml").write_text("hidden-line:x:0:0\n: [")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for other in ("/etc/passwd", "/dev/zero", "../secret.yaml", "../../secret.yaml", "notes.txt"):
+        (folder / "c.yaml").write_text(f"extends: {other}\n")
+        with pytest.raises(UserError, match="extends") as found:
+            load_config(folder / "c.yaml")
+        assert "hidden-line" not in str(found.value)
+    tree = tmp_path / "configs" / "tables"
+    tree.mkdir(parents=True)
+    (tmp_path / "configs" / "below.yaml").write_text("seed: 4\n")
+    (tree / "c.yaml").write_text("extends: ../below.yaml\n")
+    assert load_config(tree / "c.yaml").seed == 4
+
+
+def test_the_user_may_name_a_config_to_extend_that_lies_anywhere(tmp_path):
+    (tmp_path / "below.yaml").write_text("{seed: 4, stages: {sft: {}}}")
+    (tmp_path / "other.yaml").write_text("seed: 5")
+    (tmp_path / "mine").mkdir()
+    path = write(tmp_path / "mine", "{extends: no.yaml, without: [sft], name: x}")
+    found = load_config(path, [f"extends={tmp_path / 'below.yaml'}", "questions.train=7"])
+    assert (found.seed, found.name, found.questions.train, found.stages) == (4, "x", 7, {})
+    (tmp_path / "below.yaml").write_text("extends: other.yaml")
+    assert load_config(write(tmp_path / "mine", "name: x"), [f"extends={tmp_path / 'below.yaml'}"]).seed == 5
+    (tmp_path / "below.yaml").write_text("extends: ../other.yaml")
+    with pytest.raises(UserError, match="extends: '../other.yaml' is no .yaml file in"):
+        load_config(path, [f"extends={tmp_path / 'below.yaml'}"])
+
+
+@pytest.mark.parametrize("kind", ["link", "loop", "pipe", "folder"])
+def test_what_only_looks_like_a_config_of_the_tree_is_not_extended(tmp_path, kind):
+    (tmp_path / "secret").write_text("hidden-line")
+    (tmp_path / "mine").mkdir()
+    other = tmp_path / "mine" / "other.yaml"
+    if kind == "pipe":
+        os.mkfifo(other)
+    elif kind == "folder":
+        other.mkdir()
+    else:
+        other.symlink_to(other if kind == "loop" else tmp_path / "secret")
+    with pytest.raises(UserError) as found:
+        load_config(write(tmp_path / "mine", "extends: other.yaml"))
+    assert "hidden-line" not in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALIASES,
+        "a: &a [*a]",
+        "a: " + "[" * 50_000,
+        "a: 2001-99-99",
+    ],
+    ids=["aliases", "endless", "deep", "no date"],
+)  # fmt: skip
+def test_yaml_that_would_take_all_memory_or_raise_is_one_line(tmp_path, text):
+    with pytest.raises(UserError) as found:
+        load_config(write(tmp_path, text))
+    assert "\n" not in str(found.value)
+
+
+def test_errors_of_yaml_show_no_text_of_the_file(tmp_path):
+    path = write(tmp_path, "key: [hidden-value, {\n")
+    with pytest.raises(UserError, match=r"c.yaml:\d+: not valid YAML") as found:
+        load_config(path)
+    assert "hidden-value" not in str(found.value)
+
+
+def test_a_chain_of_extends_is_bounded(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"c{number}.yaml").write_text(f"extends: c{number + 1}.yaml\n")
+    with pytest.raises(UserError, match="one on another"):
+        load_config(tmp_path / "c0.yaml")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "binary", "large", "unreadable"])
+def test_what_is_no_config_file_is_said_in_a_line(tmp_path, kind):
+    path = tmp_path / "c.yaml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "binary":
+        path.write_bytes(b"\xff\xfe\x00\x01" * 9)
+    elif kind == "large":
+        path.write_text("# " + "x" * (1 << 21))
+    else:
+        path.write_text("name: a")
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+    with pytest.raises(UserError) as found:
+        load_config(path)
+    assert "\n" not in str(found.value)
 
 
 def test_stages_of_one_kind_can_have_several_names(tmp_path):
@@ -57,7 +197,10 @@ def test_stages_of_one_kind_can_have_several_names(tmp_path):
         ("questions: {train: 0}", [], "questions.train"),
         ("stages: {tournament: {players: [a]}}", [], "at least two players"),
         ("seed: many", [], "seed"),
-        ("a: [", [], "not a YAML file"),
+        ("a: [", [], "not valid YAML"),
+        ("", [], "is empty"),
+        ("word", [], "expected keys and values"),
+        ("- a\n- b", [], "expected keys and values"),
         ("name: x", ["seed=[1"], "not valid YAML"),
         ("name: x", ["stages=5"], "stages: expected names"),
         ("stages: {sft: 5}", [], "stages.sft: expected settings"),

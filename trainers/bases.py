@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from debate_rl.engines.weights import LOADING, check_adapter, check_weights
+from debate_rl.engines import load
+from debate_rl.engines.weights import check_adapter, check_sums, check_weights
 from debate_rl.errors import UserError
 from debate_rl.trainers.settings import Dtype
 
@@ -18,13 +19,8 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         UserError: no such model, or it has no tokenizer that can be read.
     """
-    from transformers import AutoTokenizer
-
     check_weights(model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load the tokenizer of {model}: {_first(error)}") from error
+    tokenizer = load.load_tokenizer(model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -70,10 +66,7 @@ def load_model(
     if kind != "causal":
         transformers.logging.set_verbosity_error()  # that the new head is new is no news
     try:
-        with LOADING:
-            loaded = auto.from_pretrained(model, dtype=torch_dtype(dtype), use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"cannot load {model}: {_first(error)}") from error
+        loaded = load.load_network(auto, model, torch_dtype(dtype), **options)
     finally:
         transformers.logging.set_verbosity(level)
     if mixture:
@@ -93,9 +86,7 @@ def torch_dtype(dtype: Dtype) -> Any:
 
 def _has_experts(model: str) -> bool:
     """Whether a model is a mixture of experts."""
-    from transformers import AutoConfig
-
-    text = AutoConfig.from_pretrained(model).get_text_config()
+    text = load.text_config(model)
     return (getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1) > 1
 
 
@@ -137,15 +128,11 @@ def _quantized(dtype: Dtype, on_cpu: bool = False) -> dict[str, Any]:
 
 def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> Any:
     """Put a LoRA adapter on a model, under the name `default` that TRL looks for."""
-    from peft import PeftModel
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     # ZeRO-3 gathers parameters of one type only, so there the adapter keeps the base's.
     cast = quantized or not is_deepspeed_zero3_enabled()
-    try:
-        return PeftModel.from_pretrained(base, adapter, is_trainable=trainable, autocast_adapter_dtype=cast)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"cannot load adapter {adapter}: {_first(error)}") from error
+    return load.load_adapter(base, adapter, "default", trainable, autocast_adapter_dtype=cast)
 
 
 def other_scale(adapter: str, r: int, alpha: int) -> str | None:
@@ -173,6 +160,7 @@ def start_from(model: Any, adapter: str) -> None:
     """
     from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
+    check_sums(adapter)
     own, there = LoraConfig.from_pretrained(adapter), model.peft_config["default"]
     for name in _SCALE:  # weights alone do not tell: with another scale they are another policy
         if getattr(own, name) != getattr(there, name):
@@ -189,8 +177,3 @@ def start_from(model: Any, adapter: str) -> None:
     missing = [name for name in found.missing_keys if ".default" in name]
     if missing or found.unexpected_keys:
         raise UserError(f"adapter {adapter} has other modules than the reference; give both the same target_modules")
-
-
-def _first(error: Exception) -> str:
-    """First line of an error's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from debate_rl.engines.load import context_of, load_config
 from debate_rl.engines.weights import check_adapter
 from debate_rl.errors import UserError
 from debate_rl.records import read, write_json
@@ -224,10 +225,7 @@ def _fitting(
 
 def _context(model: str) -> float:
     """Positions that a model knows; infinite where its config does not say."""
-    from transformers import AutoConfig
-
-    text = AutoConfig.from_pretrained(model).get_text_config()
-    return getattr(text, "max_position_embeddings", None) or math.inf
+    return context_of(load_config(model)) or math.inf
 
 
 def build_trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callbacks: list[Any]) -> Any:

@@ -11,7 +11,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from debate_rl.engines.weights import header
+from debate_rl.engines.weights import damaged_file, header
 from debate_rl.errors import UserError
 from debate_rl.paths import remove_folder
 
@@ -52,9 +52,28 @@ def is_complete(checkpoint: Path) -> bool:
         gathered = [checkpoint / "optimizer.bin", checkpoint / "pytorch_model_fsdp.bin"]
         whole = [checkpoint / "optimizer.pt"]
         torch_files += gathered if gathered[0].exists() and not whole[0].exists() else whole
-    if not all(zipfile.is_zipfile(path) for path in torch_files):
+    if not all(_is_whole_archive(path) for path in torch_files):
+        return False
+    if _is_damaged(checkpoint):
         return False
     return sharded or (checkpoint / "optimizer.bin").is_file() or _weights_open(checkpoint)
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Whether a file that torch wrote can be opened and its parts have their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):
+        return False
+
+
+def _is_damaged(checkpoint: Path) -> bool:
+    """Whether a file differs from what was saved, where that was written down."""
+    try:
+        return damaged_file(checkpoint) is not None
+    except UserError:
+        return True  # the list itself
 
 
 def _random_states() -> list[str]:

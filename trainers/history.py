@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from debate_rl.engines.weights import write_sums
 from debate_rl.errors import UserError
 
 _THIS_PART_ONLY = ("num_tokens", "num_input_tokens_seen", "step_time")
@@ -23,6 +25,22 @@ class LogBeforeSave(TrainerCallback):
         """Ask for a log where a checkpoint is due."""
         if control.should_save:
             control.should_log = True
+        return control
+
+
+class SumsAfterSave(TrainerCallback):
+    """Writes the checksums of a finished checkpoint, by which a damaged one is told from a whole one.
+
+    Where several processes save, each writes files of its own at its own time, so there none are written.
+    """
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Write them beside the checkpoint's files."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if args.world_size == 1 and folder.is_dir():
+            write_sums(folder)
         return control
 
 

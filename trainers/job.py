@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from debate_rl.engines.weights import BASE_FILE, fingerprint
+from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
+from debate_rl.parent import MARK, end_with, process_mark
 from debate_rl.paths import remove_folder
-from debate_rl.records import digest, explain, read_json, write_json, write_text
+from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.memory import check_spread
 from debate_rl.trainers.online import content
@@ -56,7 +56,7 @@ def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Res
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports each trainer to the hub
     from debate_rl.trainers.state import kept_global_state
 
-    with kept_global_state(), _disk_errors(Path(job.out)):
+    with kept_global_state(), _disk_errors(Path(job.out)), _alone(Path(job.out)):
         return _train(job, name, callbacks, quiet)
 
 
@@ -120,7 +120,8 @@ def launch(
     order, complaint = out / "launch.json", out / "launch.error"
     write_json(order, job.model_dump(mode="json"))
     complaint.unlink(missing_ok=True)
-    code = subprocess.run(_command(accelerate_config, processes, order)).returncode
+    environment = {**os.environ, MARK: process_mark(os.getpid())}
+    code = subprocess.run(_command(accelerate_config, processes, order), env=environment).returncode
     if complaint.is_file():
         raise UserError(complaint.read_text(encoding="utf-8"))
     if code != 0:
@@ -141,7 +142,7 @@ def _check_launch(config: str, processes: int | None) -> None:
     """
     import torch
 
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = read_yaml(config, "accelerate config")
     there = torch.cuda.device_count()
     wanted = processes or int(settings.get("num_processes") or 1)
     check_spread(config, settings, wanted)
@@ -153,7 +154,7 @@ def _check_launch(config: str, processes: int | None) -> None:
 
 def _command(config: str, processes: int | None, order: Path) -> list[str]:
     """The command line of `accelerate launch`, on a free port where the config names none."""
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = read_yaml(config, "accelerate config")
     deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
     if deepspeed is not None and not Path(deepspeed).is_file():
         raise UserError(f"{config}: {deepspeed} not found; run from the repository's root or give an absolute path")
@@ -172,7 +173,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.arguments import training_arguments
     from debate_rl.trainers.bases import load_tokenizer
     from debate_rl.trainers.build import build_trainer, prepare
-    from debate_rl.trainers.history import LogBeforeSave, history, mean_loss
+    from debate_rl.trainers.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.places import arguments_of
 
     out = Path(job.out)
@@ -183,7 +184,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)
     set_seed(job.seed)  # before new weights are drawn
-    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), *callbacks])
+    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
     if quiet:
         trainer.remove_callback(PrinterCallback)
     with config.main_process_first(desc="checkpoints"):
@@ -239,6 +240,7 @@ def _save(job: Job, trainer: Any, out: Path) -> Path:
     if trainer.args.process_index == 0:
         _tidy(partial, adapter=job.lora is not None)
         write_json(partial / BASE_FILE, {"model": job.model, "fingerprint": fingerprint(job.model)})
+        write_sums(partial)
         remove_folder(final, out)
         partial.rename(final)
     return final
@@ -281,6 +283,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job of a JSON file; the exit code is 2 for a user's mistake, which is said in one line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    end_with(os.environ.get(MARK))
     first = os.environ.get("RANK", "0") == "0"
     out = None
     try:
@@ -301,6 +304,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         _leave_group()
     return 0
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the job's folder; of processes that train together the first one does.
+
+    A training whose run was killed ends within a second (see `parent.end_with`), so a new one waits for that long.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    busy = f"another training is at work in {out}; wait for it, or stop it"
+    lock = out / ".training.lock"
+    with locked(lock, busy, patience=10):
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def _leave_group() -> None:

@@ -23,11 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from debate_rl.errors import UserError, existing, nearest
-from debate_rl.records import Record
+from debate_rl.records import Record, read_yaml
 from debate_rl.trainers.settings import Kind
 from debate_rl.trainers.shapes import Shape
 
@@ -301,7 +300,7 @@ def sharding_of(launch: str | None) -> tuple[Sharding, int]:
     """
     if launch is None:
         return "none", 1
-    tree = yaml.safe_load(existing(launch, "accelerate config").read_text(encoding="utf-8")) or {}
+    tree = read_yaml(launch, "accelerate config")
     processes = int(tree.get("num_processes") or 1)
     check_spread(launch, tree, processes)
     if tree.get("distributed_type") == "FSDP":

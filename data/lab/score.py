@@ -13,6 +13,7 @@ from debate_rl.data.lab.build import SHAPES
 from debate_rl.data.lab.documents import question_line
 from debate_rl.data.lab.world import FAMILIES, questions
 from debate_rl.data.questions import claims
+from debate_rl.engines.load import load_network, load_tokenizer
 from debate_rl.errors import existing
 from debate_rl.game.question import Question, Split
 from debate_rl.game.quotes import check_quotes, locate
@@ -24,10 +25,10 @@ N, SEED = 400, 1
 
 def load(path: str | Path) -> tuple[Any, Any]:
     """Model and tokenizer of a folder, through the ordinary Auto classes."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     folder = str(existing(path, "lab model"))
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    return load_network(AutoModelForCausalLM, folder, "auto").eval(), load_tokenizer(folder)
 
 
 def encode(tokenizer: Any, prompts: Sequence[str]) -> dict[str, torch.Tensor]:

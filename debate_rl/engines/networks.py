@@ -12,6 +12,7 @@ import torch
 
 from debate_rl.engines.attention import NAME, register
 from debate_rl.engines.encoding import encode
+from debate_rl.engines.load import context_of, load_adapter, load_network, load_tokenizer
 from debate_rl.engines.prefix import Row, Trie, Wave
 from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
@@ -65,19 +66,13 @@ class Networks:
             UserError: there is no such model, or it has no safetensors weights.
         """
         if name not in self.loaded:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM
 
             path = self._resolve(name)
             check_weights(path)
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(path, revision=self._hub_revision)
-                with LOADING, _whole():
-                    model = AutoModelForCausalLM.from_pretrained(
-                        path, dtype=self._dtype, use_safetensors=True, revision=self._hub_revision
-                    )
-            except (OSError, ValueError) as error:
-                first = str(error).strip().splitlines()[0]
-                raise UserError(f"cannot load model {name!r} from {path}: {first}") from error
+            tokenizer = load_tokenizer(path, self._hub_revision)
+            with LOADING, _whole():
+                model = load_network(AutoModelForCausalLM, path, self._dtype, revision=self._hub_revision)
             self.loaded[name] = _loaded(model.to(self.device).eval().requires_grad_(False), tokenizer)
         return self.loaded[name]
 
@@ -114,18 +109,9 @@ class Networks:
 
     def _add_adapter(self, loaded: Loaded, adapter: str, revision: str) -> None:
         """Load a LoRA adapter beside those the model holds."""
-        from peft import PeftModel
-
         name = f"a{revision}"
-        try:
-            with LOADING, _whole():
-                if loaded.adapters:
-                    loaded.model.load_adapter(adapter, adapter_name=name, is_trainable=False)
-                else:
-                    loaded.model = PeftModel.from_pretrained(loaded.model, adapter, adapter_name=name).eval()
-        except (RuntimeError, ValueError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"cannot load adapter {adapter}: {first}") from error
+        with LOADING, _whole():
+            loaded.model = load_adapter(loaded.model, adapter, name).eval()
         loaded.model.to(self.device).requires_grad_(False)
         loaded.adapters[revision] = name
 
@@ -148,7 +134,7 @@ def _whole() -> Iterator[None]:
 
 def _loaded(model: Any, tokenizer: Any) -> Loaded:
     """A model with what the engine has to know of it."""
-    limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    limit = context_of(model.config) or 1 << 30
     return Loaded(model, tokenizer, _end_tokens(model, tokenizer), limit, can_share(model))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jinja2
-import yaml
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import SIDES, Side
@@ -30,6 +30,7 @@ from debate_rl.game.transcript import (
     shown_text,
     without_scratchpad,
 )
+from debate_rl.records import read_yaml
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
@@ -45,12 +46,13 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
     if not (folder / "debater.j2").is_file() or not (folder / "judge.j2").is_file():
         choices = nearest(name, [path.name for path in SHIPPED.iterdir() if path.is_dir()])
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
-    environment = jinja2.Environment(
+    # A template may be another person's file: the sandbox keeps it from reaching Python behind the values.
+    environment = ImmutableSandboxedEnvironment(
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         auto_reload=False,
     )  # fmt: skip
     settings = folder / "set.yaml"
-    fields = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    fields = read_yaml(settings, "prompt set") if settings.is_file() else {}
     return environment, fields.get("candidates", "labels")
 
 
@@ -71,6 +73,11 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
     """Fill in the seat's template and cut it into messages."""
     try:
         text = _template(prompts, protocol, seat).render(**values, role=_role)
+    except SecurityError as error:
+        raise UserError(
+            f"prompt set {prompts!r}, {seat}: the template reaches for Python internals ({error}); "
+            "use only the values that the seat is given"
+        ) from error
     except jinja2.TemplatesNotFound as error:
         raise UserError(f"prompt set {prompts!r} has no {seat}.j2; write one, or play without that seat") from error
     except jinja2.UndefinedError as error:
@@ -79,6 +86,11 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
         ) from error
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"prompt set {prompts!r}, {error.name}:{error.lineno}: {error.message}") from error
+    except jinja2.TemplateError as error:
+        raise UserError(f"prompt set {prompts!r}, {seat}: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError, RecursionError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"prompt set {prompts!r}, {seat}: the template fails: {said}") from error
     parts = text.split(_MARK)[1:]
     messages = zip(parts[::2], parts[1::2], strict=True)
     return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]

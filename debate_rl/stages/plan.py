@@ -8,6 +8,7 @@ from typing import Any
 
 from debate_rl.config_training import IterationsStage, PreferencesStage, TrainingStage
 from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.load import load_tokenizer
 from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.experiment import Run
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
@@ -135,9 +136,7 @@ def _tokenizer(path: str) -> Any | None:
     """The tokenizer of a model folder; None where there is none to be read."""
     if not (Path(path) / "tokenizer.json").is_file():
         return None
-    from transformers import AutoTokenizer  # seconds: only where a count is wanted and can be had
-
-    return AutoTokenizer.from_pretrained(path)
+    return load_tokenizer(path)
 
 
 def size_of(sizes: Sizes, model: str) -> tuple[float, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from debate_rl.engines.load import context_of, load_config
+from debate_rl.engines.weights import check_weights
 from debate_rl.errors import UserError
 from debate_rl.weak_to_strong.items import Sample, token_counter
 
@@ -15,14 +16,8 @@ def context_length(model: str) -> int | None:
     Raises:
         UserError: no such model.
     """
-    from transformers import AutoConfig
-
-    from debate_rl.engines.weights import check_weights
-
     check_weights(model)
-    text = AutoConfig.from_pretrained(model).get_text_config()
-    found: Any = getattr(text, "max_position_embeddings", None)
-    return None if found is None else int(found)
+    return context_of(load_config(model))
 
 
 def check_readable(samples: Iterable[Sample], model: str, what: str) -> None:

@@ -128,18 +128,14 @@ def _adapters(samples: Sequence[Sample], members: Sequence[Weights]) -> Floats:
 
 def _network(base: str, members: Sequence[Weights]) -> Any:
     """The base with every member's adapter beside it."""
+    from debate_rl.engines.load import load_adapter
     from debate_rl.engines.weights import check_adapter
     from debate_rl.trainers.bases import load_model
 
     model = load_model(base, trainable=False)
-    from peft import PeftModel
-
     for number, one in enumerate(members):
         check_adapter(base, str(one.adapter))
-        if number == 0:
-            model = PeftModel.from_pretrained(model, str(one.adapter), adapter_name="m0")
-        else:
-            model.load_adapter(str(one.adapter), adapter_name=f"m{number}")
+        model = load_adapter(model, str(one.adapter), f"m{number}")
     return model.requires_grad_(False)
 
 

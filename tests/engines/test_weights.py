@@ -1,6 +1,7 @@
 """Models on disk: damaged, renamed, swapped; and adapters that belong to another base."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from debate_rl.engines import weights
-from debate_rl.engines.weights import check_adapter, check_weights, fingerprint, header, local_folder
+from debate_rl.engines import file_hashes
+from debate_rl.engines.weights import (
+    check_adapter,
+    check_sums,
+    check_weights,
+    fingerprint,
+    header,
+    local_folder,
+    write_sums,
+)
 from debate_rl.errors import UserError
 
 
@@ -59,14 +68,55 @@ def test_a_fingerprint_follows_everything_that_changes_an_answer(tmp_path, chang
     assert fingerprint(folder) != before
 
 
-def test_large_files_are_named_without_being_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "_WHOLE", 1000)
-    monkeypatch.setattr(weights, "_BLOCK", 16)
-    small, other = model(tmp_path / "a", 0.0, 512), model(tmp_path / "b", 1.0, 512)
-    assert fingerprint(small) != fingerprint(other)
-    assert fingerprint(small) == fingerprint(small)
-    read = sum(len(block) for block in weights._blocks(small / "model.safetensors"))
-    assert read < (small / "model.safetensors").stat().st_size / 4
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A model whose files count as large, with a cache of hashes of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(file_hashes, "SMALL", 1000)
+    return model(tmp_path / "a", 0.0, 512)
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.999])
+def test_any_byte_of_a_large_file_changes_its_name(large, place):
+    before = fingerprint(large)
+    path = large / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+    assert fingerprint(large) != before
+
+
+def test_a_large_file_is_read_once_until_it_is_touched(large, monkeypatch):
+    before = fingerprint(large)
+    monkeypatch.setattr(file_hashes, "_read_from", None)  # as another process would begin
+    with monkeypatch.context() as patch:
+        patch.setattr(file_hashes, "_computed", lambda path: pytest.fail("read again"))
+        assert fingerprint(large) == before
+    os.utime(large / "model.safetensors", ns=(1, 1))
+    assert fingerprint(large) == before
+
+
+def test_a_cache_that_is_torn_or_can_not_be_written_costs_time_only(large, tmp_path, monkeypatch):
+    before = fingerprint(large)
+    cache = file_hashes.cache_file()
+    cache.write_bytes(cache.read_bytes()[:-20] + b"\xff\xfe")
+    monkeypatch.setattr(file_hashes, "_read_from", None)
+    assert fingerprint(large) == before
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fingerprint(large) == before
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_flipped_bit_of_a_saved_adapter_is_an_error(tmp_path, name):
+    folder = adapter(tmp_path / "a")
+    write_sums(folder)
+    check_sums(folder)
+    data = bytearray((folder / name).read_bytes())
+    data[-3] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        check_sums(folder)
 
 
 def test_damaged_weights_are_one_line_that_says_the_fix(tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from debate_rl.engines.weights import write_sums
 from debate_rl.errors import UserError
 from debate_rl.trainers.checkpoints import is_complete, last_complete_checkpoint
 
@@ -35,6 +36,16 @@ def test_partial_checkpoints_are_removed_and_the_last_whole_one_is_found(tmp_pat
     assert last_complete_checkpoint(tmp_path) == whole
     assert not partial.exists()
     assert whole.exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(tmp_path, name):
+    whole, damaged = save(tmp_path, 8), save(tmp_path, 12)
+    write_sums(damaged)
+    data = bytearray((damaged / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged / name).write_bytes(data)
+    assert last_complete_checkpoint(tmp_path) == whole
 
 
 def test_steps_are_compared_as_numbers_and_other_folders_are_left(tmp_path):

@@ -46,7 +46,7 @@ def test_a_policy_that_wins_is_rated_above_the_start():
     now = point(5, games(policy=0.8, second=0.8), games(), ALARMS)
     assert now.elo.value > 100 and now.wins.value == pytest.approx(0.8)
     then = point(0, games(), games(), ALARMS)
-    assert then.elo.value == pytest.approx(0, abs=1e-6) and then.accuracy_change.value == 0
+    assert then.elo.value == pytest.approx(0, abs=1e-3) and then.accuracy_change.value == 0
     assert point(5, games(policy=0.2), games(), ALARMS).elo.value < -100
 
 
@@ -89,7 +89,7 @@ def test_an_alarm_waits_for_its_whole_interval():
 def test_games_without_a_verdict_are_counted_and_left_out():
     some = [*games(), measured(3, POLICY, START, 0.9, failed=True)]
     assert point(5, some, games(), ALARMS).failed == 1
-    assert point(5, some, games(), ALARMS).elo.value == pytest.approx(0, abs=1e-6)
+    assert point(5, some, games(), ALARMS).elo.value == pytest.approx(0, abs=1e-3)
     nothing = point(5, [measured(n, POLICY, START, 0.9, failed=True) for n in range(4)], games(), ALARMS)
     assert nothing.elo is None and nothing.accuracy is None and nothing.failed == 4
 

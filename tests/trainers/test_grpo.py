@@ -37,6 +37,10 @@ from .games import question, questions, rules
 TRAIN = {"max_steps": 3, "num_generations": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 8,
          "learning_rate": 1e-2, "beta": 0.1}  # fmt: skip
 KEEP = Rewards(truncated="keep")
+KL_ROUNDING = 1e-5
+"""Log-probabilities of some -50 in float32, summed in another order."""
+ELO_ROUNDING = 1e-2
+"""Elo a probability is 400 / ln 10 * 4 at one half: float32 verdicts differ by about 1e-6 between kernels."""
 """A model without training seldom ends its speech by itself."""
 
 
@@ -116,7 +120,7 @@ def test_the_loss_counts_learnt_speeches_and_the_weights_move(make, start):
     result = run_job(make(adapter=start), quiet=True)
     history = [entry for entry in read_json(Path(result.path).parent / "history.json") if "loss" in entry]
     assert [entry["step"] for entry in history] == [1, 2, 3]
-    assert history[0]["kl"] == pytest.approx(0, abs=1e-6) and history[-1]["kl"] > 0
+    assert history[0]["kl"] == pytest.approx(0, abs=KL_ROUNDING) and history[-1]["kl"] > 0
     assert all(f"rewards/{term}/mean" in history[0] for term in ("win", "length", "invalid_quotes", "truncated"))
     assert history[0]["rollout/games"] == 4 and history[0]["rollout/groups"] == 4
     assert history[0]["rewards/win/mean"] == pytest.approx(0.5)
@@ -132,7 +136,7 @@ def test_a_fully_trained_policy_starts_at_its_reference(make, start):
     assert all(torch.equal(weight, reference[name]) for name, weight in own.items())
     trainer.train()
     kl = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
-    assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 0
+    assert kl[0] == pytest.approx(0, abs=KL_ROUNDING) and kl[-1] > 0
 
 
 def test_the_engine_leaves_the_policy_as_it_was(make):
@@ -188,7 +192,7 @@ def test_the_curve_holds_two_judges_sides_length_quotes_entropy_and_kl(make, sta
     out = Path(result.path).parent
     points = read_log(out / "curve.jsonl", Point)
     assert [point.step for point in points] == [0, 2, 3]
-    assert points[0].elo.value == pytest.approx(0, abs=1e-6)  # before the first step the policy is the start
+    assert points[0].elo.value == pytest.approx(0, abs=ELO_ROUNDING)  # before the first step the policy is the start
     for point in points:
         for name in ("wins", "side_a", "accuracy", "second", "judges_part", "valid", "tokens", "accuracy_change"):
             assert getattr(point, name) is not None, name

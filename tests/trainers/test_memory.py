@@ -78,6 +78,16 @@ def test_weights_gradients_and_optimizer_take_what_a_real_step_leaves(tmp_path, 
     assert need.optimizer == size(moments)
 
 
+def attends_in_bfloat16():
+    """Whether this build of PyTorch attends in bfloat16 here: with its kernels lowered by hand it may refuse to."""
+    heads = torch.zeros(1, 2, 64, 32, dtype=torch.bfloat16)
+    try:
+        torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+    except RuntimeError:
+        return False
+    return True
+
+
 def kept_for_backward(found, ids):
     """Bytes of a forward pass that its backward will read, each storage once, weights left out."""
     weights, kept = {p.untyped_storage().data_ptr() for p in found.parameters()}, {}
@@ -101,6 +111,8 @@ def kept_for_backward(found, ids):
 def test_activations_are_near_what_autograd_keeps(tmp_path, rank, heads, half):
     from peft import get_peft_model
 
+    if half and not attends_in_bfloat16():
+        pytest.skip("no attention in bfloat16 with these CPU kernels")
     wide = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_key_value_heads": heads}
     found = model(**wide)
     shape = saved_shape(found, tmp_path)

@@ -155,7 +155,7 @@ def test_the_reference_of_an_adapter_is_a_copy_of_it_and_not_the_base(train, bas
     trainer, moved = train(Script([0.0, 1.0, 2.0]), model=start, beta=0.1, steps=2, learning_rate=0.01)
     assert moved > 0
     kl = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
-    assert kl[0] == pytest.approx(0, abs=1e-6) and kl[1] > 0
+    assert kl[0] == pytest.approx(0, abs=1e-5) and kl[1] > 0
     reference = {n: w for n, w in trainer.model.named_parameters() if ".ref." in n}
     saved = {n: w for n, w in model.named_parameters() if "lora" in n}
     assert reference and not any(w.requires_grad for w in reference.values())

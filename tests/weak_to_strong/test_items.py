@@ -106,9 +106,14 @@ def test_stories_with_nearly_the_same_text_stay_in_one_part():
         assert len(holders) <= 1
 
 
-@given(seed=st.integers(0, 50), count=st.integers(30, 60))
+@given(seed=st.integers(0, 500), count=st.integers(30, 60))
 def test_every_item_is_in_one_part_or_counted_as_unused(seed, count):
-    parts = split_items(claims(count), 8, 8, 8, seed)
+    try:
+        parts = split_items(claims(count), 8, 8, 8, seed)
+    except UserError as error:
+        # A draw of 8 can miss a label. It is refused and named: a part of one label teaches and measures nothing.
+        assert "label" in str(error)
+        return
     assert len({item.id for item in parts.every}) == len(parts.every) == count - parts.unused
     assert sum(part.items for part in report(parts).values()) == len(parts.every)
     assert all(sum(part.labels) == part.items and min(part.labels) > 0 for part in report(parts).values())

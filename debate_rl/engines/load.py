@@ -1,0 +1,138 @@
+"""The one place where configs, tokenizers, models and adapters are loaded: safetensors only, and no code.
+
+A model folder may name Python files of its own (`auto_map`), which transformers runs where it is allowed to, and asks
+for on a terminal where it is not told. Here it is always told no.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from debate_rl.engines.weights import LOADING, check_sums
+from debate_rl.errors import UserError
+from debate_rl.records import read_json
+
+_NO_CODE = {"trust_remote_code": False}
+_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)
+
+
+def load_config(path: str | Path, revision: str | None = None) -> Any:
+    """The transformers config of a model folder or hub name.
+
+    Raises:
+        UserError: there is none that can be read, or its architecture is code of the model's own.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(path), revision=revision, **_NO_CODE)
+    except _FAILURES as error:
+        raise UserError(_complaint("the config of ", path, error)) from error
+
+
+def text_config(path: str | Path) -> Any:
+    """The part of a model's config that is of text: nested where a model reads images as well (Gemma 3)."""
+    return load_config(path).get_text_config()
+
+
+def context_of(config: Any) -> int | None:
+    """Tokens that a model of this config can read; None where it does not say."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
+    """The tokenizer of a model folder or hub name.
+
+    Raises:
+        UserError: there is none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path), revision=revision, **_NO_CODE)
+    except _FAILURES as error:
+        raise UserError(_complaint("the tokenizer of ", path, error)) from error
+
+
+def load_network(auto: Any, path: str | Path, dtype: Any, **options: Any) -> Any:
+    """A model in memory.
+
+    Args:
+        auto: the transformers class that builds it, such as AutoModelForCausalLM.
+        path: folder or hub name.
+        dtype: of the weights.
+        options: further arguments of `from_pretrained`.
+
+    Raises:
+        UserError: it can not be loaded, its file is damaged, or it needs code of its own.
+    """
+    from transformers import dynamic_module_utils
+
+    # Where a library below loads the same folder again and passes nothing, it must not ask on the terminal either.
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    check_sums(path)
+    options = {**options, **_NO_CODE, "use_safetensors": True}
+    try:
+        with LOADING:
+            return auto.from_pretrained(str(path), dtype=dtype, **options)
+    except _FAILURES as error:
+        raise UserError(_complaint("", path, error)) from error
+
+
+def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = False, **options: Any) -> Any:
+    """A model with a LoRA adapter on it, beside those that it holds.
+
+    Args:
+        model: a base, or a `PeftModel`.
+        adapter: folder.
+        name: of the adapter in the model.
+        trainable: whether it will be trained on.
+        options: further arguments of PEFT.
+
+    Raises:
+        UserError: it is damaged, changes the base's biases, or does not fit the model.
+    """
+    from peft import PeftModel
+
+    check_sums(adapter)
+    check_bias(adapter)
+    try:
+        with LOADING:
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, **options)
+                return model
+            return PeftModel.from_pretrained(model, str(adapter), adapter_name=name, is_trainable=trainable, **options)
+    except _FAILURES as error:
+        raise UserError(f"cannot load adapter {adapter}: {first_line(error)}") from error
+
+
+def check_bias(adapter: str | Path) -> None:
+    """Refuse an adapter that changes the base's biases: they stay changed for every other player of that base.
+
+    Raises:
+        UserError: its config says so.
+    """
+    file = Path(adapter) / "adapter_config.json"
+    bias = read_json(file).get("bias", "none") if file.is_file() else "none"
+    if bias != "none":
+        raise UserError(
+            f"adapter {adapter} was trained with bias: {bias}, which changes its base for all other players; "
+            "train it with bias: none, or merge it into a model of its own"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _complaint(what: str, path: str | Path, error: Exception) -> str:
+    """One line on why something could not be loaded."""
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
+        return (
+            f"{path} needs Python code from its own folder, which is never run here; "
+            "choose a model that transformers knows by itself"
+        )
+    return f"cannot load {what}{path}: {first_line(error)}"
