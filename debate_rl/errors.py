@@ -15,6 +15,10 @@ class UserError(Exception):
     """
 
 
+PASSING_KINDS = frozenset({"rate limit", "server", "timeout", "time-out", "connection", "unreachable"})
+"""Kinds of failures that pass by themselves: what failed so is tried again when a run goes on. Others are final."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Name the likeliest choice for a misspelt name, else list the choices.
 

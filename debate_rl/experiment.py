@@ -6,7 +6,8 @@ runs/NAME/
     store/           answers of the models (debate_rl.engines.store)
     paid.jsonl       what a server was paid (debate_rl.engines.budget)
     .STAGE/          a stage at work: its logs and checkpoints, from which it goes on
-    STAGE/           a finished stage: stage.json, metrics.json, and what it made
+    .STAGE~/         what had its name before, while it is made again
+    STAGE/           a finished stage: stage.json (with checksums), metrics.json, and what it made
     metrics.json     the metrics of all finished stages
     wandb/           the W&B run, where tracking is offline
 """
@@ -33,7 +34,7 @@ from debate_rl.config_stages import (
     made_by,
     references,
 )
-from debate_rl.config_training import IterationsStage, TrainingStage
+from debate_rl.config_training import GrpoStage, IterationsStage, TrainingStage
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
 from debate_rl.engines.crew import Crew, CrewEngine
@@ -41,6 +42,7 @@ from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError, nearest
+from debate_rl.finished import NOTE, StageRecord, check_stage, passing_failures, read_stage, write_stage
 from debate_rl.folder import alone, claim_folder, input_files, sweep_partials
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
@@ -126,6 +128,16 @@ class Run:
             if self._tracker.note:
                 self.say(self._tracker.note)
         return self._tracker
+
+    def finish_tracking(self) -> None:
+        """Close the W&B run, where one was opened."""
+        if self._tracker is not None:
+            self._tracker.finish()
+
+    @property
+    def passing(self) -> int:
+        """Requests so far that failed for reasons that pass."""
+        return 0 if self._stored is None else self._stored.passing
 
     def progress(self, out: Path) -> Progress:
         """A line that says how far a stage's games are."""
@@ -286,16 +298,14 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
         if only is not None and name not in only:
             continue
         fingerprint = fingerprints[name]
-        final = run.folder / name
-        if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
-            if read_json(final / "stage.json")["fingerprint"] != fingerprint:
-                raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            done[name] = read_json(final / "metrics.json")
+        if not isinstance(stage, ReportStage) and _is_done(run, name, fingerprint):
+            done[name] = read_json(run.folder / name / "metrics.json")
             run.say(f"{name}: done before")
             continue
         done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
         write_json(run.folder / "metrics.json", _all_metrics(run))
-    run.tracker.finish()
+    write_json(run.folder / "metrics.json", _all_metrics(run))
+    run.finish_tracking()
     if run.paid:
         cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
@@ -314,20 +324,73 @@ def stage_fingerprints(config: Config) -> dict[str, str]:
     return found
 
 
+def _is_done(run: Run, name: str, fingerprint: str) -> bool:
+    """Whether a stage is finished and need not be made again.
+
+    It is made again where failures in it may have passed meanwhile, and where what it was built on is another now. What
+    was answered before is in the store, so only the rest is asked.
+
+    Raises:
+        UserError: it was made from other files, or one of its own was changed.
+    """
+    final = run.folder / name
+    record = read_stage(final)
+    if record is None:
+        return False
+    if record.fingerprint != fingerprint:
+        raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
+    check_stage(final, record)
+    if record.passing:
+        run.say(f"{name}: taken up again: {record.passing} failures in it may have passed")
+        return False
+    changed = [other for other, content in record.built_on.items() if content != _content(run, other)]
+    if changed:
+        run.say(f"{name}: taken up again: built on {', '.join(changed)}, made anew since")
+    return not changed
+
+
+def _content(run: Run, name: str) -> str | None:
+    """Name of what a finished stage made."""
+    record = read_stage(run.folder / name)
+    return None if record is None else record.content
+
+
+def _built_on(run: Run, name: str) -> dict[str, str]:
+    """The finished stages that a stage is built on, each with the name of its content."""
+    stages = run.config.stages
+    names = list(stages)
+    found: dict[str, str] = {}
+    if isinstance(stages[name], ReportStage):
+        return found  # made anew each time
+    for other in names[: names.index(name)]:
+        content = _content(run, other) if _builds_on(stages[name], other, stages[other]) else None
+        if content is not None:
+            found[other] = content
+    return found
+
+
 def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str) -> Metrics:
     """Run one stage in its working folder, which takes its final name when everything is in it."""
-    working, final = run.folder / f".{name}", run.folder / name
-    note = working / "fingerprint"
-    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
-        remove_folder(working, run.folder)  # begun from another config or other files
-    write_text(note, fingerprint)
+    working, final, aside = run.folder / f".{name}", run.folder / name, run.folder / f".{name}~"
+    again = final.exists()
+    record = StageRecord(name=name, kind=stage.kind, fingerprint=fingerprint, built_on=_built_on(run, name))
+    if _is_whole(working, record):  # killed before it took its final name
+        _put_in_place(working, final, aside)
+        return dict(read_json(final / "metrics.json"))
+    note, made_from = working / NOTE, digest([fingerprint, record.built_on])
+    if working.exists() and (not note.is_file() or note.read_bytes() != made_from.encode()):
+        remove_folder(working, run.folder)  # begun from another config, other files or other stages
+    if again and not isinstance(stage, ReportStage):
+        remove_folder(aside, run.folder)
+        final.rename(aside)  # players are looked for under the final name first
+    write_text(note, made_from)
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = _store_counts(run)
+    lost = run.passing
     run.at = name
     run.say(f"{name}: started")
     metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
-    write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
     seconds = time.perf_counter() - began
     found, made, read = _store_counts(run)
     counts: dict[str, Any] = {
@@ -336,13 +399,38 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
         **({"paid_so_far": run.paid} if run.paid else {}),
     }  # fmt: skip
     write_json(working / "timing.json", counts)
-    note.unlink()
-    remove_folder(final, run.folder)
-    working.rename(final)
-    run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
-    run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
+    # Games of an online training belong to its steps, which are not taken again.
+    passing = 0 if isinstance(stage, GrpoStage) else max(passing_failures(working), run.passing - lost)
+    write_stage(working, record.model_copy(update={"passing": passing}))
+    _put_in_place(working, final, aside)
+    if not (again and isinstance(stage, ReportStage)):
+        run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
+        run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
     run.say(f"{name}: finished in {seconds:.0f} s")
+    if passing:
+        run.say(f"  {passing} failures in it may pass; the same command takes it up again, and what is built on it")
     return metrics
+
+
+def _is_whole(working: Path, record: StageRecord) -> bool:
+    """Whether a working folder holds the finished stage of a record."""
+    try:
+        there = read_stage(working)
+        if there is not None:
+            check_stage(working, there)
+    except UserError:
+        return False  # it is made anew
+    return there is not None and (there.fingerprint, there.built_on) == (record.fingerprint, record.built_on)
+
+
+def _put_in_place(working: Path, final: Path, aside: Path) -> None:
+    """Give a finished stage its name; what had it before is removed when that is done, so that one is always whole."""
+    (working / NOTE).unlink(missing_ok=True)
+    if final.exists():
+        remove_folder(aside, final.parent)
+        final.rename(aside)
+    working.rename(final)
+    remove_folder(aside, final.parent)
 
 
 def needed(config: Config, kind: str, table: str | None = None) -> set[str]:

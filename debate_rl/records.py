@@ -3,6 +3,9 @@
 A file of records is JSON lines, UTF-8. Whole files are written beside their final name and renamed, so a reader
 never sees half of one. Logs that grow (`append`) may end in a torn line after a crash; `read_log` drops that line,
 and `append` starts on a fresh one.
+
+What a run will go on from carries checksums: a damaged byte would be another text or number, and so another result.
+Each line of a log ends in the checksum of the rest, `"crc32":"9a8b7c6d"}`, and so does a checked document.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -36,6 +41,7 @@ LARGEST_YAML = 1 << 20
 """Bytes of a YAML file at most."""
 MOST_VALUES = 100_000
 """Of a YAML file, those that an alias repeats counted each time: ten lines of aliases can stand for billions."""
+_CRC = re.compile(rb',"crc32":"([0-9a-f]{8})"\}$')
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -68,9 +74,9 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = json.loads(unsealed(line))
             except ValueError as error:
-                said = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+                said = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or damaged"
                 raise UserError(f"{path}:{number}: not valid JSON ({said}); fix or remove the line") from error
             if not isinstance(value, dict):
                 raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
@@ -122,6 +128,18 @@ def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
 def write(path: str | Path, records: Iterable[BaseModel]) -> None:
     """Write records as a whole JSON-lines file (see `write_text`); records that are read lazily are never all held."""
     write_pieces(path, (record.model_dump_json().encode() + b"\n" for record in records))
+
+
+def write_once(path: str | Path, records: Iterable[BaseModel]) -> None:
+    """Write records (see `write`), unless the file holds just these; a damaged file is mended."""
+    data = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+    if not Path(path).is_file() or Path(path).read_bytes() != data:
+        write_pieces(path, [data])
+
+
+def write_log(path: str | Path, records: Iterable[BaseModel]) -> None:
+    """Write a whole log anew, as `append` would have written it: a run may still go on from it."""
+    write_pieces(path, (sealed(record.model_dump_json().encode()) for record in records))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -232,6 +250,45 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
         yield
 
 
+def write_checked(path: str | Path, value: dict[str, Any]) -> None:
+    """Write one JSON object that a run will go on from, with its checksum (see `read_checked`)."""
+    written = json.loads(json.dumps(value))  # as it will be read: numbers that name something have become texts
+    write_json(path, {**written, "check": digest(written)})
+
+
+def read_checked(
+    path: str | Path, fix: str = "remove it, and run again to make it anew", required: bool = True
+) -> dict[str, Any]:
+    """Read what `write_checked` wrote, without the checksum.
+
+    Args:
+        path: the file.
+        fix: what to do about a damaged one.
+        required: whether there must be a checksum; files of older versions have none.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        value = json.loads(existing(path, "file").read_bytes())
+        check = value.pop("check", None)
+        whole = not required if check is None else check == digest(value)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged (its checksum differs); {fix}")
+    return dict(value)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file is there and holds what `write_checked` wrote."""
+    try:
+        read_checked(path)
+    except UserError:
+        return False
+    return True
+
+
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
     """Read the one record that a JSON file holds.
 
@@ -258,7 +315,7 @@ def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
     Raises:
         UserError: the disk is full; what the log held before is intact.
     """
-    data = [record.model_dump_json().encode() + b"\n" for record in records]
+    data = [sealed(record.model_dump_json().encode()) for record in records]
     ends = list(accumulate(map(len, data), initial=append_bytes(path, b"".join(data))))
     return list(pairwise(ends))
 
@@ -303,14 +360,65 @@ def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
             if not line.endswith(b"\n"):
                 return
             if not line.isspace():
-                yield span, _parsed(line, kind, f"{path}:{number}")
+                yield span, parsed(line, kind, f"{path}:{number}")
 
 
-def _parsed(line: bytes, kind: type[R], where: str) -> R:
+def parsed(line: bytes, kind: type[R], where: str) -> R:
+    """The record of a log's line.
+
+    Raises:
+        UserError: it is none, or damaged; `where` says which line.
+    """
     try:
-        return kind.model_validate_json(line)
+        return kind.model_validate_json(unsealed(line))
     except ValidationError as error:
         raise UserError(f"{where}: not a {kind.__name__} ({explain(error)}); remove the line") from error
+    except DamagedLine as error:
+        raise UserError(f"{where}: {error}; remove the line, and what it held is done again") from error
+
+
+class DamagedLine(ValueError):
+    """A line whose checksum differs."""
+
+
+def sealed(line: bytes) -> bytes:
+    """A JSON object as a line of a log: with its checksum as the last key.
+
+    Example:
+        >>> sealed(b'{"x":1}')
+        b'{"x":1,"crc32":"3beb595c"}\\n'
+    """
+    return b'%s,"crc32":"%08x"}\n' % (line[:-1], zlib.crc32(line))
+
+
+def is_sealed(line: bytes) -> bool:
+    """Whether a line has a checksum."""
+    return _CRC.search(line.rstrip()) is not None
+
+
+def unsealed(line: bytes) -> bytes:
+    """The JSON object of a line without its checksum; a line that has none is taken as it is.
+
+    Raises:
+        DamagedLine: the checksum is another.
+    """
+    line = line.rstrip()
+    end = _CRC.search(line)
+    if end is None:
+        return line
+    record = line[: end.start()] + b"}"
+    if zlib.crc32(record) != int(end[1], 16):
+        raise DamagedLine("damaged (its checksum differs)")
+    return record
+
+
+def plain_log(path: Path) -> None:
+    """Take the checksums out of a log that will not grow any more; its stage has one for the whole file."""
+    with path.open("rb") as file:
+        if not any(is_sealed(line) for line in file):
+            return
+        file.seek(0)
+        write_pieces(path, (unsealed(line) + b"\n" for line in file))
 
 
 def read_log(path: str | Path, kind: type[R]) -> list[R]:

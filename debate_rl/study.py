@@ -13,6 +13,7 @@ runs; what is trained, the questions that are learnt from, and all sampling foll
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +27,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, StageFunction, run_stages
 from debate_rl.folder import alone, claim_folder
+from debate_rl.parent import end_with, process_mark
 from debate_rl.report.run_folder import seed_folder
 from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
 
@@ -87,7 +89,8 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
     Raises:
         UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
-    with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
+    mark = process_mark(os.getpid())
+    with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle, (mark,)) as pool:
         running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
     for done in running:
         try:
@@ -99,10 +102,11 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
             ) from error
 
 
-def _settle() -> None:
-    """What a process that runs seeds alone begins with."""
+def _settle(study: str) -> None:
+    """What a process that runs seeds alone begins with; it does not outlive the study."""
     from debate_rl.trainers.state import freeze_imports
 
+    end_with(study)
     freeze_imports()
 
 

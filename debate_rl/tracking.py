@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,16 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What WANDB_MODE may say; W&B takes two older words as well."""
+_OF_THE_PROXY = (407, 502, 503, 504)
+"""HTTP answers that come from a proxy that can not, or may not, reach the server."""
 
 
 class Tracker:
@@ -29,17 +38,17 @@ class Tracker:
     def __init__(
         self, mode: Mode, project: str, entity: str | None, name: str, folder: Path, config: Mapping[str, Any]
     ) -> None:
-        self.note = ""
         self._run: Any = None
         self._wandb: Any = None
-        if mode == "disabled":
+        wanted, self.note = wanted_mode(mode)
+        if wanted == "disabled":
             return
         with self._guarded("start"):
             import wandb
 
             self._wandb = wandb
-            where = _reachable_mode(mode)
-            if where != mode and mode == "online":
+            where = _reachable_mode(wanted)
+            if where != wanted and wanted == "online":
                 self.note = "W&B is not reachable: the run is kept offline; upload it later with `wandb sync`"
             os.environ.setdefault("WANDB_SILENT", "true")
             folder.mkdir(parents=True, exist_ok=True)
@@ -109,20 +118,48 @@ class Tracker:
             self._run = None
 
 
+def wanted_mode(mode: Mode) -> tuple[Mode, str]:
+    """The mode of a config and of $WANDB_MODE together, and a note where that variable says something unknown.
+
+    The one that gives away less counts: who sets WANDB_MODE=offline on a machine must not find its runs online.
+    """
+    given = os.environ.get("WANDB_MODE", "").strip().lower()
+    if not given:
+        return mode, ""
+    if given not in _MODES:
+        note = f"WANDB_MODE is {given!r}, which is none of {', '.join(_MODES)}: the run is kept offline"
+        return ("disabled", "") if mode == "disabled" else ("offline", note)
+    order: tuple[Mode, ...] = ("disabled", "offline", "online", "auto")
+    return min(mode, _MODES[given], key=order.index), ""
+
+
 def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """The mode that can work here: online only with a key and a server that answers within 3 seconds."""
+    """The mode that can work here: online only with a key and a server that answers."""
     if mode == "offline" or mode == "disabled":
         return mode
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    netrc = Path.home() / ".netrc"
+    return "online" if _is_reachable() else "offline"
+
+
+def _is_reachable() -> bool:
+    """Whether there is a key, and a server that answers: any answer within some seconds, through a proxy if one is set.
+
+    Asked as W&B asks, by HTTP: behind a proxy there is no other way out.
+    """
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    netrc = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     try:
-        saved = netrc.is_file() and (host.hostname or "") in netrc.read_text(encoding="utf-8", errors="replace")
+        saved = netrc.is_file() and (urlparse(url).hostname or "") in netrc.read_text("utf-8", errors="replace")
     except OSError:
         saved = False
     if not os.environ.get("WANDB_API_KEY") and not saved:
-        return "offline"
+        return False
+    import requests  # here: wandb brings it
+
+    own = {scheme: os.environ.get(f"WANDB_{scheme.upper()}_PROXY") for scheme in ("http", "https")}
+    proxies = {scheme: proxy for scheme, proxy in own.items() if proxy}
     try:
-        with socket.create_connection((host.hostname or "", host.port or 443), timeout=3):
-            return "online"
-    except OSError:
-        return "offline"
+        # Without a redirect, and without the password that requests would look up in .netrc by itself.
+        reply = requests.head(url, timeout=3, allow_redirects=False, proxies=proxies or None, auth=lambda asked: asked)
+    except (requests.RequestException, ValueError):
+        return False
+    return reply.status_code not in _OF_THE_PROXY

@@ -19,7 +19,7 @@ from debate_rl.game.transcript import Transcript, seen_by_judge, shown_text
 from debate_rl.game.verdict import Ask, Leg, Verdict
 from debate_rl.judges.asking import logprobs_of
 from debate_rl.judges.scores import ROUND_COST
-from debate_rl.records import append, digest, explain, read
+from debate_rl.records import DamagedLine, append, digest, explain, read, unsealed
 
 LEAST, MOST = 1.0, 99.0
 """Percent that the interface of Michael et al. 2023 let a judge give."""
@@ -91,9 +91,11 @@ def judgements(log: Path) -> list[Leg]:
 def _logged(line: bytes, where: str) -> Leg:
     """A line of a log."""
     try:
-        return Leg.model_validate_json(line)
+        return Leg.model_validate_json(unsealed(line))
     except ValidationError as error:
         raise UserError(f"{where}: not a leg ({explain(error)}); name a new file, or one of legs, as --log") from error
+    except DamagedLine as error:
+        raise UserError(f"{where}: {error}; remove the line, and judge that debate again") from error
 
 
 def _is_json(line: bytes) -> bool:

@@ -23,9 +23,20 @@ from pydantic import ValidationError
 
 from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
+from debate_rl.finished import checksums
 from debate_rl.parent import MARK, end_with, process_mark
 from debate_rl.paths import remove_folder
-from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
+from debate_rl.records import (
+    digest,
+    explain,
+    locked,
+    read_checked,
+    read_json,
+    read_yaml,
+    write_checked,
+    write_json,
+    write_text,
+)
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.memory import check_spread
 from debate_rl.trainers.online import content
@@ -91,8 +102,16 @@ def finished(job: Job, name: str) -> Result | None:
         raise UserError(f"{out} holds another training job; choose another folder, or remove it to train anew")
     if not (out / "result.json").is_file():
         return None
-    # The folder may have been moved since.
-    return Result.model_validate(read_json(out / "result.json")).model_copy(update={"path": str(_final(job))})
+    fix = f"restore it, or remove {out} to train anew"
+    value = read_checked(out / "result.json", fix, required=False)
+    for name, sha in value.pop("files", {}).items():
+        if checksums(out, (name,)).get(name) != sha:
+            raise UserError(f"{out / name} is damaged or missing; {fix}")
+    try:
+        found = Result.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{out / 'result.json'} is damaged ({explain(error)}); {fix}") from error
+    return found.model_copy(update={"path": str(_final(job))})  # the folder may have been moved since
 
 
 def launch(
@@ -202,7 +221,8 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     )  # fmt: skip
     if config.process_index == 0:
         write_json(out / "history.json", entries)
-        write_json(out / "result.json", result.model_dump(mode="json"))
+        files = checksums(out, ("history.json", "tokens.json"))
+        write_checked(out / "result.json", {**result.model_dump(mode="json"), "files": files})
         remove_folder(out / "checkpoints", out)
     trainer.accelerator.wait_for_everyone()
     return result

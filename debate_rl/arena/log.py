@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
-from debate_rl.records import Span, append, scan_log
+from debate_rl.records import Span, append, parsed, scan_log
 
 W = TypeVar("W")
 D = TypeVar("D", bound=BaseModel)
@@ -34,7 +34,7 @@ class Kept(Sequence[D]):
     """
 
     def __init__(self, path: Path, kind: type[D], spans: array[int]) -> None:
-        self._kind = kind
+        self._path, self._kind = path, kind
         self._spans = spans
         self._file = os.open(path, os.O_RDONLY) if spans else -1
         if spans:
@@ -55,7 +55,7 @@ class Kept(Sequence[D]):
             return [self[at] for at in range(*place.indices(len(self)))]
         at = range(len(self))[place]
         start, end = self._spans[2 * at], self._spans[2 * at + 1]
-        return self._kind.model_validate_json(os.pread(self._file, end - start, start))
+        return parsed(os.pread(self._file, end - start, start), self._kind, f"{self._path}, byte {start}")
 
 
 class Log(Generic[W, D]):
@@ -67,6 +67,7 @@ class Log(Generic[W, D]):
         wanted: name of a piece of work.
         done: name of what came of it, the same.
         failed: whether that is a failure.
+        passing: whether it is one that may have passed meanwhile; None where there are none.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Log(Generic[W, D]):
         wanted: Callable[[W], str],
         done: Callable[[D], str],
         failed: Callable[[D], bool],
+        passing: Callable[[D], bool] | None = None,
     ) -> None:
         self.path = path
         self.kind = kind
         self.wanted = wanted
         self.done = done
         self.failed = failed
+        self.passing = passing
 
     def work_off(
         self,
@@ -93,7 +96,7 @@ class Log(Generic[W, D]):
     ) -> Kept[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
-        Failures are in the log as well, and are not tried again.
+        Failures are in the log as well. Those that may have passed meanwhile are tried again, others are not.
 
         Args:
             wanted: all of the work; it is gone through once, so it may be made as it is asked for.
@@ -133,11 +136,16 @@ class Log(Generic[W, D]):
         return Kept(self.path, self.kind, spans)
 
     def _known(self) -> tuple[dict[str, Span], int]:
-        """Where the log holds what by name, and how many failures are among it."""
+        """Where the log holds what is done by name, and how many failures are among it."""
         known: dict[str, Span] = {}
         failed: set[str] = set()
         for span, record in scan_log(self.path, self.kind):
             name = self.done(record)
+            known.pop(name, None)  # the last line of a name counts
+            failed.discard(name)
+            if self.passing is not None and self.passing(record):
+                continue
             known[name] = span
-            (failed.add if self.failed(record) else failed.discard)(name)
+            if self.failed(record):
+                failed.add(name)
         return known, len(failed)

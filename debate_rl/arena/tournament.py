@@ -21,7 +21,7 @@ from debate_rl.game.verdict import Leg
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.players.debater import Debater
-from debate_rl.records import Record, write
+from debate_rl.records import Record, write_log
 
 CHUNK = 128
 """Games between two writes to the log, about."""
@@ -198,7 +198,7 @@ def play_tournament(
 
 def save_tournament(result: Tournament, folder: Path) -> None:
     """Write the legs in the order of the schedule, so that a run that was stopped leaves the same file."""
-    write(folder / "legs.jsonl", result.legs)
+    write_log(folder / "legs.jsonl", result.legs)
 
 
 def _own_engine(folder: str | Path | None) -> Engine:

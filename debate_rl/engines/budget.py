@@ -18,7 +18,7 @@ from pydantic import Field
 
 from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
-from debate_rl.records import Record, append
+from debate_rl.records import Record, append, parsed
 
 TEMPLATE = 256
 """Tokens that a chat template may add to a prompt, at most."""
@@ -164,7 +164,7 @@ class Budget:
                 file.seek(read)
                 for line in file:
                     if line.endswith(b"\n"):  # else a crash cut it off
-                        self._count(Paid.model_validate_json(line))
+                        self._count(parsed(line, Paid, str(path)))
                         read += len(line)
             self._read[path] = read
 

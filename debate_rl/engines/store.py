@@ -7,6 +7,7 @@ share a store, and each finds what the others have written. Prompts are not kept
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,9 @@ from typing import TypeVar
 from uuid import uuid4
 
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
-from debate_rl.engines.store_file import StoreFile, Weights, begin_store_file, open_store_file, row
+from debate_rl.engines.store_file import StoreFile, Weights, begin_store_file, file_stem, open_store_file, row
+from debate_rl.engines.store_guard import writing
+from debate_rl.errors import PASSING_KINDS
 from debate_rl.records import append_bytes, digest
 
 Q = TypeVar("Q", Request, Choice)
@@ -45,6 +48,7 @@ class Store:
         self._own: dict[tuple[int, Weights], StoreFile] = {}
         self._places: dict[int, int] = {}
         self._lock = RLock()
+        self._guard = contextlib.ExitStack()
         self.refresh()
 
     def __len__(self) -> int:
@@ -111,7 +115,9 @@ class Store:
         writer = os.getpid(), weights  # of a forked process a file of its own
         file = self._own.get(writer)
         if file is None or not file.path.is_file():
-            name = f"{weights.revision[:16]}-{os.getpid()}-{uuid4().hex[:8]}.jsonl".replace("/", "_")
+            name = f"{file_stem(weights.revision)}-{os.getpid()}-{uuid4().hex[:8]}.jsonl"
+            if not self._own:
+                self._guard.enter_context(writing(self.folder))
             file = begin_store_file(self.folder / name, weights)
             self._own[writer] = file
             self._number(file)
@@ -131,6 +137,7 @@ class StoredEngine:
         hits: answers taken from the store.
         misses: answers that had to be made.
         tokens: read and written for these.
+        passing: requests that failed for reasons that pass.
     """
 
     def __init__(self, engine: Engine, folder: str | Path, wave: int = 256) -> None:
@@ -140,6 +147,7 @@ class StoredEngine:
         self.hits = 0
         self.misses = 0
         self.tokens = 0
+        self.passing = 0
         self._lock = RLock()
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
@@ -194,15 +202,18 @@ class StoredEngine:
     def _keep(self, made: Mapping[str, A | EngineFailure], asked: Mapping[str, Q]) -> None:
         """Write down what was answered, each model's in its own file."""
         groups: dict[tuple[str, str | None], dict[str, Completion | Scores]] = {}
-        tokens = 0
+        tokens = passing = 0
         for name, answer in made.items():
-            if not isinstance(answer, EngineFailure):
+            if isinstance(answer, EngineFailure):
+                passing += answer.kind in PASSING_KINDS
+            else:
                 groups.setdefault((asked[name].model, asked[name].adapter), {})[name] = answer
                 tokens += answer.prompt_tokens + (answer.new_tokens if isinstance(answer, Completion) else 0)
         for weights, own in groups.items():
             self.store.put(own, *weights)
         with self._lock:
             self.tokens += tokens
+            self.passing += passing
 
 
 def _name(verb: str, asked: Request | Choice, revision: str) -> str:

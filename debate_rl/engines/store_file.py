@@ -3,14 +3,20 @@
 The first line says the format, whose answers these are, and what the values of the other lines are, so that a line is
 little more than a text:
 
-    {"debate-rl store": 2, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null}
-    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop"]
+    {"debate-rl store": 2, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null,
+     "crc32": "9a8b7c6d"}
+    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop", "1f2e3d4c"]
+
+Each line ends in the checksum of the rest: a damaged byte would be another answer. Such a line is passed over, and its
+answer made again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +24,15 @@ from typing import TypeVar
 
 from debate_rl.engines.request import Completion, Scores
 from debate_rl.errors import UserError
-from debate_rl.records import append_bytes
+from debate_rl.records import append_bytes, is_sealed, sealed, unsealed
 
 A = TypeVar("A", Completion, Scores)
 
 FORMAT = 2
-"""1 kept whole records under other names."""
+"""1 kept whole records under other names. The first files of 2 have no checksums; they are read, and not added to."""
 _MARK = "debate-rl store"
 _READ = 8192
+_CRC = re.compile(rb',"([0-9a-f]{8})"\]\n?$')
 
 
 def _fields(kind: type[Completion] | type[Scores]) -> list[str]:
@@ -55,6 +62,7 @@ class StoreFile:
         fields: names of a line's values, by kind of answer.
         start: its second line begins here.
         end: what lies before has been read.
+        checked: whether its lines have checksums.
     """
 
     path: Path
@@ -62,16 +70,18 @@ class StoreFile:
     fields: dict[str, list[str]]
     start: int
     end: int
+    checked: bool = True
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Whole lines from `end` on, each with its place; `end` moves along."""
+        """Whole lines from `end` on that are not damaged, each with its place; `end` moves along."""
         with self.path.open("rb") as file:
             file.seek(self.end)
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # cut off by a crash, or still being written
                 place, self.end = self.end, self.end + len(line)
-                yield place, line
+                if not self.checked or _is_whole(line):
+                    yield place, line
 
     def answer(self, place: int, key: str, kind: type[A]) -> A:
         """Read the answer of a name.
@@ -79,17 +89,27 @@ class StoreFile:
         Raises:
             ValueError: there is none of that name in that place.
         """
-        found, *values = json.loads(_line(self.path, place))
+        line = _line(self.path, place)
+        if self.checked and not _is_whole(line):
+            raise ValueError(f"{self.path}: {key} is damaged")
+        found, *values = json.loads(line)
+        if self.checked:
+            values.pop()
         if found != key:
             raise ValueError(f"{self.path}: {key} is not where it was")
         named = zip(self.fields[kind.__name__.lower()], values, strict=True)
         return kind.model_validate({**dict(named), "revision": self.weights.revision})
 
 
+def file_stem(revision: str) -> str:
+    """The beginning of a file's name. Of a server's model the revision is what the user calls it, slashes and all."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", revision[:16]).lstrip(".")
+
+
 def begin_store_file(path: Path, weights: Weights) -> StoreFile:
     """Make a file without answers."""
     named = {"revision": weights.revision, "model": weights.model, "adapter": weights.adapter}
-    line = _json({_MARK: FORMAT, **_FIELDS, **named})
+    line = sealed(_json({_MARK: FORMAT, **_FIELDS, **named}))
     append_bytes(path, line)
     return StoreFile(path, weights, _FIELDS, len(line), len(line))
 
@@ -105,11 +125,12 @@ def open_store_file(path: Path) -> StoreFile | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        head = json.loads(line)
+        head = json.loads(unsealed(line))
         version = head.get(_MARK, 1)
         if version == FORMAT and all(set(head[kind]) <= set(known) for kind, known in _FIELDS.items()):
             weights = Weights(head["revision"], head["model"], head["adapter"])
-            return StoreFile(path, weights, {kind: head[kind] for kind in _FIELDS}, len(line), len(line))
+            fields = {kind: head[kind] for kind in _FIELDS}
+            return StoreFile(path, weights, fields, len(line), len(line), is_sealed(line))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}:1: not the first line of a store; remove the file") from error
     age = "an older" if version < FORMAT else "a newer"
@@ -121,11 +142,18 @@ def open_store_file(path: Path) -> StoreFile | None:
 
 def row(key: str, answer: Completion | Scores) -> bytes:
     """The line of an answer."""
-    return _json([key, *answer.model_dump(exclude={"revision"}).values()])
+    rest = _json([key, *answer.model_dump(exclude={"revision"}).values()])[:-1]
+    return b'%s,"%08x"]\n' % (rest, zlib.crc32(rest))
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line's checksum is right."""
+    end = _CRC.search(line)
+    return end is not None and zlib.crc32(line[: end.start()]) == int(end[1], 16)
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _line(path: Path, place: int) -> bytes:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from debate_rl.engines.store_file import StoreFile, open_store_file
+from debate_rl.engines.store_file import StoreFile, file_stem, open_store_file
+from debate_rl.engines.store_guard import pruning
 from debate_rl.errors import UserError
 from debate_rl.records import Record, write_pieces
 
@@ -75,13 +76,24 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
     With neither `days` nor `of` nothing is lost but lines that were cut off and answers that two processes wrote.
 
     Args:
-        folder: of the store; nobody should be writing to it.
+        folder: of the store. Parts of files that killed processes have left there go as well.
         days: remove the files that were not written to for so long.
         of: remove the answers of weights whose model, adapter or fingerprint has this in its name.
 
     Raises:
-        UserError: there is no store, another version wrote it, or the disk is full; then nothing is removed.
+        UserError: there is no store, a process writes to it, another version wrote it, or the disk is full; then
+            nothing is removed.
     """
+    if not Path(folder).is_dir():
+        raise UserError(_nothing(folder))
+    with pruning(Path(folder)):
+        for partial in Path(folder).glob(".*.partial"):
+            partial.unlink()
+        return _prune(folder, days, of)
+
+
+def _prune(folder: str | Path, days: float | None, of: str | None) -> Pruned:
+    """See `prune`; nobody else writes."""
     kept = removed = before = after = 0
     limit = 0.0 if days is None else time.time() - days * DAY
     for files in _by_weights(folder):
@@ -94,7 +106,7 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
         kept, removed, before = kept + left, removed + there - left, before + sum(sizes.values())
         after += 0 if merged is None else merged.path.stat().st_size
         for path, size in sizes.items():
-            if path.stat().st_size == size:  # else somebody writes to it after all
+            if path.stat().st_size == size:  # else somebody writes to it after all, from where locks do not reach
                 path.unlink()
     return Pruned(kept=kept, removed=removed, before=before, after=after)
 
@@ -107,13 +119,17 @@ def _by_weights(folder: str | Path) -> list[list[StoreFile]]:
     """
     paths = sorted(Path(folder).glob("*.jsonl"))
     if not paths:
-        raise UserError(f"{folder}: no store there; give the folder of a run that has played, or of a store")
+        raise UserError(_nothing(folder))
     groups: dict[str, list[StoreFile]] = {}
     for path in paths:
         file = open_store_file(path)
         if file is not None:
-            groups.setdefault(repr((file.weights, file.fields)), []).append(file)
+            groups.setdefault(repr((file.weights, file.fields, file.checked)), []).append(file)
     return list(groups.values())
+
+
+def _nothing(folder: str | Path) -> str:
+    return f"{folder}: no store there; give the folder of a run that has played, or of a store"
 
 
 def _named(file: StoreFile, part: str) -> bool:
@@ -138,7 +154,7 @@ def _names(files: Sequence[StoreFile]) -> set[bytes]:
 def _merge(files: Sequence[StoreFile]) -> StoreFile:
     """One file that holds what several do, each answer once; it is as old as the youngest of them."""
     first = files[0]
-    path = first.path.with_name(f"{first.weights.revision[:16]}-{uuid4().hex[:8]}.jsonl".replace("/", "_"))
+    path = first.path.with_name(f"{file_stem(first.weights.revision)}-{uuid4().hex[:8]}.jsonl")
     age = max(file.path.stat().st_mtime for file in files)
 
     def pieces() -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from debate_rl.errors import PASSING_KINDS
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
 from debate_rl.records import Record
@@ -64,6 +65,11 @@ class Failure(Record):
     turn: int | None = None
     kind: str
     message: str
+
+    @property
+    def passing(self) -> bool:
+        """Whether another try, later, may end otherwise."""
+        return self.kind in PASSING_KINDS
 
 
 class Leg(Record):

@@ -20,7 +20,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.judges.attacks import Attack, attacked_copies, suffix_words
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.suffix_search import Found, Search, attack_with, search_suffix
-from debate_rl.records import read_json, write_json
+from debate_rl.records import read_checked, write_checked
 from debate_rl.stages.training import train
 from debate_rl.trainers.rows import judge_rows
 
@@ -78,5 +78,5 @@ def _search(games: Sequence[Transcript], judge: Judge, run: Run, folder: Path, n
         words = suffix_words(debates)
         wanted = [one.model_copy(update={"seed": len(SEARCHES) * number + place}) for place, one in enumerate(SEARCHES)]
         each = [search_suffix(debates, judge, run.engine, words, one) for one in wanted]
-        write_json(path, [one.model_dump(mode="json") for one in each])
-    return tuple(Found.model_validate(one) for one in read_json(path))
+        write_checked(path, {"found": [one.model_dump(mode="json") for one in each]})
+    return tuple(Found.model_validate(one) for one in read_checked(path)["found"])

@@ -24,9 +24,10 @@ from debate_rl.arena.tournament import play_tournament, scores
 from debate_rl.config_training import DpoStage, IterationsStage, PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.experiment import Metrics, Run
+from debate_rl.finished import StageRecord, check_stage, read_stage, write_stage
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
-from debate_rl.records import read, read_json, write, write_json
+from debate_rl.records import read, read_checked, write_checked, write_log
 from debate_rl.stages import dpo, preferences
 from debate_rl.stages.cards import complete_cards
 from debate_rl.trainers.rows import PreferenceRow
@@ -122,7 +123,7 @@ def run(stage: IterationsStage, run: Run, out: Path) -> Metrics:
     done = [_iterate(stage, run, out, name, number) for number in range(1, stage.iterations + 1)]
     names = players(stage, name, stage.iterations)
     legs, ratings = _rate(stage, run, out, names)
-    write(out / "legs.jsonl", legs)
+    write_log(out / "legs.jsonl", legs)
     points = curve(legs, policies(stage, name, stage.iterations), ratings)
     accuracy = {one: scores([leg for leg in legs if set(leg.transcript.players.values()) == {one}]) for one in names}
     for point in points:
@@ -144,7 +145,8 @@ def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int
     """One iteration: rows, training, rating."""
     folder = out / f"iteration{number}"
     wanted, training = preferences_of(stage, run, name, number), dpo_of(stage, name, number)
-    made = _once(folder / "preferences.json", lambda: preferences.run(wanted, run, folder / "preferences"))
+    pools = folder / "preferences"
+    made = _once(folder / "preferences.json", lambda: preferences.run(wanted, run, pools), pools)
 
     def learn() -> Metrics:
         rows = read(folder / "preferences" / "rows.jsonl", PreferenceRow)
@@ -177,11 +179,23 @@ def _places(wanted: PreferencesStage) -> set[int]:
     return set(range(wanted.skip, wanted.skip + wanted.questions))
 
 
-def _once(path: Path, work: Callable[[], Metrics]) -> Metrics:
-    """What a finished part measured; it is done only where it has not been."""
+def _once(path: Path, work: Callable[[], Metrics], made: Path | None = None) -> Metrics:
+    """What a finished part measured, with what it `made`; it is done only where it has not been.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.is_file():
-        write_json(path, work())
-    return dict(read_json(path))
+        metrics = work()
+        if made is not None:
+            write_stage(made, StageRecord())
+        write_checked(path, metrics)
+    if made is not None:
+        record = read_stage(made)
+        if record is None:
+            raise UserError(f"{made} is damaged; remove {path.parent.parent} and run again")
+        check_stage(made, record)
+    return read_checked(path)
 
 
 def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tuple[list[Leg], Ratings | None]:

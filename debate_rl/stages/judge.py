@@ -21,7 +21,7 @@ from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.judges.sycophancy import both_kinds, consultants, fit_lone, is_drawn
-from debate_rl.records import write, write_json
+from debate_rl.records import write, write_json, write_log
 from debate_rl.stages import recorded
 from debate_rl.stages.adversarial import adversarial_rounds
 from debate_rl.stages.attacks import compare_attacks
@@ -60,7 +60,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     players = {name: run.debater(name) for name in stage.players}
     planned = games(stage, run)
     legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
-    write(out / "legs.jsonl", legs)
+    write_log(out / "legs.jsonl", legs)
     check_played(legs)
     count = len(_training_games(stage, run))
     learnt = [leg.transcript for leg in legs[:count] if leg.failure is None]

@@ -17,7 +17,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.check import check_games, check_one_judge
 from debate_rl.judges.judge import AnyJudge, Panel
-from debate_rl.records import read_json, write
+from debate_rl.records import read_json, write, write_log
 from debate_rl.stages.kept import judge_of
 
 Key = tuple[str, str]
@@ -53,7 +53,7 @@ def run(stage: OversightStage, run: Run, out: Path) -> Metrics:
     legs = play_to_file(
         [game for _, game in keyed], players, run.engine, judge, out / "legs.jsonl", progress=run.progress(out)
     )
-    write(out / "legs.jsonl", legs)
+    write_log(out / "legs.jsonl", legs)
     by_key = _by_key(keys, legs)
     found = oversight(
         by_key, judge.name, stage.compared_with, _ratings(stage, run), stage.unsure,

@@ -21,7 +21,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure
 from debate_rl.players.debater import Critic, Debater
 from debate_rl.players.speak import Pool
-from debate_rl.records import digest, write
+from debate_rl.records import digest, write, write_log
 from debate_rl.trainers.rows import PreferenceRow, preference_rows
 
 REASONS = (
@@ -133,7 +133,7 @@ def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
         if played.failure is not None:
             advice = f"the first failure: {played.failure.message}"
         raise UserError(f"preferences: none of {played.possible} pairs makes a row ({why}); {advice}")
-    write(out / "pools.jsonl", played.pools)
+    write_log(out / "pools.jsonl", played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
     return {
@@ -170,7 +170,7 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     )  # fmt: skip
     place = {game.id: index for index, game in enumerate(planned)}
     pools = sorted(read_pools(out / "pools.jsonl"), key=lambda p: (place[p.transcript.id], p.turn, p.side))
-    write(out / "legs.jsonl", legs)
+    write_log(out / "legs.jsonl", legs)
     found = Counter(pool.transcript.id for pool in pools)
     lost: Counter[str] = Counter()
     possible = 0
@@ -188,7 +188,7 @@ def _grown(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Pla
     players = {name: run.debater(name, stage.opponents) for name in stage.opponents_from} | {player.name: player}
     path = out / "trees.jsonl"
     grown = grow_to_file(trees(stage, run), players, run.engine, run.judge(), path, progress=run.progress(out))
-    write(path, grown)
+    write_log(path, grown)
     pools: list[Pool] = []
     lost: Counter[str] = Counter()
     for tree in grown:

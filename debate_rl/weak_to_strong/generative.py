@@ -23,7 +23,7 @@ from debate_rl.data.splits import divide
 from debate_rl.engines.request import Completion, Engine, Message, Request, Sampling
 from debate_rl.errors import UserError
 from debate_rl.intervals import Floats
-from debate_rl.records import digest, read_json, write, write_json
+from debate_rl.records import digest, is_whole, read_checked, write_checked, write_once
 from debate_rl.trainers.job import job_name, launch
 from debate_rl.trainers.rows import SftRow
 from debate_rl.trainers.settings import Job, Weights
@@ -134,8 +134,7 @@ class Writers:
             for item, answer in zip(items, answers, strict=True)
         ]  # fmt: skip
         path = self.folder / "rows" / f"{digest([row.model_dump(mode='json') for row in rows])}.jsonl"
-        if not path.is_file():
-            write(path, rows)
+        write_once(path, rows)
         job = Job(
             kind="sft", model=model, rows=str(path), out=str(self.folder), lora=wanted.lora, quantize=wanted.quantize,
             train=wanted.train, seed=seed,
@@ -153,8 +152,8 @@ class Writers:
         engine = self.open_engine()
         name = digest([engine.revision(weights.model, weights.adapter), self.max_new_tokens, [i.text for i in items]])
         path = self.folder / "answers" / f"{name}.json"
-        if path.is_file():
-            return list(read_json(path)["texts"])
+        if is_whole(path):
+            return list(read_checked(path)["texts"])
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
         asked = [
             Request(messages=(Message(role="user", content=item.text),), model=weights.model, adapter=weights.adapter,
@@ -166,7 +165,7 @@ class Writers:
             if not isinstance(answer, Completion):
                 raise UserError(f"item {item.id!r}: {answer.message}; take a model with a longer context")
             texts.append(answer.text)
-        write_json(path, {"texts": texts})
+        write_checked(path, {"texts": texts})
         return texts
 
 

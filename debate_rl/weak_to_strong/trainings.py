@@ -21,7 +21,7 @@ from debate_rl.engines.weights import fingerprint
 from debate_rl.errors import UserError
 from debate_rl.intervals import Floats
 from debate_rl.judges.judge import probability
-from debate_rl.records import Record, digest, read_json, write, write_json
+from debate_rl.records import Record, digest, is_whole, read_checked, write_checked, write_once
 from debate_rl.trainers.classifier import predict
 from debate_rl.trainers.job import job_name, launch
 from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
@@ -187,7 +187,7 @@ class Trainings:
             UserError: see `predict`.
         """
         paths = [self._prediction(one, read) for one, read in zip(members, samples, strict=True)]
-        missing = [at for at, path in enumerate(paths) if not path.is_file()]
+        missing = [at for at, path in enumerate(paths) if not is_whole(path)]
         same = all(list(samples[at]) == list(samples[missing[0]]) for at in missing)
         if len(missing) > 1 and same and one_base([members[at] for at in missing], self.settings.readout):
             new = predict_together(
@@ -196,8 +196,8 @@ class Trainings:
         else:
             new = [self._alone(members[at], samples[at]) for at in missing]
         for at, p in zip(missing, new, strict=True):
-            write_json(paths[at], {"p": np.asarray(p, dtype=float).tolist()})
-        return [np.array(read_json(path)["p"]) for path in paths]
+            write_checked(paths[at], {"p": np.asarray(p, dtype=float).tolist()})
+        return [np.array(read_checked(path)["p"]) for path in paths]
 
     @property
     def _max_length(self) -> int | None:
@@ -265,8 +265,7 @@ class Trainings:
         wanted = self.settings
         kind = KINDS[type(rows[0])]
         path = self.folder / "rows" / f"{digest([row.model_dump(mode='json') for row in rows])}.jsonl"
-        if not path.is_file():
-            write(path, rows)
+        write_once(path, rows)
         job = Job(
             kind=kind, model=start.model, adapter=start.adapter, rows=str(path), out=str(self.folder),  # type: ignore[arg-type]
             lora=wanted.lora, probe=wanted.readout == "probe" and kind == "classifier", quantize=wanted.quantize,

@@ -9,7 +9,7 @@ from debate_rl.errors import UserError
 from debate_rl.experiment import Run
 from debate_rl.judges.attacks import attacked_copies
 from debate_rl.judges.suffix_search import Found, Search
-from debate_rl.records import read_json, write_json
+from debate_rl.records import read_checked, write_checked
 from debate_rl.stages import adversarial, judge
 from debate_rl.stages.adversarial import mixed
 from debate_rl.stages.estimate import Rows, _attacked
@@ -63,9 +63,9 @@ def test_what_a_round_has_found_is_not_searched_again(tmp_path, trainings):
     engine = swayed("indeed")
     _, first, _ = rounds(tmp_path, engine)
     path = tmp_path / "judge" / "round1" / "found.json"
-    assert read_json(path)[0]["text"] == "indeed" and engine.calls
+    assert read_checked(path)["found"][0]["text"] == "indeed" and engine.calls
     kept = [one.model_copy(update={"text": "now"}) for one in first[0]]
-    write_json(path, [one.model_dump(mode="json") for one in kept])
+    write_checked(path, {"found": [one.model_dump(mode="json") for one in kept]})
     assert rounds(tmp_path, ScriptedEngine())[1] == [tuple(kept), first[1]]
 
 
