@@ -43,7 +43,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError, nearest
 from debate_rl.finished import NOTE, StageRecord, check_stage, passing_failures, read_stage, write_stage
-from debate_rl.folder import alone, claim_folder, input_files, sweep_partials
+from debate_rl.folder import alone, check_is_run, claim_folder, input_files, sweep_partials
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import Leg
@@ -280,6 +280,7 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
     Raises:
         UserError: the folder holds a run with another config, or a stage can not be done.
     """
+    check_is_run(run.folder)
     with alone(run.folder):
         claim_folder(run.config)
         sweep_partials(run.folder)

@@ -72,10 +72,7 @@ def claim_folder(config: Config) -> Path:
     folder = Path(config.runs) / config.name
     path = folder / "config.yaml"
     if not path.is_file():
-        # A run killed at its very first writes leaves its lock and parts of files.
-        others = [entry for entry in folder.iterdir() if not _is_own(entry)] if folder.exists() else []
-        if others:
-            raise UserError(f"{folder} exists and is not a run of debate-rl; choose another name with name=...")
+        check_is_run(folder)
         write_json(folder / "code.json", code_state())
         write_text(path, dump_config(config))
         return folder
@@ -89,6 +86,19 @@ def claim_folder(config: Config) -> Path:
         )
     write_text(path, dump_config(config))
     return folder
+
+
+def check_is_run(folder: Path) -> None:
+    """Make sure that a folder is a run's or may become one, before even a lock is written into it.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if not folder.exists() or (folder / "config.yaml").is_file():
+        return
+    # A run killed at its very first writes leaves its lock and parts of files.
+    if not folder.is_dir() or not all(map(_is_own, folder.iterdir())):
+        raise UserError(f"{folder} exists and is not a run of debate-rl; choose another name with name=...")
 
 
 def _is_own(entry: Path) -> bool:

@@ -26,7 +26,7 @@ from debate_rl.engines.crew import Crew
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, StageFunction, run_stages
-from debate_rl.folder import alone, claim_folder
+from debate_rl.folder import alone, check_is_run, claim_folder
 from debate_rl.parent import end_with, process_mark
 from debate_rl.report.run_folder import seed_folder
 from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
@@ -72,6 +72,7 @@ def run_study(
         UserError: the folder holds another study or run, or a stage can not be done.
     """
     folder = Path(config.runs) / config.name
+    check_is_run(folder)
     with alone(folder):
         claim_folder(config)
         if config.processes > 1 and engine is None and crew is None:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -13,9 +14,10 @@ from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.experiment import Run, needed, run_stages
-from debate_rl.folder import claim_folder, input_files
+from debate_rl.folder import alone, claim_folder, input_files
 from debate_rl.stages import FUNCTIONS
 from debate_rl.stages.plan import first_prompts, plan
+from debate_rl.study import run_study
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metrics.json", "calibrator.json")
@@ -23,7 +25,7 @@ FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6,
 
 
 def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight"), **changes):
-    """A config of the whole pipeline that takes seconds."""
+    """A config of the whole pipeline, or of the stages given, that takes seconds."""
     lora = {"r": 4, "alpha": 8}
     every = {
         "sft": {"limit": 12, "lora": lora, "train": FAST},
@@ -45,7 +47,8 @@ def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", 
         "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
         "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
         "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
-        "models": {"weak": "lab-base"}, "stages": {stage: every[stage] for stage in stages},
+        "models": {"weak": "lab-base"},
+        "stages": stages if isinstance(stages, dict) else {stage: every[stage] for stage in stages},
     }  # fmt: skip
     return parse_config({**tree, **changes})
 
@@ -102,6 +105,14 @@ def wait_for(condition, process, seconds=120):
         if condition():
             return
         time.sleep(0.02)
+
+
+def wait_until(condition, seconds=60):
+    """Wait until a condition holds, which it must."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_run_killed_at_several_moments_ends_like_one_that_was_not(tmp_path):
@@ -192,6 +203,73 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is at work"):
             run(config, engine=ScriptedEngine())
+
+
+def test_a_second_command_with_another_config_leaves_a_run_at_work_as_it_is(tmp_path):
+    config = small(tmp_path, stages=("tournament",))
+    other = config.model_copy(update={"seed": 1, "stages": {}})
+    folder = tmp_path / "small"
+    with alone(folder):
+        claim_folder(config)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(UserError, match="another process is at work"):
+            run(other, engine=ScriptedEngine())
+        with pytest.raises(UserError, match="another process is at work"):
+            run_study(other.model_copy(update={"seeds": (0, 1)}), FUNCTIONS, engine=ScriptedEngine())
+        assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", ".code.json.77.partial"], [".lock", "code.json"], [],
+                                  [".lock", "code.json", ".config.yaml.77.partial"]])  # fmt: skip
+def test_a_run_killed_during_its_first_write_is_started_again_and_leaves_no_parts(tmp_path, left):
+    (tmp_path / "small").mkdir()
+    for name in left:
+        (tmp_path / "small" / name).write_text('{"date": "20')
+    run(small(tmp_path, stages=("tournament",)), engine=ScriptedEngine())
+    names = {".lock", "code.json", "config.yaml", "metrics.json", "store", "tournament"}
+    assert {path.name for path in (tmp_path / "small").iterdir()} == names
+    assert json.loads((tmp_path / "small" / "code.json").read_text())["versions"]
+
+
+def test_nothing_is_written_into_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "thesis.txt").write_text("x")
+    config = small(tmp_path, stages=("tournament",))
+    for refused in (lambda: run(config), lambda: run_study(config.model_copy(update={"seeds": (0,)}), FUNCTIONS)):
+        with pytest.raises(UserError, match="is not a run"):
+            refused()
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_said_with_what_to_do(tmp_path, monkeypatch, number):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match="file system without locks.*runs=FOLDER") as found:
+        run(small(tmp_path, stages=("tournament",)), engine=ScriptedEngine())
+    assert "another process" not in str(found.value) and not (tmp_path / "small" / "config.yaml").exists()
+
+
+def test_the_seeds_of_a_study_end_with_it(tmp_path):
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from debate_rl.parent import end_with, process_mark\n"
+        "if len(sys.argv) > 1:\n"
+        "    end_with(sys.argv[1]); print(os.getpid(), flush=True); time.sleep(300)\n"
+        "child = subprocess.Popen([sys.executable, __file__, process_mark(os.getpid())])\n"
+        "time.sleep(300)\n"
+    )
+    (tmp_path / "nested.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, tmp_path / "nested.py"], stdout=subprocess.PIPE, env=environment)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
 
 
 def test_a_plan_counts_debates_and_shows_every_seat(tmp_path):

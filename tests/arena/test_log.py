@@ -101,3 +101,16 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
         file.write(b'{"number": 2}\n')
     with pytest.raises(UserError, match=r"log:2: not a Square \(square: Field required\)"):
         log(path).work_off(Numbers(4), square([]), 2)
+
+
+def test_failures_that_pass_are_tried_again_and_others_are_not(tmp_path):
+    path = tmp_path / "log"
+    append(path, [Square(number=n, square=-n, failed=n in (1, 2, 3)) for n in range(5)])
+    passing = Log(
+        path, Square, str, lambda done: str(done.number), lambda done: done.failed, lambda done: done.square == -2
+    )
+    worked, told = [], []
+    kept = passing.work_off(Numbers(5), square(worked), 9, lambda *now: told.append(now))
+    assert worked == [[2]] and [done.square for done in kept] == [0, -1, 4, -3, -4]
+    assert told[0] == (0, 2, 5)
+    assert passing.work_off(Numbers(5), square(worked), 9)[2].square == 4 and worked == [[2]]

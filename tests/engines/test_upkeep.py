@@ -1,13 +1,22 @@
+import errno
 import os
+import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from debate_rl.engines.request import Message, Request
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.store import Store, StoredEngine
 from debate_rl.engines.upkeep import DAY, contents, prune
 from debate_rl.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def requests(count, adapter=None, seed=0):
@@ -83,3 +92,82 @@ def test_a_reader_goes_on_while_a_store_is_pruned(store):
 def test_no_store_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no store there"):
         prune(tmp_path)
+
+
+WRITER = """
+import sys
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.engines.store import StoredEngine
+from tests.engines.test_upkeep import requests
+stored = StoredEngine(ScriptedEngine(), sys.argv[1])
+for count in (30, 40):
+    stored.generate(requests(count))
+    print(count, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_store_is_not_pruned_beside_a_process_that_writes_to_it(store):
+    before = {file.name: file.read_bytes() for file in store.iterdir()}
+    command = [sys.executable, "-c", WRITER, str(store)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        assert writer.stdout.readline() == b"30\n"
+        for words in ({}, {"of": "dpo"}, {"days": 0}):
+            with pytest.raises(UserError, match="another process is at work"):
+                prune(store, **words)
+        assert all((store / name).read_bytes() == data for name, data in before.items())
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == b"40\n"
+        writer.kill()
+    done = prune(store)
+    assert (done.kept, done.removed) == (60, 0) and left(store) == 40
+
+
+def test_parts_that_killed_processes_left_in_a_store_are_swept(store):
+    (store / ".abc.jsonl.77.partial").write_text("half")
+    assert prune(store).kept == 40 and not list(store.glob(".*"))
+
+
+def test_a_store_without_locks_is_not_pruned(store, monkeypatch):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match="without locks .*copy it to a local disk"):
+        prune(store)
+    assert left(store) == 40
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_a_damaged_byte_of_a_store_is_another_answer_never(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("store")
+    engine = ScriptedEngine()
+    answers = StoredEngine(engine, folder).generate(requests(8))
+    (path,) = folder.iterdir()
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        assert StoredEngine(engine, folder).generate(requests(8)) == answers
+        assert prune(folder).kept >= 8 and StoredEngine(engine, folder).generate(requests(8)) == answers
+    except UserError as error:
+        assert "not the first line of a store" in str(error) or "version of debate-rl" in str(error)
+
+
+def test_a_store_from_before_checksums_is_read_and_not_added_to(tmp_path):
+    engine = ScriptedEngine()
+    answers = StoredEngine(engine, tmp_path).generate(requests(3))
+    (path,) = tmp_path.iterdir()
+    old = [re.sub(r',("crc32":)?"[0-9a-f]{8}"([\]}])$', r"\2", line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(old) + "\n")
+    size, again = path.stat().st_size, StoredEngine(engine, tmp_path)
+    assert again.generate(requests(3)) == answers and again.misses == 0
+    again.generate(requests(5))
+    assert path.stat().st_size == size and len(Store(tmp_path)) == 5
+    del again
+    assert prune(tmp_path).kept == 5 and StoredEngine(engine, tmp_path).generate(requests(3)) == answers
