@@ -193,10 +193,13 @@ def report(
     transcripts: Annotated[int, typer.Option(help="Transcripts shown in full.", min=0)] = 12,
 ) -> None:
     """Write the results of a run or study as one HTML page."""
+    from debate_rl.finished import check_run
     from debate_rl.report.page import write_report
-    from debate_rl.report.study_page import study_seeds
+    from debate_rl.report.study_page import seed_runs, study_seeds
     from debate_rl.study import write_study
 
+    for run_folder in seed_runs(folder) if study_seeds(folder) else [folder]:
+        check_run(run_folder)
     if study_seeds(folder):
         typer.echo(write_study(folder, out or folder / "report")[1])
         return

@@ -158,6 +158,8 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON (not UTF-8, or nested too deeply)") from error
 
 
 def read_yaml(path: str | Path, what: str) -> dict[str, Any]:

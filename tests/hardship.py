@@ -28,8 +28,8 @@ TRAIN = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_steps": 6
 GAMES = {
     "tournament": {"players": ["base", "base@2"], "resamples": 50, "readings": 4},
     "oversight": {"players": ["base"], "protocols": ["debate", "single", "blind"]},
-    "report": {},
 }
+"""Of scripts, which take no time."""
 EVERY = {
     "sft": {"limit": 8, "lora": LORA, "train": TRAIN},
     "judge": {"questions": 12, "players": ["base"], "protocols": ["debate"], "calibrate": "none", "lora": LORA,
@@ -43,7 +43,7 @@ EVERY = {
     "tournament": {"players": ["base", "sft", "dpo", "grpo"], "resamples": 50, "readings": 4},
     "report": {},
 }  # fmt: skip
-NOT_RESULTS = ("timing.json", "stage.json", "result.json", "job.json", "index.html", "README.md", "DATA.md", "code.json")
+NOT_RESULTS = ("timing.json", "stage.json", "result.json", "job.json", "code.json")
 """Files with times, places or dates in them."""
 
 
@@ -109,6 +109,9 @@ def names(folder):
 def reference(folder, stages):
     """A run that nothing happens to: its folder and the seconds it took."""
     (folder / "whole").mkdir(parents=True)
+    # Once in this process, so that no fork has to import what it needs.
+    run_stages(Run(config(folder / "warm", GAMES), ScriptedEngine(), say=lambda line: None), FUNCTIONS)
+    shutil.rmtree(folder / "warm")
     began = time.monotonic()
     code = end(begin(folder / "whole", stages))
     assert code == 0, (folder / "whole" / "output").read_text()[-3000:]
@@ -192,6 +195,7 @@ def damage_runs(folder, count, stages, seed=0):
 
 def _same_results(place, whole):
     """Whether the metrics and effects are equal: a copied run names the folder that it was copied from."""
+
     def without(folder):
         return {name: sha for name, sha in results(folder).items() if "league" not in name}
 

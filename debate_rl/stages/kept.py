@@ -10,6 +10,7 @@ from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing
 from debate_rl.experiment import Run, judge_of_kind, open_engine
+from debate_rl.finished import check_run
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel
 
@@ -32,6 +33,7 @@ def kept_run(folder: str | Path) -> Run:
     if config.seeds:
         first = root / f"seed{config.seeds[0]}"
         raise UserError(f"{folder} is a study of {len(config.seeds)} seeds; give one seed's folder, such as {first}")
+    check_run(root)
     return Run(config.model_copy(update={"runs": str(root.parent), "name": root.name, "seeds": ()}))
 
 
