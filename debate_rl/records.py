@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -231,25 +231,38 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the file system has no locks.
     """
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    raise UserError(busy) from error
-                time.sleep(0.1)
-            except OSError as error:
-                raise UserError(
-                    f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
-                    "one another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
-                ) from error
-        yield
+    while True:
+        with path.open("a") as file:
+            held = _try_lock(file, path)
+            if held:
+                yield
+                return
+        if time.monotonic() >= until:
+            raise UserError(busy)
+        time.sleep(0.1)
+
+
+def _try_lock(file: IO[str], path: Path) -> bool:
+    """Take the lock of an open file, unless another process has it.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had it may have removed the file since it was opened: then this is a lock on nothing.
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil one "
+            "another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
+        ) from error
 
 
 def write_checked(path: str | Path, value: dict[str, Any]) -> None:
@@ -308,8 +321,13 @@ def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
         raise UserError(f"{path}: not a {kind.__name__.lower()} ({explain(error)}); {fix}") from error
 
 
-def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
+def append(path: str | Path, records: Iterable[BaseModel], checked: bool = True) -> list[Span]:
     """Add records to the end of a log, on disk when this returns.
+
+    Args:
+        path: the log.
+        records: a line each.
+        checked: whether the lines get checksums; no result depends on a log without.
 
     Returns:
         Where each record lies now.
@@ -317,7 +335,8 @@ def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
     Raises:
         UserError: the disk is full; what the log held before is intact.
     """
-    data = [sealed(record.model_dump_json().encode()) for record in records]
+    texts = (record.model_dump_json().encode() for record in records)
+    data = [sealed(text) if checked else text + b"\n" for text in texts]
     ends = list(accumulate(map(len, data), initial=append_bytes(path, b"".join(data))))
     return list(pairwise(ends))
 

@@ -1,7 +1,22 @@
+import subprocess
+import sys
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from debate_rl.errors import UserError, nearest
-from debate_rl.records import Record, append, digest, read, read_log, write, write_text
+from debate_rl.records import (
+    Record,
+    append,
+    digest,
+    read,
+    read_checked,
+    read_log,
+    write,
+    write_checked,
+    write_text,
+)
 
 
 class Point(Record):
@@ -81,3 +96,57 @@ def test_digests_depend_on_content_only():
 def test_the_nearest_name_or_the_choices():
     assert nearest("dop", ["sft", "dpo"]) == "did you mean 'dpo'?"
     assert nearest("zzz", ["sft", "dpo"]) == "choose one of: dpo, sft"
+
+
+LOCKER = """
+import sys
+from pathlib import Path
+from debate_rl.records import locked
+path = Path(sys.argv[1])
+with locked(path, "busy", 60):
+    count = int(path.with_name("count").read_text())
+    for turn in range(200):
+        assert path.with_name("count").read_text() == str(count + turn)
+        path.with_name("count").write_text(str(count + turn + 1))
+    path.unlink()
+"""
+
+
+def test_one_process_at_a_time_holds_a_lock_that_is_removed_with_it(tmp_path):
+    (tmp_path / "count").write_text("0")
+    command = [sys.executable, "-c", LOCKER, str(tmp_path / "lock")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(5)]
+    assert [process.communicate()[1] for process in processes] == [b""] * 5
+    assert (tmp_path / "count").read_text() == "1000" and not (tmp_path / "lock").exists()
+
+
+def test_a_line_of_a_log_that_was_changed_is_named(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append(path, [Point(x=1, label="one"), Point(x=2, label="two")])
+    path.write_bytes(path.read_bytes().replace(b"two", b"ten"))
+    with pytest.raises(UserError, match=r"log.jsonl:2: damaged .*; remove the line"):
+        read_log(path, Point)
+
+
+@given(st.data())
+def test_a_damaged_byte_of_a_log_or_document_is_another_record_never(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("log")
+    points = [Point(x=n, label=label) for n, label in enumerate(data.draw(st.lists(st.text(), min_size=1, max_size=4)))]
+    append(folder / "log", points)
+    value = {"points": [point.model_dump() for point in points], "share": 0.1}
+    write_checked(folder / "value", value)
+    for name in ("log", "value"):
+        content = bytearray((folder / name).read_bytes())
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] ^= data.draw(st.integers(1, 255))
+        (folder / name).write_bytes(content)
+    try:
+        # The last line break may be what was damaged: then the line counts as torn, and is done again.
+        found = read_log(folder / "log", Point)
+        assert found == points[: len(found)] and len(found) >= len(points) - 1
+    except UserError as error:
+        assert "\n" not in str(error)
+    try:
+        assert read_checked(folder / "value") == value
+    except UserError as error:
+        assert "damaged" in str(error)

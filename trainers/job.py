@@ -44,6 +44,8 @@ from debate_rl.trainers.settings import Job, Result
 
 _KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _ROOM = 32 << 20
+PATIENCE = 10.0
+"""Seconds to wait for another training in the same folder: one whose run was killed ends by itself."""
 
 
 def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Result:
@@ -337,7 +339,7 @@ def _alone(out: Path) -> Iterator[None]:
         return
     busy = f"another training is at work in {out}; wait for it, or stop it"
     lock = out / ".training.lock"
-    with locked(lock, busy, patience=10):
+    with locked(lock, busy, patience=PATIENCE):
         yield
         lock.unlink(missing_ok=True)
 

@@ -149,7 +149,7 @@ class Budget:
             if self._own is None:
                 self._count(paid)
             else:
-                append(self._own, [paid])
+                append(self._own, [paid], checked=False)
                 self._catch_up()
 
     def _catch_up(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from transformers import TrainerCallback
 
 from debate_rl.engines.weights import fingerprint
 from debate_rl.errors import UserError
-from debate_rl.records import read_json, write, write_json
+from debate_rl.records import locked, read_json, write, write_json
 from debate_rl.trainers.job import launch, main, run_job
 from debate_rl.trainers.settings import Job, Lora
 
@@ -439,3 +440,28 @@ def test_the_type_of_the_weights_may_stand_with_the_model(make_job):
     assert read_json(f"{path}/config.json")["dtype"] == "bfloat16"
     with pytest.raises(UserError, match="dtype is bfloat16 and the job's 'dtype' float32; set one"):
         run_job(job.model_copy(update={"dtype": "float32", "out": f"{job.out}-2"}), quiet=True)
+
+
+def test_two_trainings_never_share_a_folder(make_job, monkeypatch):
+    monkeypatch.setattr("debate_rl.trainers.job.PATIENCE", 0.0)
+    made = make_job("sft", train={"max_steps": 1})
+    with (
+        locked(Path(made.out) / ".training.lock", "busy"),
+        pytest.raises(UserError, match="another training is at work"),
+    ):
+        run_job(made, quiet=True)
+    assert run_job(made, quiet=True).steps == 1
+    assert not (Path(made.out) / ".training.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["result.json", "history.json", "tokens.json"])
+def test_a_finished_training_whose_numbers_were_changed_is_one_line(make_job, name):
+    made = make_job("sft", train={"max_steps": 1})
+    first = run_job(made, quiet=True)
+    path = Path(made.out) / name
+    data = path.read_text()
+    path.write_text(re.sub(r"\d", lambda digit: str(9 - int(digit[0])), data, count=1))
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        run_job(made, quiet=True)
+    path.write_text(data)
+    assert run_job(made, quiet=True) == first
