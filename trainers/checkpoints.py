@@ -36,6 +36,12 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
     return None
 
 
+def steps_left(checkpoint: Path) -> int:
+    """Steps that the training of a whole checkpoint had still to take."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return max(int(state["max_steps"]) - int(state["global_step"]), 0)
+
+
 def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint holds all that a bitwise equal resume needs, and every file of it can be opened."""
     try:

@@ -37,7 +37,7 @@ from debate_rl.records import (
     write_json,
     write_text,
 )
-from debate_rl.trainers.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.checkpoints import last_complete_checkpoint, steps_left
 from debate_rl.trainers.memory import check_spread
 from debate_rl.trainers.online import content
 from debate_rl.trainers.settings import Job, Result
@@ -210,6 +210,9 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
         trainer.remove_callback(PrinterCallback)
     with config.main_process_first(desc="checkpoints"):
         checkpoint = last_complete_checkpoint(out / "checkpoints")
+    if checkpoint is not None and steps_left(checkpoint) == 0:
+        # The Trainer looks whether it is done after a step only, so it would take one too many: no epochs are left.
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     if config.process_index == 0:
         write_json(out / "job.json", {"name": name, "job": job.model_dump(mode="json")})
     started = time.monotonic()

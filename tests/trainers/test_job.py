@@ -465,3 +465,23 @@ def test_a_finished_training_whose_numbers_were_changed_is_one_line(make_job, na
         run_job(made, quiet=True)
     path.write_text(data)
     assert run_job(made, quiet=True) == first
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "judge"])
+def test_a_training_killed_after_its_last_step_does_not_take_another(make_job, monkeypatch, kind):
+    train = {"max_steps": 3, "save_steps": 1, "lr_scheduler_type": "constant", "per_device_train_batch_size": 1}
+    whole, killed = make_job(kind, 8, out="whole", train=train), make_job(kind, 8, out="killed", train=train)
+    first = run_job(whole, quiet=True)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("debate_rl.trainers.job._save", kill)
+        run_job(killed, quiet=True)
+    second = run_job(killed, quiet=True)
+    assert (second.steps, second.loss) == (first.steps, first.loss) == (3, first.loss)
+    history = [read_json(Path(job.out) / "history.json") for job in (whole, killed)]
+    assert history[0] == history[1]
+    weights = [Path(done.path, "adapter_model.safetensors").read_bytes() for done in (first, second)]
+    assert weights[0] == weights[1]
