@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from debate_rl.data.left_out import LeftOut
 from debate_rl.data.splits import sample
 from debate_rl.data.tasks import Maker, Row, Task, hub_rows, load_task, local_rows
 from debate_rl.errors import UserError
@@ -164,16 +165,22 @@ def _select(
     items: dict[str, BinaryItem] = {}
     read = repeated = unused = 0
     maker = Maker(task)
+    left_out = LeftOut(f"rows of {task.name}")
     for where, row in source:
         read += 1
         try:
             item = make_item(row, maker, seed)
         except ValueError as error:
             raise UserError(f"{where}: {task.name}: {error}") from error
-        unused += item is None
+        if item is None:
+            unused += 1
+            left_out.add("no right answer, or no wrong one that differs from it", where)
+        elif maker.empty_answers(row):
+            left_out.add("of each an answer that is empty; the others are offered", where)
         repeated += item is not None and item.id in items
         if item is not None:
             items.setdefault(item.id, item)
+    left_out.say()
     every = list(items.values())
     if not every:
         raise UserError(f"no items of {task.name} in {name}: {read} rows, {unused} of them unusable")

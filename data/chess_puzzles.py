@@ -6,7 +6,6 @@ A puzzle is generative: a model writes a move, `score` compares it exactly, afte
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from debate_rl.data.splits import sample
 from debate_rl.errors import UserError, existing
 from debate_rl.game.question import Question
-from debate_rl.records import Record, digest
+from debate_rl.records import Record, csv_rows, digest
 
 if TYPE_CHECKING:
     import chess
@@ -198,17 +197,15 @@ def load_lichess(path: str | Path, limit: int | None = None, seed: int = 0) -> l
     """
     _chess()
     found: dict[str, Puzzle] = {}
-    with existing(path, "puzzle file").open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _CSV if name not in (reader.fieldnames or ())]
+    for number, row in csv_rows(existing(path, "puzzle file")):
+        missing = [name for name in _CSV if name not in row]
         if missing:
             raise UserError(f"{path}: no column {missing[0]!r}; expected Lichess's header with {', '.join(_CSV)}")
-        for row in reader:
-            try:
-                puzzle = _from_lichess(row)
-            except (ValueError, AssertionError, AttributeError) as error:
-                raise UserError(f"{path}:{reader.line_num}: not a Lichess puzzle: {error}") from error
-            found.setdefault(puzzle.id, puzzle)
+        try:
+            puzzle = _from_lichess(row)
+        except (ValueError, AssertionError, AttributeError) as error:
+            raise UserError(f"{path}:{number}: not a Lichess puzzle: {error}") from error
+        found.setdefault(puzzle.id, puzzle)
     if not found:
         raise UserError(f"{path}: no puzzles; expected Lichess's puzzle CSV")
     return sample(list(found.values()), limit, seed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from debate_rl.errors import UserError, existing
-from debate_rl.records import Record, lines
+from debate_rl.records import Record, lines, read_json
 
 
 class Instruction(Record):
@@ -58,10 +57,7 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".jsonl":
         yield from lines(path)
         return
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); give a .json list or a .jsonl file") from error
+    values = read_json(path)
     if not isinstance(values, list):
         raise UserError(f"{path}: expected a list of instructions, found {type(values).__name__}")
     for place, value in enumerate(values, start=1):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from debate_rl.data.left_out import LeftOut, answers_fault
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story
 from debate_rl.errors import UserError, existing
@@ -200,17 +201,23 @@ def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
     """Questions of one file and the ids of the hard ones; a question repeated word for word is read once."""
     questions: dict[str, Question] = {}
     hard: set[str] = set()
+    left_out = LeftOut("questions")
     for number, row in _rows(path):
         group, passage = str(row.article_id), row.story.text
         for place, item in enumerate(row.questions, start=1):
             name = f"quality-{item.question_unique_id or f'{row.set_unique_id or group}-{place}'}"
             question = _question(item, name, group, passage, seed)
+            fault = answers_fault(question)
+            if fault is not None:
+                left_out.add(fault, f"{path}:{number} {name}")
+                continue
             if questions.setdefault(name, question) != question:
                 raise UserError(
                     f"{path}:{number}: another question is also called {name!r}; give each its question_unique_id"
                 )
             if item.hard:
                 hard.add(name)
+    left_out.say()
     return list(questions.values()), hard
 
 

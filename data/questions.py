@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from debate_rl.data import nyu, quality
+from debate_rl.data.left_out import LeftOut, answers_fault
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest
@@ -97,14 +98,20 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
     if path is None:
         raise UserError("source file needs a path: JSON lines with id, text, answers, correct, passage and group")
     questions: dict[str, Question] = {}
+    left_out = LeftOut("questions")
     for number, value in lines(path):
         try:
             question = Question.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{number}: {explain(error)}") from error
+        fault = answers_fault(question)
+        if fault is not None:
+            left_out.add(fault, f"{path}:{number}")
+            continue
         if question.id in questions:
             raise UserError(f"{path}:{number}: id {question.id!r} was used before; give each question its own")
         questions[question.id] = question
+    left_out.say()
     every = list(questions.values())
     if split is None:
         return every

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from debate_rl.data.left_out import LeftOut
 from debate_rl.data.splits import sample
 from debate_rl.data.tasks import Row, hub_rows, load_task, local_rows
 from debate_rl.errors import UserError
@@ -80,9 +81,13 @@ def turns(text: str) -> list[Message]:
         ValueError: it does not open with a human or does not end with the assistant.
     """
     parts = _TURN.split("\n\n" + text.strip())
-    found: list[Message] = [
-        {"role": _ROLES[who], "content": said.strip()} for who, said in zip(parts[1::2], parts[2::2], strict=True)
-    ]
+    found: list[Message] = []
+    for who, said in zip(parts[1::2], parts[2::2], strict=True):
+        if found and found[-1]["role"] == _ROLES[who]:
+            # Chat templates want roles in turn: what one said twice in a row is one message.
+            found[-1] = {"role": _ROLES[who], "content": f"{found[-1]['content']}\n\n{said.strip()}".strip()}
+        else:
+            found.append({"role": _ROLES[who], "content": said.strip()})
     if parts[0].strip() or not found or found[0]["role"] != "user" or found[-1]["role"] != "assistant":
         raise ValueError("expected a conversation that opens with 'Human:' and ends with 'Assistant:'")
     return found
@@ -99,6 +104,8 @@ def make_pair(row: Row, name: str = "hh") -> RewardPair | None:
             raise ValueError(f"no text field {field!r}")
     chosen, rejected = turns(row["chosen"]), turns(row["rejected"])
     if chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
+        return None
+    if not all(message["content"] for message in (*chosen, rejected[-1])):
         return None
     prompt = chosen[:-1]
     return RewardPair(
@@ -131,16 +138,20 @@ def load_pairs(
 def _collect(rows: Iterable[tuple[str, Row]], name: str, place: str, limit: int | None, seed: int) -> Pairs:
     pairs: dict[str, RewardPair] = {}
     read = repeated = unused = 0
+    left_out = LeftOut(f"rows of {name}")
     for where, row in rows:
         read += 1
         try:
             pair = make_pair(row, name)
         except ValueError as error:
             raise UserError(f"{where}: {name}: {error}") from error
-        unused += pair is None
+        if pair is None:
+            unused += 1
+            left_out.add("both replies are the same or empty, or the conversations differ before them", where)
         repeated += pair is not None and pair.id in pairs
         if pair is not None:
             pairs.setdefault(pair.id, pair)
+    left_out.say()
     if not pairs:
         raise UserError(f"no pairs of {name} in {place}: {read} rows, {unused} of them unusable")
     return Pairs(pairs=tuple(sample(list(pairs.values()), limit, seed)), read=read, repeated=repeated, unused=unused)

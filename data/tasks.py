@@ -17,7 +17,6 @@ Templates and expressions are Jinja2's, over the fields of a row, in its sandbox
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -31,9 +30,9 @@ from jinja2 import StrictUndefined, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError, model_validator
 
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Split
-from debate_rl.records import Record, explain, lines, read_json, read_yaml
+from debate_rl.records import Record, csv_rows, explain, lines, read_json, read_yaml
 
 Row = dict[str, Any]
 Label = Literal[0, 1]
@@ -151,6 +150,16 @@ def _shown(value: Any) -> str:
     raise ValueError(f"a text field holds {type(value).__name__}, expected text")
 
 
+def _is_empty(value: Any) -> bool:
+    """Whether a field holds no answer."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _of_text(change: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" of it."""
+    return lambda value, *words: value if value is None else change(value, *words)
+
+
 class Maker:
     """The templates of a task, compiled: makes a text and a label of each row."""
 
@@ -162,6 +171,8 @@ class Maker:
         """
         env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_shown, keep_trailing_newline=True)
         env.filters["pick"] = _pick
+        for name in ("trim", "lower", "upper", "title", "capitalize"):
+            env.filters[name] = _of_text(env.filters[name])
         env.tests["containing"] = lambda value, part: part in str(value).lower()
 
         def expression(source: str) -> Callable[..., Any]:
@@ -177,6 +188,9 @@ class Maker:
         # What names a row is what its text is made of: the same on the hub and in files whose other fields differ.
         named = [task.text, task.group or "", *(f"{{{{ {rule} }}}}" for rule in (task.right, task.answers) if rule)]
         found = set().union(*(meta.find_undeclared_variables(env.parse(source)) for source in named))
+        self._answer_fields = (
+            meta.find_undeclared_variables(env.parse(f"{{{{ {task.answers} }}}}")) if task.answers else ()
+        )
         self.fields = tuple(sorted(found - ({"offered"} if task.right is not None else set())))
 
     def draw(self, row: Row, random: Random) -> Drawn | None:
@@ -193,6 +207,10 @@ class Maker:
         except (TemplateError, ValueError, TypeError, IndexError, KeyError) as error:
             missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
             raise ValueError(f"no field {missing[1]!r}" if missing else str(error)) from error
+
+    def empty_answers(self, row: Row) -> list[str]:
+        """Fields of a row that should hold an answer and hold none."""
+        return sorted(name for name in self._answer_fields if name in row and _is_empty(row[name]))
 
     def split_finished(self, text: str) -> tuple[str, str]:
         """What a finished text shares with others, and its answer where the pattern finds one."""
@@ -214,7 +232,10 @@ class Maker:
     def _offer(self, row: Row, random: Random) -> Drawn | None:
         """A text with the right answer or a wrong one, with equal chance."""
         assert self._right is not None and self._answers is not None
-        right, answers = self._right(row), [_shown(answer) for answer in self._answers(row)]
+        right, offered = self._right(row), self._answers(row)
+        if _is_empty(right):
+            return None
+        answers = [_shown(answer) for answer in offered if not _is_empty(answer)]
         right = _shown(str(right) if isinstance(right, StrictUndefined) else right)
         wrong = [answer for answer in answers if answer.strip() != right.strip()]
         label: Label = 1 if right in answers and random.random() < 0.5 else 0
@@ -234,7 +255,9 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
     Raises:
         UserError: the file is missing, malformed, or of another kind.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    if suffix == ".zst":
+        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
     if suffix not in FORMATS:
         raise UserError(f"{path}: unknown kind of file {suffix!r}; choose one of: {', '.join(FORMATS)}")
     if suffix == ".jsonl":
@@ -247,12 +270,8 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(rows):
             yield f"{path} row {number}", row
     else:
-        with existing(path, "file").open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
-                yield f"{path}:{reader.line_num}", dict(row)
+        for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
+            yield f"{path}:{number}", dict(cells)
 
 
 def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:

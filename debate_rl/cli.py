@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
@@ -231,8 +233,28 @@ def _fail(message: Any) -> None:
     raise SystemExit(2)
 
 
+def _stop() -> NoReturn:
+    """End at once after Ctrl-C: threads may still wait for a server, and libraries for their own ends."""
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":
+        print(
+            "\ndebate-rl: stopped. Finished stages, games and answers are kept; the same command goes on from here.",
+            file=sys.stderr,
+            flush=True,
+        )
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(130)
+
+
+def _terminated(signal_number: int, frame: Any) -> None:
+    """A polite kill stops like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of `debate-rl`."""
+    signal.signal(signal.SIGTERM, _terminated)
     # Of no use to who runs a command: one library tells another what it will rename.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     try:
@@ -244,8 +266,7 @@ def main() -> None:
             raise
         _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; what was finished is kept")
     except KeyboardInterrupt:
-        print("debate-rl: stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        _stop()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record, explain
 
 _ENGINE = {
-    "concurrency", "retries", "timeout", "key_env", "load_adapters", "budget", "prices", "batch_tokens", "cache_tokens",
+    "concurrency", "retries", "timeout", "key_env", "load_adapters", "refused", "budget", "prices", "batch_tokens",
+    "cache_tokens",
 }  # fmt: skip
 """Of the engine's keys those that say how it works, not what it answers."""
 _RUN = ("runs", "processes", "tracking", "hardware")
@@ -87,6 +88,9 @@ class EngineSettings(Record):
     """Seconds without a byte from a server until a try is given up."""
     retries: int = Field(default=5, ge=0)
     """Further tries at a server that is busy or does not answer."""
+    refused: dict[str, tuple[Literal["max_tokens", "temperature", "top_p", "seed", "stop", "n"], ...]] = {}
+    """Request fields that a server's model does not take: {gpt-5: [max_tokens, temperature, top_p]}; what is not named
+    here is learnt from its first refusal. Without max_tokens, max_completion_tokens is sent."""
     load_adapters: bool = False
     """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
     budget: BudgetSettings = BudgetSettings()

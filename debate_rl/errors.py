@@ -15,7 +15,7 @@ class UserError(Exception):
     """
 
 
-PASSING_KINDS = frozenset({"rate limit", "server", "timeout", "time-out", "connection", "unreachable"})
+PASSING_KINDS = frozenset({"rate limit", "server", "timeout", "time-out", "connection", "unreachable", "malformed"})
 """Kinds of failures that pass by themselves: what failed so is tried again when a run goes on. Others are final."""
 
 

@@ -33,15 +33,18 @@ def execute(
     config: Path, overrides: list[str] | None, dry_run: bool, kind: str | None = None, table: str | None = None
 ) -> None:
     """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
+    typer.echo(f"{config}: reading")
     from debate_rl.config import load_config
-    from debate_rl.experiment import needed
+    from debate_rl.experiment import Run, needed
+    from debate_rl.stages.check import check_run
+    from debate_rl.study import seed_configs
 
     found = load_config(config, overrides or [])
     only = None if kind is None else needed(found, kind, table)
+    for line in check_run(Run(seed_configs(found)[0]), only):
+        typer.echo(line)
     if found.hardware is not None and not dry_run:
-        from debate_rl.experiment import Run
         from debate_rl.stages.estimate import check_hardware
-        from debate_rl.study import seed_configs
 
         check_hardware(Run(seed_configs(found)[0]), only)
     if dry_run:

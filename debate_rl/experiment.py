@@ -14,15 +14,17 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from debate_rl.arena.log import Progress
-from debate_rl.arena.progress import ProgressLine
+from debate_rl.arena.progress import ProgressLine, duration
 from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
     JudgeSettings,
@@ -57,6 +59,8 @@ from debate_rl.tracking import Tracker
 
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
+SILENCE = 9.0
+"""Seconds without a line after which a stage says that it is at work."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
 
 
@@ -80,7 +84,9 @@ class Run:
         self.config = config
         self.crew = crew
         self.folder = Path(config.runs) / config.name
-        self.say = say
+        self._say = say
+        self.last_said = time.monotonic()
+        """When something was said last."""
         self.at: str | None = None
         """Name of the stage at work."""
         self._engine = engine
@@ -88,6 +94,11 @@ class Run:
         self._front: Engine | None = None
         self._questions: dict[Split, list[Question]] = {}
         self._tracker: Tracker | None = None
+
+    def say(self, line: str) -> None:
+        """Give a line of progress to who watches."""
+        self.last_said = time.monotonic()
+        self._say(line)
 
     @property
     def engine(self) -> Engine:
@@ -141,7 +152,7 @@ class Run:
 
     def progress(self, out: Path) -> Progress:
         """A line that says how far a stage's games are."""
-        terminal = sys.stdout if self.say is print and sys.stdout.isatty() else None
+        terminal = sys.stdout if self._say is print and sys.stdout.isatty() else None
         return ProgressLine(
             out.name.lstrip("."), self.say, terminal, lambda: 0 if self._stored is None else self._stored.tokens
         )
@@ -314,6 +325,30 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
     return done
 
 
+@contextlib.contextmanager
+def heartbeat(run: Run, place: str) -> Iterator[None]:
+    """Say that a stage is still at work whenever nothing was said for a while.
+
+    Args:
+        run: whose `say` is used.
+        place: the stage, and which of how many it is.
+    """
+    done, began = Event(), time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(1.0):
+            if time.monotonic() - run.last_said >= SILENCE:
+                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def stage_fingerprints(config: Config) -> dict[str, str]:
     """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
     shared = settled(config, "stages", "name", "seeds")
@@ -389,8 +424,10 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     hits, misses, tokens = _store_counts(run)
     lost = run.passing
     run.at = name
-    run.say(f"{name}: started")
-    metrics = function(stage, run, working)
+    place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
+    run.say(f"{place}: started")
+    with heartbeat(run, place):
+        metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     seconds = time.perf_counter() - began
     found, made, read = _store_counts(run)
@@ -578,6 +615,7 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
         return ServerEngine(
             wanted.url or "", wanted.key_env, concurrency=wanted.concurrency, retries=wanted.retries,
             timeout=wanted.timeout, deployed=wanted.revision, resolve=resolve, load_adapters=wanted.load_adapters,
+            refused=wanted.refused,
             budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
         )  # fmt: skip
     from debate_rl.engines.transformers_engine import TransformersEngine

@@ -103,7 +103,7 @@ def check_is_run(folder: Path) -> None:
 
 def _is_own(entry: Path) -> bool:
     """Whether a file is one that a run writes before its config."""
-    return entry.name in (LOCK, "code.json") or entry.name.endswith(".partial")
+    return entry.name in (LOCK, "code.json", "wandb-id") or entry.name.endswith(".partial")
 
 
 def _finished(folder: Path, held: Config) -> list[str]:

@@ -143,14 +143,22 @@ class Replicates(NamedTuple):
         end, a = np.sqrt(1 + 1 / self._freedom) * stdtrit(self._freedom, (1 - level) / 2), self.acceleration
         with np.errstate(invalid="ignore"):  # infinite replicates: the ends are checked below
             low, high = np.quantile(kept, [ndtr(_moved(end, a)), 1 - ndtr(_moved(end, -a))])
+        # Sums of numbers that cancel leave a rest of rounding, which is no distance from 0.
+        low, high = (0.0 if abs(bound) <= self._rounding else bound for bound in (low, high))
         return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
+
+    @property
+    def _rounding(self) -> float:
+        """What rounding may leave of a 0 among such values."""
+        finite = self.values[np.isfinite(self.values)]
+        return 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0)))
 
     def _p_value(self) -> float:
         from scipy.special import ndtri, stdtr
 
         kept = self.values[~np.isnan(self.values)]
         tails = []
-        for beyond, sign in ((kept <= 0, 1), (kept >= 0, -1)):
+        for beyond, sign in ((kept <= self._rounding, 1), (kept >= -self._rounding, -1)):
             share = (1 + int(beyond.sum())) / (1 + len(kept))
             end = _moved_back(ndtri(share), sign * self.acceleration) if share < 1 else np.inf
             tails.append(float(stdtr(self._freedom, end / np.sqrt(1 + 1 / self._freedom))))

@@ -11,17 +11,21 @@ Each line of a log ends in the checksum of the rest, `"crc32":"9a8b7c6d"}`, and 
 from __future__ import annotations
 
 import contextlib
+import csv
+import gzip
 import hashlib
 import json
 import os
 import re
 import stat
 import time
+import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TextIO, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,11 +41,21 @@ class Record(BaseModel):
 R = TypeVar("R", bound=BaseModel)
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
+LARGEST_CELL = 1 << 26
+"""Characters of a cell of a CSV file at most."""
 LARGEST_YAML = 1 << 20
 """Bytes of a YAML file at most."""
 MOST_VALUES = 100_000
 """Of a YAML file, those that an alias repeats counted each time: ten lines of aliases can stand for billions."""
 _CRC = re.compile(rb',"crc32":"([0-9a-f]{8})"\}$')
+_UNCLEAN = re.compile("[\ud800-\udfff\x00]")
+_LOOK_ALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
+    "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
+    "\u2236\ua789\u02d0",
+    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXo:::",
+)
+"""Letters of the Cyrillic and Greek alphabets, colons and brackets that look like ASCII."""
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -52,6 +66,55 @@ def digest(value: Any) -> str:
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
+def clean_text(text: str) -> str:
+    """A text as it may enter: half surrogate pairs, which no file can hold, and NUL become U+FFFD.
+
+    Example:
+        >>> clean_text("a\\ud83d b")
+        'a\ufffd b'
+    """
+    return _UNCLEAN.sub("\ufffd", text)
+
+
+def clean_value(value: Any) -> Any:
+    """A JSON-like value whose texts are clean (see `clean_text`)."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(str(key)): clean_value(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [clean_value(inner) for inner in value]
+    return value
+
+
+def folded(text: str) -> tuple[str, Sequence[int] | None]:
+    """A text in the letters that it looks like, and the place of each in the original; None where nothing changed.
+
+    Wide, bold and other forms of a letter become the letter (NFKC), letters of other alphabets that look like Latin
+    ones become these, and characters without width are left out.
+
+    Example:
+        >>> folded("\uff1cb\u200b>")
+        ('<b>', (0, 1, 3))
+    """
+    if text.isascii():
+        return text, None
+    letters: list[str] = []
+    places: list[int] = []
+    for place, character in enumerate(text):
+        for letter in _folded_character(character):
+            letters.append(letter)
+            places.append(place)
+    return "".join(letters), tuple(places)
+
+
+@lru_cache(maxsize=4096)
+def _folded_character(character: str) -> str:
+    if unicodedata.category(character) in ("Cf", "Mn", "Me"):
+        return ""
+    return unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKES)
+
+
 def explain(error: ValidationError) -> str:
     """Put the first complaint of a validation into a few words: where, and what is wrong."""
     first = error.errors()[0]
@@ -60,27 +123,97 @@ def explain(error: ValidationError) -> str:
     return f"{where}: {said}" if where else said
 
 
+def open_text(path: str | Path) -> TextIO:
+    """Open a text file of any usual kind: UTF-8 or UTF-16 with or without a byte order mark, plain or gzipped.
+
+    Raises:
+        UserError: there is none, or it is packed in a way that is not read here; says how to unpack it.
+    """
+    path = existing(path, "file")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            packed = start.startswith(b"\x1f\x8b")
+            if packed:
+                file.seek(0)
+                start = gzip.GzipFile(fileobj=file).read(4)
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
+    if start == b"\x28\xb5\x2f\xfd":
+        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path} is a zip archive; unpack it first: unzip {path}")
+    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if packed:
+        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, newline=""))
+    return path.open(encoding=encoding, newline="")
+
+
+def not_text(path: str | Path, error: UnicodeError | EOFError | OSError) -> UserError:
+    """What is said of a file whose bytes are no text."""
+    if not isinstance(error, UnicodeDecodeError):
+        return UserError(f"{path}: not a whole text file ({error}); copy it again")
+    wrong = error.object[error.start : error.start + 1].hex()
+    return UserError(
+        f"{path}: not text in UTF-8 (byte 0x{wrong}); if it is Latin-1, convert it: "
+        f"iconv -f latin1 -t utf-8 {path} > NEW, and give NEW"
+    )
+
+
+def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, row by column) of a CSV file with a header; its texts are clean.
+
+    Raises:
+        UserError: the file is missing, is no text, or a row has another number of cells than the header.
+    """
+    with open_text(path) as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        limit = csv.field_size_limit(LARGEST_CELL)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
+                yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: not a row of a CSV file ({error})") from error
+        except (UnicodeError, EOFError, OSError) as error:
+            raise not_text(path, error) from error
+        finally:
+            csv.field_size_limit(limit)
+
+
 def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for each non-empty line of a JSON-lines file.
 
     Raises:
         UserError: the file is missing, or a line is not a JSON object; names file and line.
     """
-    path = existing(path, "file")
-    if path.is_dir():
+    if Path(path).is_dir():
         raise UserError(f"{path} is a folder; give the JSON-lines file in it")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(unsealed(line))
-            except ValueError as error:
-                said = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8, or damaged"
-                raise UserError(f"{path}:{number}: not valid JSON ({said}); fix or remove the line") from error
-            if not isinstance(value, dict):
-                raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
-            yield number, value
+    number = 0
+    with open_text(path) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(line, f"{path}:{number}")
+        except (UnicodeError, EOFError) as error:
+            raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object of a line, its texts clean."""
+    try:
+        value = json.loads(unsealed(line.encode()) if '"crc32":"' in line else line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}); fix or remove the line") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error}); fix or remove the line") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    # A half surrogate pair comes as an escape, and costs a look for one where there are none.
+    return clean_value(value) if "\\ud" in line or "\\uD" in line or "\\u0000" in line else value
 
 
 def read(path: str | Path, kind: type[R]) -> list[R]:
@@ -153,13 +286,15 @@ def read_json(path: str | Path) -> Any:
     Raises:
         UserError: the file is missing or is not JSON.
     """
-    path = existing(path, "file")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON (not UTF-8, or nested too deeply)") from error
+    with open_text(path) as file:
+        try:
+            return clean_value(json.loads(file.read()))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+        except (UnicodeError, EOFError) as error:
+            raise not_text(path, error) from error
+        except RecursionError as error:
+            raise UserError(f"{path}: nested too deeply") from error
 
 
 def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
@@ -220,13 +355,14 @@ def _is_small(tree: Any) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -> Iterator[None]:
     """Hold a lock file while the block runs; a process that dies lets go of it.
 
     Args:
         path: the file; it and its folder are made where they are not there.
         busy: what is said where another process holds it.
         patience: seconds to wait for that.
+        shared: hold it together with others that share it.
 
     Raises:
         UserError: another process holds it, or the file system has no locks.
@@ -235,8 +371,7 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
     until = time.monotonic() + patience
     while True:
         with path.open("a") as file:
-            held = _try_lock(file, path)
-            if held:
+            if _try_lock(file, path, shared):
                 yield
                 return
         if time.monotonic() >= until:
@@ -244,7 +379,7 @@ def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
         time.sleep(0.1)
 
 
-def _try_lock(file: IO[str], path: Path) -> bool:
+def _try_lock(file: IO[str], path: Path, shared: bool) -> bool:
     """Take the lock of an open file, unless another process has it.
 
     Raises:
@@ -253,7 +388,7 @@ def _try_lock(file: IO[str], path: Path) -> bool:
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # Who had it may have removed the file since it was opened: then this is a lock on nothing.
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):

@@ -30,7 +30,7 @@ def _speech(speech: Speech) -> Text:
 
 def show_leg(leg: Leg, console: Console | None = None) -> None:
     """Print a leg: question, passage, speeches, verdict or failure."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)
     game = leg.transcript
     question = game.question
     if question.passage:
@@ -65,7 +65,7 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
     """
     if not rows:
         return
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file has no edge to break lines at
     several = seeds if len(seeds) > 1 else ()
@@ -78,7 +78,7 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
     for at, row in enumerate(rows):
         if at == 0 or rows[at - 1].group != row.group:
             table.add_section()
-            table.add_row(escape(row.group), style="bold")
+            table.add_row(row.group, style="bold")
         name = f"{row.name} ({row.note})" if row.note else row.name
         table.add_row(*map(escape, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
     console.print(table)

@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
+from uuid import uuid4
 
+from debate_rl.records import write_text
+
+PATIENCE = 5.0
+"""Seconds that the server is waited for."""
 Mode = Literal["auto", "online", "offline", "disabled"]
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -54,6 +59,7 @@ class Tracker:
             folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
                 project=project, entity=entity, name=name, group=name, dir=str(folder), mode=where,
+                id=_run_id(folder), resume="allow" if where == "online" else None,
                 config=dict(config), settings=wandb.Settings(init_timeout=30),
             )  # fmt: skip
 
@@ -118,11 +124,21 @@ class Tracker:
             self._run = None
 
 
+def _run_id(folder: Path) -> str:
+    """The id of a run folder's W&B run: the same whenever the run goes on."""
+    note = folder / "wandb-id"
+    if not note.is_file():
+        write_text(note, uuid4().hex[:8])
+    return note.read_text(encoding="utf-8").strip()
+
+
 def wanted_mode(mode: Mode) -> tuple[Mode, str]:
-    """The mode of a config and of $WANDB_MODE together, and a note where that variable says something unknown.
+    """The mode of a config and of W&B's own switches together, and a note where one of these says something unknown.
 
     The one that gives away less counts: who sets WANDB_MODE=offline on a machine must not find its runs online.
     """
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return "disabled", ""
     given = os.environ.get("WANDB_MODE", "").strip().lower()
     if not given:
         return mode, ""
@@ -134,7 +150,8 @@ def wanted_mode(mode: Mode) -> tuple[Mode, str]:
 
 
 def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """The mode that can work here: online only with a key and a server that answers."""
+    """The mode that can work here: W&B's own switches first, then online only with a key and a server that answers."""
+    mode = wanted_mode(mode)[0]
     if mode == "offline" or mode == "disabled":
         return mode
     return "online" if _is_reachable() else "offline"
@@ -159,7 +176,9 @@ def _is_reachable() -> bool:
     proxies = {scheme: proxy for scheme, proxy in own.items() if proxy}
     try:
         # Without a redirect, and without the password that requests would look up in .netrc by itself.
-        reply = requests.head(url, timeout=3, allow_redirects=False, proxies=proxies or None, auth=lambda asked: asked)
+        reply = requests.head(
+            url, timeout=PATIENCE, allow_redirects=False, proxies=proxies or None, auth=lambda asked: asked
+        )
     except (requests.RequestException, ValueError):
         return False
     return reply.status_code not in _OF_THE_PROXY

@@ -11,7 +11,7 @@ from debate_rl.config import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.experiment import Run, run_stages
 from debate_rl.stages import FUNCTIONS
-from debate_rl.tracking import Tracker, _reachable_mode, wanted_mode
+from debate_rl.tracking import Tracker, _reachable_mode, _run_id, wanted_mode
 
 
 def read_back(folder):
@@ -42,6 +42,7 @@ def test_an_offline_run_holds_numbers_tables_and_artifacts(tmp_path, monkeypatch
 
 
 def test_an_unreachable_server_means_offline(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert _reachable_mode("online") == "offline" and _reachable_mode("auto") == "offline"
@@ -151,6 +152,47 @@ def test_a_finished_run_that_is_run_again_opens_no_new_wandb_run(tmp_path, monke
 
     first = opened()
     assert len(first) == 1 and opened() == first and (tmp_path / "r" / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mode"),
+    [
+        ("WANDB_MODE", "disabled", "disabled"),
+        ("WANDB_MODE", "offline", "offline"),
+        ("WANDB_DISABLED", "true", "disabled"),
+    ],
+)
+def test_the_switches_of_wandb_are_honoured(monkeypatch, variable, value, mode):
+    monkeypatch.setenv(variable, value)
+    assert _reachable_mode("auto") == mode
+
+
+def test_the_server_is_reached_through_a_proxy(monkeypatch):
+    asked = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    assert _reachable_mode("auto") == "online" and asked
+    server.shutdown()
+
+
+def test_a_run_keeps_its_id_when_it_goes_on(tmp_path):
+    assert _run_id(tmp_path) == _run_id(tmp_path) != _run_id(tmp_path / "other")
 
 
 def test_a_tracker_that_breaks_stops_tracking_and_nothing_else(tmp_path, capsys):

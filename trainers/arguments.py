@@ -130,6 +130,15 @@ def training_arguments(
         raise UserError(f"train: {str(error).strip().splitlines()[0]}") from error
 
 
+def check_arguments(kind: Kind, train: dict[str, Any]) -> None:
+    """Make sure that a trainer takes such fields, before anything runs (see `training_arguments`).
+
+    Raises:
+        UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
+    """
+    _checked(kind, train, _config_class(kind))
+
+
 def default_arguments(kind: Kind) -> dict[str, Any]:
     """The defaults that stand here for a kind of training, on any machine."""
     return {**_COMMON, **_KIND[kind]}

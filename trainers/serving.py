@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from debate_rl.engines.budget import Budget
-from debate_rl.engines.chat import neutral, prompt_ids, special_tokens
+from debate_rl.engines.chat import closing_ids, prompt_ids
+from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Message, Request, Scores
-from debate_rl.engines.server import ServerEngine, plain
+from debate_rl.engines.server import ServerEngine
 from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import AnyJudge, Panel
@@ -50,7 +51,7 @@ class Serving:
         self.retokenized = 0
         """Speeches that came without ids since the policy sat down."""
         self._here, self._tokenizer = here, tokenizer
-        self._special = special_tokens(tokenizer)
+        self._marks = marks_of(tokenizer)
         self._there = _opened(online.server, rank)
         second = None if online.watch is None else online.watch.second
         judges = () if online.server.verdicts else (online.judge, *(() if second is None else (second,)))
@@ -152,12 +153,12 @@ class Serving:
             return answer
         self.retokenized += 1
         ids = tuple(self._tokenizer(answer.text, add_special_tokens=False)["input_ids"])
-        end = (self._tokenizer.eos_token_id,) if answer.finish == "stop" else ()
+        end = closing_ids(self._tokenizer) if answer.finish == "stop" else ()
         return answer.model_copy(update={"tokens": ids + end})
 
     def _sent(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Messages without any control mark, neither of the usual templates nor of the policy's."""
-        return tuple(one.model_copy(update={"content": neutral(plain(one.content), self._special)}) for one in messages)
+        return tuple(one.model_copy(update={"content": neutral(one.content, self._marks)}) for one in messages)
 
     def _place(self, step: int) -> Path:
         """Folder of a step's adapter."""

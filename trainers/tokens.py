@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
-from debate_rl.engines.chat import applied, neutral, render, special_tokens
+from debate_rl.engines.chat import frame, render
+from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import Message as ChatMessage
-from debate_rl.errors import UserError
 from debate_rl.game.prompts import Message
-
-_PROBE = "debate-rl-probe"
 
 
 class Encoder:
@@ -23,35 +20,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._special = special_tokens(tokenizer)
-
-    @cached_property
-    def frame(self) -> tuple[str, str]:
-        """What the template writes right before and right after an assistant's message, up to its end-of-turn token.
-
-        Raises:
-            UserError: the tokenizer has neither an end-of-turn token in its template nor an end-of-sequence token, or
-                its template changes an assistant's message or leaves it out.
-        """
-        opening = [ChatMessage(role="user", content="x")]
-        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
-        start = render(self.tokenizer, opening)
-        whole = applied(self.tokenizer, turns)
-        at = whole.rfind(_PROBE)
-        if at < 0:
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: its chat template does not show an assistant's message; "
-                "save another with the model"
-            )
-        # Reasoning templates show an answer in the past otherwise than the one being written: then nothing goes before.
-        before = whole[len(start) : at] if whole.startswith(start) and len(start) <= at else ""
-        after = whole[at + len(_PROBE) :]
-        ends = [after.index(token) + len(token) for token in self._special if token in after]
-        if ends:
-            return before, after[: min(ends)]
-        if self.tokenizer.eos_token is None:
-            raise UserError(f"{self.tokenizer.name_or_path}: no token ends the assistant's turn; set an eos_token")
-        return before, self.tokenizer.eos_token
+        self._marks = marks_of(tokenizer)
 
     def encode(self, prompt: Sequence[Message], *completions: str) -> tuple[list[int], list[list[int]]]:
         """Token ids of a prompt, and of each completion with its end-of-turn token.
@@ -61,8 +30,8 @@ class Encoder:
         """
         text = self._text(prompt)
         start = self._ids(text)
-        before, after = self.frame
-        answers = [before + neutral(completion.strip(), self._special) + after for completion in completions]
+        before, after = frame(self.tokenizer)
+        answers = [before + neutral(completion.strip(), self._marks) + after for completion in completions]
         return start, [self._rest(text, start, answer) for answer in answers]
 
     def _rest(self, text: str, start: list[int], answer: str) -> list[int]:

@@ -67,7 +67,7 @@ class Log(Generic[W, D]):
         wanted: name of a piece of work.
         done: name of what came of it, the same.
         failed: whether that is a failure.
-        passing: whether it is one that may have passed meanwhile; None where there are none.
+        again: whether a failure is tried again by a run that goes on, because its cause may have passed.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Log(Generic[W, D]):
         wanted: Callable[[W], str],
         done: Callable[[D], str],
         failed: Callable[[D], bool],
-        passing: Callable[[D], bool] | None = None,
+        again: Callable[[D], bool] = lambda record: False,
     ) -> None:
         self.path = path
         self.kind = kind
         self.wanted = wanted
         self.done = done
         self.failed = failed
-        self.passing = passing
+        self.again = again
 
     def work_off(
         self,
@@ -96,7 +96,7 @@ class Log(Generic[W, D]):
     ) -> Kept[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
-        Failures are in the log as well. Those that may have passed meanwhile are tried again, others are not.
+        Failures are in the log as well. Those whose cause may have passed are tried again; the newest line counts.
 
         Args:
             wanted: all of the work; it is gone through once, so it may be made as it is asked for.
@@ -143,7 +143,7 @@ class Log(Generic[W, D]):
             name = self.done(record)
             known.pop(name, None)  # the last line of a name counts
             failed.discard(name)
-            if self.passing is not None and self.passing(record):
+            if self.again(record):
                 continue
             known[name] = span
             if self.failed(record):

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Hashable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.sparse import csr_array
 
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
-from debate_rl.records import Record
+from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_text
 
 ELO = 400 / np.log(10)
 """Elo points in one unit of theta (natural-log odds)."""
@@ -29,6 +30,7 @@ VOTES_RIDGE = 0.0
 """Default for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. A tournament of
 ours uses RIDGE instead: it is small, and its players may be undefeated."""
 RESAMPLES = 1000
+MOST_PAIRED = 60
 
 
 class Standing(Record):
@@ -69,7 +71,8 @@ class Ratings(Record):
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
-    """Every pair, the better player first. p-values are not corrected for the number of pairs."""
+    """Every pair, the better player first; of more than MOST_PAIRED players those next to one another. p-values are
+    not corrected for the number of pairs."""
     sides: dict[str, Effect] = Field(default_factory=dict)
     """What holding a side is worth, in Elo points."""
     matches: int
@@ -147,9 +150,11 @@ def rate(
     standings = _standings(cells, sample, level)
     rank = {row.player: i for i, row in enumerate(standings)}
     order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
+    # Of many players only neighbours are compared: 2,000 would make two million pairs.
+    compared = combinations(order, 2) if len(order) <= MOST_PAIRED else pairwise(order)
     pairs = [
         Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
-        for i, j in combinations(order, 2)
+        for i, j in compared
     ]
     sides = {name: sample.side(q).effect(level) for q, name in enumerate(cells.names)}
     return Ratings(
@@ -177,8 +182,9 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
     path = existing(path, "votes file")
     left, right, score = list[str](), list[str](), list[float]()
     labels = list[Hashable]()
+    limit = csv.field_size_limit(LARGEST_CELL)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             reader = csv.DictReader(file)
             column = _columns(path, reader.fieldnames, cluster)
             for row in reader:
@@ -187,8 +193,12 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
                 left.append(_cell(where, row, "left"))
                 right.append(_cell(where, row, "right"))
                 labels.append(_cell(where, row, column) if column else len(labels))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeError, EOFError) as error:
+        raise not_text(path, error) from error
+    except csv.Error as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
     if not score:
         raise UserError(f"{path}: no votes below the header; add lines such as 'A,B,left'")
     return Outcomes(left, right, score, labels)
@@ -205,7 +215,7 @@ def _columns(path: Path, header: Sequence[str] | None, cluster: str | None) -> s
 
 
 def _cell(where: str, row: dict[str, str], column: str) -> str:
-    text = (row[column] or "").strip()
+    text = clean_text(row[column] or "").strip()
     if not text:
         raise UserError(f"{where}: nothing in column {column!r}; fill it in or remove the line")
     return text
@@ -228,7 +238,9 @@ class _Sample(NamedTuple):
     """(1 + resamples, P + Q) Elo points; strengths, then sides."""
     rates: Floats
     """(1 + resamples, m) mean outcomes."""
-    keys: list[tuple[int, str, int]]
+    names: list[str]
+    """Of the Q sides."""
+    places: dict[tuple[int, str, int], int]
     """The m win rates: player, side ("" for all matches), and 1 with the side, -1 against it."""
     counts: NDArray[np.intp]
     """(m,) matches behind each."""
@@ -246,11 +258,12 @@ class _Sample(NamedTuple):
 
     def win_rates(self, player: int, sign: int, level: float) -> dict[str, Estimate]:
         """By name of the side; left out where the player never met it."""
-        return {
-            name: self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
-            for m, (who, name, way) in enumerate(self.keys)
-            if (who, way) == (player, sign) and self.counts[m]
-        }
+        found = {}
+        for name in self.names if sign else ("",):
+            m = self.places[player, name, sign]
+            if self.counts[m]:
+                found[name] = self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
+        return found
 
     def _replicates(self, values: Floats, rows: float) -> Replicates:
         return Replicates(float(values[0]), values[1:], int(rows), self.clusters)
@@ -272,28 +285,44 @@ def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:
     return _Sample(
         elo=ELO * np.concatenate(fits),
         rates=np.concatenate(rates),
-        keys=keys,
+        names=cells.names,
+        places={key: place for place, key in enumerate(keys)},
         counts=(cells.matches @ (first + second)).astype(int),
         players=len(cells.players),
         clusters=cells.played.shape[0],
     )
 
 
-def _rates(cells: Cells) -> tuple[list[tuple[int, str, int]], Floats, Floats]:
+def _rates(cells: Cells) -> tuple[list[tuple[int, str, int]], csr_array, csr_array]:
     """Decide which win rates there are, and which cells each one adds up.
 
     Returns:
         The m keys, those over all matches first; (C, m) ones where a cell counts as its first player's; the same for
         its second player's.
     """
-    keys = [(i, "", 0) for i in range(len(cells.players))]
-    keys += [(i, name, sign) for i in range(len(cells.players)) for name in cells.names for sign in (1, -1)]
-    first, second = np.zeros((2, len(cells.pairs), len(keys)))
-    for m, (player, name, sign) in enumerate(keys):
-        side = cells.sides[:, cells.names.index(name)] if name else np.zeros(len(cells.pairs))
-        first[:, m] = (cells.pairs[:, 0] == player) & (np.sign(side) == sign)
-        second[:, m] = (cells.pairs[:, 1] == player) & (np.sign(-side) == sign)
-    return keys, first, second
+    players, names = len(cells.players), cells.names
+    keys = [(i, "", 0) for i in range(players)]
+    keys += [(i, name, sign) for i in range(players) for name in names for sign in (1, -1)]
+    every = np.arange(len(cells.pairs))
+    counted: tuple[list[_Entries], list[_Entries]] = [(every, cells.pairs[:, 0])], [(every, cells.pairs[:, 1])]
+    for number in range(len(names)):
+        for seat, seen in enumerate((cells.sides[:, number], -cells.sides[:, number])):
+            for place, sign in enumerate((1, -1)):
+                rows = np.flatnonzero(np.sign(seen) == sign)
+                columns = players + 2 * (cells.pairs[rows, seat] * len(names) + number) + place
+                counted[seat].append((rows, columns))
+    shape = (len(cells.pairs), len(keys))
+    return keys, _ones(counted[0], shape), _ones(counted[1], shape)
+
+
+_Entries = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def _ones(entries: list[_Entries], shape: tuple[int, int]) -> csr_array:
+    """A sparse matrix with ones in some rows and columns."""
+    rows = np.concatenate([row for row, _ in entries])
+    columns = np.concatenate([column for _, column in entries])
+    return csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
 def _standings(cells: Cells, sample: _Sample, level: float) -> list[Standing]:

@@ -57,7 +57,8 @@ def play_to_file(
 ) -> Kept[Leg]:
     """Play games that are not yet in a log, adding each finished chunk to it; a stopped run goes on where it was.
 
-    Failed legs are in the log as well; those that failed for a reason that passes are played again (see `Log`).
+    Failed legs are in the log as well. Those whose cause may have passed (a server that did not answer) are played
+    again by a run that goes on.
 
     Args:
         games: as for `play`, and the arguments that follow.
@@ -83,10 +84,10 @@ def play_to_file(
     log = Log[Transcript, Leg](
         path,
         Leg,
-        lambda game: game.id,
-        lambda leg: leg.transcript.id,
-        lambda leg: leg.failure is not None,
-        lambda leg: leg.failure is not None and leg.failure.passing,
+        wanted=lambda game: game.id,
+        done=lambda leg: leg.transcript.id,
+        failed=lambda leg: leg.failure is not None,
+        again=lambda leg: leg.failure is not None and leg.failure.passing,
     )
     return log.work_off(games, work, chunk, progress, each)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Condition
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
-from debate_rl.records import Record, append, parsed
+from debate_rl.records import Record, append, explain
 
 TEMPLATE = 256
 """Tokens that a chat template may add to a prompt, at most."""
@@ -164,7 +164,7 @@ class Budget:
                 file.seek(read)
                 for line in file:
                     if line.endswith(b"\n"):  # else a crash cut it off
-                        self._count(parsed(line, Paid, str(path)))
+                        self._count(_paid_of(line, path))
                         read += len(line)
             self._read[path] = read
 
@@ -205,6 +205,18 @@ class Budget:
             return None
         cached = price.prompt if price.cached is None else price.cached
         return ((paid.prompt - paid.cached) * price.prompt + paid.cached * cached + paid.new * price.new) / _MILLION
+
+
+def _paid_of(line: bytes, path: Path) -> Paid:
+    """The record of a line of a ledger.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return Paid.model_validate_json(line)
+    except ValidationError as error:
+        raise UserError(f"{path}: a line is damaged ({explain(error)}); mend or remove it: it counts money") from error
 
 
 def most_prompt_tokens(messages: tuple[Message, ...]) -> int:

@@ -6,10 +6,13 @@ Retries, their waiting and `Retry-After` are urllib3's; a body that was cut off 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
+import sys
 import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -21,6 +24,9 @@ from debate_rl.errors import UserError
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """HTTP answers that another try may mend."""
+LONGEST_WAIT = 60.0
+"""Seconds that a server is waited for at its word before it is asked again."""
+_SAID_FROM = 5.0
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 """What reading an answer raises that has not the form of one."""
 UNREACHABLE, REFUSED = "unreachable", "refused"
@@ -49,7 +55,7 @@ class Endpoint:
         self.key_env = key_env
         self.retries, self.backoff = retries, backoff
         self._key = _key(key_env)
-        retry = urllib3.Retry(
+        retry = _Retry(
             total=retries, backoff_factor=backoff / 2, backoff_max=30, backoff_jitter=backoff, status_forcelist=RETRIED,
             allowed_methods=None, redirect=0, raise_on_redirect=False, raise_on_status=False,
         )  # fmt: skip
@@ -146,7 +152,12 @@ class Endpoint:
             return EngineFailure(
                 kind=REFUSED, message=f"{self.url} knows no such model or path (404: {said}); see engine.url, models"
             )
-        kind = "rate limit" if status == 429 else "context" if "context" in said else "server"
+        if status == 429:
+            kind = "rate limit"
+        elif "context" in said:
+            kind = "context"
+        else:
+            kind = "request" if 400 <= status < 500 and status not in RETRIED else "server"
         return EngineFailure(kind=kind, message=f"{self.url} answered {status}: {said}")
 
     def clean(self, text: str | bytes) -> str:
@@ -155,6 +166,35 @@ class Endpoint:
         if self._key:
             plain = plain.replace(self._key, "***")
         return " ".join(plain.split())[:300]
+
+
+class _Retry(urllib3.Retry):
+    """Retries that read any `Retry-After`, and wait no longer than `LONGEST_WAIT`."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Seconds to wait; 0 where it does not say, which leaves it to the backoff."""
+        seconds = _seconds(retry_after)
+        if seconds > LONGEST_WAIT:
+            print(
+                f"the server asks for {seconds:,.0f} s of patience (Retry-After); asked again in {LONGEST_WAIT:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif seconds > _SAID_FROM:
+            print(f"the server asks to wait for {seconds:.0f} s (Retry-After)", file=sys.stderr, flush=True)
+        return min(seconds, LONGEST_WAIT)
+
+
+def _seconds(retry_after: str) -> float:
+    """Seconds that a `Retry-After` names, as a number or a date; 0 where it names none."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
 def _parsed(data: bytes) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +29,27 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
         return [file_hash(path) for path in paths]
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:  # hashing lets other threads work
         return list(pool.map(file_hash, paths))
+
+
+def folder_hashes(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by path from it.
+
+    Args:
+        folder: where to look.
+        without: names of files that do not count.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in without)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return dict(zip(names, file_hashes(files), strict=True))
+
+
+def changed_file(folder: Path, hashes: Mapping[str, str]) -> Path | None:
+    """The first file below a folder that is missing or has another content than it had; None where all are the same."""
+    for name, content in hashes.items():
+        path = folder / name
+        if not path.is_file() or file_hash(path) != content:
+            return path
+    return None
 
 
 def file_hash(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from debate_rl.engines.attention import NAME, register
+from debate_rl.engines.chat import end_tokens
 from debate_rl.engines.encoding import encode
 from debate_rl.engines.load import context_of, load_adapter, load_network, load_tokenizer
 from debate_rl.engines.prefix import Row, Trie, Wave
@@ -135,7 +136,7 @@ def _whole() -> Iterator[None]:
 def _loaded(model: Any, tokenizer: Any) -> Loaded:
     """A model with what the engine has to know of it."""
     limit = context_of(model.config) or 1 << 30
-    return Loaded(model, tokenizer, _end_tokens(model, tokenizer), limit, can_share(model))
+    return Loaded(model, tokenizer, end_tokens(tokenizer, model.generation_config), limit, can_share(model))
 
 
 def device_of(name: str | None) -> torch.device:
@@ -191,10 +192,3 @@ def _agrees(model: Any, vocabulary: int) -> bool:
     apart = max(float((a - b).abs().max()) for a, b in zip(shared, plain, strict=True))
     largest = max(1.0, max(float(b.abs().max()) for b in plain))
     return apart <= (1e-4 if plain[0].dtype == torch.float32 else 0.05) * largest
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config and the tokenizer's end of sequence."""
-    ends = model.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [ends]
-    return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)

@@ -109,6 +109,10 @@ def side_by_side(
             enter(lane)
             while taken := take(lane):
                 work(taken[0])
+        except KeyboardInterrupt:
+            # Raised at once: the other threads may wait for a server that hangs, and end with the process.
+            errors.append(KeyboardInterrupt())
+            raise
         except BaseException as error:  # raised below, in the caller's thread
             with lock:
                 errors.append(error)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 from debate_rl.engines.budget import Budget, Paid, most_prompt_tokens
 from debate_rl.engines.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
 from debate_rl.engines.first_token import candidate_scores, logprob
+from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.router import Router
 from debate_rl.engines.served import Served
 from debate_rl.errors import UserError
-from debate_rl.records import digest
+from debate_rl.records import clean_text, digest
 
 TOP = 20
 """Log-probabilities asked for: what OpenAI gives at most, and vLLM by default."""
@@ -33,10 +34,10 @@ SLACK = 4
 """Requests that a replica may have under way beyond the others, for its cache's sake."""
 DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
+_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
+"""Request fields that some models refuse."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
-_MARK = re.compile(r"<(?=\|[^|<>]{1,40}\|>|/?s>|(?:start|end)_of_turn>|[be]os>)|\[(?=/?INST\])")
-"""Beginnings of control marks of the usual chat templates."""
 
 
 class ServerEngine:
@@ -54,6 +55,7 @@ class ServerEngine:
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
+        refused: by model the request fields that it does not take; else they are learnt from its first refusal.
 
     Raises:
         UserError: the url is not one, or the key is not set.
@@ -72,6 +74,7 @@ class ServerEngine:
         load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
+        refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff) for one in urls]
@@ -87,6 +90,8 @@ class ServerEngine:
         self._single = False
         self._exact = True
         self._ids = keep_tokens
+        self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
+        """By model the fields that it does not take."""
         self.prompt_tokens = 0
         self.new_tokens = 0
 
@@ -162,7 +167,7 @@ class ServerEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": first.seed % (1 << 31),
+            "seed": _seed(first),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"return_token_ids": True} if self._ids else {}),
@@ -171,7 +176,7 @@ class ServerEngine:
         if isinstance(reply, EngineFailure) and "return_token_ids" in body and "return_token_ids" in reply.message:
             self._ids = False
             return self._write(requests)
-        if isinstance(reply, EngineFailure) and reply.kind == "server" and wanted > 1:
+        if isinstance(reply, EngineFailure) and reply.kind in ("server", "request") and wanted > 1:
             self._single = True  # such servers say so in many ways
             return self._write(requests)
         found = [reply] if isinstance(reply, EngineFailure) else self._texts(first, reply)[:wanted]
@@ -197,7 +202,7 @@ class ServerEngine:
         shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
         return [
             Completion(
-                text=text, prompt_tokens=usage[0], new_tokens=new, finish=finish,
+                text=clean_text(text), prompt_tokens=usage[0], new_tokens=new, finish=finish,
                 revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
             )
             if isinstance(text, str) and finish in ("stop", "length")
@@ -275,11 +280,39 @@ class ServerEngine:
 
     def _chat(self, question: Request | Choice, body: dict[str, Any], new: int) -> dict[str, Any] | EngineFailure:
         """One chat completion."""
-        sent = {"messages": _sent(question.messages), **body}
-        reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
+        name = self._served.name(question.model, question.adapter)
+        reply: dict[str, Any] | EngineFailure
+        while True:
+            sent = {"messages": _sent(question.messages), **self._accepted(name, body)}
+            reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
+            if not isinstance(reply, EngineFailure) or not self._learn(name, sent, reply):
+                break
         if isinstance(reply, EngineFailure) and reply.kind == REFUSED:
             raise UserError(reply.message)
         return reply
+
+    def _accepted(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A request's fields as a model takes them (see `_learn`)."""
+        refused = self._refused.get(name, frozenset())
+        accepted = {key: value for key, value in body.items() if key not in refused}
+        if "max_tokens" in refused and "max_tokens" in body:
+            accepted["max_completion_tokens"] = body["max_tokens"]
+        return accepted
+
+    def _learn(self, name: str, sent: dict[str, Any], failure: EngineFailure) -> bool:
+        """Take from a refusal which field a model does not know; whether there is something new to try.
+
+        Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
+        done without, so their refusal stands.
+        """
+        if failure.kind != "request":
+            return False
+        fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
+        if not fields:
+            return False
+        with self._lock:
+            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
+        return True
 
     def _ask(
         self, question: Request | Choice, path: str, body: dict[str, Any], prompt: int, new: int, root: bool = False
@@ -337,20 +370,21 @@ class ServerEngine:
             return at
 
 
+def _seed(request: Request) -> int:
+    """The seed that is sent: servers key their noise on it alone, so it differs for every prompt as well as draw."""
+    asked = [[one.model_dump() for one in request.messages], request.sampling.model_dump(mode="json"), request.seed]
+    return int(digest(asked), 16) % (1 << 31)
+
+
 def _prompt(question: Request | Choice) -> tuple[Any, ...]:
     """What texts from one prompt have in common: all but the seed."""
     sampling = question.sampling if isinstance(question, Request) else None
     return (question.messages, question.model, question.adapter, sampling)
 
 
-def plain(text: str) -> str:
-    """A text as it is sent: control marks that a speaker wrote are broken by a space, as in `chat.neutral`."""
-    return _MARK.sub(lambda mark: f"{mark[0]} ", text)
-
-
 def _sent(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Messages as they are sent."""
-    return [{"role": m.role, "content": plain(m.content)} for m in messages]
+    return [{"role": m.role, "content": neutral(m.content)} for m in messages]
 
 
 def _ids(told: Any) -> tuple[int, ...] | None:

@@ -7,7 +7,6 @@ share a store, and each finds what the others have written. Prompts are not kept
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,13 +17,15 @@ from uuid import uuid4
 
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
 from debate_rl.engines.store_file import StoreFile, Weights, begin_store_file, file_stem, open_store_file, row
-from debate_rl.engines.store_guard import writing
 from debate_rl.errors import PASSING_KINDS
-from debate_rl.records import append_bytes, digest
+from debate_rl.records import append_bytes, digest, locked
 
 Q = TypeVar("Q", Request, Choice)
 A = TypeVar("A", Completion, Scores)
 
+LOCK = ".lock"
+"""File in a store's folder that writers share and who prunes it holds alone."""
+PATIENCE = 600.0
 _PLACE = 48
 """Bits of a place in a file; what is above them is the number of the file."""
 
@@ -48,7 +49,6 @@ class Store:
         self._own: dict[tuple[int, Weights], StoreFile] = {}
         self._places: dict[int, int] = {}
         self._lock = RLock()
-        self._guard = contextlib.ExitStack()
         self.refresh()
 
     def __len__(self) -> int:
@@ -113,15 +113,16 @@ class Store:
 
     def _write(self, weights: Weights, answers: Mapping[str, Completion | Scores]) -> None:
         writer = os.getpid(), weights  # of a forked process a file of its own
-        file = self._own.get(writer)
-        if file is None or not file.path.is_file():
-            name = f"{file_stem(weights.revision)}-{os.getpid()}-{uuid4().hex[:8]}.jsonl"
-            if not self._own:
-                self._guard.enter_context(writing(self.folder))
-            file = begin_store_file(self.folder / name, weights)
-            self._own[writer] = file
-            self._number(file)
-        append_bytes(file.path, b"".join(row(key, answer) for key, answer in answers.items()))
+        rows = b"".join(row(key, answer) for key, answer in answers.items())
+        # Several may write at a time; who prunes the store waits for them, and they for it.
+        with locked(self.folder / LOCK, f"{self.folder} is being pruned", patience=PATIENCE, shared=True):
+            file = self._own.get(writer)
+            if file is None or not file.path.is_file():
+                name = f"{file_stem(weights.revision)}-{os.getpid()}-{uuid4().hex[:8]}.jsonl"
+                file = begin_store_file(self.folder / name, weights)
+                self._own[writer] = file
+                self._number(file)
+            append_bytes(file.path, rows)
         self._scan(self._known[file.path.name])
 
 

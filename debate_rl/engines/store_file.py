@@ -3,12 +3,10 @@
 The first line says the format, whose answers these are, and what the values of the other lines are, so that a line is
 little more than a text:
 
-    {"debate-rl store": 2, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null,
-     "crc32": "9a8b7c6d"}
-    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop", "1f2e3d4c"]
+    {"debate-rl store": 3, "completion": ["text", "prompt_tokens", ...], ..., "model": "lab-base", "adapter": null}
+    ["5f1d7a84db00d2fc", "the answer is shed", 131, 5, "stop", 2893647195]
 
-Each line ends in the checksum of the rest: a damaged byte would be another answer. Such a line is passed over, and its
-answer made again.
+The last value of a line is the CRC-32 of what stands before it, so that a damaged answer is made again and never used.
 """
 
 from __future__ import annotations
@@ -20,19 +18,18 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from debate_rl.engines.request import Completion, Scores
 from debate_rl.errors import UserError
-from debate_rl.records import append_bytes, is_sealed, sealed, unsealed
+from debate_rl.records import append_bytes
 
 A = TypeVar("A", Completion, Scores)
 
-FORMAT = 2
-"""1 kept whole records under other names. The first files of 2 have no checksums; they are read, and not added to."""
+FORMAT = 3
+"""1 kept whole records under other names; 2 had no checksums."""
 _MARK = "debate-rl store"
 _READ = 8192
-_CRC = re.compile(rb',"([0-9a-f]{8})"\]\n?$')
 
 
 def _fields(kind: type[Completion] | type[Scores]) -> list[str]:
@@ -62,7 +59,6 @@ class StoreFile:
         fields: names of a line's values, by kind of answer.
         start: its second line begins here.
         end: what lies before has been read.
-        checked: whether its lines have checksums.
     """
 
     path: Path
@@ -70,7 +66,6 @@ class StoreFile:
     fields: dict[str, list[str]]
     start: int
     end: int
-    checked: bool = True
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Whole lines from `end` on that are not damaged, each with its place; `end` moves along."""
@@ -80,7 +75,7 @@ class StoreFile:
                 if not line.endswith(b"\n"):
                     return  # cut off by a crash, or still being written
                 place, self.end = self.end, self.end + len(line)
-                if not self.checked or _is_whole(line):
+                if _is_whole(line):
                     yield place, line
 
     def answer(self, place: int, key: str, kind: type[A]) -> A:
@@ -89,12 +84,7 @@ class StoreFile:
         Raises:
             ValueError: there is none of that name in that place.
         """
-        line = _line(self.path, place)
-        if self.checked and not _is_whole(line):
-            raise ValueError(f"{self.path}: {key} is damaged")
-        found, *values = json.loads(line)
-        if self.checked:
-            values.pop()
+        found, *values = _checked(_line(self.path, place))
         if found != key:
             raise ValueError(f"{self.path}: {key} is not where it was")
         named = zip(self.fields[kind.__name__.lower()], values, strict=True)
@@ -109,7 +99,8 @@ def file_stem(revision: str) -> str:
 def begin_store_file(path: Path, weights: Weights) -> StoreFile:
     """Make a file without answers."""
     named = {"revision": weights.revision, "model": weights.model, "adapter": weights.adapter}
-    line = sealed(_json({_MARK: FORMAT, **_FIELDS, **named}))
+    head = {_MARK: FORMAT, **_FIELDS, **named}
+    line = _json({**head, "crc": zlib.crc32(_json(head))})
     append_bytes(path, line)
     return StoreFile(path, weights, _FIELDS, len(line), len(line))
 
@@ -125,12 +116,13 @@ def open_store_file(path: Path) -> StoreFile | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        head = json.loads(unsealed(line))
+        head = json.loads(line)
         version = head.get(_MARK, 1)
+        if version == FORMAT and head.pop("crc", None) != zlib.crc32(_json(head)):
+            raise ValueError("damaged")
         if version == FORMAT and all(set(head[kind]) <= set(known) for kind, known in _FIELDS.items()):
             weights = Weights(head["revision"], head["model"], head["adapter"])
-            fields = {kind: head[kind] for kind in _FIELDS}
-            return StoreFile(path, weights, fields, len(line), len(line), is_sealed(line))
+            return StoreFile(path, weights, {kind: head[kind] for kind in _FIELDS}, len(line), len(line))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}:1: not the first line of a store; remove the file") from error
     age = "an older" if version < FORMAT else "a newer"
@@ -142,18 +134,34 @@ def open_store_file(path: Path) -> StoreFile | None:
 
 def row(key: str, answer: Completion | Scores) -> bytes:
     """The line of an answer."""
-    rest = _json([key, *answer.model_dump(exclude={"revision"}).values()])[:-1]
-    return b'%s,"%08x"]\n' % (rest, zlib.crc32(rest))
+    return _summed([key, *answer.model_dump(exclude={"revision"}).values()])
+
+
+def _summed(values: list[Any]) -> bytes:
+    """The line of some values, their checksum at its end."""
+    text = _json(values).rstrip(b"]\n")
+    return text + b",%d]\n" % zlib.crc32(text)
+
+
+def _checked(line: bytes) -> list[Any]:
+    """The values of a line that `_summed` made.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not _is_whole(line):
+        raise ValueError("the line is damaged")
+    return list(json.loads(line))[:-1]
 
 
 def _is_whole(line: bytes) -> bool:
     """Whether a line's checksum is right."""
-    end = _CRC.search(line)
-    return end is not None and zlib.crc32(line[: end.start()]) == int(end[1], 16)
+    text, _, rest = line.rstrip(b"\n").rpartition(b",")
+    return rest == b"%d]" % zlib.crc32(text)
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _line(path: Path, place: int) -> bytes:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+from debate_rl.engines.store import LOCK
 from debate_rl.engines.store_file import StoreFile, file_stem, open_store_file
-from debate_rl.engines.store_guard import pruning
 from debate_rl.errors import UserError
-from debate_rl.records import Record, write_pieces
+from debate_rl.records import Record, locked, write_pieces
 
 DAY = 86400.0
 
@@ -76,7 +76,8 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
     With neither `days` nor `of` nothing is lost but lines that were cut off and answers that two processes wrote.
 
     Args:
-        folder: of the store. Parts of files that killed processes have left there go as well.
+        folder: of the store; who writes to it meanwhile waits. Parts of files that killed processes have left go as
+            well.
         days: remove the files that were not written to for so long.
         of: remove the answers of weights whose model, adapter or fingerprint has this in its name.
 
@@ -84,16 +85,16 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
         UserError: there is no store, a process writes to it, another version wrote it, or the disk is full; then
             nothing is removed.
     """
-    if not Path(folder).is_dir():
+    if not any(Path(folder).glob("*.jsonl")):
         raise UserError(_nothing(folder))
-    with pruning(Path(folder)):
+    with locked(Path(folder) / LOCK, f"a process writes to {folder}; wait for it", patience=10):
         for partial in Path(folder).glob(".*.partial"):
             partial.unlink()
         return _prune(folder, days, of)
 
 
 def _prune(folder: str | Path, days: float | None, of: str | None) -> Pruned:
-    """See `prune`; nobody else writes."""
+    """See `prune`; nobody writes meanwhile."""
     kept = removed = before = after = 0
     limit = 0.0 if days is None else time.time() - days * DAY
     for files in _by_weights(folder):
@@ -105,9 +106,8 @@ def _prune(folder: str | Path, days: float | None, of: str | None) -> Pruned:
         left = 0 if merged is None else len(_names([merged]))
         kept, removed, before = kept + left, removed + there - left, before + sum(sizes.values())
         after += 0 if merged is None else merged.path.stat().st_size
-        for path, size in sizes.items():
-            if path.stat().st_size == size:  # else somebody writes to it after all, from where locks do not reach
-                path.unlink()
+        for path in sizes:
+            path.unlink()
     return Pruned(kept=kept, removed=removed, before=before, after=after)
 
 
@@ -124,7 +124,7 @@ def _by_weights(folder: str | Path) -> list[list[StoreFile]]:
     for path in paths:
         file = open_store_file(path)
         if file is not None:
-            groups.setdefault(repr((file.weights, file.fields, file.checked)), []).append(file)
+            groups.setdefault(repr((file.weights, file.fields)), []).append(file)
     return list(groups.values())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from debate_rl.engines.file_hashes import file_hash, file_hashes
+from debate_rl.engines.file_hashes import changed_file, file_hashes
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write_json
 
@@ -150,11 +150,7 @@ def damaged_file(folder: str | Path) -> Path | None:
     listed = Path(folder) / SUMS_FILE
     if not listed.is_file():
         return None
-    for name, content in read_json(listed).items():
-        path = Path(folder) / name
-        if not path.is_file() or file_hash(path) != content:
-            return path
-    return None
+    return changed_file(Path(folder), read_json(listed))
 
 
 def check_sums(folder: str | Path) -> None:

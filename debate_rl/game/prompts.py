@@ -11,6 +11,7 @@ order shown) or `answers` (the answers' own words).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -30,13 +31,14 @@ from debate_rl.game.transcript import (
     shown_text,
     without_scratchpad,
 )
-from debate_rl.records import read_yaml
+from debate_rl.records import folded, read_yaml
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 SHIPPED = Path(__file__).parent / "templates"
 _MARK = "\x00"
+_QUOTE_MARK = re.compile(r"</?(?:[vnu]_quote|scratchpad)>", re.I)
 
 
 @cache
@@ -97,8 +99,14 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
 
 
 def _plain(value: str) -> str:
-    """A text without the mark that opens a message."""
-    return value.replace(_MARK, "")
+    """A text without the mark that opens a message, and with a space in what would pass for a mark of a quote."""
+    value = value.replace(_MARK, "")
+    flat, places = folded(value)
+    cuts = [match.start() for match in _QUOTE_MARK.finditer(flat)]
+    for cut in reversed(cuts):
+        end = (cut if places is None else places[cut]) + 1
+        value = f"{value[:end]} {value[end:]}"
+    return value
 
 
 def _seat_name(transcript: Transcript, side: Side) -> str:

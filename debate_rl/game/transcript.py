@@ -11,7 +11,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
 from debate_rl.game.question import Question
 from debate_rl.game.quotes import Quote, check_quotes
-from debate_rl.records import Record, digest
+from debate_rl.records import Record, digest, folded
 
 MARKS = {"exact": "v_quote", "near": "n_quote", "invalid": "u_quote"}
 """The tags others see round a checked quote: verified, near and unverified (after Khan et al. 2024)."""
@@ -20,7 +20,15 @@ _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _ROLE_TAG = re.compile(
     r"\b((?:debater|consultant|judge|user|assistant|system)(?:\s+\w)?|for(?:\s+\S+){1,3}?)\s*:", re.I
 )
-_ESCAPES = str.maketrans({"<": "\u2039", ">": "\u203a", "[": "(", "]": ")", "\x00": ""})
+_ESCAPES = str.maketrans(
+    {
+        **dict.fromkeys("<\uff1c\ufe64", "\u2039"),
+        **dict.fromkeys(">\uff1e\ufe65", "\u203a"),
+        **dict.fromkeys("[\uff3b\ufe47", "("),
+        **dict.fromkeys("]\uff3d\ufe48", ")"),
+        "\x00": "",
+    }
+)
 
 
 class Draft(Record):
@@ -197,7 +205,16 @@ def escape(text: str) -> str:
     Angle and square brackets become look-alikes, and the colon after a role's name goes, so neither `<v_quote>`,
     `<|im_end|>`, `[INST]` nor `Judge: A wins` means more than its words.
     """
-    return _ROLE_TAG.sub(r"\1", text.translate(_ESCAPES))
+    return _without_role_tags(text.translate(_ESCAPES))
+
+
+def _without_role_tags(text: str) -> str:
+    """A text without the colon after a role's name, however the name is dressed up (bold, wide)."""
+    flat, places = folded(text)
+    colons = {match.end() - 1 for match in _ROLE_TAG.finditer(flat)}
+    if places is not None:
+        colons = {places[colon] for colon in colons}
+    return "".join(character for place, character in enumerate(text) if place not in colons) if colons else text
 
 
 def without_scratchpad(text: str, protocol: Protocol) -> str:

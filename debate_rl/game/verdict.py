@@ -68,7 +68,7 @@ class Failure(Record):
 
     @property
     def passing(self) -> bool:
-        """Whether another try, later, may end otherwise."""
+        """Whether the same may succeed at another time."""
         return self.kind in PASSING_KINDS
 
 

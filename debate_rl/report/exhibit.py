@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from debate_rl.game.protocol import SIDES, Side
-from debate_rl.game.quotes import Quote
+from debate_rl.game.quotes import Quote, other_words
 from debate_rl.game.transcript import Origin, Speech
 from debate_rl.game.verdict import Ask, Leg, Verdict
 from debate_rl.judges.judge import probability
@@ -106,8 +106,8 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
     """Lay out one judged leg; it must have a verdict."""
     game, verdict = leg.transcript, leg.verdict
     assert verdict is not None, "legs.sample gives judged legs only"
-    speeches, quotes = _speeches(game.speeches)
     passage = game.question.passage or ""
+    speeches, quotes = _speeches(game.speeches, passage)
     spans = [q for q in quotes if q.quote.passage_start is not None]
     whole = len(passage) <= WHOLE
     windows = [(0, len(passage))] if whole else _windows(passage, spans)
@@ -146,7 +146,7 @@ def _seats(leg: Leg, verdict: Verdict) -> tuple[Seat, ...]:
     )
 
 
-def cut_speech(speech: Speech, first: int = 1) -> tuple[tuple[Piece, ...], tuple[Numbered, ...]]:
+def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple[Piece, ...], tuple[Numbered, ...]]:
     """Cut a speech at its quotes and scratchpads; the quotes are numbered from `first`.
 
     Quote tags are left out, their text keeps its place; everything else is as written.
@@ -164,7 +164,7 @@ def cut_speech(speech: Speech, first: int = 1) -> tuple[tuple[Piece, ...], tuple
         else:
             number = first + len(numbered)
             numbered.append(Numbered(number, quote))
-            pieces.append(Piece(quote.text, quote.verdict, (number,), _found(quote)))
+            pieces.append(Piece(quote.text, quote.verdict, (number,), _found(quote, passage)))
         position = end
     pieces.append(Piece(speech.text[position:]))
     return tuple(piece for piece in pieces if piece.text), tuple(numbered)
@@ -186,11 +186,11 @@ def cut_passage(passage: str, quotes: Sequence[Numbered], start: int, end: int) 
     return tuple(piece for piece in pieces if piece.text)
 
 
-def _speeches(speeches: Iterable[Speech]) -> tuple[tuple[Said, ...], list[Numbered]]:
+def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[Said, ...], list[Numbered]]:
     """All speeches, with their quotes numbered through."""
     said, quotes = [], list[Numbered]()
     for speech in speeches:
-        pieces, found = cut_speech(speech, len(quotes) + 1)
+        pieces, found = cut_speech(speech, len(quotes) + 1, passage)
         quotes += found
         said.append(Said(speech.side, speech.origin.player, speech.turn, pieces, _made(speech.origin)))
     return tuple(said), quotes
@@ -219,12 +219,14 @@ def _to_space(passage: str, place: int, step: Literal[-1, 1]) -> int:
     return place
 
 
-def _found(quote: Quote) -> str:
-    """What checking the quote found."""
+def _found(quote: Quote, passage: str) -> str:
+    """What checking the quote found; of a near one the words that differ."""
     if quote.verdict == "exact":
         return "exact quote"
     if quote.verdict == "near":
-        return f"near quote, {quote.score:.0f} % similar"
+        there = passage[quote.passage_start or 0 : quote.passage_end or 0]
+        differing = "; ".join(f"says {said!r} for {stands!r}" for said, stands in other_words(quote.text, there))
+        return f"near quote, {quote.score:.0f} % similar" + (f": {differing}" if differing else "")
     return "invalid quote, not in the passage"
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
+from debate_rl.analysis.behaviour import spoken
+from debate_rl.analysis.relevance import relevance
 from debate_rl.analysis.second import judge_again
 from debate_rl.arena.rollout import play
 from debate_rl.arena.tree import Opponents, grow
@@ -29,11 +31,15 @@ from debate_rl.experiment import Run, judge_of_kind
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
+from debate_rl.judges.attacks import suffix_words
 from debate_rl.judges.judge import AnyJudge, Judge, judge_transcripts
 from debate_rl.judges.robustness import attack_judge
+from debate_rl.judges.suffix_search import search_suffix
+from debate_rl.judges.sycophancy import consultants, is_drawn
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
 from debate_rl.stages import GAMES, iterations, online, preferences, weak_to_strong
+from debate_rl.stages.adversarial import SEARCHES
 from debate_rl.trainers.curve import START
 from debate_rl.trainers.league import draw_player
 from debate_rl.trainers.places import POLICY, places
@@ -240,9 +246,33 @@ def rehearse(run: Run, name: str, stage: Stage, engine: CountingEngine) -> Rehea
     legs = play(kept_games, _players(stage, run, kept_games), engine, None if silent else judge)
     if isinstance(stage, OversightStage) and stage.second is not None:
         _second(stage, run, legs, engine)
+    scale = len(games) / max(len(kept_games), 1)
     if isinstance(stage, JudgeStage):
         _measure(stage, run, name, legs, engine)
-    return Rehearsed(len(games), len(games) / max(len(kept_games), 1), engine.asked)
+    if isinstance(stage, TournamentStage) and stage.readings:
+        reader = Judge(name="reader", model=run.config.models.judge)
+        # Of each player and side as many speeches are read, however many games there are.
+        relevance(spoken(legs), reader, engine, max(1, round(stage.readings / scale)), run.protocol().prompts)
+    if isinstance(stage, JudgeStage) and stage.adversarial_rounds:
+        _adversarial(stage, run, name, legs, engine, scale)
+    return Rehearsed(len(games), scale, engine.asked)
+
+
+def _adversarial(
+    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> None:
+    """The searches of all rounds: each asks as often, however many games the stage has."""
+    judge = Judge(name="base judge", model=run.config.models.judge, adapter=f"{name}/adapter")
+    games = [leg.transcript for leg in legs if len(leg.transcript.present) == 2 and leg.failure is None]
+    if not games:
+        return
+    searching = engine.learning()
+    words = suffix_words(games)
+    for search in SEARCHES:
+        search_suffix(games, judge, searching, words, search)
+    for weights, asked in searching.asked.items():
+        counted = asked.times(stage.adversarial_rounds / scale)
+        engine.asked[weights] = engine.asked.get(weights, Asked()) + counted
 
 
 def _some(games: Sequence[Transcript]) -> list[Transcript]:
@@ -316,7 +346,11 @@ def _measure(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine
             count = len(test) if stage.attack_games is None else stage.attack_games
             attack_judge(test[:count], judge, engine, stage.attacks)
     if stage.calibrate != "none":
-        judge_transcripts(held_out[:: 4 * max(1, len(stage.players))], after, engine)
+        drawn = held_out[:: 4 * max(1, len(stage.players))]
+        judge_transcripts(drawn, after, engine)
+        debates = [game for game in drawn if len(game.present) == 2]
+        if stage.calibrate_lone and not any(is_drawn(game) for game in drawn):
+            judge_transcripts(consultants(debates), after, engine)
 
 
 def _online(

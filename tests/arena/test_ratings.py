@@ -288,7 +288,7 @@ def test_votes_are_read_with_extra_columns_and_a_cluster_column(tmp_path):
         ("left,right,winner\n,b,tie\n", r"votes.csv:2: nothing in column 'left'"),
         ("left,right,winner\n", r"no votes below the header"),
         ("", r"empty file"),
-        (b"left,right,winner\n\xff\xfe,b,left\n", r"not a readable CSV"),
+        (b"left,right,winner\n\xff\xfe,b,left\n", r"not text in UTF-8"),
     ],
 )
 def test_bad_votes_name_file_and_line(tmp_path, text, message):

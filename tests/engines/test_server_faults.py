@@ -6,6 +6,7 @@ from itertools import cycle, islice
 
 import pytest
 
+from debate_rl.engines import endpoint
 from debate_rl.engines.budget import Budget, Price
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling, Scores
@@ -83,6 +84,40 @@ def test_what_fails_for_good_is_asked_again_by_the_next_run_and_nothing_else_is(
     again = opened(server, tmp_path).generate([request(n) for n in range(6)])
     assert all(isinstance(one, Completion) for one in again) and again[2:] == found[2:]
     assert set(server.completed.values()) == {1} and len(server.completed) == 6
+
+
+def test_seeds_differ_by_prompt_sampling_and_draw_and_are_the_same_in_every_run(serve):
+    """Servers key their noise on the seed alone: with equal ones side A would say what side B says."""
+    server = serve(script(), most_n=1)
+    warm = request(2).model_copy(update={"sampling": Sampling(max_new_tokens=31)})
+    asked = [request(0), request(1), request(0, seed=1), warm]
+    for _ in range(2):
+        opened(server).generate(asked)
+    seeds = [json.dumps(body["messages"]) + str(body["max_tokens"]) for _, body in server.bodies]
+    by_request = {}
+    for name, (_, body) in zip(seeds, server.bodies, strict=True):
+        by_request.setdefault((name, body["seed"]), 0)
+    assert len({seed for _, seed in by_request}) == 4 == len(by_request)
+
+
+@pytest.mark.parametrize("said", ["0.01", "-5", "soon", "", "nan", "1e400", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_any_retry_after_is_lived_with(serve, said, monkeypatch):
+    server = serve(script(), faults=[("retry", said)] * 2)
+    assert isinstance(opened(server).generate([request(0)])[0], Completion)
+
+
+def test_a_long_retry_after_is_bounded_and_said(capsys, monkeypatch):
+    retry = endpoint._Retry()
+    assert retry.parse_retry_after("86400") == endpoint.LONGEST_WAIT
+    assert "86,400 s" in capsys.readouterr().err
+    assert retry.parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT") == endpoint.LONGEST_WAIT
+
+
+def test_text_of_a_server_that_no_file_can_hold_is_cleaned(serve, tmp_path):
+    server = serve(ScriptedEngine(lambda request: "a\ud83d b\x00"))
+    found = opened(server, tmp_path).generate([request(0)])
+    assert found[0].text == "a\ufffd b\ufffd"
+    assert opened(server, tmp_path).generate([request(0)]) == found
 
 
 def test_draws_from_one_prompt_are_one_request(serve):

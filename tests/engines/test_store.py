@@ -81,7 +81,7 @@ def test_no_prompt_is_stored(tmp_path):
     StoredEngine(ScriptedEngine(lambda request: "short"), tmp_path).generate(
         [Request(messages=(Message(role="user", content="secret " * 1000),), model="m")]
     )
-    text = "".join(path.read_text() for path in tmp_path.iterdir())
+    text = "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
     assert "secret" not in text and len(text) < 400
 
 
@@ -103,7 +103,7 @@ def test_two_processes_share_a_store(tmp_path):
 
 
 def lines(folder):
-    return [line for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
+    return [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
 
 
 def test_a_line_is_little_more_than_its_text(tmp_path):
@@ -116,7 +116,7 @@ def test_a_line_is_little_more_than_its_text(tmp_path):
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_store_cut_off_in_a_line_keeps_what_is_whole(tmp_path, cut):
     StoredEngine(ScriptedEngine(), tmp_path).generate(requests(10))
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.jsonl")
     file.write_bytes(file.read_bytes()[:-cut])
     engine = ScriptedEngine()
     stored = StoredEngine(engine, tmp_path)
@@ -128,7 +128,7 @@ def test_a_store_cut_off_in_a_line_keeps_what_is_whole(tmp_path, cut):
 @pytest.mark.parametrize("damage", [b"\x00" * 30, b'["zz', b'["', b"", b"[3, 4]"])
 def test_a_damaged_line_is_an_answer_to_be_made_again(tmp_path, damage):
     StoredEngine(ScriptedEngine(), tmp_path).generate(requests(10))
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.jsonl")
     broken = file.read_bytes().split(b"\n")
     broken[4] = damage
     broken[5] = broken[5][:18] + b'", 3]'  # a name without an answer
@@ -141,8 +141,8 @@ def test_a_damaged_line_is_an_answer_to_be_made_again(tmp_path, damage):
 @pytest.mark.parametrize(
     ("first", "said"),
     [
-        ('{"debate-rl store":3,"answer":["text"]}', "a newer version"),
-        ('{"debate-rl store":2,"completion":["text","thoughts"],"scores":[]}', "a newer version"),
+        ('{"debate-rl store":4,"answer":["text"]}', "a newer version"),
+        ('{"debate-rl store":2,"completion":["text"],"scores":[]}', "an older version"),
         ('{"key":"5f1d7a84db00d2fc","completion":null,"scores":null}', "an older version"),
         ("notes", "not the first line of a store"),
         ("[1]", "not the first line of a store"),
@@ -187,7 +187,7 @@ def test_a_forked_process_writes_to_a_file_of_its_own(tmp_path):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     stored.generate(requests(3, seed=2))
-    assert len(list(tmp_path.iterdir())) == 2 and len(Store(tmp_path)) == 9
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2 and len(Store(tmp_path)) == 9
 
 
 @given(text=st.text(), finish=st.sampled_from(["stop", "length"]), tokens=st.integers(0, 10**6))

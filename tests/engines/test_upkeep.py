@@ -1,6 +1,5 @@
 import errno
 import os
-import re
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ def store(tmp_path):
     for count in (10, 20):
         one = StoredEngine(ScriptedEngine(), tmp_path / str(count))
         one.generate(requests(count) + requests(count, "runs/dpo/adapter"))
-        for file in (tmp_path / str(count)).iterdir():
+        for file in (tmp_path / str(count)).glob("*.jsonl"):
             (tmp_path / "store").mkdir(exist_ok=True)
             file.rename(tmp_path / "store" / file.name)
     return tmp_path / "store"
@@ -52,14 +51,14 @@ def test_the_contents_of_a_store_by_weights(store):
         ("m", "runs/dpo/adapter", 20, 2),
         ("m", None, 20, 2),
     ]
-    assert sum(row.size for row in rows) == sum(file.stat().st_size for file in store.iterdir())
+    assert sum(row.size for row in rows) == sum(file.stat().st_size for file in store.glob("*.jsonl"))
 
 
 def test_pruning_alone_puts_files_together_and_loses_nothing(store):
-    with next(store.iterdir()).open("ab") as file:
+    with next(store.glob("*.jsonl")).open("ab") as file:
         file.write(b'["0123456789abcdef","cut of')
     done = prune(store)
-    assert (done.kept, done.removed) == (40, 0) and len(list(store.iterdir())) == 2
+    assert (done.kept, done.removed) == (40, 0) and len(list(store.glob("*.jsonl"))) == 2
     assert done.after < done.before and left(store) == 40
     assert len(Store(store)) == 40
     again = prune(store)
@@ -72,14 +71,14 @@ def test_answers_of_an_adapter_can_be_removed(store):
 
 
 def test_files_not_written_to_for_long_can_be_removed(store):
-    old = sorted(store.iterdir(), key=lambda file: file.stat().st_size)[:2]  # the 10 answers of each adapter
+    old = sorted(store.glob("*.jsonl"), key=lambda file: file.stat().st_size)[:2]  # the 10 answers of each adapter
     for file in old:
         os.utime(file, (time.time() - 40 * DAY,) * 2)
     assert prune(store, days=50).removed == 0  # merged, each as young as its youngest
-    for file in store.iterdir():
+    for file in store.glob("*.jsonl"):
         os.utime(file, (time.time() - 40 * DAY,) * 2)
     assert prune(store, days=50).removed == 0 and all(row.days > 39 for row in contents(store))
-    assert prune(store, days=30).removed == 40 and not list(store.iterdir())
+    assert prune(store, days=30).removed == 40 and not list(store.glob("*.jsonl"))
 
 
 def test_a_reader_goes_on_while_a_store_is_pruned(store):
@@ -107,26 +106,24 @@ for count in (30, 40):
 """
 
 
-def test_a_store_is_not_pruned_beside_a_process_that_writes_to_it(store):
-    before = {file.name: file.read_bytes() for file in store.iterdir()}
+@pytest.mark.parametrize("words", [{}, {"of": "dpo"}])
+def test_a_store_may_be_pruned_beside_a_process_that_writes_to_it_and_nothing_is_lost(store, words):
     command = [sys.executable, "-c", WRITER, str(store)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as writer:
         assert writer.stdout.readline() == b"30\n"
-        for words in ({}, {"of": "dpo"}, {"days": 0}):
-            with pytest.raises(UserError, match="another process is at work"):
-                prune(store, **words)
-        assert all((store / name).read_bytes() == data for name, data in before.items())
+        assert prune(store, **words).removed == 20 * len(words)
         writer.stdin.write(b"\n")
         writer.stdin.flush()
         assert writer.stdout.readline() == b"40\n"
         writer.kill()
-    done = prune(store)
-    assert (done.kept, done.removed) == (60, 0) and left(store) == 40
+    stored = StoredEngine(ScriptedEngine(), store)
+    stored.generate(requests(40))
+    assert stored.misses == 0 and prune(store).kept == 60 - 20 * len(words)
 
 
 def test_parts_that_killed_processes_left_in_a_store_are_swept(store):
     (store / ".abc.jsonl.77.partial").write_text("half")
-    assert prune(store).kept == 40 and not list(store.glob(".*"))
+    assert prune(store).kept == 40 and [path.name for path in store.glob(".*")] == [".lock"]
 
 
 def test_a_store_without_locks_is_not_pruned(store, monkeypatch):
@@ -136,7 +133,7 @@ def test_a_store_without_locks_is_not_pruned(store, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(UserError, match="without locks .*copy it to a local disk"):
+    with pytest.raises(UserError, match="file system without locks"):
         prune(store)
     assert left(store) == 40
 
@@ -147,7 +144,7 @@ def test_a_damaged_byte_of_a_store_is_another_answer_never(tmp_path_factory, dat
     folder = tmp_path_factory.mktemp("store")
     engine = ScriptedEngine()
     answers = StoredEngine(engine, folder).generate(requests(8))
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.jsonl")
     content = bytearray(path.read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] ^= data.draw(st.integers(1, 255))
@@ -157,17 +154,3 @@ def test_a_damaged_byte_of_a_store_is_another_answer_never(tmp_path_factory, dat
         assert prune(folder).kept >= 8 and StoredEngine(engine, folder).generate(requests(8)) == answers
     except UserError as error:
         assert "not the first line of a store" in str(error) or "version of debate-rl" in str(error)
-
-
-def test_a_store_from_before_checksums_is_read_and_not_added_to(tmp_path):
-    engine = ScriptedEngine()
-    answers = StoredEngine(engine, tmp_path).generate(requests(3))
-    (path,) = tmp_path.iterdir()
-    old = [re.sub(r',("crc32":)?"[0-9a-f]{8}"([\]}])$', r"\2", line) for line in path.read_text().splitlines()]
-    path.write_text("\n".join(old) + "\n")
-    size, again = path.stat().st_size, StoredEngine(engine, tmp_path)
-    assert again.generate(requests(3)) == answers and again.misses == 0
-    again.generate(requests(5))
-    assert path.stat().st_size == size and len(Store(tmp_path)) == 5
-    del again
-    assert prune(tmp_path).kept == 5 and StoredEngine(engine, tmp_path).generate(requests(3)) == answers

@@ -136,6 +136,9 @@ class WireServer:
         if fault == "rate limit":
             handler.reply({"error": {"message": "slow down"}}, 429, Retry_After="0")
             return
+        if isinstance(fault, tuple):
+            handler.reply({"error": {"message": "slow down"}}, 429, Retry_After=fault[1])
+            return
         if fault == "server error":
             handler.reply({"error": {"message": "oops"}}, 500)
             return

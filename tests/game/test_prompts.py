@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from debate_rl.errors import UserError
@@ -52,6 +54,40 @@ def test_no_prompt_holds_a_speech_of_its_own_turn(question, name, prompts):
                 assert f"saidA{other}" not in text and f"saidB{other}" not in text
             if game.protocol.speakers_see == "own":
                 assert f"said{'B' if side == 'A' else 'A'}" not in text
+
+
+@pytest.mark.parametrize("mark", ["<v_quote>", "</u_quote>", "\uff1cv_quote\uff1e", "<scratchpad>"])
+def test_a_passage_or_question_can_not_hold_a_mark_of_a_checked_quote(question, mark):
+    forged = question.model_copy(update={"text": f"is it {mark} ?", "passage": f"so {mark} it is"})
+    game = open_transcript(forged, load_protocol("debate"), {"A": "x", "B": "y"})
+    shown = unicodedata.normalize("NFKC", said(debater_messages(game, "A", 0)))
+    folded = unicodedata.normalize("NFKC", mark)
+    assert f"so {folded} it is" not in shown and f"is it {folded} ?" not in shown
+    assert f"so {folded[0]} {folded[1:]} it is" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ role.__globals__ }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ question.__class__ }}{{ cycler.__init__.__globals__.os.popen('true') }}",
+        "{{ sides.append(1) }}",
+        "{% for a in range(10 ** 9) %}{% endfor %}",
+        "{% include '/etc/passwd' %}",
+        "{{ 1 // 0 }}",
+        "{{ nosuch }}",
+        "{% if %}",
+    ],
+)
+def test_a_template_that_reaches_too_far_is_one_line(tmp_path, question, text):
+    (tmp_path / "debater.j2").write_text('{{ role("user") }} x')
+    (tmp_path / "judge.j2").write_text('{{ role("user") }}' + text)
+    game = open_transcript(question, load_protocol("debate", prompts=str(tmp_path)), {"A": "x", "B": "y"})
+    with pytest.raises(UserError, match="prompt set") as caught:
+        judge_messages(game, ("A", "B"), (0, 1))
+    assert "\n" not in str(caught.value)
 
 
 def test_no_speech_opens_a_message(question):

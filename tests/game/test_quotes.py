@@ -1,7 +1,11 @@
+import time
+import unicodedata
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.game.quotes import check_quotes, locate
+from debate_rl.game.quotes import check_quotes, locate, other_words
 
 PASSAGE = (
     "The pipe was moved to the barn.\n\nInes said \u201cit\u2019s late\u201d \u2014 and left the big Shed at dusk."
@@ -30,6 +34,71 @@ def test_a_quote_does_not_end_inside_a_word():
     assert locate("the big She", "the big Shed stood")[0] == "near"
     assert locate("big Shed", "the big Shed stood")[0] == "exact"
     assert locate("no", "at noon")[0] == "invalid"
+
+
+def test_composed_and_decomposed_letters_are_the_same():
+    passage = "She ordered a caf\u00e9 with na\u00efve \u1ec7 waiters."
+    for form in ("NFC", "NFD"):
+        for other in ("NFC", "NFD"):
+            quote = unicodedata.normalize(form, "ordered a caf\u00e9 with na\u00efve \u1ec7 waiters")
+            assert locate(quote, unicodedata.normalize(other, passage))[0] == "exact"
+    assert locate("ordered a cafe", passage)[0] != "exact"
+
+
+@pytest.mark.parametrize(
+    ("quote", "passage"),
+    [
+        ("102 people came", "10\u00b2 people came"),
+        ("11/2 cups", "1\u00bd cups"),
+        ("1 1/2 cups", "1\u00bd cups"),
+        ("room 4 was shut", "room \u2463 was shut"),
+        ("H2O is wet", "H\u2082O is wet"),
+        ("part IV ends", "part \u2163 ends"),
+    ],
+)
+def test_what_means_another_number_is_not_exact(quote, passage):
+    assert locate(quote, passage)[0] != "exact"
+
+
+def test_wide_and_joined_letters_are_exact():
+    assert locate("the first office", "the \ufb01rst o\ufb03ce \uff21")[0] == "exact"
+    assert locate("room 12", "\uff52oom \uff11\uff12")[0] == "exact"
+
+
+def test_checking_takes_time_that_grows_with_the_speech_and_no_faster():
+    story = " ".join(f"word{n % 997} of{n % 31} the{n % 7} story" for n in range(1500))
+    words = story.split()
+    wrong = " ".join(words[n * 7919 % len(words)] for n in range(3000))
+    cases = {
+        "unclosed": "<quote>" * 150_000,
+        "wrong": f"<quote>{wrong}</quote>",
+        "moved": f"<quote>{' '.join(words[100:2100:1])} and more that is wrong</quote>",
+        "many": "<quote>the story was never so</quote>" * 5000,
+        "nested": "<quote>" * 50_000 + "</quote>" * 50_000,
+    }
+    for name, speech in cases.items():
+        begin = time.process_time()
+        check_quotes(speech, story)
+        took = time.process_time() - begin
+        print(f"{name}: {len(speech):,} characters, {1000 * took:.0f} ms")
+        assert took < 20, name  # seconds at a hundred times its measured time: it took minutes
+
+
+def test_a_long_quote_with_a_slip_is_near_and_in_its_place():
+    words = [f"w{n}x{n * n % 89}" for n in range(2000)]
+    story = " ".join(words)
+    said = words[300:800]
+    said[100] = said[250] = "slip"
+    verdict, start, end, score = locate(" ".join(said), story)
+    assert verdict == "near" and score > 98
+    assert story[start:end] == " ".join(words[300:800])
+
+
+def test_the_words_of_a_near_quote_that_differ_are_named():
+    said = "The pipe was moved by Ines to the big barn at dusk"
+    stands = "the pipe was moved by Ines to the big shed, at dusk"
+    assert other_words(said, stands) == [("barn", "shed,")]
+    assert other_words("a b c", "a c") == [("b", "")]
 
 
 def test_near_and_invalid_depend_on_the_threshold():

@@ -1,0 +1,175 @@
+"""What a run would refuse later is refused before it begins: keys of trainings, models, files, prompts too long.
+
+Nothing is fetched and nothing is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from debate_rl.config_stages import OversightStage, ReadingStage, Stage, WeakToStrongStage
+from debate_rl.config_training import IterationsStage, SftStage, TrainingStage
+from debate_rl.data.models import SHIPPED
+from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.load import context_of, load_config, load_tokenizer
+from debate_rl.engines.request import Message
+from debate_rl.engines.weights import check_weights
+from debate_rl.errors import UserError, existing, nearest
+from debate_rl.experiment import Run
+from debate_rl.game.prompts import debater_messages
+from debate_rl.game.question import Question
+from debate_rl.game.transcript import open_transcript
+from debate_rl.trainers.settings import Kind
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_run(run: Run, only: set[str] | None = None) -> list[str]:
+    """Check everything that can be known before anything is played.
+
+    Args:
+        run: the experiment.
+        only: names of the stages that will run; None is all.
+
+    Returns:
+        Lines about what will be left out, such as questions that are too long.
+
+    Raises:
+        UserError: a training's key is unknown or of the wrong type, a model or file is not there, or every prompt is
+            longer than the model can read.
+    """
+    stages = {name: stage for name, stage in run.config.stages.items() if only is None or name in only}
+    for name, stage in stages.items():
+        _check_files(name, stage)
+        for kind, training in _trainings(stage):
+            _check_keys(name, kind, training)
+    for role, model in _models(run, stages.values()):
+        _check_model(run, role, model)
+    return _too_long(run) if stages else []
+
+
+def _trainings(stage: Stage) -> Iterator[tuple[Kind, TrainingStage]]:
+    """Each training of a stage with its kind."""
+    if isinstance(stage, IterationsStage):
+        yield "dpo", stage.dpo
+    elif isinstance(stage, WeakToStrongStage):
+        kinds: dict[str, Kind] = {"answers": "judge", "reward": "reward"}
+        yield "sft" if stage.generative else kinds.get(stage.readout, "classifier"), stage
+    elif isinstance(stage, TrainingStage):
+        yield stage.kind, stage
+
+
+def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
+    """The keys of a training, by the class that will take them."""
+    if stage.launch is not None:
+        existing(stage.launch, f"stages.{name}.launch", "give a config of `accelerate launch`")
+    if not stage.train:
+        return
+    from debate_rl.trainers.arguments import check_arguments  # here: it loads TRL, which takes seconds
+
+    try:
+        check_arguments(kind, stage.train)
+    except UserError as error:
+        raise UserError(f"stages.{name}: {error}") from error
+
+
+def _check_files(name: str, stage: Stage) -> None:
+    """The files that a stage names."""
+    where = f"stages.{name}"
+    if isinstance(stage, SftStage):
+        for source in stage.transcripts:
+            if source.endswith(".jsonl"):
+                existing(source, f"{where}.transcripts")
+        for source, path in stage.paths.items():
+            existing(path, f"{where}.paths.{source}")
+        if stage.stories is not None:
+            existing(stage.stories, f"{where}.stories")
+    if isinstance(stage, WeakToStrongStage):
+        if stage.path is not None:
+            existing(stage.path, f"{where}.path")
+        if stage.task.endswith((".yaml", ".yml")):
+            existing(stage.task, f"{where}.task")
+
+
+def _models(run: Run, stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
+    """Each model that the stages use, with the key that names it."""
+    config = run.config
+    kinds = {stage.kind for stage in stages}
+    if kinds - {"report", "reading"}:
+        yield "models.debater", config.models.debater
+        yield "models.judge", config.models.judge
+    for stage in stages:
+        if isinstance(stage, WeakToStrongStage):
+            yield "models.weak", stage.weak or config.models.weak
+            yield "models.strong", stage.strong or config.models.strong
+        if isinstance(stage, ReadingStage):
+            for model in stage.models:
+                yield "models", model
+        if isinstance(stage, OversightStage) and not isinstance(stage.second, str | None) and stage.second.model:
+            yield "second.model", stage.second.model
+    if config.judge.model is not None:
+        yield "judge.model", config.judge.model
+    if config.judge.adapter is not None:
+        existing(config.judge.adapter, "judge.adapter")
+    if config.judge.path is not None:
+        existing(config.judge.path, "judge.path")
+
+
+def _check_model(run: Run, role: str, model: str) -> None:
+    """Make sure that a model is there, or at least that the hub may have it: nothing is fetched to see."""
+    path = run.resolve(model)
+    if Path(path).is_dir():
+        check_weights(path)
+        return
+    if run.config.engine.kind == "server" or _HUB_NAME.fullmatch(model):
+        return
+    raise UserError(
+        f"{role}: model not found: {model!r} is no folder, no hub name (OWNER/NAME) and no lab model; "
+        f"{nearest(model, [folder.name for folder in SHIPPED.iterdir() if folder.is_dir()])}"
+    )
+
+
+def _too_long(run: Run) -> list[str]:
+    """Compare the prompts of the real questions with what the debater can read, by its own tokenizer."""
+    config = run.config
+    path = Path(run.resolve(config.models.debater))
+    protocol = run.protocol()
+    if config.engine.kind == "server" or not (path / "tokenizer.json").is_file() or protocol.turns == 0:
+        return []
+    limit = context_of(load_config(path))
+    if limit is None:
+        return []
+    tokenizer = load_tokenizer(path)
+    room = limit - protocol.max_new_tokens
+
+    def length(question: Question) -> int:
+        game = open_transcript(question, protocol, {"A": "base", "B": "base"}, config.seed)
+        messages = debater_messages(game, next(iter(game.players)), 0)
+        return len(prompt_ids(tokenizer, tuple(Message.model_validate(one) for one in messages)))
+
+    questions = [*run.questions("train"), *run.questions("test")]
+    # A token is at least a character, so only long texts are encoded; the longest first, until one fits.
+    longest = sorted(questions, key=lambda question: len(question.passage or ""), reverse=True)
+    long: list[int] = []
+    for question in longest:
+        if len(question.passage or "") + len(question.text) + _FRAME <= room:
+            break
+        tokens = length(question)
+        if tokens <= room:
+            break
+        long.append(tokens)
+    if not long:
+        return []
+    said = (
+        f"{len(long)} of {len(questions)} questions: the prompt of the longest has {long[0]:,} tokens, which with "
+        f"{protocol.max_new_tokens} new ones exceed the {limit:,} that {config.models.debater} can read"
+    )
+    if len(long) == len(questions):
+        raise UserError(f"{said}; choose a model with a longer context, or other questions")
+    return [f"{said}; their debates will fail"]
+
+
+_FRAME = 200
+"""Characters of a prompt beside the question and the passage, at least: shorter ones need not be encoded."""
