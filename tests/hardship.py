@@ -147,6 +147,9 @@ def kill_runs(folder, count, stages, seed=0):
         different |= {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
         litter |= names(place) - clean
         finished += 1
+        print(
+            f"{sum(hit.values())} kills, {finished} runs: {different or 'equal'}, litter {len(litter)}", file=sys.stderr
+        )
         shutil.rmtree(place)
         place = None
     return {"kills": hit, "finished": finished, "different": sorted(different), "litter": sorted(litter)}
@@ -189,6 +192,7 @@ def damage_runs(folder, count, stages, seed=0):
             tail = (place / "output").read_text()[-1500:]
             other = [name for name, sha in results(place).items() if expected.get(name) != sha]
             ends["other"].append([str(path), at, code, said or tail if code else other])
+        print(number + 1, ends, file=sys.stderr)
         shutil.rmtree(place)
     return ends
 
