@@ -1,7 +1,8 @@
 """Checkpoints that can be trusted: the newest one that was saved to its end.
 
 The Trainer writes straight into `checkpoint-N`. A kill while it saves leaves a folder from which a resume crashes or,
-where only the optimizer is missing, goes on with a fresh one and ends elsewhere without a word.
+where only the optimizer is missing, goes on with a fresh one and ends elsewhere without a word. A flipped bit in one
+of its files would end elsewhere too: a whole checkpoint is sealed with the checksums of its files.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
+from debate_rl.engines.checksums import check_checksums
 from debate_rl.engines.weights import header
 from debate_rl.errors import UserError
 
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a folder; partial ones newer than it are removed.
+    """The newest whole checkpoint of a folder; partial and damaged ones newer than it are removed.
 
     Returns:
         Its path, or None where no checkpoint was finished.
@@ -37,12 +40,14 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds all that a bitwise equal resume needs, and every file of it can be opened."""
+    """Whether a checkpoint holds all that a bitwise equal resume needs, every file as it was saved."""
+    if not _is_as_saved(checkpoint):
+        return False
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    if state.get("global_step") != _step(checkpoint):
+    if not isinstance(state, dict) or state.get("global_step") != _step(checkpoint):
         return False
     # DeepSpeed keeps the optimizer in shards of its own and writes their folder's name into `latest` at the end.
     sharded = (checkpoint / "latest").is_file() or any(checkpoint.glob("optimizer_0"))
@@ -55,6 +60,22 @@ def is_complete(checkpoint: Path) -> bool:
     if not all(zipfile.is_zipfile(path) for path in torch_files):
         return False
     return sharded or (checkpoint / "optimizer.bin").is_file() or _weights_open(checkpoint)
+
+
+def _is_as_saved(checkpoint: Path) -> bool:
+    """Whether a checkpoint's seal holds, which is said where it does not.
+
+    A kill right after saving leaves a checkpoint without a seal; whether that one is whole its files must show.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return True  # the first process of a machine has looked before the others, and removed what is damaged
+    try:
+        check_checksums(checkpoint, remembered=False)
+    except UserError as error:
+        fault = str(error).split(";", maxsplit=1)[0]
+        print(f"{fault}: training goes on from before this checkpoint", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _random_states() -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from debate_rl.engines.checksums import write_checksums
 from debate_rl.engines.weights import BASE_FILE, fingerprint
 from debate_rl.errors import UserError, existing
 from debate_rl.records import digest, explain, read_json, write_json, write_text
@@ -173,6 +174,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.build import build_trainer, prepare
     from debate_rl.trainers.history import LogBeforeSave, history, mean_loss
     from debate_rl.trainers.places import arguments_of
+    from debate_rl.trainers.seal import SealCheckpoint
 
     out = Path(job.out)
     train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
@@ -182,7 +184,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)
     set_seed(job.seed)  # before new weights are drawn
-    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), *callbacks])
+    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), *callbacks, SealCheckpoint()])
     if quiet:
         trainer.remove_callback(PrinterCallback)
     with config.main_process_first(desc="checkpoints"):
@@ -238,6 +240,7 @@ def _save(job: Job, trainer: Any, out: Path) -> Path:
     if trainer.args.process_index == 0:
         _tidy(partial, adapter=job.lora is not None)
         write_json(partial / BASE_FILE, {"model": job.model, "fingerprint": fingerprint(job.model)})
+        write_checksums(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     return final

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from trl.models import unwrap_model_for_generation
 
+from debate_rl.engines.checksums import write_checksums
 from debate_rl.engines.request import Engine
 from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.engines.weights import BASE_FILE, fingerprint
@@ -52,6 +53,7 @@ def save_adapter(trainer: Any, folder: Path, model: str) -> None:
     network = trainer.accelerator.unwrap_model(trainer.model)
     network.save_pretrained(folder, selected_adapters=["default"])
     write_json(folder / BASE_FILE, {"model": model, "fingerprint": fingerprint(model)})
+    write_checksums(folder)
 
 
 @contextlib.contextmanager

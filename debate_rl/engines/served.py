@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
+from debate_rl.engines.checksums import check_checksums
 from debate_rl.engines.endpoint import Endpoint
 from debate_rl.engines.request import EngineFailure
 from debate_rl.engines.weights import fingerprint
@@ -68,12 +69,14 @@ class Served:
             Why the server could not be asked; None is well.
 
         Raises:
-            UserError: it has not.
+            UserError: it has not, or the adapter's folder is damaged.
         """
         name, folder = self.name(model, adapter), None if adapter is None else self._folder(adapter)
         with self._lock:
             if name in self._known.get(server.url, ()):
                 return None
+            if folder is not None:
+                check_checksums(folder)
             # Asked anew for each name: another process may have had it loaded since.
             listed = server.models()
             if isinstance(listed, EngineFailure):

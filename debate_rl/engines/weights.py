@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from debate_rl.engines import checksums
 from debate_rl.errors import UserError
 from debate_rl.records import read_json
 
@@ -30,10 +30,17 @@ _CONFIGS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    # What tokenizers without a tokenizer.json are made of, and what adds to any.
+    "added_tokens.json",
+    "chat_template.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
 )
 _NOT_CONTENT = ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "local_files_only")
-_WHOLE = 64 << 20
-_BLOCK, _BLOCKS = 64 << 10, 64
 
 
 def local_folder(model: str | Path) -> Path:
@@ -94,7 +101,8 @@ def check_weights(model: str | Path) -> Path:
     """Return the folder of a model whose weights are there and whole.
 
     Raises:
-        UserError: no such model, no config.json, no safetensors weights, a file cut off, or a shard missing.
+        UserError: no such model, no config.json, no safetensors weights, a file cut off, a shard missing, or a file
+            that is not what the folder's checksums say.
     """
     folder = local_folder(model)
     if not (folder / "config.json").is_file():
@@ -110,14 +118,15 @@ def check_weights(model: str | Path) -> Path:
         missing = sorted(set(read_json(index)["weight_map"].values()) - {path.name for path in files})
         if missing:
             raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; copy the missing shards")
+    checksums.check_checksums(folder)
     return folder
 
 
 def fingerprint(model: str | Path) -> str:
-    """Name the weights, tokenizer and template of a model or adapter folder by content.
+    """Name the weights, tokenizer and template of a model or adapter folder by content: by every byte of it.
 
-    Files under 64 MiB are hashed whole. Of larger ones the header, the size and 64 blocks of 64 KiB spread over the
-    file are: another training run changes them, and 100 GB are not read to see it.
+    Files of 64 MiB and more are read once and their checksums remembered (see `checksums`); 16 GB take about 15 s of
+    one core where the disk gives them as fast, and as much less as there are cores.
 
     Returns:
         16 hexadecimal digits.
@@ -126,26 +135,29 @@ def fingerprint(model: str | Path) -> str:
         UserError: there is no such model or a file is damaged.
     """
     folder = local_folder(model)
-    found = hashlib.sha256()
-    for name in _CONFIGS:
-        if (folder / name).is_file():
-            found.update(f"{name}\n{_content(folder / name)}\n".encode())
-    for path in weight_files(folder):
-        found.update(f"{path.name}\n{path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            found.update(block)
-    return found.hexdigest()[:16]
+    name = hashlib.sha256()
+    for config in _CONFIGS:
+        if (folder / config).is_file():
+            name.update(b"%s\n%s\n" % (config.encode(), _content(folder / config)))
+    files = weight_files(folder)
+    sizes = {path: path.stat().st_size for path in files}
+    large = checksums.checksums(path for path in files if sizes[path] >= checksums.BLOCK)
+    for path in files:
+        name.update(f"{path.name}\n{sizes[path]}\n".encode())
+        name.update(large[path].encode() if path in large else path.read_bytes())
+    return name.hexdigest()[:16]
 
 
 def check_adapter(model: str | Path, adapter: str | Path) -> None:
     """Make sure that an adapter was trained on this model: by the fingerprint kept beside it, else by tensor shapes.
 
     Raises:
-        UserError: not an adapter folder, weights missing, or it belongs to another base.
+        UserError: not an adapter folder, weights missing, damaged, or it belongs to another base.
     """
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"{adapter} is not an adapter folder (adapter_config.json and adapter_model.safetensors)")
+    checksums.check_checksums(folder)
     tensors = header(folder / "adapter_model.safetensors")
     note = folder / BASE_FILE
     if note.is_file():
@@ -175,27 +187,20 @@ def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
     return None if compared else "none of its modules is in the model"
 
 
-def _content(path: Path) -> str:
-    """Text of a config file without what does not change the model: paths and library versions."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".json" or path.name == "tokenizer.json":
-        return text
-    fields = json.loads(text)
-    kept = {key: value for key, value in fields.items() if key not in _NOT_CONTENT}
-    if isinstance(kept.get("target_modules"), list):
-        kept["target_modules"] = sorted(kept["target_modules"])  # peft writes a set, in another order each time
-    return json.dumps(kept, sort_keys=True)
+def _content(path: Path) -> bytes:
+    """A config file without what does not change the model: paths and library versions.
 
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a weights file that name it: all of them, or of a large file the header and spread blocks."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size < _WHOLE:
-            yield file.read()
-            return
-        length = int.from_bytes(file.read(8), "little")
-        yield file.read(min(length, _WHOLE))
-        for block in range(_BLOCKS):
-            file.seek((size - _BLOCK) * block // (_BLOCKS - 1))
-            yield file.read(_BLOCK)
+    Raises:
+        UserError: a file of settings is not a JSON object.
+    """
+    settings = path.suffix == ".json" and path.name.endswith("config.json")
+    if not settings:
+        return path.read_bytes()
+    try:
+        fields = dict(read_json(path))
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: not a JSON object; copy or save the model again") from error
+    fields = {key: value for key, value in fields.items() if key not in _NOT_CONTENT}
+    if isinstance(fields.get("target_modules"), list):
+        fields["target_modules"] = sorted(map(str, fields["target_modules"]))  # peft writes a set, in any order
+    return json.dumps(fields, sort_keys=True).encode()

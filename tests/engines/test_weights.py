@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from debate_rl.engines import weights
 from debate_rl.engines.weights import check_adapter, check_weights, fingerprint, header, local_folder
 from debate_rl.errors import UserError
 
@@ -59,14 +58,21 @@ def test_a_fingerprint_follows_everything_that_changes_an_answer(tmp_path, chang
     assert fingerprint(folder) != before
 
 
-def test_large_files_are_named_without_being_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "_WHOLE", 1000)
-    monkeypatch.setattr(weights, "_BLOCK", 16)
-    small, other = model(tmp_path / "a", 0.0, 512), model(tmp_path / "b", 1.0, 512)
-    assert fingerprint(small) != fingerprint(other)
-    assert fingerprint(small) == fingerprint(small)
-    read = sum(len(block) for block in weights._blocks(small / "model.safetensors"))
-    assert read < (small / "model.safetensors").stat().st_size / 4
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json"])
+def test_files_of_older_tokenizers_are_in_the_name(tmp_path, name):
+    folder = model(tmp_path / "a")
+    (folder / name).write_bytes(b"one \xff")
+    before = fingerprint(folder)
+    (folder / name).write_bytes(b"two \xff")
+    assert fingerprint(folder) != before
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "\xff"])
+def test_settings_that_can_not_be_read_are_one_line(tmp_path, text):
+    folder = model(tmp_path / "a")
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config.json is damaged: not a JSON object"):
+        fingerprint(folder)
 
 
 def test_damaged_weights_are_one_line_that_says_the_fix(tmp_path):

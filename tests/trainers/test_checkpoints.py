@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from debate_rl.engines.checksums import write_checksums
 from debate_rl.errors import UserError
 from debate_rl.trainers.checkpoints import is_complete, last_complete_checkpoint
 
@@ -97,3 +98,28 @@ def test_a_checkpoint_of_other_processes_is_kept(tmp_path, monkeypatch, saved, n
     with pytest.raises(UserError, match=f"is of {saved} processes, and {now} train"):
         last_complete_checkpoint(tmp_path)
     assert path.exists()
+
+
+@pytest.mark.parametrize("name", [*FILES, "notes/deep.bin", "checksums.json"])
+def test_a_flipped_bit_in_any_file_of_a_sealed_checkpoint_skips_it(tmp_path, capsys, name):
+    whole, damaged = save(tmp_path, 8), save(tmp_path, 12)
+    (damaged / "notes").mkdir()
+    (damaged / "notes/deep.bin").write_bytes(bytes(100))
+    for path in (whole, damaged):
+        write_checksums(path)
+    assert last_complete_checkpoint(tmp_path) == damaged
+    data = bytearray((damaged / name).read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    (damaged / name).write_bytes(data)
+    assert last_complete_checkpoint(tmp_path) == whole
+    assert not damaged.exists()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "is damaged" in said[0] and "goes on from before this checkpoint" in said[0]
+
+
+def test_a_file_that_a_sealed_checkpoint_lacks_skips_it(tmp_path):
+    whole, damaged = save(tmp_path, 8), save(tmp_path, 12)
+    (damaged / "scaler.pt").write_bytes(b"1")
+    write_checksums(damaged)
+    (damaged / "scaler.pt").unlink()
+    assert last_complete_checkpoint(tmp_path) == whole

@@ -160,6 +160,37 @@ def test_a_job_killed_while_it_saves_ends_as_one_that_was_not(make_job, monkeypa
         assert all(torch.equal(value, second[0]["state"][key][name]) for name, value in state.items())
 
 
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors", "trainer_state.json"]
+)
+def test_a_job_with_a_flipped_bit_in_its_checkpoint_ends_as_one_without(make_job, capsys, name):
+    """A changed number in the optimizer opens as well as before: only its checksum tells."""
+    whole = run_job(make_job("sft", 10, out="whole", lora=DROPOUT, train=SAVING), quiet=True)
+    job = make_job("sft", 10, out="broken", lora=DROPOUT, train=SAVING)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, [Stop(8)], quiet=True)
+    path = Path(job.out, "checkpoints/checkpoint-6", name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1 << 6
+    path.write_bytes(data)
+    resumed = run_job(job, quiet=True)
+    assert f"{name} is damaged" in capsys.readouterr().err
+    assert weights(resumed) == weights(whole)
+    assert read_json(f"{job.out}/history.json") == read_json(f"{Path(whole.path).parent}/history.json")
+
+
+@pytest.mark.parametrize("lora", [DROPOUT, None])
+def test_a_flipped_bit_in_what_a_job_made_is_one_line_where_it_is_used(make_job, lora):
+    made = run_job(make_job("sft", 4, out="made", lora=lora, train={"max_steps": 1}), quiet=True)
+    path = next(Path(made.path).glob("*.safetensors"))
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    start = {"adapter": made.path} if lora else {"model": made.path}
+    with pytest.raises(UserError, match=r"model.safetensors is damaged: it is not what was saved"):
+        run_job(make_job("sft", 4, out="next", train={"max_steps": 1}, **start), quiet=True)
+
+
 def test_a_tokenizer_without_padding_pads_with_its_end_and_still_learns_it(make_job, tmp_path, base):
     """The end of a speech stays in the loss where it is padding too: the numbers are those with a padding token."""
     from transformers import AutoTokenizer
