@@ -125,8 +125,8 @@ def check_weights(model: str | Path) -> Path:
 def fingerprint(model: str | Path) -> str:
     """Name the weights, tokenizer and template of a model or adapter folder by content: by every byte of it.
 
-    Files of 64 MiB and more are read once and their checksums remembered (see `checksums`); 16 GB take about 15 s of
-    one core where the disk gives them as fast, and as much less as there are cores.
+    Files of 64 MiB and more are read once and their checksums remembered (see `checksums`); 16 GB take about 20 s of
+    one core where the disk gives them as fast, and 10 s of two.
 
     Returns:
         16 hexadecimal digits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -212,7 +213,7 @@ def shown_text(speech: Speech, protocol: Protocol) -> str:
     hidden = [] if protocol.scratchpad == "public" else [m.span() for m in _SCRATCHPAD.finditer(speech.text)]
     position = 0
     # A quote that reaches into a scratchpad would show what is hidden: it is plain text, outside of the scratchpad.
-    quotes = [q for q in speech.quotes if not any(q.start < b and a < q.end for a, b in hidden)]
+    quotes = [quote for quote in speech.quotes if not _reaches_into(quote, hidden)]
     spans: list[tuple[int, int, Any]] = [(q.start, q.end, q) for q in quotes] + [(a, b, None) for a, b in hidden]
     for start, end, quote in sorted(spans, key=lambda span: span[:2]):
         if start < position:
@@ -224,6 +225,12 @@ def shown_text(speech: Speech, protocol: Protocol) -> str:
         position = end
     pieces.append(escape(speech.text[position:]))
     return _limit_words("".join(pieces).strip(), protocol.max_words)
+
+
+def _reaches_into(quote: Quote, hidden: Sequence[tuple[int, int]]) -> bool:
+    """Whether a quote overlaps one of several spans, which are in order and apart from each other."""
+    first = bisect_right(hidden, quote.start, key=lambda span: span[1])
+    return first < len(hidden) and hidden[first][0] < quote.end
 
 
 def _limit_words(text: str, limit: int | None) -> str:

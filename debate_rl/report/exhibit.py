@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from debate_rl.game.protocol import SIDES, Side
-from debate_rl.game.quotes import Quote
+from debate_rl.game.quotes import Change, Quote, differences
 from debate_rl.game.transcript import Origin, Speech
 from debate_rl.game.verdict import Ask, Leg, Verdict
 from debate_rl.judges.judge import probability
@@ -37,6 +37,8 @@ class Piece(NamedTuple):
     numbers: tuple[int, ...] = ()
     """Quotes that end here, numbered through the transcript."""
     note: str = ""
+    changes: tuple[Change, ...] = ()
+    """Of a near quote: word by word, what it added to the passage and what it left out; empty where nothing."""
 
 
 class Numbered(NamedTuple):
@@ -106,8 +108,8 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
     """Lay out one judged leg; it must have a verdict."""
     game, verdict = leg.transcript, leg.verdict
     assert verdict is not None, "legs.sample gives judged legs only"
-    speeches, quotes = _speeches(game.speeches)
     passage = game.question.passage or ""
+    speeches, quotes = _speeches(game.speeches, passage)
     spans = [q for q in quotes if q.quote.passage_start is not None]
     whole = len(passage) <= WHOLE
     windows = [(0, len(passage))] if whole else _windows(passage, spans)
@@ -146,10 +148,11 @@ def _seats(leg: Leg, verdict: Verdict) -> tuple[Seat, ...]:
     )
 
 
-def cut_speech(speech: Speech, first: int = 1) -> tuple[tuple[Piece, ...], tuple[Numbered, ...]]:
+def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple[Piece, ...], tuple[Numbered, ...]]:
     """Cut a speech at its quotes and scratchpads; the quotes are numbered from `first`.
 
-    Quote tags are left out, their text keeps its place; everything else is as written.
+    Quote tags are left out, their text keeps its place; everything else is as written. What near quotes changed is
+    told where the passage is given.
     """
     pieces, numbered = [], list[Numbered]()
     position = 0
@@ -164,33 +167,52 @@ def cut_speech(speech: Speech, first: int = 1) -> tuple[tuple[Piece, ...], tuple
         else:
             number = first + len(numbered)
             numbered.append(Numbered(number, quote))
-            pieces.append(Piece(quote.text, quote.verdict, (number,), _found(quote)))
+            pieces.append(Piece(quote.text, quote.verdict, (number,), _found(quote), _changes(quote, passage)))
         position = end
     pieces.append(Piece(speech.text[position:]))
     return tuple(piece for piece in pieces if piece.text), tuple(numbered)
 
 
+def _changes(quote: Quote, passage: str) -> tuple[Change, ...]:
+    """What a near quote changed of the passage's words."""
+    if quote.verdict != "near" or not passage or quote.passage_start is None:
+        return ()
+    changes = differences(quote.text, passage[quote.passage_start : quote.passage_end])
+    return tuple(changes) if any(change.kind != "same" for change in changes) else ()
+
+
 def cut_passage(passage: str, quotes: Sequence[Numbered], start: int, end: int) -> tuple[Piece, ...]:
     """Cut passage[start:end] at the spans that quotes match; where exact and near overlap, exact shows."""
-    spans = [(q.quote.passage_start or 0, q.quote.passage_end or 0, q) for q in quotes]
-    edges = {edge for a, b, _ in spans for edge in (a, b) if start < edge < end}
-    cuts = [start, *sorted(edges), end]
+    opening: dict[int, list[Numbered]] = {}
+    closing: dict[int, list[Numbered]] = {}
+    for quote in quotes:
+        low, high = quote.quote.passage_start or 0, quote.quote.passage_end or 0
+        if low < high and low < end and high > start:
+            opening.setdefault(max(low, start), []).append(quote)
+            closing.setdefault(high, []).append(quote)
+    cuts = sorted({start, end, *(edge for edge in (*opening, *closing) if start < edge < end)})
+    covering = {"exact": 0, "near": 0}
     pieces = []
     for low, high in pairwise(cuts):
-        covering = [q for a, b, q in spans if a <= low and high <= b]
+        for quote in closing.get(low, ()):
+            covering[quote.quote.verdict] -= 1
+        for quote in opening.get(low, ()):
+            covering[quote.quote.verdict] += 1
         look: Look = "plain"
-        if covering:
-            look = "exact" if any(q.quote.verdict == "exact" for q in covering) else "near"
-        ended = tuple(q.number for _, b, q in spans if b == high and q in covering)
+        if covering["exact"]:
+            look = "exact"
+        elif covering["near"]:
+            look = "near"
+        ended = tuple(quote.number for quote in closing.get(high, ()))
         pieces.append(Piece(passage[low:high], look, ended))
     return tuple(piece for piece in pieces if piece.text)
 
 
-def _speeches(speeches: Iterable[Speech]) -> tuple[tuple[Said, ...], list[Numbered]]:
+def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[Said, ...], list[Numbered]]:
     """All speeches, with their quotes numbered through."""
     said, quotes = [], list[Numbered]()
     for speech in speeches:
-        pieces, found = cut_speech(speech, len(quotes) + 1)
+        pieces, found = cut_speech(speech, len(quotes) + 1, passage)
         quotes += found
         said.append(Said(speech.side, speech.origin.player, speech.turn, pieces, _made(speech.origin)))
     return tuple(said), quotes

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,26 @@ def test_speech_is_cut_at_its_quotes():
     assert [quote.number for quote in quotes] == [4, 5, 6]
     assert joined(pieces) == text.replace("<quote>", "").replace("</quote>", "")
     assert "% similar" in pieces[3].note and "not in the passage" in pieces[5].note
+
+
+def test_the_words_that_a_near_quote_changed_are_shown():
+    passage = "at the end of the long day ines and omar both saw that the old brass pipe was moved to the shed at dusk."
+    lie = passage.replace("shed", "barn").rstrip(".")
+    (piece,), _ = cut_speech(speech(f"<quote>{lie}</quote>", passage), passage=passage)
+    assert piece.look == "near"
+    assert [(c.kind, c.text) for c in piece.changes if c.kind != "same"] == [("left out", "shed"), ("added", "barn")]
+    (piece,), _ = cut_speech(speech(f"<quote>{passage}</quote>", passage), passage=passage)
+    assert piece.look == "exact" and not piece.changes
+
+
+def test_a_passage_with_thousands_of_quotes_is_cut_in_one_go():
+    passage = "word " * 30_000
+    spans = [(5 * n, 5 * n + 14) for n in range(29_000)]
+    start = time.process_time()
+    pieces = cut_passage(passage, numbered(*spans), 0, len(passage))
+    assert time.process_time() - start < 20
+    assert joined(pieces) == passage
+    assert sum(len(piece.numbers) for piece in pieces) == len(spans)
 
 
 def test_markup_of_a_debater_is_text():

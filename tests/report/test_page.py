@@ -184,6 +184,10 @@ def test_quotes_have_looks_and_their_numbers_lead_to_the_passage(page):
     assert "12 of 144 legs" in page.text
 
 
+def test_the_words_in_which_a_near_quote_differs_are_marked(html):
+    assert "moved <del>to</del> <ins>too</ins> the" in html
+
+
 def test_two_pages_of_one_run_are_the_same_to_the_byte(run_folder, html):
     assert render(load_run(run_folder)) == html
 
