@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Hashable, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.sparse import csr_array
 
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
 from debate_rl.errors import UserError, existing, nearest
@@ -29,6 +30,8 @@ VOTES_RIDGE = 0.0
 """Default for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. A tournament of
 ours uses RIDGE instead: it is small, and its players may be undefeated."""
 RESAMPLES = 1000
+ALL_PAIRS = 100
+"""Players up to which every pair has an interval: 4,950 of them. Of 2,000 players there would be two million."""
 
 
 class Standing(Record):
@@ -69,7 +72,8 @@ class Ratings(Record):
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
-    """Every pair, the better player first. p-values are not corrected for the number of pairs."""
+    """Every pair, the better player first; of more than ALL_PAIRS players those that are neighbours in the table.
+    p-values are not corrected for the number of pairs."""
     sides: dict[str, Effect] = Field(default_factory=dict)
     """What holding a side is worth, in Elo points."""
     matches: int
@@ -149,7 +153,7 @@ def rate(
     order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
     pairs = [
         Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
-        for i, j in combinations(order, 2)
+        for i, j in (combinations(order, 2) if len(order) <= ALL_PAIRS else pairwise(order))
     ]
     sides = {name: sample.side(q).effect(level) for q, name in enumerate(cells.names)}
     return Ratings(
@@ -228,8 +232,8 @@ class _Sample(NamedTuple):
     """(1 + resamples, P + Q) Elo points; strengths, then sides."""
     rates: Floats
     """(1 + resamples, m) mean outcomes."""
-    keys: list[tuple[int, str, int]]
-    """The m win rates: player, side ("" for all matches), and 1 with the side, -1 against it."""
+    keys: dict[tuple[int, int], dict[str, int]]
+    """Which of the m win rates is of a player with a side (1), against it (-1) or in all matches (0, side "")."""
     counts: NDArray[np.intp]
     """(m,) matches behind each."""
     players: int
@@ -246,11 +250,11 @@ class _Sample(NamedTuple):
 
     def win_rates(self, player: int, sign: int, level: float) -> dict[str, Estimate]:
         """By name of the side; left out where the player never met it."""
-        return {
-            name: self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
-            for m, (who, name, way) in enumerate(self.keys)
-            if (who, way) == (player, sign) and self.counts[m]
-        }
+        rates: dict[str, Estimate] = {}
+        for name, m in self.keys.get((player, sign), {}).items():
+            if self.counts[m]:
+                rates[name] = self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
+        return rates
 
     def _replicates(self, values: Floats, rows: float) -> Replicates:
         return Replicates(float(values[0]), values[1:], int(rows), self.clusters)
@@ -279,21 +283,30 @@ def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:
     )
 
 
-def _rates(cells: Cells) -> tuple[list[tuple[int, str, int]], Floats, Floats]:
+def _rates(cells: Cells) -> tuple[dict[tuple[int, int], dict[str, int]], csr_array, csr_array]:
     """Decide which win rates there are, and which cells each one adds up.
 
     Returns:
-        The m keys, those over all matches first; (C, m) ones where a cell counts as its first player's; the same for
-        its second player's.
+        The places of the m win rates by player and way; (C, m) ones where a cell counts as its first player's; the
+        same for its second player's.
     """
-    keys = [(i, "", 0) for i in range(len(cells.players))]
-    keys += [(i, name, sign) for i in range(len(cells.players)) for name in cells.names for sign in (1, -1)]
-    first, second = np.zeros((2, len(cells.pairs), len(keys)))
-    for m, (player, name, sign) in enumerate(keys):
-        side = cells.sides[:, cells.names.index(name)] if name else np.zeros(len(cells.pairs))
-        first[:, m] = (cells.pairs[:, 0] == player) & (np.sign(side) == sign)
-        second[:, m] = (cells.pairs[:, 1] == player) & (np.sign(-side) == sign)
-    return keys, first, second
+    players, count = len(cells.players), len(cells.pairs)
+    ways = [("", 0), *((name, sign) for name in cells.names for sign in (1, -1))]
+    keys: dict[tuple[int, int], dict[str, int]] = {}
+    tables = []
+    for at, (name, sign) in enumerate(ways):
+        for player in range(players):
+            keys.setdefault((player, sign), {})[name] = at * players + player
+    for who, turned in ((0, 1), (1, -1)):
+        rows, columns = [], []
+        for at, (name, sign) in enumerate(ways):
+            side = cells.sides[:, cells.names.index(name)] if name else np.zeros(count)
+            cell = np.flatnonzero(np.sign(turned * side) == sign)
+            rows.append(cell)
+            columns.append(at * players + cells.pairs[cell, who])
+        places = np.concatenate(rows), np.concatenate(columns)
+        tables.append(csr_array((np.ones(len(places[0])), places), shape=(count, len(ways) * players)))
+    return keys, tables[0], tables[1]
 
 
 def _standings(cells: Cells, sample: _Sample, level: float) -> list[Standing]:

@@ -1,5 +1,6 @@
 import json
-from itertools import permutations
+import time
+from itertools import pairwise, permutations
 
 import evalica
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from debate_rl.arena import bradley_terry
 from debate_rl.arena.bradley_terry import Outcomes, _newton, refits, sum_matches
 from debate_rl.arena.ratings import ELO, VOTES_RIDGE, Ratings, rate, read_votes
 from debate_rl.errors import UserError
@@ -148,6 +150,60 @@ def test_the_fit_converges_from_a_start_on_the_wrong_side():
     theta = _newton(cells, played[None], won[None], 0.0, np.array([-9.0, 0, 9]))[0]
     assert theta[0] - theta[1] == pytest.approx(np.log(9999))
     assert theta[1] - theta[2] == pytest.approx(np.log(0.9945 / 0.0055))
+
+
+def ladder(players, rounds, seed=0):
+    """Players meet those next to them only: the graph whose fit is the hardest to find."""
+    random = np.random.default_rng(seed)
+    rows = [(i, i + step) for i in range(players) for step in (1, 2) if i + step < players]
+    rows = [(f"p{i:04}", f"p{j:04}", float(random.random() < 0.6)) for i, j in rows for _ in range(rounds)]
+    left, right, score = zip(*rows, strict=True)
+    side = random.choice([-1, 0, 1], len(rows))
+    return Outcomes(left, right, score, labels=random.integers(len(rows) // 3, size=len(rows)), sides={"first": side})
+
+
+def votes(players, count, seed=0):
+    """Votes of players who meet at random."""
+    random = np.random.default_rng(seed)
+    strength = random.normal(0, 1, players)
+    left = random.integers(players, size=count)
+    right = (left + 1 + random.integers(players - 1, size=count)) % players
+    score = (random.random(count) < 1 / (1 + np.exp(strength[right] - strength[left]))).astype(float)
+    return Outcomes([f"p{i}" for i in left], [f"p{j}" for j in right], score)
+
+
+@pytest.mark.parametrize("data", [ladder(120, 6), ladder(40, 2), votes(150, 3000), tournament(12, seed=3)])
+def test_refits_of_many_players_are_those_of_few(data, monkeypatch):
+    cells = sum_matches(data)
+    dense = np.concatenate([theta for theta, _, _ in refits(cells, 0.1, 40, seed=1)])
+    monkeypatch.setattr(bradley_terry, "MANY", 0)
+    sparse = np.concatenate([theta for theta, _, _ in refits(cells, 0.1, 40, seed=1)])
+    assert np.isnan(dense).any(axis=1).tolist() == np.isnan(sparse).any(axis=1).tolist()
+    assert sparse == pytest.approx(dense, abs=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize("players", [600, pytest.param(2000, marks=pytest.mark.slow)])
+def test_many_players_are_rated_in_time_that_grows_with_the_votes(players):
+    data = votes(players, 50 * players)
+    start = time.process_time()
+    result = rate(data, resamples=40)
+    assert time.process_time() - start < 120
+    assert len(result.standings) == players
+    assert all(row.rating.low < row.rating.value < row.rating.high for row in result.standings)
+    table = [row.player for row in result.standings]
+    assert [(pair.first, pair.second) for pair in result.pairs] == list(pairwise(table)), "neighbours, not 2 million"
+
+
+def test_sides_of_many_players_are_told_from_strength():
+    data = votes(400, 12_000)
+    side = np.random.default_rng(1).choice([-1, 1], 12_000)
+    start = time.process_time()
+    result = rate(data._replace(sides={"first": side}), resamples=20)
+    assert time.process_time() - start < 120
+    assert abs(result.sides["first"].value) < 60
+    weaker = np.array([int(one[1:]) - int(two[1:]) for one, two in zip(data.left, data.right, strict=True)])
+    with pytest.raises(UserError, match=r"\{number\} can not be told from"):
+        rate(data._replace(sides={"number": weaker}), resamples=20)
 
 
 @pytest.mark.parametrize("hard", [False, True])
