@@ -36,6 +36,9 @@ LEVEL = 0.95
 RESAMPLES = 2000
 MOST_ACCELERATION = 0.15
 """That of 20 verdicts of which one is wrong (ours): beyond it an end would be read from a handful of resamples."""
+ROUNDING = 1e-12
+"""What rounding may add to a statistic in its own unit: values nearer to 0 are 0. Shares, points and correlations are
+sums of thousands of numbers of about 1, each with an error of 1e-16; without this 1.1e-16 would lie above 0."""
 BLOCK = 4_000_000
 """Counts held at once while resampling; bounds memory at about 64 MB."""
 
@@ -102,6 +105,8 @@ class Replicates(NamedTuple):
     acceleration: float = 0.0
     """Of the tails, for skewness: known of means, where it is a sixth of that of the replicates; of ratings and ratios
     the skewness of the replicates says more about their scale, and 0 covers better."""
+    error: float = ROUNDING
+    """How far from the truth the arithmetic may leave a value; values no farther from 0 than this count as 0."""
 
     def estimate(self, level: float = LEVEL) -> Estimate:
         """Value and interval.
@@ -110,7 +115,8 @@ class Replicates(NamedTuple):
         infinite, or where there is one cluster.
         """
         low, high = self._ends(level)
-        return Estimate(value=float(self.value), low=low, high=high, n=self.rows, clusters=self.clusters, level=level)
+        value = 0.0 if abs(self.value) <= self.error else float(self.value)
+        return Estimate(value=value, low=low, high=high, n=self.rows, clusters=self.clusters, level=level)
 
     def effect(self, level: float = LEVEL) -> Effect:
         """Value, interval and two-sided p-value against 0.
@@ -126,7 +132,18 @@ class Replicates(NamedTuple):
 
     def minus(self, other: Replicates) -> Replicates:
         """The difference of two statistics of the same rows, on the same draws."""
-        return self._replace(value=self.value - other.value, values=self.values - other.values, acceleration=0.0)
+        return self._replace(
+            value=self.value - other.value,
+            values=self.values - other.values,
+            acceleration=0.0,
+            error=self.error + other.error,
+        )
+
+    @property
+    def _defined(self) -> Floats:
+        """The resamples that have a value, those that rounding alone keeps from 0 as 0."""
+        values = self.values[~np.isnan(self.values)]
+        return np.where(np.abs(values) <= self.error, 0.0, values)
 
     @property
     def _freedom(self) -> float:
@@ -137,7 +154,7 @@ class Replicates(NamedTuple):
 
         if not 0 < level < 1:
             raise UserError(f"level is the coverage of the interval, between 0 and 1 (such as 0.95), not {level}")
-        kept = self.values[~np.isnan(self.values)]
+        kept = self._defined
         if self.clusters < 2 or 2 * len(kept) <= len(self.values):
             return None, None
         end, a = np.sqrt(1 + 1 / self._freedom) * stdtrit(self._freedom, (1 - level) / 2), self.acceleration
@@ -148,7 +165,7 @@ class Replicates(NamedTuple):
     def _p_value(self) -> float:
         from scipy.special import ndtri, stdtr
 
-        kept = self.values[~np.isnan(self.values)]
+        kept = self._defined
         tails = []
         for beyond, sign in ((kept <= 0, 1), (kept >= 0, -1)):
             share = (1 + int(beyond.sum())) / (1 + len(kept))
@@ -267,7 +284,9 @@ def difference(
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if one.shape != two.shape:
         raise UserError(f"paired values differ in number: {one.shape} and {two.shape}; match them by question first")
-    return _mean(one - two, labels, weights, resamples, seed).effect(level)
+    # Equal numbers that were computed in two ways differ by the last digits of both.
+    error = _summing_error(np.concatenate([one.ravel(), two.ravel()]))
+    return _mean(one - two, labels, weights, resamples, seed, error).effect(level)
 
 
 def bootstrap(
@@ -342,8 +361,18 @@ def finite(values: ArrayLike, what: str) -> Floats:
     return array
 
 
+def _summing_error(rows: Floats) -> float:
+    """What rounding may add to the mean of some numbers: the last digit of the largest, once for each of them."""
+    return float(len(rows) * np.finfo(float).eps * np.abs(rows).max(initial=0.0))
+
+
 def _mean(
-    values: ArrayLike, labels: Iterable[Hashable] | None, weights: ArrayLike | None, resamples: int, seed: int
+    values: ArrayLike,
+    labels: Iterable[Hashable] | None,
+    weights: ArrayLike | None,
+    resamples: int,
+    seed: int,
+    error: float = 0.0,
 ) -> Replicates:
     rows = finite(values, "values")
     weight = np.ones(len(rows)) if weights is None else finite(weights, "weights")
@@ -356,4 +385,5 @@ def _mean(
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without any weight: NaN, left out
         found = [centre + (block @ tops) / (block @ bottoms) for block in resample(len(bottoms), resamples, seed)]
     values = np.concatenate(found)
-    return Replicates(centre, values, len(rows), len(bottoms), freedom(bottoms), _acceleration(values))
+    error = max(error, _summing_error(rows))
+    return Replicates(centre, values, len(rows), len(bottoms), freedom(bottoms), _acceleration(values), error)

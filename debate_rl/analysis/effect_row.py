@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-from debate_rl.intervals import Estimate, mean
+from debate_rl.intervals import ROUNDING, Estimate, mean
 from debate_rl.records import Record
 
 Unit = Literal["%", "points", "Elo", "words", "Brier", "ECE", "PGR", "points per 100 Elo"]
@@ -122,4 +123,9 @@ def mean_rows(
 
 def paired(first: Scores[Key], second: Scores[Key]) -> list[Scored]:
     """First - second of what both have."""
-    return [Scored(one.value - second[key].value, one.cluster) for key, one in first.items() if key in second]
+    return [Scored(_gap(one.value, second[key].value), one.cluster) for key, one in first.items() if key in second]
+
+
+def _gap(one: float, two: float) -> float:
+    """A difference; 0 where only the last digits differ, which are those of how it was computed."""
+    return 0.0 if math.isclose(one, two, rel_tol=1e-12, abs_tol=ROUNDING) else one - two

@@ -30,6 +30,8 @@ VOTES_RIDGE = 0.0
 """Default for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. A tournament of
 ours uses RIDGE instead: it is small, and its players may be undefeated."""
 RESAMPLES = 1000
+ERROR = 1e-6
+"""Elo points that a fit may be away from its minimum: Newton's method ends at a step of 1e-9 in log-odds."""
 ALL_PAIRS = 100
 """Players up to which every pair has an interval: 4,950 of them. Of 2,000 players there would be two million."""
 
@@ -257,7 +259,7 @@ class _Sample(NamedTuple):
         return rates
 
     def _replicates(self, values: Floats, rows: float) -> Replicates:
-        return Replicates(float(values[0]), values[1:], int(rows), self.clusters)
+        return Replicates(float(values[0]), values[1:], int(rows), self.clusters, error=ERROR)
 
 
 def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:

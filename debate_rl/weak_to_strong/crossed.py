@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from debate_rl.errors import UserError
-from debate_rl.intervals import BLOCK, RESAMPLES, Floats, Replicates, clusters, finite, resample, totals
+from debate_rl.intervals import BLOCK, RESAMPLES, ROUNDING, Floats, Replicates, clusters, finite, resample, totals
 
 Labels = Sequence[Hashable] | None
 
@@ -53,6 +53,8 @@ class Crossed:
     def ratio(self, part: Sequence[float], gap: Sequence[float]) -> Replicates:
         """One contrast over another. A gap of 0 or less counts as the limit of small ones: infinite, signed as part."""
         top, bottom = np.asarray(part) @ self.means, np.asarray(gap) @ self.means
+        # Equal shares may differ in their last digits: a PGR would be one such digit over another.
+        top, bottom = (np.where(np.abs(share) <= ROUNDING, 0.0, share) for share in (top, bottom))
         with np.errstate(divide="ignore", invalid="ignore"):
             values = np.where(bottom > 0, top / bottom, np.where(top == 0, 0.0, np.sign(top) * np.inf))
         # The ratio varies as part - ratio gap does, to first order.

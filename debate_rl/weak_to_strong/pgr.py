@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from numpy.typing import ArrayLike
 
-from debate_rl.intervals import LEVEL, RESAMPLES, Effect, Estimate
+from debate_rl.intervals import LEVEL, RESAMPLES, ROUNDING, Effect, Estimate
 from debate_rl.records import Record
 from debate_rl.weak_to_strong.crossed import Crossed, Labels
 
@@ -74,7 +74,7 @@ class PgrDifference(Record):
 
 def pgr(weak: float, student: float, ceiling: float) -> float:
     """PGR of three accuracies; NaN where ceiling equals weak."""
-    return (student - weak) / (ceiling - weak) if ceiling != weak else float("nan")
+    return (student - weak) / (ceiling - weak) if abs(ceiling - weak) > ROUNDING else float("nan")
 
 
 def recovered(

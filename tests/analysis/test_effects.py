@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.analysis.effect_row import EffectRow, scaled, shown
+from debate_rl.analysis.effect_row import EffectRow, Scored, mean_rows, paired, scaled, shown
 from debate_rl.analysis.effects import effects, read_effects, write_effects
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -416,3 +416,11 @@ def test_consultants_are_compared_by_how_far_the_judge_follows(tmp_path):
     found = row(rows, "it.1 - sft, judge's probability for the consultant")
     assert found.estimate.value == pytest.approx(15) and found.shown == "yes"
     assert not any("Elo" in one.name for one in rows)
+
+
+def test_equal_speeches_that_are_scored_in_two_ways_show_nothing():
+    first = {n: Scored(0.1 + 0.2, f"s{n}") for n in range(40)}
+    second = {n: Scored(0.3, f"s{n}") for n in range(40)}
+    assert first[0].value > second[0].value
+    (row,) = mean_rows("judge", "x - y", "points", [paired(first, second)], claim=1)
+    assert (row.shown, row.estimate.low, row.estimate.high) == ("no", 0, 0)

@@ -373,3 +373,10 @@ def test_bad_outcomes_are_refused(change, message):
         rate(Outcomes(["a", "b"], ["b", "a"], [1, 0]), ridge=-1)
     with pytest.raises(UserError, match="not found"):
         read_votes("nowhere.csv")
+
+
+def test_players_that_always_tie_are_not_apart():
+    """The fit stops near its minimum, not on it: what is left is no difference."""
+    data = Outcomes(["a", "b", "c"] * 20, ["b", "c", "a"] * 20, [0.5] * 60, labels=[n // 3 for n in range(60)])
+    for pair in rate(data).pairs:
+        assert (pair.difference.low, pair.difference.high, pair.difference.p) == (0, 0, 1)
