@@ -401,16 +401,14 @@ def _attacks(
     drawn = draw(test, stage.attack_games)
     whole = min(stage.attack_games, round(scale * len(test)))
     names = chosen(stage.attacks)
-    parts: list[dict[Weights, Asked]] = []
-    for judge in judges:
-        plain = tuple(one for one in names if one != SEARCH)
-        if plain:
-            attack_judge(drawn, judge, engine, plain)
-        parts.append(engine.take(whole / len(drawn)))
-        if SEARCH in names:
-            attack_judge(drawn, judge, engine, (SEARCH,))
-        parts.append(engine.take())
-    return parts
+    plain = tuple(one for one in names if one != SEARCH)
+    if plain:
+        attack_judge(drawn, judges[0], engine, plain)
+    counted = list(engine.take(whole / len(drawn)).values())
+    if SEARCH in names:
+        attack_judge(drawn, judges[0], engine, (SEARCH,))
+    counted += engine.take().values()
+    return [{(judge.model, judge.adapter): asked} for judge in judges for asked in counted]
 
 
 def _recorded(stage: JudgeStage, run: Run, name: str, engine: CountingEngine) -> dict[Weights, Asked]:
