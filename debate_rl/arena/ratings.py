@@ -132,6 +132,7 @@ def rate(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    all_pairs: int = ALL_PAIRS,
 ) -> Ratings:
     """Rate players from their matches.
 
@@ -142,6 +143,7 @@ def rate(
         resamples: refits for the intervals. They carry a ridge of RIDGE at least, since a resample may leave a player
             undefeated where the data do not; resamples whose graph falls apart are left out.
         seed: of the resampling.
+        all_pairs: players up to which every pair is compared, else neighbours in the table.
 
     Raises:
         UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
@@ -155,7 +157,7 @@ def rate(
     order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
     pairs = [
         Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
-        for i, j in (combinations(order, 2) if len(order) <= ALL_PAIRS else pairwise(order))
+        for i, j in (combinations(order, 2) if len(order) <= all_pairs else pairwise(order))
     ]
     sides = {name: sample.side(q).effect(level) for q, name in enumerate(cells.names)}
     return Ratings(
