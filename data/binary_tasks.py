@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from debate_rl.data.left_out import LeftOut
+from debate_rl.data.left_out import LeftOut, Unusable
 from debate_rl.data.splits import sample
 from debate_rl.data.tasks import Maker, Row, Task, hub_rows, load_task, local_rows
 from debate_rl.errors import UserError
@@ -61,7 +61,10 @@ class Selection(Record):
     repeated: int
     """Rows that say the same as an earlier one."""
     unused: int
-    """Rows from which no fair item can be made, such as a question whose every wrong answer equals the right one."""
+    """Rows from which no fair item can be made, such as a question whose every wrong answer equals the right one, or
+    that lack a text."""
+    left_out: dict[str, int] = {}
+    """The same rows, and those that are in but not as they were, by reason and first places."""
     dropped: tuple[int, int]
     """Items left out to balance the classes, with label 0 and label 1."""
 
@@ -77,8 +80,8 @@ class Selection(Record):
 def _labelled(row: Row, maker: Maker) -> BinaryItem:
     """An item of a row that has its text and labels already: txt, label (or hard_label), soft_label [P(0), P(1)]."""
     text, label, soft = row["txt"], row.get("label", row.get("hard_label")), row.get("soft_label")
-    if not isinstance(text, str):
-        raise ValueError(f"txt holds {type(text).__name__}, expected text")
+    if not isinstance(text, str) or not text.strip():
+        raise Unusable("txt is empty" if isinstance(text, str) else "txt holds no text")
     if label not in (0, 1, None):
         raise ValueError(f"label {label!r} is not 0 or 1")
     pair = isinstance(soft, list) and len(soft) == 2 and all(isinstance(p, int | float) and 0 <= p <= 1 for p in soft)
@@ -93,19 +96,18 @@ def _labelled(row: Row, maker: Maker) -> BinaryItem:
     )  # fmt: skip
 
 
-def make_item(row: Row, maker: Maker, seed: int = 0) -> BinaryItem | None:
-    """Make the item of a native row, or of one with `txt` and labels; None where no fair item can be made.
+def make_item(row: Row, maker: Maker, seed: int = 0) -> BinaryItem:
+    """Make the item of a native row, or of one with `txt` and labels.
 
     Raises:
-        ValueError: a field is missing or out of range.
+        Unusable: no fair item can be made: a text is missing or empty, or no wrong answer differs from the right one.
+        ValueError: a label is none.
     """
     if "txt" in row:
         return _labelled(row, maker)
     task = maker.task
     name = digest([str(row.get(field)) for field in maker.fields])
     drawn = maker.draw(row, Random(f"{seed} {name}"))
-    if drawn is None:
-        return None
     return BinaryItem(
         id=f"{task.name}-{name}", text=drawn.text, label=drawn.label,
         group=f"{task.name}-{digest(drawn.shared.strip())}", task=task.name, prefix=task.prefix, answer=drawn.answer,
@@ -170,27 +172,29 @@ def _select(
         read += 1
         try:
             item = make_item(row, maker, seed)
+        except Unusable as error:
+            unused += 1
+            left_out.add(str(error), where)
+            continue
         except ValueError as error:
             raise UserError(f"{where}: {task.name}: {error}") from error
-        if item is None:
-            unused += 1
-            left_out.add("no right answer, or no wrong one that differs from it", where)
-        elif maker.empty_answers(row):
-            left_out.add("of each an answer that is empty; the others are offered", where)
-        repeated += item is not None and item.id in items
-        if item is not None:
-            items.setdefault(item.id, item)
-    left_out.say()
+        if maker.empty_answers(row):
+            left_out.change("an empty answer is not offered, the others are", where)
+        repeated += item.id in items
+        items.setdefault(item.id, item)
+    left_out.say(len(items))
     every = list(items.values())
     if not every:
-        raise UserError(f"no items of {task.name} in {name}: {read} rows, {unused} of them unusable")
+        raise UserError(f"no items of {task.name} in {name}: it has no rows")
     if balanced:
         _check_classes(every, task.name, name)
     kept, dropped = balance(every, seed) if balanced else (every, (0, 0))
     if balanced and limit is not None and len(kept) > limit:
         kept = _of_each(kept, limit // 2, seed)
     kept = sample(kept, limit, seed)
-    return Selection(items=tuple(kept), read=read, repeated=repeated, unused=unused, dropped=dropped)
+    return Selection(
+        items=tuple(kept), read=read, repeated=repeated, unused=unused, dropped=dropped, left_out=left_out.named()
+    )
 
 
 def _check_classes(items: list[BinaryItem], task: str, name: str) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
+from debate_rl.data.left_out import LeftOut
 from debate_rl.data.splits import sample
 from debate_rl.errors import UserError, existing
 from debate_rl.game.question import Question
-from debate_rl.records import Record, csv_rows, digest
+from debate_rl.records import Record, digest
+from debate_rl.tables import csv_rows
 
 if TYPE_CHECKING:
     import chess
@@ -193,35 +195,41 @@ def load_lichess(path: str | Path, limit: int | None = None, seed: int = 0) -> l
     As on Lichess every mate counts where the theme is mateIn1.
 
     Raises:
-        UserError: python-chess or the file is missing, a column is not there, or a row is malformed (file and line).
+        UserError: python-chess or the file is missing, a column is not there, or no row holds a puzzle. Rows that hold
+            none are left out, counted and named in the log.
     """
     _chess()
     found: dict[str, Puzzle] = {}
-    for number, row in csv_rows(existing(path, "puzzle file")):
-        missing = [name for name in _CSV if name not in row]
-        if missing:
-            raise UserError(f"{path}: no column {missing[0]!r}; expected Lichess's header with {', '.join(_CSV)}")
+    left_out = LeftOut("puzzles")
+    for number, row in csv_rows(existing(path, "puzzle file"), columns=_CSV):
         try:
             puzzle = _from_lichess(row)
         except (ValueError, AssertionError, AttributeError) as error:
-            raise UserError(f"{path}:{number}: not a Lichess puzzle: {error}") from error
+            left_out.add(f"not a Lichess puzzle: {' '.join(str(error).split())}", f"{path}:{number}")
+            continue
+        if puzzle.kind == "best" and "mateIn1" in row["Themes"].split():
+            left_out.change("theme mateIn1, but no move mates; the solution of the file counts", f"{path}:{number}")
         found.setdefault(puzzle.id, puzzle)
+    left_out.say(len(found))
     if not found:
         raise UserError(f"{path}: no puzzles; expected Lichess's puzzle CSV")
     return sample(list(found.values()), limit, seed)
 
 
 def _from_lichess(row: dict[str, str]) -> Puzzle:
+    if not row["PuzzleId"].strip():
+        raise ValueError("PuzzleId is empty")
     board, moves = _chess().Board(row["FEN"]), row["Moves"].split()
     if len(moves) < 2:
         raise ValueError("Moves needs the opponent's move and the solution")
     board.push_uci(moves[0])
     right = [board.parse_uci(moves[1])]
     kind: Kind = "mate" if "mateIn1" in row["Themes"].split() else "best"
-    if kind == "mate":
-        right = _mates(board, list(board.legal_moves))
-        if not right:
-            raise ValueError("theme mateIn1 but no move mates")
+    mates = _mates(board, list(board.legal_moves)) if kind == "mate" else []
+    if mates:
+        right = mates
+    else:
+        kind = "best"
     group = "lichess-" + row["GameUrl"].split("#")[0].removesuffix("/black").rsplit("/", 1)[-1]
     return _puzzle(board, right, kind, group).model_copy(
         update={"id": f"lichess-{row['PuzzleId']}", "rating": int(row["Rating"])}

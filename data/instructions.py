@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from debate_rl.data.left_out import LeftOut
 from debate_rl.errors import UserError, existing
 from debate_rl.records import Record, lines, read_json
+from debate_rl.text_file import plain_suffix
 
 
 class Instruction(Record):
@@ -24,43 +26,53 @@ class Instruction(Record):
     answer: str
 
 
-def load_instructions(path: str | Path | None) -> tuple[list[Instruction], int]:
+def load_instructions(path: str | Path | None) -> tuple[list[Instruction], dict[str, int]]:
     """Read instructions in Alpaca's form: a JSON list, or JSON lines, of {instruction, input, output}.
 
     Returns:
-        The instructions, and how many were left out because they have no answer.
+        The instructions, and how many were left out, by reason and first places.
 
     Raises:
-        UserError: no path, no such file, or a malformed entry (names file and place).
+        UserError: no path, no such file, no list of entries, or none of them can be used (names file and place).
     """
     if path is None:
         raise UserError(
             "transcripts 'instructions' need a path: Alpaca's JSON, or JSON lines of instruction and output"
         )
-    found, empty = [], 0
+    found: list[Instruction] = []
+    left_out = LeftOut("instructions")
     for place, value in _entries(existing(path, "instructions")):
-        instruction, about, answer = (value.get(key, "") for key in ("instruction", "input", "output"))
-        if not (isinstance(instruction, str) and instruction.strip()) or not isinstance(about, str):
-            raise UserError(f"{path}:{place}: needs a text 'instruction' (and 'input', if any, as text)")
-        if "output" not in value or not isinstance(answer, str):
-            raise UserError(f"{path}:{place}: needs a text 'output'")
-        if not answer.strip():
-            empty += 1
+        fault = _fault(value)
+        if fault is not None:
+            left_out.add(fault, f"{path}:{place}")
             continue
-        text = "\n\n".join(part.strip() for part in (instruction, about) if part.strip())
-        found.append(Instruction(id=f"{Path(path).name}:{place}", text=text, answer=answer))
-    return found, empty
+        parts = (value["instruction"], value.get("input") or "")
+        text = "\n\n".join(part.strip() for part in parts if part.strip())
+        found.append(Instruction(id=f"{Path(path).name}:{place}", text=text, answer=value["output"]))
+    left_out.say(len(found))
+    return found, left_out.named()
 
 
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _fault(value: Any) -> str | None:
+    """Why an entry can not be used; None where it can."""
+    if not isinstance(value, dict):
+        return "expected an object with instruction and output"
+    instruction, answer = value.get("instruction"), value.get("output")
+    if not isinstance(instruction, str) or not instruction.strip():
+        return "needs a text 'instruction'"
+    if not isinstance(value.get("input") or "", str):
+        return "needs 'input', if any, as text"
+    if not isinstance(answer, str):
+        return "needs a text 'output'"
+    return None if answer.strip() else "instruction without an answer"
+
+
+def _entries(path: Path) -> Iterator[tuple[int, Any]]:
     """Place (line, or entry of a list) and value of each entry."""
-    if path.suffix == ".jsonl":
+    if plain_suffix(path) == ".jsonl":
         yield from lines(path)
         return
     values = read_json(path)
     if not isinstance(values, list):
         raise UserError(f"{path}: expected a list of instructions, found {type(values).__name__}")
-    for place, value in enumerate(values, start=1):
-        if not isinstance(value, dict):
-            raise UserError(f"{path}:{place}: expected an object with instruction and output")
-        yield place, value
+    yield from enumerate(values, start=1)

@@ -12,26 +12,26 @@ What the authors leave out of their own analyses is left out and counted: see `R
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO, Literal, cast
 
 from pydantic import BaseModel, ValidationError
 
+from debate_rl.data.left_out import LeftOut, Unusable, question_fault, text_fault
 from debate_rl.data.stories import Story, words
 from debate_rl.errors import UserError, existing
 from debate_rl.game.protocol import SIDES, Protocol, Side, load_protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.transcript import Origin, Transcript, read_speech
-from debate_rl.records import digest, explain
+from debate_rl.records import digest, explain, parse_json
+from debate_rl.tables import csv_rows
+from debate_rl.text_file import plain_suffix
 
 DOWNLOAD = "download data/llm_debate_dataset.zip from https://github.com/ucl-dark/llm_debate and give it as path"
 REASONS = {
@@ -41,11 +41,11 @@ REASONS = {
     "bug": "the worst speech was chosen by mistake (experiments 2, 3 and 5_v0, swapped)",
     "cut": "a speech was cut at the word limit",
     "story": "its story was not found",
+    "texts": "its question or an answer is missing, or both answers are the same",
 }
 """Why a row is left out."""
 
-_CELL = 1 << 26
-"""Characters of a cell: a transcript holds every candidate of Best-of-N, more than csv's own limit."""
+_COLUMNS = ("transcript",)
 _ENDED = "Round ended so no comment made"
 _BUG = re.compile(r"(?:experiment[ _]?)?(?:2|3|5_v0)", re.IGNORECASE)
 
@@ -74,51 +74,35 @@ class _Game(BaseModel):
     story_title: str | None = None
 
 
-def _tables(path: Path) -> Iterator[tuple[str, Any]]:
-    """Name and open text of each CSV: the path itself, or every CSV of a zip; nothing is unpacked to disk.
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row stands (file:line) and its cells: of the CSV, or of every CSV of a zip; nothing is unpacked.
 
     Raises:
-        UserError: not a CSV, not a zip, or a zip without one.
+        UserError: not a CSV, not a zip, a zip without a CSV or damaged, or a malformed row (see `tables.csv_rows`).
     """
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield str(path), file
+    if plain_suffix(path) == ".csv":
+        for number, row in csv_rows(path, columns=_COLUMNS):
+            yield f"{path}:{number}", row
         return
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is neither a .csv nor a zip of such; {DOWNLOAD}")
-    with zipfile.ZipFile(path) as archive:
-        names = [
-            name for name in archive.namelist() if name.lower().endswith(".csv") and not name.startswith("__MACOSX")
-        ]
-        if not names:
-            raise UserError(f"{path} holds no .csv; {DOWNLOAD}")
-        for name in names:
-            with archive.open(name) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-                yield f"{path}/{name}", file
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row stands (file:row, the header being row 1) and its cells.
-
-    Raises:
-        UserError: the zip is damaged, a file is not UTF-8 or lacks the column `transcript`, or a row has not as many
-            cells as the header.
-    """
-    csv.field_size_limit(_CELL)
     name = str(path)
     try:
-        for name, file in _tables(path):
-            reader = csv.DictReader(file)
-            if "transcript" not in (reader.fieldnames or ()):
-                raise UserError(f"{name}:1: no column 'transcript'; {DOWNLOAD}")
-            for number, row in enumerate(reader, start=2):
-                if None in row or None in row.values():
-                    raise UserError(f"{name}:{number}: not as many cells as the header; restore or remove the row")
-                yield f"{name}:{number}", row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{name}: not a CSV in UTF-8 ({error}); {DOWNLOAD}") from error
+        with zipfile.ZipFile(path) as archive:
+            members = [one for one in archive.namelist() if one.lower().endswith(".csv")]
+            members = [one for one in members if not one.startswith("__MACOSX")]
+            if not members:
+                raise UserError(f"{path} holds no .csv; {DOWNLOAD}")
+            for one in members:
+                name = f"{path}/{one}"
+                for number, row in csv_rows(name, columns=_COLUMNS, member=partial(_opened, archive, one)):
+                    yield f"{name}:{number}", row
     except (EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{name}: the zip is damaged ({error}); {DOWNLOAD}") from error
+
+
+def _opened(archive: zipfile.ZipFile, name: str) -> BinaryIO:
+    return cast(BinaryIO, archive.open(name))
 
 
 def _game(row: Mapping[str, str], where: str) -> _Game:
@@ -126,9 +110,10 @@ def _game(row: Mapping[str, str], where: str) -> _Game:
 
     Raises:
         UserError: the cell is not such a JSON object; names file, row and field.
+        Unusable: its question or an answer is missing or no text.
     """
     try:
-        value = json.loads(row["transcript"])
+        value = parse_json(row["transcript"])
     except ValueError as error:
         raise UserError(f"{where}: transcript is not JSON; restore or remove the row") from error
     if not isinstance(value, dict):
@@ -141,6 +126,9 @@ def _game(row: Mapping[str, str], where: str) -> _Game:
     try:
         return _Game.model_validate(value)
     except ValidationError as error:
+        fault = text_fault(error, ("question", "answers"))
+        if fault is not None:
+            raise Unusable(f"transcript.{fault}") from error
         raise UserError(f"{where}: transcript.{explain(error)}; restore or remove the row") from error
 
 
@@ -247,18 +235,31 @@ def transcripts(path: str | Path | None, stories: Mapping[str, Story]) -> tuple[
     library = _Library(stories)
     found: dict[str, Transcript] = {}
     left_out: Counter[str] = Counter()
+    faults = LeftOut("recorded games")
     for where, row in _rows(existing(path, "Khan et al. debates", DOWNLOAD)):
         if row.get("complete", "").lower() == "false" or row["transcript"].startswith("Error occurred"):
             left_out["error"] += 1
             continue
-        game = _played(_game(row, where))
+        try:
+            game = _played(_game(row, where))
+        except Unusable as error:
+            left_out["texts"] += 1
+            faults.add(str(error), where)
+            continue
         name = digest([game.question, game.answers.model_dump(), game.swap, [r.model_dump() for r in game.rounds]])
         story = library.find(game)
         reason = "again" if name in found else _reason(game, row) or ("story" if story is None else None)
         if reason or story is None:
             left_out[reason or "story"] += 1
+            continue
+        transcript = _transcript(game, row, story)
+        fault = question_fault(transcript.question)
+        if fault is None:
+            found[name] = transcript
         else:
-            found[name] = _transcript(game, row, story)
+            left_out["texts"] += 1
+            faults.add(fault, where)
+    faults.say(len(found))
     if not found and left_out["story"]:
         raise UserError(
             f"{path}: no story of its {left_out['story']} games was found; name QuALITY's folder as `stories`"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from debate_rl.data.left_out import LeftOut, question_fault, text_fault
 from debate_rl.data.nyu_rooms import read_room
 from debate_rl.data.splits import parts, sample, split_part
 from debate_rl.data.stories import Story
@@ -21,6 +22,7 @@ from debate_rl.game.protocol import SIDES, Protocol, Side, load_protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.transcript import Origin, Transcript, read_speech
 from debate_rl.records import Record, digest, explain, lines, read_json
+from debate_rl.text_file import maybe_packed, plain_name, plain_suffix
 
 DOWNLOAD = (
     "clone https://github.com/julianmichael/debate (branch 2023-nyu-experiments) and give its folder pub, "
@@ -229,25 +231,36 @@ def _offline(offline: _Offline, ends: Sequence[int]) -> Iterator[Judgement]:
         )  # fmt: skip
 
 
-def _parsed(value: Any, where: str) -> _Line:
-    """Check one debate.
+def _checked(value: Any, passage: str | None, where: str, left_out: LeftOut) -> Iterator[Session]:
+    """The session of one debate; none where its question or answers can not be used.
 
     Raises:
         UserError: names where it stands and the field.
     """
     try:
-        return _Line.model_validate(value)
+        line = _Line.model_validate(value)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error)}") from error
+        fault = text_fault(error, ("roomName", "storyId", "storyTitle", "question", "answers"))
+        if fault is None:
+            raise UserError(f"{where}: {explain(error)}") from error
+        left_out.add(fault, where)
+        return
+    session = _session(line, passage)
+    fault = question_fault(session.question)
+    if fault is None:
+        yield session
+    else:
+        left_out.add(fault, where)
 
 
-def _stories(path: Path) -> dict[str, str]:
-    """Stories of a stories.jsonl by id; none if the file is absent.
+def _stories(beside: Path) -> dict[str, str]:
+    """Stories by id, of the stories.jsonl beside a file; none if there is none.
 
     Raises:
         UserError: a line lacks its id or its text.
     """
     stories = {}
+    path = maybe_packed(beside.with_name("stories.jsonl"))
     for number, value in lines(path) if path.exists() else ():
         if not isinstance(value.get("storyId"), str) or not isinstance(value.get("story"), str):
             raise UserError(f"{path}:{number}: a story needs the texts 'storyId' and 'story'")
@@ -255,12 +268,11 @@ def _stories(path: Path) -> dict[str, str]:
     return stories
 
 
-def _from_lines(path: Path) -> Iterator[Session]:
+def _from_lines(path: Path, left_out: LeftOut) -> Iterator[Session]:
     """Sessions of a debates.jsonl, with the stories beside it."""
-    stories = _stories(path.with_name("stories.jsonl"))
+    stories = _stories(path)
     for number, value in lines(path):
-        line = _parsed(value, f"{path}:{number}")
-        yield _session(line, stories.get(line.storyId))
+        yield from _checked(value, stories.get(str(value.get("storyId"))), f"{path}:{number}", left_out)
 
 
 def _analysed(folder: Path) -> dict[str, bool]:
@@ -276,17 +288,18 @@ def _analysed(folder: Path) -> dict[str, bool]:
     return {}
 
 
-def _from_rooms(files: Sequence[Path]) -> Iterator[Session]:
+def _from_rooms(files: Sequence[Path], left_out: LeftOut) -> Iterator[Session]:
     """Sessions of room files, with what the authors' metadata says of them."""
     analysed = _analysed(files[0].parent)
     for file in files:
         value, story = read_room(file)
-        line = _parsed({**value, "includedInPaper": analysed.get(file.stem)}, str(file))
-        yield _session(line, story)
+        yield from _checked({**value, "includedInPaper": analysed.get(file.stem)}, story, str(file), left_out)
 
 
 def sessions(path: str | Path | None) -> list[Session]:
     """Read recorded games, in the order of the file, or of the file names.
+
+    Games on a question without two different answers, or without its text, are left out, counted and named in the log.
 
     Quotes are not checked here (`transcript` does), so this takes little longer than parsing JSON.
 
@@ -298,17 +311,24 @@ def sessions(path: str | Path | None) -> list[Session]:
     """
     if path is None:
         raise UserError(f"source nyu needs a path: {DOWNLOAD}")
-    path = existing(path, "NYU debates", DOWNLOAD)
-    if path.is_dir() and (path / "debates.jsonl").is_file():
-        path = path / "debates.jsonl"
-    if path.suffix == ".jsonl":
-        return list(_from_lines(path))
+    left_out = LeftOut("recorded games")
+    found = list(_read(existing(path, "NYU debates", DOWNLOAD), left_out))
+    left_out.say(len(found))
+    return found
+
+
+def _read(path: Path, left_out: LeftOut) -> Iterator[Session]:
+    """Sessions of a file or folder of any layout (see `sessions`)."""
+    if path.is_dir() and maybe_packed(path / "debates.jsonl").is_file():
+        path = maybe_packed(path / "debates.jsonl")
+    if plain_suffix(path) == ".jsonl":
+        return _from_lines(path, left_out)
     if path.is_file():
-        return list(_from_rooms([path]))
+        return _from_rooms([path], left_out)
     for folder in (path / "pub/debates/official", path / "debates/official", path / "official", path):
         files = sorted(folder.glob("*.json"))
         if files:
-            return list(_from_rooms(files))
+            return _from_rooms(files, left_out)
     raise UserError(f"no debates in {path}: {DOWNLOAD}")
 
 
@@ -323,18 +343,24 @@ def stories(path: str | Path | None) -> list[Story]:
     return list(told.values())
 
 
-def _listed(path: Path) -> Iterator[Question]:
+def _listed(path: Path, left_out: LeftOut) -> Iterator[Question]:
     """Questions of a questions.jsonl: one line each with storyId, question, correct and distractor."""
-    passages = _stories(path.with_name("stories.jsonl"))
+    passages = _stories(path)
     for number, value in lines(path):
         fields = [value.get(key) for key in ("storyId", "question", "correct", "distractor")]
         if not all(isinstance(field, str) and field for field in fields):
-            raise UserError(f"{path}:{number}: needs the texts 'storyId', 'question', 'correct' and 'distractor'")
+            left_out.add("needs the texts 'storyId', 'question', 'correct' and 'distractor'", f"{path}:{number}")
+            continue
         story, text, right, wrong = (str(field) for field in fields)
-        yield Question(
+        question = Question(
             id=_question_id(story, text, (right, wrong)), text=text.strip(), answers=(right.strip(), wrong.strip()),
             correct=0, passage=passages.get(story), group=story, source="nyu",
         )  # fmt: skip
+        fault = question_fault(question)
+        if fault is None:
+            yield question
+        else:
+            left_out.add(fault, f"{path}:{number}")
 
 
 def questions(
@@ -351,9 +377,11 @@ def questions(
     Raises:
         UserError: as `sessions`.
     """
-    listed = path is not None and Path(path).name == "questions.jsonl"
-    found = _listed(Path(str(path))) if listed else (session.question for session in sessions(path))
+    left_out = LeftOut("questions")
+    listed = path is not None and plain_name(path) == "questions.jsonl"
+    found = _listed(Path(str(path)), left_out) if listed else (session.question for session in sessions(path))
     distinct = {question.id: question for question in found}
+    left_out.say(len(distinct))
     turned = [_turned(question, seed) for question in distinct.values()]
     return sample(turned if split is None else split_part(turned, split), limit, seed)
 

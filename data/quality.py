@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from debate_rl.data.left_out import LeftOut, answers_fault
+from debate_rl.data.left_out import LeftOut, question_fault, text_fault
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story
 from debate_rl.errors import UserError, existing
 from debate_rl.game.question import Question, Split
 from debate_rl.records import digest, explain, lines
+from debate_rl.text_file import maybe_packed, plain_name
 
 DOWNLOAD = (
     "download QuALITY.v1.0.1.zip from https://github.com/nyu-mll/quality (data/v1.0.1), unpack it, and give the folder "
@@ -84,7 +85,8 @@ class _Row(BaseModel):
     article: str | list[str]
     set_unique_id: str | None = None
     title: str = ""
-    questions: list[_Item]
+    questions: list[Any]
+    """Each an `_Item`, checked by itself: one that can not be used is no reason to leave out the others."""
 
     @property
     def story(self) -> Story:
@@ -109,8 +111,8 @@ def _numbered(row: dict[str, Any]) -> Any:
             "question": row[name],
             "options": options,
             "gold_label": row.get(f"{name}_gold_label", 0),
-            "validation": [{"untimed_best_distractor": vote} for vote in row.get(f"{name}_eval3s", [])],
-            "speed_validation": [{"speed_answer": vote} for vote in row.get(f"{name}_annotator_speed_answers", [])],
+            "validation": [{"untimed_best_distractor": vote} for vote in row.get(f"{name}_eval3s") or ()],
+            "speed_validation": [{"speed_answer": vote} for vote in row.get(f"{name}_annotator_speed_answers") or ()],
         }
         number += 1
 
@@ -188,13 +190,30 @@ def _question(item: _Item, name: str, group: str, passage: str, seed: int) -> Qu
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, _Row]]:
-    """Each line of a file, checked, with its number."""
+def _rows(path: Path, left_out: LeftOut) -> Iterator[tuple[int, _Row]]:
+    """Each line of a file, checked, with its number; lines without an article are left out."""
     for number, value in lines(path):
         try:
-            yield number, _Row.model_validate(value)
+            row = _Row.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"{path}:{number}: {explain(error)}") from error
+            fault = text_fault(error, ("article_id", "article", "title", "set_unique_id", "questions"))
+            if fault is None:
+                raise UserError(f"{path}:{number}: {explain(error)}") from error
+            left_out.add(fault, f"{path}:{number}")
+            continue
+        yield number, row
+
+
+def _checked(value: Any, where: str, left_out: LeftOut) -> _Item | None:
+    """A question of a line; None where it lacks a text, and is left out for it."""
+    try:
+        return _Item.model_validate(value)
+    except ValidationError as error:
+        fault = text_fault(error, ("question", "question_unique_id", "options", "validation", "speed_validation"))
+        if fault is None:
+            raise UserError(f"{where}: {explain(error)}") from error
+        left_out.add(fault, where)
+        return None
 
 
 def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
@@ -202,12 +221,16 @@ def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
     questions: dict[str, Question] = {}
     hard: set[str] = set()
     left_out = LeftOut("questions")
-    for number, row in _rows(path):
+    for number, row in _rows(path, left_out):
         group, passage = str(row.article_id), row.story.text
-        for place, item in enumerate(row.questions, start=1):
+        for place, value in enumerate(row.questions, start=1):
+            where = f"{path}:{number}: questions.{place - 1}"
+            item = _checked(value, where, left_out)
+            if item is None:
+                continue
             name = f"quality-{item.question_unique_id or f'{row.set_unique_id or group}-{place}'}"
             question = _question(item, name, group, passage, seed)
-            fault = answers_fault(question)
+            fault = question_fault(question)
             if fault is not None:
                 left_out.add(fault, f"{path}:{number} {name}")
                 continue
@@ -217,7 +240,7 @@ def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
                 )
             if item.hard:
                 hard.add(name)
-    left_out.say()
+    left_out.say(len(questions))
     return list(questions.values()), hard
 
 
@@ -225,12 +248,13 @@ def _files(path: Path, split: Split | None) -> list[Path]:
     """Files to read: the path itself, or the owner's files of the split in a folder."""
     if path.is_file():
         return [path]
-    files = []
+    files: list[Path] = []
     for part in ("train", "dev") if split is None else ("train",) if split == "train" else ("dev",):
-        found = [path / name for name in FILES[part] if (path / name).is_file()]
-        if not found:
+        named = [maybe_packed(path / name) for name in FILES[part]]
+        there = [file for file in named if file.is_file()]
+        if not there:
             raise UserError(f"{path} has no file {FILES[part][0]}; {DOWNLOAD}")
-        files.append(found[0])
+        files.append(there[0])
     return files
 
 
@@ -240,11 +264,12 @@ def _label(questions: list[Question], file: Path, split: Split | None) -> list[Q
     The owner's dev file is cut by story into validation and test (Arnesen et al. 2024), a file of another name into all
     three. The cut does not depend on a run's seed: what one run tests on, another does not choose its settings by.
     """
-    if file.name.endswith(".train"):
+    name = plain_name(file)
+    if name.endswith(".train"):
         return [q.model_copy(update={"split": "train"}) for q in questions] if split in (None, "train") else []
-    if split is None and not file.name.endswith(".dev"):
+    if split is None and not name.endswith(".dev"):
         return questions
-    if file.name.endswith(".dev"):
+    if name.endswith(".dev"):
         halves: dict[Split, float] = {"validation": 0.5, "test": 0.5}
         return [q for part in halves if split in (None, part) for q in split_part(questions, part, halves)]
     return split_part(questions, split or "train")
@@ -262,7 +287,10 @@ def stories(path: str | Path | None, split: Split | None = None) -> dict[str, St
     """
     if path is None:
         raise UserError(f"QuALITY's stories need a path: {DOWNLOAD}")
-    rows = [row for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split) for _, row in _rows(file)]
+    left_out = LeftOut("articles")
+    files = _files(existing(path, "QuALITY file or folder", DOWNLOAD), split)
+    rows = [row for file in files for _, row in _rows(file, left_out)]
+    left_out.say(len(rows))
     return {row.set_unique_id or str(row.article_id): row.story for row in rows}
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
-from debate_rl.data.left_out import LeftOut
+from debate_rl.data.left_out import LeftOut, Unusable, same_text
 from debate_rl.data.splits import sample
 from debate_rl.data.tasks import Row, hub_rows, load_task, local_rows
 from debate_rl.errors import UserError
@@ -63,7 +64,10 @@ class Pairs(Record):
     repeated: int
     """Rows that say the same as an earlier one."""
     unused: int
-    """Rows whose replies are the same or whose conversations differ before the last reply."""
+    """Rows that can not be used: the replies are the same or empty, the conversations differ before them, or there is
+    no conversation."""
+    left_out: dict[str, int] = {}
+    """The same rows, and those that were changed, by reason and first places."""
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -71,14 +75,14 @@ class Pairs(Record):
 
 
 def turns(text: str) -> list[Message]:
-    """The messages of a conversation.
+    """The messages of a conversation; what one speaker says in several turns in a row is one message.
 
     Example:
         >>> turns("\\n\\nHuman: Hot?\\n\\nAssistant: Yes.")
         [{"role": "user", "content": "Hot?"}, {"role": "assistant", "content": "Yes."}]
 
     Raises:
-        ValueError: it does not open with a human or does not end with the assistant.
+        Unusable: it does not open with a human or does not end with the assistant.
     """
     parts = _TURN.split("\n\n" + text.strip())
     found: list[Message] = []
@@ -89,24 +93,33 @@ def turns(text: str) -> list[Message]:
         else:
             found.append({"role": _ROLES[who], "content": said.strip()})
     if parts[0].strip() or not found or found[0]["role"] != "user" or found[-1]["role"] != "assistant":
-        raise ValueError("expected a conversation that opens with 'Human:' and ends with 'Assistant:'")
+        raise Unusable("expected a conversation that opens with 'Human:' and ends with 'Assistant:'")
     return found
 
 
-def make_pair(row: Row, name: str = "hh") -> RewardPair | None:
-    """Make the pair of a row; None where the replies are the same or the conversations differ before them.
+def speaks_twice(text: str) -> bool:
+    """Whether one speaker of a conversation has two turns in a row, which `turns` joins."""
+    speakers = _TURN.findall("\n\n" + text.strip())
+    return any(one == other for one, other in pairwise(speakers))
+
+
+def make_pair(row: Row, name: str = "hh") -> RewardPair:
+    """Make the pair of a row.
 
     Raises:
-        ValueError: `chosen` or `rejected` is missing or is no conversation.
+        Unusable: `chosen` or `rejected` is missing or no conversation, the replies are the same or empty, or the
+            conversations differ before them.
     """
     for field in ("chosen", "rejected"):
         if not isinstance(row.get(field), str):
-            raise ValueError(f"no text field {field!r}")
+            raise Unusable(f"no text field {field!r}")
     chosen, rejected = turns(row["chosen"]), turns(row["rejected"])
-    if chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
-        return None
-    if not all(message["content"] for message in (*chosen, rejected[-1])):
-        return None
+    if chosen[:-1] != rejected[:-1]:
+        raise Unusable("the conversations differ before the last reply")
+    if not all(same_text(message["content"]) for message in (*chosen, rejected[-1])):
+        raise Unusable("a turn of the conversation is empty")
+    if same_text(chosen[-1]["content"]) == same_text(rejected[-1]["content"]):
+        raise Unusable("both replies are the same")
     prompt = chosen[:-1]
     return RewardPair(
         id=f"{name}-{digest([row['chosen'], row['rejected']])}", prompt=prompt, chosen=chosen[-1]["content"],
@@ -143,15 +156,21 @@ def _collect(rows: Iterable[tuple[str, Row]], name: str, place: str, limit: int 
         read += 1
         try:
             pair = make_pair(row, name)
-        except ValueError as error:
-            raise UserError(f"{where}: {name}: {error}") from error
-        if pair is None:
+        except Unusable as error:
             unused += 1
-            left_out.add("both replies are the same or empty, or the conversations differ before them", where)
-        repeated += pair is not None and pair.id in pairs
-        if pair is not None:
-            pairs.setdefault(pair.id, pair)
-    left_out.say()
+            left_out.add(str(error), where)
+            continue
+        if speaks_twice(row["chosen"]):
+            left_out.change("turns in a row of one speaker are joined", where)
+        repeated += pair.id in pairs
+        pairs.setdefault(pair.id, pair)
+    left_out.say(len(pairs))
     if not pairs:
-        raise UserError(f"no pairs of {name} in {place}: {read} rows, {unused} of them unusable")
-    return Pairs(pairs=tuple(sample(list(pairs.values()), limit, seed)), read=read, repeated=repeated, unused=unused)
+        raise UserError(f"no pairs of {name} in {place}: it has no rows")
+    return Pairs(
+        pairs=tuple(sample(list(pairs.values()), limit, seed)),
+        read=read,
+        repeated=repeated,
+        unused=unused,
+        left_out=left_out.named(),
+    )

@@ -13,12 +13,15 @@ The tasks that ship (sciq, boolq, cosmosqa, hh) stand in `tasks.yaml`; any other
 
 Templates and expressions are Jinja2's, over the fields of a row, in its sandbox. To them come the filter `pick`
 (`choices | pick(label)`: the element at a place, refused where there is no such place) and the test `containing`.
+
+A text that is null, NaN or of another kind is never made into words: filters and templates refuse it, and its row is
+left out. In CSV and TSV files, which have no null, a cell that holds one of `NULLS` and nothing else is one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -26,17 +29,22 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import StrictUndefined, TemplateError, Undefined, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from pydantic import ValidationError, model_validator
 
+from debate_rl.data.left_out import Unusable, same_text, without_nulls
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Split
-from debate_rl.records import Record, csv_rows, explain, lines, read_json, read_yaml
+from debate_rl.records import Record, clean_value, explain, lines, read_json, read_yaml
+from debate_rl.tables import csv_rows
+from debate_rl.text_file import plain_suffix
 
 Row = dict[str, Any]
 Label = Literal[0, 1]
 FORMATS = (".jsonl", ".json", ".csv", ".tsv")
+NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>")
+"""How programs write a missing value into a cell of a table."""
 
 
 class Task(Record):
@@ -136,28 +144,41 @@ def load_task(name: str) -> Task:
     return task
 
 
+class RuleError(ValueError):
+    """The task's rule or the split is wrong, as where a label is none: a row may not be left out for it."""
+
+
 def _pick(answers: Sequence[Any], place: Any) -> Any:
     """The element at a place, a number or its digits; labels that are hidden (-1, none) have no place."""
     if not str(place).isdigit() or int(place) >= len(answers):
-        raise ValueError(f"{place!r} is not a place from 0 to {len(answers) - 1}; take a split that has labels")
+        raise RuleError(f"{place!r} is not a place from 0 to {len(answers) - 1}; take a split that has labels")
     return answers[int(place)]
 
 
 def _shown(value: Any) -> str:
     """What a template writes of a field: a text or a number, never "None"."""
+    if isinstance(value, Undefined):
+        str(value)  # raises and names the field
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"a text field holds {type(value).__name__}, expected text")
+    raise Unusable(f"a text field holds {'null' if value is None else type(value).__name__}, expected text")
 
 
 def _is_empty(value: Any) -> bool:
     """Whether a field holds no answer."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    return value is None or (isinstance(value, str) and not same_text(value))
 
 
 def _of_text(change: Callable[..., Any]) -> Callable[..., Any]:
     """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" of it."""
-    return lambda value, *words: value if value is None else change(value, *words)
+    return lambda value, *words: value if value is None else change(_shown(value), *words)
+
+
+def _joined(values: Any, between: str = "") -> str:
+    """The texts of a list as one; Jinja2's own filter takes a text apart."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise Unusable(f"a field holds {'null' if values is None else type(values).__name__}, expected a list of texts")
+    return between.join(map(_shown, values))
 
 
 class Maker:
@@ -173,6 +194,8 @@ class Maker:
         env.filters["pick"] = _pick
         for name in ("trim", "lower", "upper", "title", "capitalize"):
             env.filters[name] = _of_text(env.filters[name])
+        env.filters["replace"] = _of_text(str.replace)
+        env.filters["join"] = _joined
         env.tests["containing"] = lambda value, part: part in str(value).lower()
 
         def expression(source: str) -> Callable[..., Any]:
@@ -193,20 +216,26 @@ class Maker:
         )
         self.fields = tuple(sorted(found - ({"offered"} if task.right is not None else set())))
 
-    def draw(self, row: Row, random: Random) -> Drawn | None:
-        """Make the text of a row; None where no fair one can be made, as every wrong answer equals the right one.
+    def draw(self, row: Row, random: Random) -> Drawn:
+        """Make the text of a row.
 
         Raises:
-            ValueError: a field is missing or out of range.
+            Unusable: a text is missing, empty or no text, or every wrong answer equals the right one.
+            RuleError: the label is none, or a template is unsafe.
         """
         try:
             if self._right is None or self._answers is None:
                 text = self._text.render(row)
                 return Drawn(text, self._read_label(row), self._shared(row, text), "")
             return self._offer(row, random)
-        except (TemplateError, ValueError, TypeError, IndexError, KeyError) as error:
+        except (RuleError, Unusable):
+            raise
+        except SecurityError as error:
+            raise RuleError(str(error)) from error
+        except (TemplateError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
-            raise ValueError(f"no field {missing[1]!r}" if missing else str(error)) from error
+            said = f"no field {missing[1]!r}" if missing else " ".join(str(error).split())
+            raise Unusable(said) from error
 
     def empty_answers(self, row: Row) -> list[str]:
         """Fields of a row that should hold an answer and hold none."""
@@ -226,21 +255,23 @@ class Maker:
         if value is None or str(value) == "-1":
             return None
         if str(value) not in ("0", "1", "True", "False"):
-            raise ValueError(f"label {value!r} is not 0 or 1 (true or false)")
+            raise RuleError(f"label {value!r} is not 0 or 1 (true or false)")
         return 1 if str(value) in ("1", "True") else 0
 
-    def _offer(self, row: Row, random: Random) -> Drawn | None:
+    def _offer(self, row: Row, random: Random) -> Drawn:
         """A text with the right answer or a wrong one, with equal chance."""
         assert self._right is not None and self._answers is not None
         right, offered = self._right(row), self._answers(row)
         if _is_empty(right):
-            return None
+            raise Unusable("the right answer is empty")
+        right = _shown(right)
+        if isinstance(offered, str) or not isinstance(offered, Iterable):
+            raise Unusable("the answers are no list")
         answers = [_shown(answer) for answer in offered if not _is_empty(answer)]
-        right = _shown(str(right) if isinstance(right, StrictUndefined) else right)
-        wrong = [answer for answer in answers if answer.strip() != right.strip()]
+        wrong = [answer for answer in answers if same_text(answer) != same_text(right)]
         label: Label = 1 if right in answers and random.random() < 0.5 else 0
         if not wrong:
-            return None
+            raise Unusable("no wrong answer that differs from the right one")
         answer = right if label else random.choice(wrong)
         text = self._text.render({**row, "offered": answer})
         return Drawn(text, label, self._shared(row, self._text.render({**row, "offered": ""})), answer)
@@ -250,28 +281,26 @@ class Maker:
 
 
 def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
-    """Rows of a .jsonl, .json (a list of objects), .csv or .tsv file, with the place of each.
+    """Rows of a .jsonl, .json (a list of objects), .csv or .tsv file, packed or not, with the place of each.
 
     Raises:
         UserError: the file is missing, malformed, or of another kind.
     """
-    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    if suffix == ".zst":
-        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
+    suffix = plain_suffix(path)
     if suffix not in FORMATS:
         raise UserError(f"{path}: unknown kind of file {suffix!r}; choose one of: {', '.join(FORMATS)}")
     if suffix == ".jsonl":
         for number, row in lines(path):
-            yield f"{path}:{number}", row
+            yield f"{path}:{number}", without_nulls(row)
     elif suffix == ".json":
         rows = read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(f"{path}: expected a list of objects; JSON lines belong in a .jsonl file")
         for number, row in enumerate(rows):
-            yield f"{path} row {number}", row
+            yield f"{path} row {number}", without_nulls(row)
     else:
         for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
-            yield f"{path}:{number}", dict(cells)
+            yield f"{path}:{number}", {name: None if cell in NULLS else cell for name, cell in cells.items()}
 
 
 def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:
@@ -295,4 +324,4 @@ def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:
             f"cannot load {task.hub} from the hub ({first}); give a local file of its rows as path"
         ) from error
     for number, row in enumerate(rows):
-        yield f"{task.hub}/{part} row {number}", row
+        yield f"{task.hub}/{part} row {number}", without_nulls(clean_value(dict(row)))

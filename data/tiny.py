@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from debate_rl.records import lines
+from debate_rl.records import clean_text, lines
+from debate_rl.text_file import plain_suffix, read_text
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
@@ -25,8 +26,8 @@ SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 def _texts(path: Path) -> Iterator[str]:
     """The texts of a file: every string of its JSON lines, or the file itself."""
-    if path.suffix != ".jsonl":
-        yield path.read_text(encoding="utf-8")
+    if plain_suffix(path) != ".jsonl":
+        yield clean_text(read_text(path))
         return
     for _, row in lines(path):
         yield from (value for value in row.values() if isinstance(value, str))

@@ -9,6 +9,7 @@ from random import Random
 from pydantic import ValidationError
 
 from debate_rl.data import khan, nyu, quality
+from debate_rl.data.left_out import LeftOut, question_fault
 from debate_rl.data.sources import Source, source_of
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol
@@ -16,6 +17,7 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
 from debate_rl.game.verdict import Leg
 from debate_rl.records import Record, explain, lines
+from debate_rl.text_file import plain_suffix
 
 LAB = ("lab-human", "lab-gpt")
 NYU: dict[str, tuple[nyu.Condition, ...]] = {
@@ -83,15 +85,14 @@ def load_transcripts(
         found, rows = khan.transcripts(path, quality.stories(stories))
         left_out.update(rows)
         notes["one side is missing in a round"] = sum(not game.complete for game in found)
-    elif source.endswith(".jsonl"):
-        found, unfinished = _from_file(source)
-        left_out["game was not finished"] = unfinished
+    elif plain_suffix(source) == ".jsonl":
+        found, left_out = _from_file(source)
     else:
         raise UserError(f"unknown transcripts {source!r}; {nearest(source, SOURCES)}")
     shown = {"prompts": protocol.prompts, "max_words": protocol.max_words}
     games = [t.model_copy(update={"protocol": t.protocol.model_copy(update=shown)}) for t in found]
     return Corpus(
-        source=_file_source(source, games) if source.endswith(".jsonl") else source_of(source),
+        source=_file_source(source, games) if plain_suffix(source) == ".jsonl" else source_of(source),
         transcripts=tuple(games),
         left_out={reason: count for reason, count in left_out.items() if count},
         notes={what: count for what, count in notes.items() if count},
@@ -120,20 +121,25 @@ def _annotated(question: Question, protocol: Protocol, mix: str, seed: int) -> T
     return game
 
 
-def _from_file(path: str | Path) -> tuple[list[Transcript], int]:
-    """Transcripts of a file of transcripts or legs, and how many are left out because they are not complete.
+def _from_file(path: str | Path) -> tuple[list[Transcript], dict[str, int]]:
+    """Transcripts of a file of transcripts or legs, and how many are left out, by reason.
 
     Raises:
         UserError: a line is neither; names file and line.
     """
     found, unfinished = [], 0
+    left_out = LeftOut("games")
     for number, value in lines(path):
         try:
             one = Leg.model_validate(value).transcript if "transcript" in value else Transcript.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{number}: {explain(error)}") from error
-        if one.complete:
+        fault = question_fault(one.question)
+        if fault is not None:
+            left_out.add(fault, f"{path}:{number}")
+        elif one.complete:
             found.append(one)
         else:
             unfinished += 1
-    return found, unfinished
+    left_out.say(len(found) + unfinished)
+    return found, {**left_out.named(), "game was not finished": unfinished}

@@ -8,8 +8,6 @@ and `append` starts on a fresh one.
 from __future__ import annotations
 
 import contextlib
-import csv
-import gzip
 import hashlib
 import json
 import os
@@ -21,11 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from debate_rl.errors import UserError, existing
+from debate_rl.text_file import open_text, read_text
 
 
 class Record(BaseModel):
@@ -39,11 +38,9 @@ SUMS = ".sums"
 """Ending of the file beside a log that has the checksums of its lines while it grows."""
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
-LARGEST_CELL = 1 << 26
-"""Characters of a cell of a CSV file at most."""
 LARGEST_YAML = 1 << 20
 """Bytes of a YAML file at most."""
-_UNCLEAN = re.compile("[\ud800-\udfff\x00]")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
     "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
@@ -68,7 +65,11 @@ def clean_text(text: str) -> str:
         >>> clean_text("a\\ud83d b")
         'a\ufffd b'
     """
-    return _UNCLEAN.sub("\ufffd", text)
+    try:
+        text.encode()  # much quicker than a search for what is hardly ever there
+    except UnicodeEncodeError:
+        text = _HALF_PAIR.sub("\ufffd", text)
+    return text.replace("\x00", "\ufffd")
 
 
 def clean_value(value: Any) -> Any:
@@ -76,7 +77,7 @@ def clean_value(value: Any) -> Any:
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
-        return {clean_text(str(key)): clean_value(inner) for key, inner in value.items()}
+        return {clean_value(key): clean_value(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [clean_value(inner) for inner in value]
     return value
@@ -118,97 +119,39 @@ def explain(error: ValidationError) -> str:
     return f"{where}: {said}" if where else said
 
 
-def open_text(path: str | Path) -> TextIO:
-    """Open a text file of any usual kind: UTF-8 or UTF-16 with or without a byte order mark, plain or gzipped.
-
-    Raises:
-        UserError: there is none, or it is packed in a way that is not read here; says how to unpack it.
-    """
-    path = existing(path, "file")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file in it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-            packed = start.startswith(b"\x1f\x8b")
-            if packed:
-                file.seek(0)
-                start = gzip.GzipFile(fileobj=file).read(4)
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
-    if start == b"\x28\xb5\x2f\xfd":
-        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
-    if start.startswith(b"PK\x03\x04"):
-        raise UserError(f"{path} is a zip archive; unpack it first: unzip {path}")
-    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    if packed:
-        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, newline=""))
-    return path.open(encoding=encoding, newline="")
-
-
-def not_text(path: str | Path, error: UnicodeError | EOFError | OSError) -> UserError:
-    """What is said of a file whose bytes are no text."""
-    if not isinstance(error, UnicodeDecodeError):
-        return UserError(f"{path}: not a whole text file ({error}); copy it again")
-    wrong = error.object[error.start : error.start + 1].hex()
-    return UserError(
-        f"{path}: not text in UTF-8 (byte 0x{wrong}); if it is Latin-1, convert it: "
-        f"iconv -f latin1 -t utf-8 {path} > NEW, and give NEW"
-    )
-
-
-def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row by column) of a CSV file with a header; its texts are clean.
-
-    Raises:
-        UserError: the file is missing, is no text, or a row has another number of cells than the header.
-    """
-    with open_text(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        limit = csv.field_size_limit(LARGEST_CELL)
-        try:
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
-                yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: not a row of a CSV file ({error})") from error
-        except (UnicodeError, EOFError, OSError) as error:
-            raise not_text(path, error) from error
-        finally:
-            csv.field_size_limit(limit)
-
-
 def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for each non-empty line of a JSON-lines file.
+    """Yield (line number, object) for each non-empty line of a JSON-lines file; its texts are clean (`clean_text`).
 
     Raises:
-        UserError: the file is missing, or a line is not a JSON object; names file and line.
+        UserError: the file is missing or can not be read (see `text_file.open_text`), or a line is not a JSON object;
+            names file and line.
     """
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder; give the JSON-lines file in it")
-    number = 0
     with open_text(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
-        except (UnicodeError, EOFError) as error:
-            raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                said = error.msg if isinstance(error, json.JSONDecodeError) else error
+                raise UserError(f"{path}:{number}: not valid JSON ({said}); fix or remove the line") from error
+            if not isinstance(value, dict):
+                raise UserError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
+            yield number, value
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of a line, its texts clean."""
+def parse_json(text: str) -> Any:
+    """The value of a JSON text, its texts clean (see `clean_text`).
+
+    Raises:
+        ValueError: it is not JSON, or none that can be held.
+    """
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}); fix or remove the line") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error}); fix or remove the line") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    # A half surrogate pair comes as an escape, and costs a look for one where there are none.
-    return clean_value(value) if "\\ud" in line or "\\uD" in line or "\\u0000" in line else value
+        value = json.loads(clean_text(text))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    # What was written out is clean by now; what was written as an escape is not.
+    return clean_value(value) if "\\u" in text else value
 
 
 def read(path: str | Path, kind: type[R]) -> list[R]:
@@ -265,20 +208,35 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON document.
+    """Read one JSON document; its texts are clean (`clean_text`).
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, can not be read (see `text_file.open_text`) or is not JSON.
     """
-    with open_text(path) as file:
-        try:
-            return clean_value(json.loads(file.read()))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
-        except (UnicodeError, EOFError) as error:
-            raise not_text(path, error) from error
-        except RecursionError as error:
-            raise UserError(f"{path}: nested too deeply") from error
+    try:
+        return parse_json(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from error
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text, its texts clean (see `clean_text`): an escape in quotes may make half a surrogate pair.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+    """
+    import yaml  # here: records are read by commands that need no YAML
+
+    class CleanLoader(yaml.SafeLoader):
+        pass
+
+    def clean_string(loader: Any, node: Any) -> str:
+        return clean_text(str(loader.construct_scalar(node)))
+
+    CleanLoader.add_constructor("tag:yaml.org,2002:str", clean_string)
+    return yaml.load(text, Loader=CleanLoader)  # not unsafe: it is a SafeLoader
 
 
 def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
@@ -301,7 +259,7 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
             raise UserError(f"{path} is no file; give the {what}'s .yaml file")
         if status.st_size > LARGEST_YAML:
             raise UserError(f"{path} has {status.st_size:,} bytes, which no {what} has; give the {what}'s .yaml file")
-        tree = yaml.safe_load(place.read_text(encoding="utf-8-sig"))
+        tree = load_yaml(place.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark is not None else ""

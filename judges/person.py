@@ -19,7 +19,7 @@ from debate_rl.game.transcript import Transcript, seen_by_judge, shown_text
 from debate_rl.game.verdict import Ask, Leg, Verdict
 from debate_rl.judges.asking import logprobs_of
 from debate_rl.judges.scores import ROUND_COST
-from debate_rl.records import append, digest, explain, read
+from debate_rl.records import append, clean_text, digest, explain, read
 
 LEAST, MOST = 1.0, 99.0
 """Percent that the interface of Michael et al. 2023 let a judge give."""
@@ -31,7 +31,8 @@ HELP = (
 
 Say = Callable[[str], None]
 Listen = Callable[[str], str]
-"""Prints a prompt and returns the line that was typed; raises EOFError at the end of the input."""
+"""Prints a prompt and returns the line that was typed; raises EOFError at the end of the input, and UnicodeDecodeError
+where the line is no text in the terminal's encoding."""
 _START = b'{"transcript":'
 """How a line of a log begins."""
 
@@ -110,6 +111,7 @@ def unjudged(games: Iterable[Transcript], judge: str, log: Path) -> list[Transcr
 
     A question that was judged is left out with all its games: its answer was shown.
     """
+    judge = clean_text(judge)
     known = {leg.transcript.question.id for leg in judgements(log) if _by(leg) == judge}
     left = [game for game in games if game.question.id not in known]
     return sorted(left, key=lambda game: digest([judge, game.id]))
@@ -125,7 +127,7 @@ def judge_in_person(
 
     Args:
         games: to judge, in order.
-        judge: name of the verdicts.
+        judge: name of the verdicts; half surrogate pairs in it, which no file can hold, are replaced.
         log: file of legs, added to.
         say: prints.
         listen: reads a line.
@@ -137,6 +139,7 @@ def judge_in_person(
     Raises:
         UserError: the log holds something else than legs (see `judgements`); it is left as it is.
     """
+    judge = clean_text(judge)
     judgements(log)
     say(HELP)
     seen: set[str] = set()
@@ -234,7 +237,10 @@ def _by(leg: Leg) -> str | None:
 def _ask(round_: int, say: Say, listen: Listen) -> tuple[float, bool]:
     """A probability of A in (0, 1) and whether it is final; asks until it is one."""
     while True:
-        line = listen(f"P(A) in percent after round {round_}: ").strip().lower()
+        try:
+            line = clean_text(listen(f"P(A) in percent after round {round_}: ")).strip().lower()
+        except UnicodeDecodeError:
+            line = "\ufffd"  # bytes of another encoding: asked again, as after any other slip
         number, _, rest = line.partition(" ")
         try:
             percent = float(number.rstrip("%"))

@@ -8,8 +8,7 @@ by whether their intervals overlap. Self-play carries no rating information, and
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,10 @@ from pydantic import Field
 from scipy.sparse import csr_array
 
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.errors import UserError, existing
 from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
-from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_text
+from debate_rl.records import Record
+from debate_rl.tables import csv_rows
 
 ELO = 400 / np.log(10)
 """Elo points in one unit of theta (natural-log odds)."""
@@ -172,7 +172,7 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
     """Read matches from a CSV file with a header and the columns left, right, winner (left, right or tie).
 
     Args:
-        path: the file, UTF-8. Other columns are ignored.
+        path: the file (see `tables.csv_rows`). Other columns are ignored.
         cluster: name of the column to cluster intervals by; by default `cluster` where there is one, else every row
             is taken as independent.
 
@@ -182,49 +182,28 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
     path = existing(path, "votes file")
     left, right, score = list[str](), list[str](), list[float]()
     labels = list[Hashable]()
-    limit = csv.field_size_limit(LARGEST_CELL)
-    try:
-        with open_text(path) as file:
-            reader = csv.DictReader(file)
-            column = _columns(path, reader.fieldnames, cluster)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                score.append(_score(where, row))
-                left.append(_cell(where, row, "left"))
-                right.append(_cell(where, row, "right"))
-                labels.append(_cell(where, row, column) if column else len(labels))
-    except (OSError, UnicodeError, EOFError) as error:
-        raise not_text(path, error) from error
-    except csv.Error as error:
-        raise UserError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
-    finally:
-        csv.field_size_limit(limit)
+    columns = ("left", "right", "winner", *([cluster] if cluster else []))
+    for number, row in csv_rows(path, columns=columns):
+        where = f"{path}:{number}"
+        column = cluster or ("cluster" if "cluster" in row else None)
+        score.append(_score(where, row))
+        left.append(_cell(where, row, "left"))
+        right.append(_cell(where, row, "right"))
+        labels.append(_cell(where, row, column) if column else len(labels))
     if not score:
-        raise UserError(f"{path}: no votes below the header; add lines such as 'A,B,left'")
+        raise UserError(f"{path}: no votes below the header left,right,winner; add lines such as 'A,B,left'")
     return Outcomes(left, right, score, labels)
 
 
-def _columns(path: Path, header: Sequence[str] | None, cluster: str | None) -> str | None:
-    """Check the header; return the column to cluster by."""
-    if not header:
-        raise UserError(f"{path}: empty file; its first line must be left,right,winner")
-    for name in ("left", "right", "winner", *([cluster] if cluster else [])):
-        if name not in header:
-            raise UserError(f"{path}:1: no column {name!r}; {nearest(name, header)}")
-    return cluster or ("cluster" if "cluster" in header else None)
-
-
 def _cell(where: str, row: dict[str, str], column: str) -> str:
-    text = clean_text(row[column] or "").strip()
+    text = row[column].strip()
     if not text:
         raise UserError(f"{where}: nothing in column {column!r}; fill it in or remove the line")
     return text
 
 
 def _score(where: str, row: dict[str, str]) -> float:
-    if None in row:
-        raise UserError(f"{where}: more fields than the header has; quote fields that contain commas")
-    winner = (row["winner"] or "").strip()
+    winner = row["winner"].strip()
     scores = {"left": 1.0, "right": 0.0, "tie": 0.5}
     if winner not in scores:
         raise UserError(f"{where}: winner is {winner!r}; it must be left, right or tie")

@@ -57,9 +57,9 @@ def material(stage: SftStage, run: Run, name: str, tested: Sequence[Story]) -> M
     """The rows of a source, without those on stories that are tested."""
     source = source_of(name, stage.licences.get(name))
     if name == INSTRUCTIONS:
-        found, empty = load_instructions(stage.paths.get(name))
+        found, unused = load_instructions(stage.paths.get(name))
         rows = instruction_rows(found, source)
-        left_out = Counter({"instruction without an answer": empty})
+        left_out = Counter(unused)
         return Material(source, None, rows, [() for _ in rows], +left_out, Counter())
     wanted = run.config.questions
     corpus = load_transcripts(

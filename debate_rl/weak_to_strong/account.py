@@ -29,6 +29,8 @@ class Account(Record):
 
     source: dict[str, int] | None = None
     """Rows read; those that repeat another, of which no item can be made, and that were dropped to balance classes."""
+    left_out: dict[str, int] = {}
+    """Of the source's rows those that can not be used or were changed, by reason and first places."""
     joined: int
     """Groups kept together with another that says nearly the same."""
     unused: int
@@ -65,7 +67,13 @@ def account(splits: Splits, readers: Mapping[str, tuple[Samples, str]], selectio
         source = {"read": selection.read, "repeated": selection.repeated, "unused": selection.unused,
                   "dropped": sum(selection.dropped)}  # fmt: skip
     return Account(
-        source=source, joined=splits.joined, unused=splits.unused, parts=parts, leak=leak, notes=_notes(parts, leak)
+        source=source,
+        left_out={} if selection is None else selection.left_out,
+        joined=splits.joined,
+        unused=splits.unused,
+        parts=parts,
+        leak=leak,
+        notes=_notes(parts, leak),
     )
 
 

@@ -16,11 +16,11 @@ ALPACA = [
 def test_alpaca_as_a_list_or_as_lines(tmp_path, name):
     path = tmp_path / name
     path.write_text(json.dumps(ALPACA) if name.endswith("json") else "\n".join(map(json.dumps, ALPACA)))
-    found, empty = load_instructions(path)
+    found, left_out = load_instructions(path)
     assert [(one.id, one.text, one.answer) for one in found] == [
         (f"{name}:1", "Give three tips.", "1. Sleep."), (f"{name}:2", "Add these.\n\n2, 3", "5"),
     ]  # fmt: skip
-    assert empty == 1
+    assert left_out == {f"instruction without an answer: {path}:3": 1}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_alpaca_as_a_list_or_as_lines(tmp_path, name):
         ("{", "not valid JSON"),
         ("{}", "expected a list"),
         ("[3]", "a.json:1: expected an object"),
-        ('[{"instruction": "x", "output": "y"}, {"output": "y"}]', "a.json:2: needs a text 'instruction'"),
+        ('[{"output": "y"}, {"output": "z"}]', "a.json:1: needs a text 'instruction'; none of 2 instructions"),
         ('[{"instruction": "x"}]', "a.json:1: needs a text 'output'"),
     ],
 )

@@ -110,6 +110,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         row([round_("it goes on... <TRUNCATED>")]),
         row([round_("x")], game={"question_set_id": "1_X", "story_title": "Unknown"}, story_title="Unknown"),
         row(transcript="Error occurred on debate 7, step 1. Error message: x."),
+        row([round_("y")], game={"answers": {"correct": "Shed", "incorrect": " shed"}}),
     ]
     found, left_out = khan.transcripts(archive(tmp_path, *rows), STORIES)
     assert len(found) == 1
@@ -166,7 +167,7 @@ def test_stories_are_found_by_title_and_experiments_have_their_own(tmp_path):
         ([row(transcript="[1]")], r"judgements.csv:2: transcript is not a JSON object"),
         ([row(game={"answers": {"correct": "x"}})], r"judgements.csv:2: transcript.answers.incorrect: Field required"),
         ([row(game={"rounds": [{"type": "other"}]})], r"judgements.csv:2: transcript.rounds.0.type"),
-        ([row()[:-2]], r"judgements.csv:2: not as many cells as the header"),
+        ([row()[:-2]], r"judgements.csv:2: a row with another number of cells than the header"),
         ([row(game={"question_set_id": "1_X", "story_title": "Y"})], "no story of its 1 games was found; name QuALITY"),
     ],
 )

@@ -7,12 +7,13 @@ import pytest
 
 from debate_rl.data.binary_tasks import load
 from debate_rl.data.chess_puzzles import load_lichess
-from debate_rl.data.left_out import answers_fault
+from debate_rl.data.left_out import question_fault
 from debate_rl.data.questions import load_questions
 from debate_rl.data.reward_pairs import turns
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
-from debate_rl.records import csv_rows, lines, read_json
+from debate_rl.records import lines, read_json
+from debate_rl.tables import csv_rows
 
 HEADER = "question,correct_answer,distractor1,distractor2,distractor3,support"
 
@@ -56,7 +57,7 @@ def test_an_answer_that_is_missing_is_not_offered(tmp_path, empty, caplog):
     rows = [row(n, distractor1=empty, distractor2=empty) for n in range(20)]
     found = load("sciq", write(tmp_path / "s.jsonl", rows), balanced=False)
     assert {item.answer for item in found.items} == {"right", "wrong 3"}
-    assert "left out 20 rows of sciq" in caplog.text and "s.jsonl:1" in caplog.text
+    assert "changed 20 rows of sciq (an empty answer is not offered" in caplog.text and "s.jsonl:1" in caplog.text
 
 
 def test_a_row_without_a_right_answer_is_left_out(tmp_path, caplog):
@@ -89,9 +90,9 @@ def test_a_csv_file_of_any_usual_kind_is_read(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.csv", "a\nb\xe9\n".encode("latin-1"), "iconv -f latin1"),
-        ("a.json", '["b\xe9"]'.encode("latin-1"), "iconv -f latin1"),
-        ("a.jsonl", '{"b": "\xe9"}\n'.encode("latin-1"), "iconv -f latin1"),
+        ("a.csv", "a\nb\xe9\n".encode("latin-1"), "iconv -f CP1252"),
+        ("a.json", '["b\xe9"]'.encode("latin-1"), "iconv -f CP1252"),
+        ("a.jsonl", '{"b": "\xe9"}\n'.encode("latin-1"), "iconv -f CP1252"),
         ("a.csv", b"\x28\xb5\x2f\xfdrest", "zstd -d"),
         ("a.jsonl", b"\x28\xb5\x2f\xfdrest", "zstd -d"),
         ("a.json", b"PK\x03\x04", "unzip"),
@@ -118,4 +119,4 @@ def test_puzzles_with_a_byte_order_mark_are_read(tmp_path):
 
 
 def test_answers_that_differ_are_no_fault():
-    assert answers_fault(Question(id="q", text="?", answers=("4", "5"))) is None
+    assert question_fault(Question(id="q", text="?", answers=("4", "5"))) is None

@@ -253,7 +253,7 @@ def test_a_malformed_room_is_named(tmp_path, change, complaint):
         ({"correctAnswerIndex": 2}, r"debates.jsonl:2: correctAnswerIndex"),
         ({"turns": [{"role": "Debater", "text": "x"}]}, r"debates.jsonl:2: turns.0: .*needs 'index' and 'round'"),
         ({"turns": [{"role": "Judge", "text": "x"}]}, r"debates.jsonl:2: turns.0: .*needs 'probabilities'"),
-        ({"answers": ["one"]}, r"debates.jsonl:2: answers"),
+        ({"offlineJudgments": [{"judge": "x", "mode": "other"}]}, r"debates.jsonl:2: offlineJudgments.0.mode"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, change, complaint):
