@@ -31,7 +31,7 @@ from debate_rl.game.transcript import (
     shown_text,
     without_scratchpad,
 )
-from debate_rl.records import folded, read_yaml
+from debate_rl.records import clean_text, folded, read_yaml
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
@@ -50,9 +50,12 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
     # A template may be another person's file: the sandbox keeps it from reaching Python behind the values.
     environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(folder, "utf-8-sig"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         auto_reload=False,
-    )  # fmt: skip
+    )
     settings = folder / "set.yaml"
     fields = read_yaml(settings, "prompt set") if settings.is_file() else {}
     return environment, fields.get("candidates", "labels")
@@ -90,12 +93,20 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
         raise UserError(f"prompt set {prompts!r}, {error.name}:{error.lineno}: {error.message}") from error
     except jinja2.TemplateError as error:
         raise UserError(f"prompt set {prompts!r}, {seat}: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"prompt set {prompts!r}, {seat}: a template is not UTF-8 (byte 0x{error.object[error.start]:02x}); "
+            "save it as UTF-8"
+        ) from error
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError, RecursionError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"prompt set {prompts!r}, {seat}: the template fails: {said}") from error
     parts = text.split(_MARK)[1:]
+    if len(parts) % 2:
+        raise UserError(f"prompt set {prompts!r}, {seat}: a template holds a NUL character; remove it")
     messages = zip(parts[::2], parts[1::2], strict=True)
-    return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]
+    # A template can write half a surrogate pair as an escape, which no tokenizer and no file takes.
+    return [{"role": role, "content": clean_text(content.strip())} for role, content in messages if content.strip()]
 
 
 def _plain(value: str) -> str:

@@ -21,6 +21,7 @@ from debate_rl.experiment import Run
 from debate_rl.game.prompts import debater_messages
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import open_transcript
+from debate_rl.text_file import plain_suffix
 from debate_rl.trainers.settings import Kind
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -80,7 +81,7 @@ def _check_files(name: str, stage: Stage) -> None:
     where = f"stages.{name}"
     if isinstance(stage, SftStage):
         for source in stage.transcripts:
-            if source.endswith(".jsonl"):
+            if plain_suffix(source) == ".jsonl":
                 existing(source, f"{where}.transcripts")
         for source, path in stage.paths.items():
             existing(path, f"{where}.paths.{source}")

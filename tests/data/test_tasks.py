@@ -71,6 +71,38 @@ def test_each_task_of_the_suite_makes_true_labels(name):
         assert {one.label for one in made} == {1}
 
 
+NO_TEXT = {"None", "none", "True", "['x']", "{'x': 1}", "x"}
+
+
+def places(value, path=()):
+    """Where a row holds texts, at any depth."""
+    if isinstance(value, str):
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("bad", [None, ["x"], {"x": 1}, True])
+@pytest.mark.parametrize("name", ROWS)
+def test_no_task_of_the_suite_shows_what_is_no_text(name, bad):
+    maker = Maker(load_task(str(SUITE / f"{name}.yaml")))
+    for path in places(ROWS[name]):
+        row = json.loads(json.dumps(ROWS[name]))
+        holder = row
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = bad
+        for seed in range(6):
+            try:
+                shown = maker.draw(row, random.Random(seed)).text
+            except ValueError as error:
+                assert "\n" not in str(error)
+            else:
+                assert not {"None", "none", "True", "['x']", "{'x': 1}", "x"} & set(
+                    shown.replace("\n", " ").split(" ")
+                ), path
+
+
 def test_a_file_of_any_kind_gives_the_same_items(tmp_path):
     rows = [{"one": f"w{n}", "two": f"v, {n}", "same": n % 2} for n in range(8)]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
