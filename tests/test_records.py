@@ -1,7 +1,7 @@
 import pytest
 
 from debate_rl.errors import UserError, nearest
-from debate_rl.records import Record, append, digest, read, read_log, write, write_text
+from debate_rl.records import Record, append, digest, load_yaml, read, read_log, read_yaml, write, write_text
 
 
 class Point(Record):

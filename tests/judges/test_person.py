@@ -136,6 +136,21 @@ def test_a_person_judges_a_run_through_a_real_process(tmp_path, call):
     assert "run not found" in mistake(call("judge", "play", tmp_path / "none"))
 
 
+def test_what_is_typed_in_another_encoding_is_asked_again_and_a_name_is_clean(tmp_path):
+    append(tmp_path / "run" / "legs.jsonl", [Leg(transcript=game(asked(1), turns=1))])
+    done = subprocess.run(
+        [sys.executable, "-m", "debate_rl.cli", "judge", "play", b"run", b"--name", b"ann\xe9"],
+        input=b"caf\xe9\n70 end\n",
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert done.returncode == 0 and b"not read" in done.stdout, done
+    (leg,) = read(tmp_path / "judgements.jsonl", Leg)
+    assert (leg.verdict.judge, leg.verdict.p[0]) == ("human/ann\ufffd", 0.7)
+
+
 def test_a_person_judges_fresh_debates_of_the_lab(tmp_path):
     done = play(tmp_path, "55\n", "--name", "ann")
     assert done.returncode == 0, done.stderr
