@@ -33,15 +33,9 @@ class TrainingStage(Record):
             raise ValueError("quantize needs lora: 4-bit weights can not be trained; set lora, or quantize null")
         return self
 
-    @property
-    def trainings(self) -> list[tuple[Kind, dict[str, Any]]]:
-        """Each kind of training that the stage does, and the arguments that it gets."""
-        raise NotImplementedError
-
     def trainings(self) -> list[tuple[Kind, dict[str, Any]]]:
         """Each kind of training that the stage does, and the arguments that it passes on."""
-        kind: Kind = self.kind  # type: ignore[attr-defined] - every stage names its own, mostly that of its training
-        return [(kind, self.train)]
+        return [(getattr(self, "kind"), self.train)]  # noqa: B009 - a stage's kind is mostly that of its training
 
     @model_validator(mode="after")
     def _arguments_are_known(self) -> TrainingStage:

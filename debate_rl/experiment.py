@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from debate_rl import terminal
 from debate_rl.arena.log import Progress
 from debate_rl.arena.progress import ProgressLine
 from debate_rl.config import Config, settled
@@ -129,10 +130,10 @@ class Run:
 
     def progress(self, out: Path) -> Progress:
         """A line that says how far a stage's games are."""
-        terminal = sys.stdout if self.say is print and sys.stdout.isatty() else None
-        return ProgressLine(
-            out.name.lstrip("."), self.say, terminal, lambda: 0 if self._stored is None else self._stored.tokens
-        )
+        inside = out.name.lstrip(".")
+        label = terminal.stage_label()
+        name = label if label and inside == self.at else f"{label} {inside}".strip()
+        return ProgressLine(name, self.say, lambda: 0 if self._stored is None else self._stored.tokens)
 
     def name_of(self, out: Path) -> str:
         """Name of what a stage's working folder, or an iteration's in it, will hold."""
@@ -280,20 +281,24 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
 def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
-    fingerprints = stage_fingerprints(run.config)
-    for name, stage in run.config.stages.items():
-        if only is not None and name not in only:
-            continue
+    with terminal.doing("reading the files that the config names"):
+        fingerprints = stage_fingerprints(run.config)
+    chosen = {name: stage for name, stage in run.config.stages.items() if only is None or name in only}
+    terminal.keeps(lambda: f"{len(done)} of {len(chosen)} stages are finished and kept in {run.folder}")
+    for number, (name, stage) in enumerate(chosen.items(), start=1):
+        label = f"[{number}/{len(chosen)}] {name}"
+        terminal.stage(label)
         fingerprint = fingerprints[name]
         final = run.folder / name
         if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
             if read_json(final / "stage.json")["fingerprint"] != fingerprint:
                 raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
             done[name] = read_json(final / "metrics.json")
-            run.say(f"{name}: done before")
+            run.say(f"{label}: done before")
             continue
         done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
         write_json(run.folder / "metrics.json", _all_metrics(run))
+    terminal.stage("")
     run.tracker.finish()
     if run.paid:
         cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
@@ -323,7 +328,8 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = _store_counts(run)
     run.at = name
-    run.say(f"{name}: started")
+    label = terminal.stage_label()
+    run.say(f"{label}: started")
     metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     write_json(working / "stage.json", {"name": name, "kind": stage.kind, "fingerprint": fingerprint})
@@ -341,7 +347,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
     run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
-    run.say(f"{name}: finished in {seconds:.0f} s")
+    run.say(f"{label}: finished in {terminal.duration(seconds)}")
     return metrics
 
 

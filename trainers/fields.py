@@ -84,7 +84,7 @@ def _type(annotation: ast.expr, classes: dict[str, ast.ClassDef]) -> Any:
         return None
     if isinstance(annotation, ast.BinOp):
         sides = [side for side in (annotation.left, annotation.right) if not _beside_enum(side, annotation, classes)]
-        return Union[tuple(_type(side, classes) for side in sides)]
+        return Union[tuple(_type(side, classes) for side in sides)]  # noqa: UP007 - as many as there are
     if isinstance(annotation, ast.Name) and annotation.id in classes:
         choices = _choices(classes[annotation.id])
         return Literal[tuple(choices)] if choices else Any
