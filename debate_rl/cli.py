@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
-import multiprocessing
 import os
-import signal
+import re
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-for _name, _value in {
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRL_EXPERIMENTAL_SILENCE": "1",
-    "TQDM_DISABLE": "1",
-}.items():
-    os.environ.setdefault(_name, _value)  # before transformers is imported, which reads them once
+import typer
 
-import typer  # noqa: E402
+from debate_rl import terminal
+from debate_rl.cli_judge import judge_app
+from debate_rl.cli_store import store_app
+from debate_rl.errors import UserError
+from debate_rl.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute
+from debate_rl.lab import lab_app
 
-from debate_rl.cli_judge import judge_app  # noqa: E402
-from debate_rl.cli_store import store_app  # noqa: E402
-from debate_rl.errors import UserError  # noqa: E402
-from debate_rl.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute  # noqa: E402
-from debate_rl.lab import lab_app  # noqa: E402
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Faults of a disk or folder that can not be written to."""
+_PATH = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EPERM, errno.EIO)
+"""Faults of a path that a user named."""
 
 app = typer.Typer(
     name="debate-rl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -226,44 +221,59 @@ def _fail(message: Any) -> None:
     """End with one line and exit code 2."""
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":  # once, of processes that were started together
-        print(f"debate-rl: {message}", file=sys.stderr)
+        print(f"debate-rl: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def _stop() -> NoReturn:
-    """End at once after Ctrl-C: threads may still wait for a server, and libraries for their own ends."""
-    sys.stdout.flush()
-    if os.environ.get("RANK", "0") == "0":
-        print(
-            "\ndebate-rl: stopped. Finished stages, games and answers are kept; the same command goes on from here.",
-            file=sys.stderr,
-            flush=True,
-        )
-    for child in multiprocessing.active_children():
-        child.terminate()
-    os._exit(130)
-
-
-def _terminated(signal_number: int, frame: Any) -> None:
-    """A polite kill stops like Ctrl-C."""
-    raise KeyboardInterrupt
+def _command() -> str:
+    """The command that was asked for, as far as it is words: `judge train`."""
+    words = itertools.takewhile(lambda word: re.fullmatch("[a-z][a-z-]*", word), sys.argv[1:])
+    return " ".join(["debate-rl", *itertools.islice(words, 2)])
 
 
 def main() -> None:
     """Entry point of `debate-rl`."""
-    signal.signal(signal.SIGTERM, _terminated)
-    # Of no use to who runs a command: one library tells another what it will rename.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
-    try:
-        app()
-    except UserError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    terminal.hush()
+    first = os.environ.get("RANK", "0") == "0"
+    with terminal.stoppable(), terminal.shown(_command()) if first else contextlib.nullcontext():
+        try:
+            code = app(standalone_mode=False)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) or terminal.interrupted():  # a library may have made another of it
+                _stop()
+            _explain(error)
             raise
+        if code == terminal.STOPPED:
+            _stop()
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _stop() -> None:
+    """Say what is kept, and end with the exit code of a stopped command."""
+    terminal.say_stopped()
+    terminal.end_children()
+    raise SystemExit(terminal.STOPPED)
+
+
+def _explain(error: Any) -> None:
+    """End with one line where an error is a user's to mend; else return.
+
+    Files that can not be read or written are, whatever reads them; an error without a file may be a mistake of ours.
+    """
+    if isinstance(error, UserError):
+        _fail(error)
+    if isinstance(error, typer.Abort):
+        raise SystemExit(1)
+    if hasattr(error, "format_message"):  # a mistake in the command line, of typer's click or of the other one
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(2)
+        where = getattr(getattr(error, "ctx", None), "command_path", "debate-rl")
+        _fail(f"{error.format_message().rstrip(chr(46))}; {where} --help lists what there is")
+    if isinstance(error, OSError) and error.errno in _DISK:
         _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; what was finished is kept")
-    except KeyboardInterrupt:
-        _stop()
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _PATH:
+        _fail(f"cannot use {error.filename}: {error.strerror}")
 
 
 if __name__ == "__main__":

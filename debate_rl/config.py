@@ -327,7 +327,11 @@ def _complaint(error: ValidationError, model: type[BaseModel], prefix: str) -> s
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     if first["type"] != "extra_forbidden":
-        return f"{prefix}{explain(error)}"
+        complaint = explain(error)
+        unknown = "unknown key '"
+        if complaint.startswith(unknown):  # of `train`, whose keys are no fields of ours
+            return f"{unknown}{prefix}{complaint.removeprefix(unknown)}"
+        return f"{prefix}{complaint}"
     owner = _owner(model, path[:-1])
     known = [field.alias or name for name, field in owner.model_fields.items()]
     inner = "".join(f"{part}." for part in path[:-1])

@@ -18,7 +18,7 @@ from debate_rl.config_training import (
 )
 from debate_rl.errors import UserError, name_fault
 from debate_rl.records import Record
-from debate_rl.trainers.settings import StudentLoss
+from debate_rl.trainers.settings import Kind, StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
 from debate_rl.weak_to_strong.ensemble import Combination
 from debate_rl.weak_to_strong.labels import Labelling
@@ -198,6 +198,18 @@ class WeakToStrongStage(TrainingStage):
         if self.generative and self.readout != "answers":
             raise ValueError(f"answers to {self.task} are written; leave out readout")
         return self
+
+    def trainings(self) -> list[tuple[Kind, dict[str, Any]]]:
+        """Those of the models, by what they answer with, and those that a method's transfer adds."""
+        readouts: dict[str, Kind] = {"answers": "judge", "reward": "reward"}
+        kind: Kind = "sft" if self.generative else readouts.get(self.readout, "classifier")
+        added: list[tuple[Kind, dict[str, Any]]] = []
+        for row in self.methods.values():
+            if row.transfer.generative:
+                added.append(("sft", {**self.train, **row.transfer.train}))
+            if row.transfer.refine is not None:
+                added.append(("dpo" if row.transfer.refine == "dpo" else kind, {**self.train, **row.transfer.train}))
+        return [(kind, self.train), *added]
 
     @property
     def generative(self) -> bool:

@@ -10,8 +10,9 @@ from debate_rl.config_judge import JudgeSettings
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol, shipped_protocols
 from debate_rl.records import Record
+from debate_rl.trainers.arguments import check_train
 from debate_rl.trainers.online import Alarms, Opponents, Rewards
-from debate_rl.trainers.settings import Lora, Objective
+from debate_rl.trainers.settings import Kind, Lora, Objective
 
 
 class TrainingStage(Record):
@@ -30,6 +31,22 @@ class TrainingStage(Record):
     def _trains_an_adapter_in_4_bits(self) -> TrainingStage:
         if self.quantize is not None and self.lora is None:
             raise ValueError("quantize needs lora: 4-bit weights can not be trained; set lora, or quantize null")
+        return self
+
+    def trainings(self) -> list[tuple[Kind, dict[str, Any]]]:
+        """Each kind of training that the stage does, and the arguments that it passes on."""
+        return [(getattr(self, "kind"), self.train)]  # noqa: B009 - a stage's kind is mostly that of its training
+
+    @model_validator(mode="after")
+    def _arguments_are_known(self) -> TrainingStage:
+        """A mistyped argument is found before games are played for the training."""
+        for kind, train in self.trainings():
+            if not train:
+                continue
+            try:
+                check_train(kind, train)
+            except UserError as error:
+                raise ValueError(str(error)) from error
         return self
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from debate_rl import terminal
+from debate_rl.errors import UserError
 
 if TYPE_CHECKING:
     from debate_rl.config import Config
@@ -33,18 +37,26 @@ def execute(
     config: Path, overrides: list[str] | None, dry_run: bool, kind: str | None = None, table: str | None = None
 ) -> None:
     """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
-    typer.echo(f"{config}: reading")
     from debate_rl.config import load_config
-    from debate_rl.experiment import Run, needed
-    from debate_rl.stages.check import check_run
-    from debate_rl.study import seed_configs
+    from debate_rl.experiment import needed
 
     found = load_config(config, overrides or [])
     only = None if kind is None else needed(found, kind, table)
-    for line in check_run(Run(seed_configs(found)[0]), only):
-        typer.echo(line)
+    if not found.stages:
+        raise UserError(
+            f"{config}: no stages; add some, for example stages: {{tournament: {{players: [base, base@2]}}}}"
+        )
+    if not dry_run and os.environ.get("RANK", "0") == "0":
+        count = len(found.stages if only is None else only)
+        what = f"{count} {'stage' if count == 1 else 'stages'}{_seeds(found)}"
+        typer.echo(f"{found.name}: {what}, into {Path(found.runs) / found.name}")
+    from debate_rl.stages.check import check_run
+
+    check_run(found, only, _note, dry_run)
     if found.hardware is not None and not dry_run:
+        from debate_rl.experiment import Run
         from debate_rl.stages.estimate import check_hardware
+        from debate_rl.study import seed_configs
 
         check_hardware(Run(seed_configs(found)[0]), only)
     if dry_run:
@@ -64,6 +76,16 @@ def execute(
         _print_table(Path(found.runs) / found.name, table)
 
 
+def _seeds(config: Config) -> str:
+    """How often the stages are run, in words."""
+    return f" under each of {len(config.seeds)} seeds" if config.seeds else ""
+
+
+def _note(text: str) -> None:
+    """Say something that is no mistake but may be unwanted."""
+    typer.echo(f"note: {text}", err=True)
+
+
 def _print_table(folder: Path, table: str) -> None:
     """Print a table of a run or study that the report has written."""
     found = sorted(folder.glob(f"*/tables/{table}.md"))
@@ -78,8 +100,9 @@ def _run_once(config: Config, only: set[str] | None, crew: Crew | None) -> None:
     from debate_rl.experiment import Run, run_stages
     from debate_rl.show import show_effects
     from debate_rl.stages import FUNCTIONS
-    from debate_rl.trainers.state import freeze_imports
 
+    with terminal.doing("loading PyTorch and transformers"):
+        from debate_rl.trainers.state import freeze_imports
     freeze_imports()
     run = Run(config, crew=crew)
     run_stages(run, FUNCTIONS, only)

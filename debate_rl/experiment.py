@@ -13,18 +13,17 @@ runs/NAME/
 
 from __future__ import annotations
 
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
+from debate_rl import terminal
 from debate_rl.arena.log import Progress
-from debate_rl.arena.progress import ProgressLine, duration
+from debate_rl.arena.progress import ProgressLine
 from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
     JudgeSettings,
@@ -58,8 +57,6 @@ from debate_rl.tracking import Tracker
 
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
-SILENCE = 9.0
-"""Seconds without a line after which a stage says that it is at work."""
 _CHANGE_LATER = ("README.md", "timing.json")
 """Files that are completed after their stage, or that tell how long it took."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
@@ -85,9 +82,7 @@ class Run:
         self.config = config
         self.crew = crew
         self.folder = Path(config.runs) / config.name
-        self._say = say
-        self.last_said = time.monotonic()
-        """When something was said last."""
+        self.say = say
         self.at: str | None = None
         """Name of the stage at work."""
         self._engine = engine
@@ -95,11 +90,6 @@ class Run:
         self._front: Engine | None = None
         self._questions: dict[Split, list[Question]] = {}
         self._tracker: Tracker | None = None
-
-    def say(self, line: str) -> None:
-        """Give a line of progress to who watches."""
-        self.last_said = time.monotonic()
-        self._say(line)
 
     @property
     def engine(self) -> Engine:
@@ -148,10 +138,10 @@ class Run:
 
     def progress(self, out: Path) -> Progress:
         """A line that says how far a stage's games are."""
-        terminal = sys.stdout if self._say is print and sys.stdout.isatty() else None
-        return ProgressLine(
-            out.name.lstrip("."), self.say, terminal, lambda: 0 if self._stored is None else self._stored.tokens
-        )
+        inside = out.name.lstrip(".")
+        label = terminal.stage_label()
+        name = label if label and inside == self.at else f"{label} {inside}".strip()
+        return ProgressLine(name, self.say, lambda: 0 if self._stored is None else self._stored.tokens)
 
     def name_of(self, out: Path) -> str:
         """Name of what a stage's working folder, or an iteration's in it, will hold."""
@@ -301,10 +291,13 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
     made_anew: set[str] = set()
-    fingerprints = stage_fingerprints(run.config)
-    for name, stage in run.config.stages.items():
-        if only is not None and name not in only:
-            continue
+    with terminal.doing("reading the files that the config names"):
+        fingerprints = stage_fingerprints(run.config)
+    chosen = {name: stage for name, stage in run.config.stages.items() if only is None or name in only}
+    terminal.keeps(lambda: f"{len(done)} of {len(chosen)} stages are finished and kept in {run.folder}")
+    for number, (name, stage) in enumerate(chosen.items(), start=1):
+        label = f"[{number}/{len(chosen)}] {name}"
+        terminal.stage(label)
         fingerprint = fingerprints[name]
         final = run.folder / name
         before: dict[str, str] | None = None
@@ -315,48 +308,25 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
             older = [other for other in made_anew if _builds_on(stage, other, run.config.stages[other])]
             if not note.passing_failures and not older:
                 done[name] = read_json(final / "metrics.json")
-                run.say(f"{name}: done before")
+                run.say(f"{label}: done before")
                 continue
             before = note.files
             if note.passing_failures:
                 count = note.passing_failures
-                run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
+                run.say(f"{label}: {count} games failed for causes that may have passed; they are tried again")
             else:
-                run.say(f"{name}: made again, since {older[0]} was")
+                run.say(f"{label}: made again, since {older[0]} was")
         done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
         if before is not None and read_note(final).files != before:
             made_anew.add(name)
         write_json(run.folder / "metrics.json", _all_metrics(run))
+    terminal.stage("")
     run.finish_tracking()
     if run.paid:
         cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
-
-
-@contextlib.contextmanager
-def heartbeat(run: Run, place: str) -> Iterator[None]:
-    """Say that a stage is still at work whenever nothing was said for a while.
-
-    Args:
-        run: whose `say` is used.
-        place: the stage, and which of how many it is.
-    """
-    done, began = Event(), time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            if time.monotonic() - run.last_said >= SILENCE:
-                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class StageNote(Record):
@@ -433,10 +403,9 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = _store_counts(run)
     run.at = name
-    place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
-    run.say(f"{place}: started")
-    with heartbeat(run, place):
-        metrics = function(stage, run, working)
+    label = terminal.stage_label()
+    run.say(f"{label}: started")
+    metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     note.unlink()
     for sums in working.rglob(f"*{SUMS}"):
@@ -461,7 +430,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
     run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
-    run.say(f"{name}: finished in {seconds:.0f} s")
+    run.say(f"{label}: finished in {terminal.duration(seconds)}")
     return metrics
 
 

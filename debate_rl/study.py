@@ -14,11 +14,12 @@ runs; what is trained, the questions that are learnt from, and all sampling foll
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
+from debate_rl import terminal
 from debate_rl.analysis.effects import EffectRow, effects, write_effects
 from debate_rl.config import Config
 from debate_rl.engines.crew import Crew
@@ -75,10 +76,11 @@ def run_study(
         if config.processes > 1 and engine is None and crew is None:
             _side_by_side(config, functions, only)
         else:
-            for one in seed_configs(config):
-                say(f"seed {one.seed}:")
+            for number, one in enumerate(seed_configs(config), start=1):
+                say(f"seed {one.seed} ({number} of {len(config.seeds)}):")
                 run_stages(Run(one, engine, say, crew), functions, only)
-        return write_study(folder, folder / "report")[0]
+        with terminal.doing("measuring the effects over all seeds"):
+            return write_study(folder, folder / "report")[0]
 
 
 def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
@@ -87,8 +89,15 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
     Raises:
         UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
-    with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
-        running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
+    terminal.keeps(lambda: f"what is finished of each seed is kept in {Path(config.runs) / config.name}")
+    with terminal.silent(), ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
+        with terminal.unstoppable():
+            running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
+        try:
+            wait(running)
+        except KeyboardInterrupt:
+            terminal.end_children()  # else the pool waits until every seed is finished
+            raise
     for done in running:
         try:
             done.result()
@@ -101,6 +110,7 @@ def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: 
 
 def _settle() -> None:
     """What a process that runs seeds alone begins with."""
+    terminal.hush()
     from debate_rl.trainers.state import freeze_imports
 
     freeze_imports()
@@ -108,7 +118,8 @@ def _settle() -> None:
 
 def _run_seed(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
     """One seed's run, its lines of progress named after it."""
-    run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), functions, only)
+    with terminal.shown(f"{config.name} run", live=False, prefix=f"{config.name} "):
+        run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), functions, only)
 
 
 def write_study(folder: str | Path, out: str | Path) -> tuple[list[EffectRow], Path]:

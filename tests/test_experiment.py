@@ -152,10 +152,10 @@ def test_a_mistake_found_before_anything_is_finished_does_not_spend_the_name(tmp
     config = small(tmp_path, stages=("sft", "tournament"))
     wrong = config.model_copy(
         update={
-            "stages": {**config.stages, "sft": config.stages["sft"].model_copy(update={"train": {"lerning_rate": 1}})}
+            "stages": {**config.stages, "sft": config.stages["sft"].model_copy(update={"transcripts": ("none.jsonl",)})}
         }
     )
-    with pytest.raises(UserError, match="learning_rate"):
+    with pytest.raises(UserError, match="none.jsonl"):
         run(wrong)
     assert set(run(config)) == {"sft", "tournament"}
 

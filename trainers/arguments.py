@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import os
 import sys
 import typing
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from debate_rl.errors import UserError, nearest
+from debate_rl.trainers.fields import config_fields
 from debate_rl.trainers.settings import Dtype, Kind
 
 OWN = ("max_length", "model_init_kwargs")
@@ -111,7 +112,7 @@ def training_arguments(
         UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
     """
     config = _config_class(kind)
-    given = _checked(kind, train, config)
+    given = check_train(kind, train)
     own = {"max_length": given.get("max_length")} if kind == "sft" and given.get("packing") else {}
     given = {key: value for key, value in given.items() if key not in OWN}
     defaults = {**default_arguments(kind), "data_seed": seed, "disable_tqdm": not sys.stderr.isatty(), **_device(given)}
@@ -128,15 +129,6 @@ def training_arguments(
         return config(output_dir=str(folder), seed=seed, **{**defaults, **(of_job or {}), **own, **given})
     except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         raise UserError(f"train: {str(error).strip().splitlines()[0]}") from error
-
-
-def check_arguments(kind: Kind, train: dict[str, Any]) -> None:
-    """Make sure that a trainer takes such fields, before anything runs (see `training_arguments`).
-
-    Raises:
-        UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
-    """
-    _checked(kind, train, _config_class(kind))
 
 
 def default_arguments(kind: Kind) -> dict[str, Any]:
@@ -167,10 +159,15 @@ def _config_class(kind: Kind) -> Any:
     return TrainingArguments
 
 
-def _checked(kind: Kind, train: dict[str, Any], config: Any) -> dict[str, Any]:
-    """The given fields, known and of the right type; YAML's `2e-4`, which is a text, becomes a number."""
-    fields = {field.name for field in dataclasses.fields(config)} | set(OWN)
-    hints = typing.get_type_hints(config)
+def check_train(kind: Kind, train: dict[str, Any]) -> dict[str, Any]:
+    """The given fields, known and of the right type; YAML's `2e-4`, which is a text, becomes a number.
+
+    Neither torch nor TRL is imported for it.
+
+    Raises:
+        UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
+    """
+    fields = {**config_fields(kind), "max_length": int | None, "model_init_kwargs": Any}
     values = {}
     for key, value in train.items():
         if key in _SET_BY_JOB:
@@ -179,8 +176,8 @@ def _checked(kind: Kind, train: dict[str, Any], config: Any) -> dict[str, Any]:
         if key in _REFUSED[kind]:
             raise UserError(f"train.{key} has no effect here: {_REFUSED[kind][key]}; remove it")
         if key not in fields:
-            raise UserError(f"unknown key 'train.{key}'; {nearest(key, fields)}")
-        values[key] = _typed(key, value, int | None if key == "max_length" else hints.get(key))
+            raise UserError(f"unknown key 'train.{key}'; {nearest(str(key), fields)}")
+        values[key] = _typed(key, value, fields[key])
     _check_range(kind, values)
     _check_init(values.get("model_init_kwargs"))
     return values
@@ -196,6 +193,11 @@ def _check_range(kind: Kind, values: dict[str, Any]) -> None:
     for key in positive:
         if values.get(key) is not None and values[key] <= 0:
             raise UserError(f"train.{key} is {values[key]}; give a number above 0")
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"train.{key} is {value}; give a number")
+    if (values.get("learning_rate") or 0) < 0:
+        raise UserError(f"train.learning_rate is {values['learning_rate']}; give a number above 0")
 
 
 def _check_init(init: Any) -> None:
@@ -213,15 +215,18 @@ def _check_init(init: Any) -> None:
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type, where that is a plain one."""
-    plain = {int, float, bool, str, type(None)}
-    parts = set(typing.get_args(hint)) or {hint}
-    if not parts <= plain:
-        return value
+    """The value as its field's type."""
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"train.{key}: {error.errors()[0]['msg']} (found {value!r})") from error
+        choices = [text for kind in (hint, *typing.get_args(hint)) for text in _texts(kind)]
+        allowed = nearest(str(value), choices) if choices else error.errors()[0]["msg"]
+        raise UserError(f"train.{key}: {allowed} (found {value!r})") from error
+
+
+def _texts(kind: Any) -> tuple[str, ...]:
+    """The texts that a type allows, where it lists them."""
+    return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
 
 
 def _device(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ A killed job goes on from its last whole checkpoint and ends with the same adapt
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from debate_rl import terminal
 from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
 from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
@@ -121,8 +123,7 @@ def launch(
     order, complaint = out / "launch.json", out / "launch.error"
     write_json(order, job.model_dump(mode="json"))
     complaint.unlink(missing_ok=True)
-    environment = {**os.environ, _PARENT: _process_mark(os.getpid())}
-    code = subprocess.run(_command(accelerate_config, processes, order), env=environment).returncode
+    code = _wait_for(_command(accelerate_config, processes, order))
     if complaint.is_file():
         raise UserError(complaint.read_text(encoding="utf-8"))
     if code != 0:
@@ -132,6 +133,26 @@ def launch(
     if result is None:
         raise RuntimeError(f"training ended without {out / 'result.json'}; its output stands above")
     return result
+
+
+def _wait_for(command: Sequence[str]) -> int:
+    """Run a command to its end; its exit code.
+
+    In a session of its own Ctrl-C does not reach it. This process ends it instead, with all that it started, so that
+    none of them prints a traceback and none goes on alone.
+    """
+    place = {
+        **os.environ,
+        terminal.STAGE_VARIABLE: terminal.stage_label(),
+        _PARENT: _process_mark(os.getpid()),
+    }
+    with terminal.doing("training in processes of its own"):
+        process = subprocess.Popen(command, env=place, start_new_session=True)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            terminal.end_children()  # before the launcher is gone, through which the others are found
+            raise
 
 
 def _check_launch(config: str, processes: int | None) -> None:
@@ -176,6 +197,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.build import build_trainer, prepare
     from debate_rl.trainers.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.places import arguments_of
+    from debate_rl.trainers.steps import StepsLine
 
     out = Path(job.out)
     train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
@@ -183,11 +205,14 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)
-    prepared = prepare(job, tokenizer)
+    with terminal.doing("encoding the rows"):
+        prepared = prepare(job, tokenizer)
     set_seed(job.seed)  # before new weights are drawn
-    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
-    if quiet:
-        trainer.remove_callback(PrinterCallback)
+    with terminal.doing(f"loading {job.model}"):
+        trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
+    trainer.remove_callback(PrinterCallback)  # prints a dictionary every few steps
+    if not quiet:
+        trainer.add_callback(StepsLine())
     with config.main_process_first(desc="checkpoints"):
         checkpoint = last_complete_checkpoint(out / "checkpoints")
     if config.process_index == 0:
@@ -264,7 +289,7 @@ def _tidy(folder: Path, adapter: bool) -> None:
             path.unlink()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
     """Say so where a write failed because the disk is full."""
     try:
@@ -283,6 +308,7 @@ def _disk_errors(out: Path) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job of a JSON file; the exit code is 2 for a user's mistake, which is said in one line."""
+    terminal.hush()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _end_with_parent()
     first = os.environ.get("RANK", "0") == "0"
@@ -295,7 +321,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValidationError as error:
             raise UserError(f"{given[0]}: {explain(error)}") from error
         out = Path(job.out)
-        run_job(job)
+        alone = first and terminal.STAGE_VARIABLE not in os.environ  # else a run started it, and says what goes on
+        with terminal.shown("training") if alone else contextlib.nullcontext():
+            run_job(job)
+    except KeyboardInterrupt:
+        return terminal.STOPPED
     except UserError as error:
         if first:
             print(f"error: {error}", file=sys.stderr)

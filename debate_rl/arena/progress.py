@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
-from typing import TextIO
+
+from debate_rl import terminal
+from debate_rl.terminal import duration
 
 EVERY = 10.0
 """Seconds between two lines of a log, at least."""
@@ -14,13 +15,12 @@ EVERY = 10.0
 class ProgressLine:
     """Says how far some games are; it is a `log.Progress`.
 
-    On a terminal one line is written over and over. Where there is none, a line is added to a log at most every `every`
-    seconds, and one at the end.
+    A line is added to a log at most every `every` seconds, and one at the end. In between, and on a terminal, `state`
+    says it at any time.
 
     Args:
         name: of the work.
         say: takes the lines of a log.
-        terminal: where lines are written over; None writes a log.
         tokens: how many were read and written so far, by any work of this process.
         clock: seconds.
         every: seconds between two lines of a log.
@@ -30,62 +30,52 @@ class ProgressLine:
         self,
         name: str,
         say: Callable[[str], None] = print,
-        terminal: TextIO | None = None,
         tokens: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         every: float = EVERY,
     ) -> None:
         self._name = name
         self._say = say
-        self._terminal = terminal
         self._tokens = tokens
         self._clock = clock
         self._every = every
-        self._began = self._said = clock()
+        self._began = self._said = self._counted = clock()
         self._before = tokens()
         self._found: int | None = None
-        self._shown = False
+        self._counts = (0, 0, 0)
 
     def __call__(self, done: int, failed: int, total: int) -> None:
         """Take note of (done, failed, all); the first time before anything new is done."""
         now = self._clock()
         if self._found is None:
             self._found, self._began, self._before = done, now, self._tokens()
-        text = self._text(done, failed, total, now - self._began)
-        if self._terminal is not None:
-            self._rewrite(self._terminal, text)
-        elif done == total or now - self._said >= self._every:
+            terminal.progress(self.state, self.kept)
+        self._counts, self._counted = (done, failed, total), now
+        if done == total or (now - self._said >= self._every and not terminal.is_live()):
             self._said = now
-            self._say(text)
+            self._say(f"  {self._name}: {self.state()}")
+        if done == total:
+            terminal.progress(None, self.kept)
 
-    def _text(self, done: int, failed: int, total: int, seconds: float) -> str:
-        """What the line says."""
-        said = f"  {self._name}: {done:,} of {total:,} debates, {failed:,} failed"
-        new = done - (self._found or 0)
-        if new and seconds > 0:
-            tokens = self._tokens() - self._before
-            said += f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
-            said += f", {duration(seconds * (total - done) / new)} left" if done < total else f", {duration(seconds)}"
-        return said
+    def state(self) -> str:
+        """How far the games are now; empty before anything is known."""
+        done, failed, total = self._counts
+        if not total:
+            return ""
+        now = self._clock()
+        seconds, new, tokens = now - self._began, done - (self._found or 0), self._tokens() - self._before
+        text = f"{done:,} of {total:,} debates, {failed:,} failed"
+        if tokens and seconds > 0:
+            text += f", {tokens / seconds:,.0f} tokens/s"
+        if done == total:
+            return f"{text}, {duration(seconds)}" if new else text
+        if not new or seconds <= 0:
+            return f"{text}, {duration(seconds)} so far" if seconds >= 1 else text
+        # Games are counted when a chunk of them is finished: what has gone on since then is part of what was left.
+        left = (self._counted - self._began) * (total - done) / new - (now - self._counted)
+        return f"{text}, {duration(max(left, 0.0))} left"
 
-    def _rewrite(self, terminal: TextIO, text: str) -> None:
-        """Put the line in place of the last one. The cursor stays below it, where an error message would begin."""
-        width = shutil.get_terminal_size().columns - 1
-        terminal.write(("\x1b[1A\x1b[K" if self._shown else "") + text[:width] + "\n")
-        terminal.flush()
-        self._shown = True
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words.
-
-    Example:
-        >>> duration(80), duration(3900)
-        ('1 min 20 s', '1 h 5 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    def kept(self) -> str:
+        """The games that are in the log."""
+        done, _, total = self._counts
+        return f"{done:,} of {total:,} debates" if total else ""

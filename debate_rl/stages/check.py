@@ -1,175 +1,142 @@
-"""What a run would refuse later is refused before it begins: keys of trainings, models, files, prompts too long.
-
-Nothing is fetched and nothing is written.
-"""
+"""What a run would refuse in its third hour, refused before its first game: files, models, prompts, trainings."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from debate_rl.config_stages import OversightStage, ReadingStage, Stage, WeakToStrongStage
-from debate_rl.config_training import IterationsStage, SftStage, TrainingStage
-from debate_rl.data.models import SHIPPED
-from debate_rl.engines.chat import prompt_ids
-from debate_rl.engines.load import context_of, load_config, load_tokenizer
-from debate_rl.engines.request import Message
-from debate_rl.engines.weights import check_weights
-from debate_rl.errors import UserError, existing, nearest
-from debate_rl.experiment import Run
-from debate_rl.game.prompts import debater_messages
-from debate_rl.game.question import Question
-from debate_rl.game.transcript import open_transcript
+from debate_rl import terminal
+from debate_rl.config import Config
+from debate_rl.config_judge import JudgeSettings
+from debate_rl.config_stages import Stage, WeakToStrongStage
+from debate_rl.config_training import GrpoStage, IterationsStage, SftStage, TrainingStage
+from debate_rl.data.transcripts import NYU
+from debate_rl.errors import existing
+from debate_rl.experiment import Run, judge_of_kind
+from debate_rl.stages import weak_to_strong
+from debate_rl.stages.check_lengths import check_lengths, protocols_of, splits_of
+from debate_rl.stages.check_models import check_models
+from debate_rl.study import seed_configs
+from debate_rl.trainers.memory import sharding_of
 from debate_rl.trainers.settings import Kind
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_OF_MACHINE = ("bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "use_cpu", "deepspeed", "fsdp")
+"""Arguments that depend on the machine; a dry run may stand on another one."""
 
 
-def check_run(run: Run, only: set[str] | None = None) -> list[str]:
-    """Check everything that can be known before anything is played.
+def check_run(config: Config, only: set[str] | None, note: Callable[[str], None], dry: bool) -> None:
+    """Make sure that nothing which can be known by now will stop a run, or all of its games, later.
 
     Args:
-        run: the experiment.
-        only: names of the stages that will run; None is all.
-
-    Returns:
-        Lines about what will be left out, such as questions that are too long.
+        config: the experiment; of a study its first seed stands for all.
+        only: names of the stages to run; None is all.
+        note: takes what is no fault but may be unwanted.
+        dry: nothing will be run here, so the machine's own limits are no faults: the hub may be out of reach.
 
     Raises:
-        UserError: a training's key is unknown or of the wrong type, a model or file is not there, or every prompt is
-            longer than the model can read.
+        UserError: a file or model is missing, a question can not be read or does not fit a model's context, or a
+            training's arguments can not be used; the first of them.
     """
-    stages = {name: stage for name, stage in run.config.stages.items() if only is None or name in only}
-    for name, stage in stages.items():
-        _check_files(name, stage)
-        for kind, training in _trainings(stage):
-            _check_keys(name, kind, training)
-    for role, model in _models(run, stages.values()):
-        _check_model(run, role, model)
-    return _too_long(run) if stages else []
-
-
-def _trainings(stage: Stage) -> Iterator[tuple[Kind, TrainingStage]]:
-    """Each training of a stage with its kind."""
-    if isinstance(stage, IterationsStage):
-        yield "dpo", stage.dpo
-    elif isinstance(stage, WeakToStrongStage):
-        kinds: dict[str, Kind] = {"answers": "judge", "reward": "reward"}
-        yield "sft" if stage.generative else kinds.get(stage.readout, "classifier"), stage
-    elif isinstance(stage, TrainingStage):
-        yield stage.kind, stage
-
-
-def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
-    """The keys of a training, by the class that will take them."""
-    if stage.launch is not None:
-        existing(stage.launch, f"stages.{name}.launch", "give a config of `accelerate launch`")
-    if not stage.train:
+    seeds = [Run(one) for one in seed_configs(config)]
+    run = seeds[0]
+    stages = {name: stage for name, stage in config.stages.items() if only is None or name in only}
+    unfinished = {
+        name: stage
+        for name, stage in stages.items()
+        if not all((one.folder / name / "stage.json").is_file() for one in seeds)
+    }
+    if all(stage.kind == "report" for stage in unfinished.values()):
         return
-    from debate_rl.trainers.arguments import check_arguments  # here: it loads TRL, which takes seconds
+    with terminal.doing("checking files, models and questions"):
+        _check_files(run, unfinished)
+        here = check_models(run, unfinished, note, dry)
+        check_lengths(run, unfinished, here, note)
+    with terminal.doing("checking the arguments of trainings"):
+        for name, stage in unfinished.items():
+            _check_training(name, stage, run, dry)
+
+
+def _check_files(run: Run, stages: Mapping[str, Stage]) -> None:
+    """Make sure that the files and folders that stages name are there, and that questions can be read."""
+    run.protocol()
+    if run.config.questions.human is not None:
+        existing(run.config.questions.human, "questions.human")
+    judge_of_kind(run.config.judge, run.model_judge())  # reads probes
+    for settings in _judges(run, stages):
+        if settings.adapter is not None and not (run.folder / settings.adapter).is_dir():
+            folder = existing(settings.adapter, "judge adapter")
+            existing(folder / "adapter_config.json", "judge adapter", "give the folder that training wrote")
+    for name, stage in stages.items():
+        for rules in protocols_of(stage):
+            run.protocol(rules)
+        if getattr(stage, "launch", None) is not None:
+            sharding_of(stage.launch)  # type: ignore[union-attr]
+        if isinstance(stage, SftStage):
+            _check_sources(name, stage, run)
+        if isinstance(stage, WeakToStrongStage):
+            _check_task(stage, run)
+    for split in splits_of(stages):
+        run.questions(split)
+
+
+def _judges(run: Run, stages: Mapping[str, Stage]) -> Iterator[JudgeSettings]:
+    """The settings of every judge that is named, those of a panel's members included."""
+    named = [run.config.judge, *(getattr(stage, "second", None) for stage in stages.values())]
+    named += [stage.watch.second for stage in stages.values() if isinstance(stage, GrpoStage) and stage.watch]
+    waiting = [one for one in named if isinstance(one, JudgeSettings)]
+    while waiting:
+        settings = waiting.pop()
+        yield settings
+        waiting += settings.members
+
+
+def _check_sources(name: str, stage: SftStage, run: Run) -> None:
+    """Make sure that the files of transcripts are there."""
+    for source in stage.transcripts:
+        path = stage.paths.get(source, run.config.questions.path if source in NYU else None)
+        if path is None and source.endswith(".jsonl"):
+            path = source
+        if path is not None:
+            existing(path, f"stages.{name}.transcripts: {source}")
+    if stage.stories is not None:
+        existing(stage.stories, f"stages.{name}.stories")
+
+
+def _check_task(stage: WeakToStrongStage, run: Run) -> None:
+    """Make sure that a task's items can be read, and files of recorded labels."""
+    if stage.path is not None:
+        existing(stage.path, "the task's path")
+    for row in stage.rows.values():
+        context = stage.helps.get(row.context)
+        if context is not None and context.path is not None:
+            existing(context.path, f"context {row.context!r}")
+    if not stage.generative:
+        weak_to_strong.splits(stage, run)
+
+
+def _check_training(name: str, stage: Stage, run: Run, dry: bool) -> None:
+    """Make the arguments of a training in this process, by which its library checks them together.
+
+    Those of a launched training are made where it runs; online training adds arguments that its games decide.
+    """
+    training = stage.dpo if isinstance(stage, IterationsStage) else stage
+    if not isinstance(training, TrainingStage) or isinstance(training, GrpoStage) or training.launch is not None:
+        return
+    for kind, train in training.trainings():
+        given = {key: value for key, value in train.items() if not (dry and key in _OF_MACHINE)}
+        if given:
+            _make_arguments(f"stages.{name}", kind, given, run.folder / f".{name}")
+
+
+def _make_arguments(where: str, kind: Kind, train: dict[str, Any], folder: Path) -> None:
+    """Make a trainer's config, and leave no trace of it."""
+    from debate_rl.errors import UserError
+    from debate_rl.trainers.arguments import training_arguments
+    from debate_rl.trainers.state import kept_global_state
 
     try:
-        check_arguments(kind, stage.train)
+        with kept_global_state():
+            training_arguments(kind, train, folder / "checkpoints", 0)
     except UserError as error:
-        raise UserError(f"stages.{name}: {error}") from error
-
-
-def _check_files(name: str, stage: Stage) -> None:
-    """The files that a stage names."""
-    where = f"stages.{name}"
-    if isinstance(stage, SftStage):
-        for source in stage.transcripts:
-            if source.endswith(".jsonl"):
-                existing(source, f"{where}.transcripts")
-        for source, path in stage.paths.items():
-            existing(path, f"{where}.paths.{source}")
-        if stage.stories is not None:
-            existing(stage.stories, f"{where}.stories")
-    if isinstance(stage, WeakToStrongStage):
-        if stage.path is not None:
-            existing(stage.path, f"{where}.path")
-        if stage.task.endswith((".yaml", ".yml")):
-            existing(stage.task, f"{where}.task")
-
-
-def _models(run: Run, stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
-    """Each model that the stages use, with the key that names it."""
-    config = run.config
-    kinds = {stage.kind for stage in stages}
-    if kinds - {"report", "reading"}:
-        yield "models.debater", config.models.debater
-        yield "models.judge", config.models.judge
-    for stage in stages:
-        if isinstance(stage, WeakToStrongStage):
-            yield "models.weak", stage.weak or config.models.weak
-            yield "models.strong", stage.strong or config.models.strong
-        if isinstance(stage, ReadingStage):
-            for model in stage.models:
-                yield "models", model
-        if isinstance(stage, OversightStage) and not isinstance(stage.second, str | None) and stage.second.model:
-            yield "second.model", stage.second.model
-    if config.judge.model is not None:
-        yield "judge.model", config.judge.model
-    if config.judge.adapter is not None:
-        existing(config.judge.adapter, "judge.adapter")
-    if config.judge.path is not None:
-        existing(config.judge.path, "judge.path")
-
-
-def _check_model(run: Run, role: str, model: str) -> None:
-    """Make sure that a model is there, or at least that the hub may have it: nothing is fetched to see."""
-    path = run.resolve(model)
-    if Path(path).is_dir():
-        check_weights(path)
-        return
-    if run.config.engine.kind == "server" or _HUB_NAME.fullmatch(model):
-        return
-    raise UserError(
-        f"{role}: model not found: {model!r} is no folder, no hub name (OWNER/NAME) and no lab model; "
-        f"{nearest(model, [folder.name for folder in SHIPPED.iterdir() if folder.is_dir()])}"
-    )
-
-
-def _too_long(run: Run) -> list[str]:
-    """Compare the prompts of the real questions with what the debater can read, by its own tokenizer."""
-    config = run.config
-    path = Path(run.resolve(config.models.debater))
-    protocol = run.protocol()
-    if config.engine.kind == "server" or not (path / "tokenizer.json").is_file() or protocol.turns == 0:
-        return []
-    limit = context_of(load_config(path))
-    if limit is None:
-        return []
-    tokenizer = load_tokenizer(path)
-    room = limit - protocol.max_new_tokens
-
-    def length(question: Question) -> int:
-        game = open_transcript(question, protocol, {"A": "base", "B": "base"}, config.seed)
-        messages = debater_messages(game, next(iter(game.players)), 0)
-        return len(prompt_ids(tokenizer, tuple(Message.model_validate(one) for one in messages)))
-
-    questions = [*run.questions("train"), *run.questions("test")]
-    # A token is at least a character, so only long texts are encoded; the longest first, until one fits.
-    longest = sorted(questions, key=lambda question: len(question.passage or ""), reverse=True)
-    long: list[int] = []
-    for question in longest:
-        if len(question.passage or "") + len(question.text) + _FRAME <= room:
-            break
-        tokens = length(question)
-        if tokens <= room:
-            break
-        long.append(tokens)
-    if not long:
-        return []
-    said = (
-        f"{len(long)} of {len(questions)} questions: the prompt of the longest has {long[0]:,} tokens, which with "
-        f"{protocol.max_new_tokens} new ones exceed the {limit:,} that {config.models.debater} can read"
-    )
-    if len(long) == len(questions):
-        raise UserError(f"{said}; choose a model with a longer context, or other questions")
-    return [f"{said}; their debates will fail"]
-
-
-_FRAME = 200
-"""Characters of a prompt beside the question and the passage, at least: shorter ones need not be encoded."""
+        raise UserError(f"{where}.{error}") from error

@@ -36,10 +36,10 @@ SPARE = 8
 
 def splits(stage: WeakToStrongStage, run: Run) -> Splits:
     """D1, D2 and test of the stage's task; questions come from stories that no debater was trained or rated on."""
-    return _read(stage, run)[0]
+    return read(stage, run)[0]
 
 
-def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]:
+def read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]:
     """The parts, and of a binary task how its items were read."""
     total = stage.supervisor + stage.student + stage.test
     found: Sequence[Question | BinaryItem]
@@ -112,12 +112,12 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     from debate_rl.weak_to_strong.study import Reading, run_study  # here: it loads torch
     from debate_rl.weak_to_strong.trainings import Trainings
 
-    parts, selection = _read(stage, run)
+    parts, selection = read(stage, run)
     blind, shared = run.protocol("blind"), run.folder / "transfer"
     rollout = _rollout(stage, run, out, shared / "games")
     reading = Reading(
-        weak=_samples(stage, parts, blind, stage.supervisor_reads_passage),
-        strong=_samples(stage, parts, blind, True),
+        weak=plain_texts(stage, parts, blind, stage.supervisor_reads_passage),
+        strong=plain_texts(stage, parts, blind, True),
         contexts=stage.helps,
         rollout=rollout,
         weak_reads_passage=stage.supervisor_reads_passage,
@@ -158,7 +158,7 @@ def _told(run: Run, found: Results) -> Metrics:
     return found.model_dump(mode="json")
 
 
-def _samples(stage: WeakToStrongStage, parts: Splits, blind: Protocol, passage: bool) -> Samples:
+def plain_texts(stage: WeakToStrongStage, parts: Splits, blind: Protocol, passage: bool) -> Samples:
     """What a model reads of each item without help: a conversation with either reply, else what a judge reads."""
     if stage.task == "pairs" and stage.readout == "reward":
         return pair_samples(parts.every)

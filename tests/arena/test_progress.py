@@ -1,8 +1,7 @@
-import io
-
 import pytest
 
-from debate_rl.arena.progress import ProgressLine, duration
+from debate_rl.arena.progress import ProgressLine
+from debate_rl.terminal import duration
 
 
 class Clock:
@@ -48,17 +47,21 @@ def test_what_was_done_before_does_not_count_as_speed():
     ]
 
 
-def test_a_terminal_has_one_line_that_is_written_over(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    clock, said, terminal = Clock(), [], io.StringIO()
-    progress = line(clock, said.append, terminal=terminal)
-    for done in (0, 1, 2):
-        progress(done, 0, 2)
-        clock.pass_(1, 10)
-    written = terminal.getvalue().splitlines()
-    assert not said and len(written) == 3 and all(text.startswith("\x1b[1A\x1b[K") for text in written[1:])
-    assert written[0] == "  games: 0 of 2 debates, 0 failed" and "2 of 2" in written[2]
-    assert all(len(text.removeprefix("\x1b[1A\x1b[K")) < 40 for text in written)
+def test_what_goes_on_between_two_chunks_is_taken_off_the_time_left():
+    clock = Clock()
+    progress = line(clock, [].append)
+    progress(0, 0, 100)
+    clock.pass_(10, 100)
+    assert (
+        progress.state() == "0 of 100 debates, 0 failed, 10 tokens/s, 10 s so far"
+        and progress.kept() == "0 of 100 debates"
+    )
+    progress(50, 1, 100)
+    clock.pass_(4, 0)
+    assert (
+        progress.state() == "50 of 100 debates, 1 failed, 7 tokens/s, 6 s left"
+        and progress.kept() == "50 of 100 debates"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (80, "1 min 20 s"), (3900, "1 h 5 min")])

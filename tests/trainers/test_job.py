@@ -265,7 +265,7 @@ def test_where_a_job_lies_does_not_matter(make_job, tmp_path, base):
             "train.completion_only_loss has no effect here: the loss is on the speech",
         ),
         ("dpo", {"loss_type": ["ipo"]}, "train.loss_type has no effect here: the loss is the job's 'objective'"),
-        ("dpo", {"lr_scheduler_type": "sudden"}, "train: sudden is not a valid SchedulerType"),
+        ("dpo", {"lr_scheduler_type": "sudden"}, "train.lr_scheduler_type: choose one of: constant, .*found .sudden"),
         ("sft", {"model_init_kwargs": {"nonsense": 1}}, "cannot load .*nonsense"),
     ],
 )
