@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -30,7 +31,13 @@ class Record(BaseModel):
 R = TypeVar("R", bound=BaseModel)
 Span = tuple[int, int]
 """Where a line lies in a file: its first byte and the one after its last."""
+_UNCLEAN = re.compile("[\ud800-\udfff\0]")
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def clean_text(text: str) -> str:
+    """Text without lone surrogates and NUL, which no file can hold; each becomes U+FFFD. For texts from outside."""
+    return _UNCLEAN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def digest(value: Any) -> str:

@@ -52,6 +52,11 @@ class Verdict(Record):
         return self.p[0] if side == "A" else self.p[1]
 
 
+PASSING_KINDS = frozenset({"rate limit", "server", "time-out", "connection", "malformed", "no text"})
+"""Kinds of failure that may be gone when it is tried again: a server's, not the game's. A run that goes on plays these
+games again; other failures stay."""
+
+
 class Failure(Record):
     """Why a leg could not be played or judged. It is never scored as a loss.
 
@@ -64,6 +69,11 @@ class Failure(Record):
     turn: int | None = None
     kind: str
     message: str
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be gone when it is tried again."""
+        return self.kind in PASSING_KINDS
 
 
 class Leg(Record):
