@@ -288,16 +288,20 @@ def _read(response: urllib3.BaseHTTPResponse, seconds: float) -> bytes:
     """
     deadline = time.monotonic() + seconds
     pieces, size = [], 0
-    # read1 gives what is there; read would wait for a whole block, and a server that sends a byte a minute never ends.
-    while piece := response.read1(1 << 16):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MOST_BYTES or time.monotonic() > deadline:
-            response.close()
+    try:
+        # read1 gives what is there; read would wait for a whole block, and a byte now and then would never end it.
+        while piece := response.read1(1 << 16):
+            pieces.append(piece)
+            size += len(piece)
             if size > MOST_BYTES:
                 raise errors.ProtocolError(f"more than {MOST_BYTES:,} bytes")
-            raise errors.TimeoutError(f"the body is not there after {seconds:g} s")
-    response.release_conn()
+            if time.monotonic() > deadline:
+                raise errors.TimeoutError(f"the body is not there after {seconds:g} s")
+    except BaseException:
+        response.close()  # else what is left of the body would be read as the next answer
+        raise
+    finally:
+        response.release_conn()  # a connection that is not given back is one less for all further requests
     return b"".join(pieces)
 
 
