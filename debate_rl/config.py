@@ -18,12 +18,13 @@ from debate_rl.config_file import read_tree
 from debate_rl.config_judge import JudgeSettings
 from debate_rl.config_stages import STAGES, Stage, made_by, references
 from debate_rl.engines.budget import Price
+from debate_rl.engines.parameters import Parameters
 from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record, explain
 
 _ENGINE = {
-    "concurrency", "retries", "timeout", "key_env", "load_adapters", "refused", "budget", "prices", "batch_tokens",
+    "concurrency", "retries", "timeout", "key_env", "load_adapters", "budget", "prices", "parameters", "batch_tokens",
     "cache_tokens",
 }  # fmt: skip
 """Of the engine's keys those that say how it works, not what it answers."""
@@ -88,14 +89,14 @@ class EngineSettings(Record):
     """Seconds without a byte from a server until a try is given up."""
     retries: int = Field(default=5, ge=0)
     """Further tries at a server that is busy or does not answer."""
-    refused: dict[str, tuple[Literal["max_tokens", "temperature", "top_p", "seed", "stop", "n"], ...]] = {}
-    """Request fields that a server's model does not take: {gpt-5: [max_tokens, temperature, top_p]}; what is not named
-    here is learnt from its first refusal. Without max_tokens, max_completion_tokens is sent."""
     load_adapters: bool = False
     """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
     budget: BudgetSettings = BudgetSettings()
     prices: dict[str, Price] = {}
     """Of a server's models, for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
+    parameters: dict[str, Parameters] = {}
+    """What a server's models take, where it is not to be learnt from their refusals: {gpt-5: {limit:
+    max_completion_tokens, leave_out: [temperature, top_p]}}; `*` is all others."""
     device: str | None = None
     """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None

@@ -578,8 +578,8 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
         return ServerEngine(
             wanted.url or "", wanted.key_env, concurrency=wanted.concurrency, retries=wanted.retries,
             timeout=wanted.timeout, deployed=wanted.revision, resolve=resolve, load_adapters=wanted.load_adapters,
-            refused=wanted.refused,
             budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
+            parameters=wanted.parameters,
         )  # fmt: skip
     from debate_rl.engines.transformers_engine import TransformersEngine
 

@@ -54,13 +54,6 @@ _LOOK_ALIKES = str.maketrans(
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def digest(value: Any) -> str:
-    """Name a JSON-like value by its content: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
-
-
 def clean_text(text: str) -> str:
     """A text as it may enter: half surrogate pairs, which no file can hold, and NUL become U+FFFD.
 

@@ -83,7 +83,7 @@ class Log(Generic[W, D]):
         wanted: name of a piece of work.
         done: name of what came of it, the same.
         failed: whether that is a failure.
-        again: whether a failure is tried again by a run that goes on, because its cause may have passed.
+        passing: whether it is one that may be gone when it is tried again; it is not done then.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Log(Generic[W, D]):
         wanted: Callable[[W], str],
         done: Callable[[D], str],
         failed: Callable[[D], bool],
-        again: Callable[[D], bool] = lambda record: False,
+        passing: Callable[[D], bool] = lambda done: False,
     ) -> None:
         self.path = path
         self._sums = path.with_name(path.name + SUMS)
@@ -101,7 +101,7 @@ class Log(Generic[W, D]):
         self.wanted = wanted
         self.done = done
         self.failed = failed
-        self.again = again
+        self.passing = passing
 
     def work_off(
         self,
@@ -113,7 +113,8 @@ class Log(Generic[W, D]):
     ) -> Kept[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
-        Failures are in the log as well. Those whose cause may have passed are tried again; the newest line counts.
+        Failures are in the log as well. Passing ones are tried again when the work goes on, and a later line of a name
+        stands for it; others are not.
 
         Args:
             wanted: all of the work; it is gone through once, so it may be made as it is asked for.
@@ -182,8 +183,9 @@ class Log(Generic[W, D]):
         failed: set[str] = set()
         for span, record in scan_log(self.path, self.kind):
             name = self.done(record)
-            if self.again(record):
+            if self.passing(record):
                 known.pop(name, None)
+                failed.discard(name)
                 continue
             known[name] = span
             (failed.add if self.failed(record) else failed.discard)(name)

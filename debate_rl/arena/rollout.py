@@ -57,8 +57,8 @@ def play_to_file(
 ) -> Kept[Leg]:
     """Play games that are not yet in a log, adding each finished chunk to it; a stopped run goes on where it was.
 
-    Failed legs are in the log as well. Those whose cause may have passed (a server that did not answer) are played
-    again by a run that goes on.
+    Failed legs are in the log as well. Those whose failure may pass (`verdict.PASSING_KINDS`) are played again when the
+    run goes on, the others only by a run that starts anew.
 
     Args:
         games: as for `play`, and the arguments that follow.
@@ -84,10 +84,10 @@ def play_to_file(
     log = Log[Transcript, Leg](
         path,
         Leg,
-        wanted=lambda game: game.id,
-        done=lambda leg: leg.transcript.id,
-        failed=lambda leg: leg.failure is not None,
-        again=lambda leg: leg.failure is not None and leg.failure.passing,
+        lambda game: game.id,
+        lambda leg: leg.transcript.id,
+        lambda leg: leg.failure is not None,
+        lambda leg: leg.failure is not None and leg.failure.passing,
     )
     return log.work_off(games, work, chunk, progress, each)
 
@@ -100,7 +100,10 @@ def check_played(legs: Sequence[Leg]) -> None:
     """
     first = next((leg.failure for leg in legs), None)
     if first is not None and all(leg.failure is not None for leg in legs):
-        raise UserError(f"all {len(legs)} debates failed, the first with: {first.message}")
+        again = "this run will not try them again; one of another name will"
+        if any(leg.failure is not None and leg.failure.passing for leg in legs):
+            again = "the same command tries them again"
+        raise UserError(f"all {len(legs)} debates failed, the first with: {first.message} ({again})")
 
 
 def read_pools(path: Path) -> list[Pool]:

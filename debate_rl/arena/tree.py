@@ -300,8 +300,11 @@ def grow_to_file(
         The grown trees, in the order of `trees`.
     """
     log = Log[Tree, Tree](
-        path, Tree, lambda tree: tree.id, lambda tree: tree.id,
-        failed=lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
-        again=lambda tree: any(leaf.failure is not None and leaf.failure.passing for leaf in tree.leaves),
-    )  # fmt: skip
+        path,
+        Tree,
+        lambda tree: tree.id,
+        lambda tree: tree.id,
+        lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
+        lambda tree: any(leaf.failure is not None and leaf.failure.passing for leaf in tree.leaves),
+    )
     return list(log.work_off(trees, lambda missing: grow(missing, players, engine, judge), chunk, progress))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
+from time import monotonic
 from typing import Protocol, TypeVar
 
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
@@ -19,6 +20,8 @@ R = TypeVar("R")
 Q = TypeVar("Q", Request, Choice)
 A = TypeVar("A", Completion, Scores)
 
+LAST_WORDS = 1.0
+"""Seconds that parts under way have after Ctrl-C; a server that hangs must not hold the user up."""
 Parts = list[list[list[int]]]
 """For each lane the parts that are its own, each a list of places in the call."""
 
@@ -84,7 +87,8 @@ def side_by_side(
 ) -> None:
     """Do all parts, each lane its own in order, then what the others have left; lane 0 is the calling thread.
 
-    After an exception no further part is begun; those under way are finished, then the first exception is raised.
+    After an exception no further part is begun; those under way are finished, then the first exception is raised. After
+    Ctrl-C they have `LAST_WORDS` seconds.
 
     Args:
         parts: of each lane; a lane without any helps the others.
@@ -123,9 +127,20 @@ def side_by_side(
     threads = [Thread(target=go, args=(lane,), daemon=True) for lane in range(1, len(queues))]
     for thread in threads:
         thread.start()
-    if queues:
-        go(0)
-    for thread in threads:
-        thread.join()
+    try:
+        if queues:
+            go(0)
+        stopped = next((error for error in errors if not isinstance(error, Exception)), None)
+        if stopped is not None:
+            raise stopped
+        for thread in threads:
+            thread.join()
+    except BaseException as error:  # Ctrl-C, which comes to this thread alone
+        with lock:
+            errors.append(error)  # no further part is begun
+        end = monotonic() + LAST_WORDS
+        for thread in threads:
+            thread.join(max(0.0, end - monotonic()))
+        raise
     if errors:
         raise errors[0]

@@ -102,6 +102,10 @@ class EngineFailure(Record):
 
     kind: str
     message: str
+    status: int | None = None
+    """Of HTTP, where a server refused."""
+    param: str | None = None
+    """What it refused, where it says so."""
 
 
 class Engine(Protocol):

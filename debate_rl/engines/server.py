@@ -7,36 +7,40 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 from debate_rl.engines.budget import Budget, Paid, most_prompt_tokens
-from debate_rl.engines.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
+from debate_rl.engines.endpoint import (
+    LONG_WAIT,
+    MALFORMED,
+    REFUSED,
+    RETRIED,
+    UNREACHABLE,
+    Endpoint,
+    say_on_terminal,
+)
 from debate_rl.engines.first_token import candidate_scores, logprob
 from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
+from debate_rl.engines.parameters import Learnt, Parameters
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.router import Router
 from debate_rl.engines.served import Served
 from debate_rl.errors import UserError
-from debate_rl.records import clean_text, digest
+from debate_rl.records import digest
 
 TOP = 20
 """Log-probabilities asked for: what OpenAI gives at most, and vLLM by default."""
 MOST_N = 64
 """Texts of one request, at most."""
-NO_LOGPROBS = "log-probabilities"
-"""Kind of the failure of a server that gives none."""
 SLACK = 4
 """Requests that a replica may have under way beyond the others, for its cache's sake."""
 DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
-_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
-"""Request fields that some models refuse."""
-_ELSEWHERE = (UNREACHABLE, "time-out", "connection")
+_ELSEWHERE = (UNREACHABLE, LONG_WAIT, "time-out", "connection", "rate limit")
 """Failures after which another replica is asked."""
 
 
@@ -55,7 +59,8 @@ class ServerEngine:
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
-        refused: by model the request fields that it does not take; else they are learnt from its first refusal.
+        parameters: what models are sent, by their names (see `parameters`); of others it is learnt from refusals.
+        say: tells the user why nothing moves, and what a model refuses; None prints on stderr.
 
     Raises:
         UserError: the url is not one, or the key is not set.
@@ -74,10 +79,11 @@ class ServerEngine:
         load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
-        refused: Mapping[str, Sequence[str]] | None = None,
+        parameters: Mapping[str, Parameters] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
-        self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff) for one in urls]
+        self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff, say) for one in urls]
         self.url = self._replicas[0].url
         self.concurrency = concurrency
         self.deployed = deployed or self.url
@@ -88,10 +94,12 @@ class ServerEngine:
         self._down = [0.0] * len(urls)
         self._lock = Lock()
         self._single = False
-        self._exact = True
+        self._exact: bool | None = None
+        """Whether whole candidates can be scored; None until that was tried."""
         self._ids = keep_tokens
-        self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
-        """By model the fields that it does not take."""
+        self._learnt = Learnt(parameters, say or say_on_terminal)
+        self._shown: set[str] = set()
+        """Models that have given log-probabilities."""
         self.prompt_tokens = 0
         self.new_tokens = 0
 
@@ -167,7 +175,7 @@ class ServerEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": _seed(first),
+            "seed": server_seed(first),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"return_token_ids": True} if self._ids else {}),
@@ -176,39 +184,67 @@ class ServerEngine:
         if isinstance(reply, EngineFailure) and "return_token_ids" in body and "return_token_ids" in reply.message:
             self._ids = False
             return self._write(requests)
-        if isinstance(reply, EngineFailure) and reply.kind in ("server", "request") and wanted > 1:
-            self._single = True  # such servers say so in many ways
-            return self._write(requests)
-        found = [reply] if isinstance(reply, EngineFailure) else self._texts(first, reply)[:wanted]
-        if isinstance(reply, EngineFailure) and wanted > 1:
-            return [reply] * wanted
-        self._single |= len(found) < wanted
-        rest = requests[len(found) :]
-        return [*found, *(self._write(rest) if rest else [])]
+        if isinstance(reply, EngineFailure):
+            if wanted > 1 and _refuses(reply):
+                return self._alone(requests)
+            rest = requests[wanted:]
+            return [reply] * wanted + (self._write(rest) if rest else [])
+        texts = self._texts(first, reply)
+        if isinstance(texts, EngineFailure):
+            return [texts] * wanted + (self._write(requests[wanted:]) if requests[wanted:] else [])
+        texts = texts[:wanted]
+        if wanted > 1 and len(texts) == 1:
+            self._single = True
+        rest = requests[len(texts) :]
+        return [*texts, *(self._write(rest) if rest else [])]
 
-    def _texts(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure]:
-        """Each text of an answer; at least one thing, be it a failure."""
-        url = self.url
+    def _alone(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """Texts from one prompt where the server refused to write several at a time, which it may say in many ways."""
+        first = self._write(requests[:1])
+        if isinstance(first[0], EngineFailure):
+            return first * len(requests)  # it was something else
+        self._single = True
+        return [*first, *self._write(requests[1:])]
+
+    def _texts(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure] | EngineFailure:
+        """Each text of an answer, at least one; or why it is no answer."""
+        url, stops = self.url, request.sampling.stop
         try:
             said = [
                 (choice["message"]["content"], choice["finish_reason"], _ids(choice.get("token_ids")))
-                for choice in reply["choices"]
+                for choice in _in_order(reply["choices"])
             ]
-            usage, prompt = _usage(reply), _ids(reply.get("prompt_token_ids"))
+            usage, prompt, thought = _usage(reply), _ids(reply.get("prompt_token_ids")), _reasoning(reply)
             if not said:
                 raise IndexError("no choices")
         except MALFORMED as error:
-            return [EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")]
+            return EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")
         shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
-        return [
-            Completion(
-                text=clean_text(text), prompt_tokens=usage[0], new_tokens=new, finish=finish,
-                revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
+        texts: list[Completion | EngineFailure] = []
+        for (text, finish, ids), new in zip(said, shares, strict=True):
+            if not isinstance(text, str) or finish not in ("stop", "length"):
+                kind = "filtered" if finish == "content_filter" else "no text"
+                texts.append(EngineFailure(kind=kind, message=f"{url} gave no text (finish reason {finish!r})"))
+                continue
+            if not text and thought and finish == "length":
+                message = f"{url} spent all {thought} tokens on reasoning and wrote nothing"
+                texts.append(EngineFailure(kind="reasoning", message=f"{message}; raise protocol.max_new_tokens"))
+                continue
+            cut = _cut(text, stops)
+            if cut is not None:  # only where the model takes no `stop`
+                text, finish, ids = cut, "stop", None
+            texts.append(
+                Completion(
+                    text=text,
+                    prompt_tokens=usage[0],
+                    new_tokens=new,
+                    finish=finish,
+                    revision=self.revision(request.model, request.adapter),
+                    tokens=ids,
+                    prompt_ids=prompt,
+                )
             )
-            if isinstance(text, str) and finish in ("stop", "length")
-            else EngineFailure(kind="no text", message=f"{url} gave no text (finish reason {finish!r})")
-            for (text, finish, ids), new in zip(said, shares, strict=True)
-        ]  # fmt: skip
+        return texts
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
         """The log-probabilities of one choice's candidates."""
@@ -216,18 +252,26 @@ class ServerEngine:
         body = {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0, "logprobs": True, "top_logprobs": TOP}
         reply = self._chat(choice, body, 1)
         if isinstance(reply, EngineFailure):
-            return self._refusal(reply)
+            if _refuses(reply) and "logprob" in reply.message.lower():
+                raise UserError(self._no_logprobs(choice.model, reply.message))
+            return reply
         try:
-            content = (reply["choices"][0].get("logprobs") or {}).get("content")
-            if not content:
-                return self._refusal(EngineFailure(kind=NO_LOGPROBS, message=""))
+            content: Any = (reply["choices"][0].get("logprobs") or {}).get("content")
+            if not content and choice.model not in self._shown:
+                raise UserError(self._no_logprobs(choice.model))
             top = [(str(one["token"]), logprob(one["logprob"])) for one in content[0]["top_logprobs"]]
+            if not top:
+                raise IndexError("no tokens")
             tokens = _usage(reply)[0]
         except MALFORMED as error:
             return EngineFailure(kind="malformed", message=f"{self.url} gave log-probabilities of no form ({error!r})")
+        self._shown.add(choice.model)
         seen = {token.strip() for token, _ in top}
         shown = all(candidate.strip() in seen for candidate in choice.candidates)
-        found = (None if shown else self._whole(choice)) or candidate_scores(choice.candidates, top)
+        found = None if shown else self._whole(choice)
+        if isinstance(found, EngineFailure):
+            return found
+        found = found or candidate_scores(choice.candidates, top)
         if found is None:
             first = ", ".join(repr(token) for token, _ in top[:5])
             return EngineFailure(
@@ -237,82 +281,69 @@ class ServerEngine:
             )
         return Scores(logprobs=found, prompt_tokens=tokens, revision=self.revision(choice.model, choice.adapter))
 
-    def _whole(self, choice: Choice) -> tuple[float, ...] | None:
+    def _whole(self, choice: Choice) -> tuple[float, ...] | EngineFailure | None:
         """Log-probability of each whole candidate after the prompt; None where the server can not tell."""
+        if self._exact is False:
+            return None
         asked = {"messages": _sent(choice.messages), "add_generation_prompt": True}
-        prompt = self._tokens(choice, asked)
         found = []
-        for candidate in choice.candidates if prompt else ():
-            ids = self._tokens(choice, {"prompt": candidate, "add_special_tokens": False})
-            body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
-            reply = self._ask(choice, "/completions", body, len(prompt) + len(ids), 1)
-            try:
-                listed = reply["choices"][0]["logprobs"]["token_logprobs"]  # type: ignore[index]
-                found.append(sum(map(logprob, listed[len(prompt) : len(prompt) + len(ids)])))
+        try:
+            prompt = self._tokens(choice, asked)
+            if not prompt:
+                raise IndexError("no tokens")
+            for candidate in choice.candidates:
+                ids = self._tokens(choice, {"prompt": candidate, "add_special_tokens": False})
+                body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
+                reply = _told(self._ask(choice, "/completions", body, len(prompt) + len(ids), 1))
+                listed = reply["choices"][0]["logprobs"]["token_logprobs"]
                 if not ids or len(listed) < len(prompt) + len(ids):
                     raise IndexError("too few")
-            except MALFORMED:
-                self._exact = False
-                return None
-        return tuple(found) or None
+                found.append(sum(map(logprob, listed[len(prompt) : len(prompt) + len(ids)])))
+        except _Lost as lost:
+            # What may pass must not turn exact probabilities into bounds, as it would if it were taken for a refusal.
+            if not _refuses(lost.failure):
+                return lost.failure
+            self._exact = False
+            return None
+        except MALFORMED as error:
+            if self._exact:
+                return EngineFailure(kind="malformed", message=f"{self.url} gave no form of scores ({error!r})")
+            self._exact = False
+            return None
+        self._exact = True
+        return tuple(found)
 
     def _tokens(self, choice: Choice, asked: dict[str, Any]) -> list[int]:
-        """Token ids by the server; none where it does not tell, and then it is not asked again."""
-        if not self._exact:
-            return []
-        reply = self._ask(choice, "/tokenize", asked, 0, 0, root=True)
-        try:
-            return [int(token) for token in reply["tokens"]]  # type: ignore[index]
-        except MALFORMED:
-            self._exact = False
-            return []
+        """Token ids by the server.
 
-    def _refusal(self, failure: EngineFailure) -> EngineFailure:
-        """Say what to change where the server gives no log-probabilities."""
-        if failure.kind != NO_LOGPROBS and "logprob" not in failure.message:
-            return failure
-        said = f" ({failure.message})" if failure.message else ""
-        return EngineFailure(
-            kind=NO_LOGPROBS,
-            message=f"{self.url} gives no log-probabilities{said}; set `judge: {{kind: stated}}`, or serve the judge "
-            "with vLLM, SGLang or the transformers engine",
+        Raises:
+            _Lost: it gave no answer; or what `MALFORMED` lists, where it has another form.
+        """
+        reply = _told(self._ask(choice, "/tokenize", asked, 0, 0, root=True))
+        return [int(token) for token in reply["tokens"]]
+
+    def _no_logprobs(self, model: str, said: str = "") -> str:
+        """What to change where the server gives no log-probabilities."""
+        why = f" ({said})" if said else ""
+        return (
+            f"{self.url} gives no log-probabilities of {model}{why}; set `judge: {{kind: stated}}`, or serve the judge "
+            "with vLLM, SGLang or the transformers engine"
         )
 
     def _chat(self, question: Request | Choice, body: dict[str, Any], new: int) -> dict[str, Any] | EngineFailure:
         """One chat completion."""
         name = self._served.name(question.model, question.adapter)
-        reply: dict[str, Any] | EngineFailure
+        asked = {"messages": _sent(question.messages), **body}
+        prompt = most_prompt_tokens(question.messages)
         while True:
-            sent = {"messages": _sent(question.messages), **self._accepted(name, body)}
-            reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
-            if not isinstance(reply, EngineFailure) or not self._learn(name, sent, reply):
-                break
-        if isinstance(reply, EngineFailure) and reply.kind == REFUSED:
-            raise UserError(reply.message)
-        return reply
-
-    def _accepted(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A request's fields as a model takes them (see `_learn`)."""
-        refused = self._refused.get(name, frozenset())
-        accepted = {key: value for key, value in body.items() if key not in refused}
-        if "max_tokens" in refused and "max_tokens" in body:
-            accepted["max_completion_tokens"] = body["max_tokens"]
-        return accepted
-
-    def _learn(self, name: str, sent: dict[str, Any], failure: EngineFailure) -> bool:
-        """Take from a refusal which field a model does not know; whether there is something new to try.
-
-        Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
-        done without, so their refusal stands.
-        """
-        if failure.kind != "request":
-            return False
-        fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
-        if not fields:
-            return False
-        with self._lock:
-            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
-        return True
+            sent = self._learnt.fit(name, asked)
+            reply = self._ask(question, "/chat/completions", sent, prompt, new)
+            if not isinstance(reply, EngineFailure):
+                return reply
+            if reply.kind == REFUSED:
+                raise UserError(reply.message)
+            if not self._learnt.learn(name, sent, reply):
+                return reply
 
     def _ask(
         self, question: Request | Choice, path: str, body: dict[str, Any], prompt: int, new: int, root: bool = False
@@ -337,7 +368,7 @@ class ServerEngine:
             if not isinstance(reply, EngineFailure) or reply.kind not in _ELSEWHERE:
                 return reply
             self._down[at] = time.monotonic() + DOWN
-        if isinstance(reply, EngineFailure) and reply.kind == UNREACHABLE:
+        if isinstance(reply, EngineFailure) and reply.kind in (UNREACHABLE, LONG_WAIT):
             raise UserError(reply.message)
         return reply
 
@@ -370,10 +401,41 @@ class ServerEngine:
             return at
 
 
-def _seed(request: Request) -> int:
-    """The seed that is sent: servers key their noise on it alone, so it differs for every prompt as well as draw."""
-    asked = [[one.model_dump() for one in request.messages], request.sampling.model_dump(mode="json"), request.seed]
-    return int(digest(asked), 16) % (1 << 31)
+class _Lost(Exception):
+    """A request that failed, on the way out of a longer task."""
+
+    def __init__(self, failure: EngineFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _told(reply: dict[str, Any] | EngineFailure) -> dict[str, Any]:
+    """An answer.
+
+    Raises:
+        _Lost: there is none.
+    """
+    if isinstance(reply, EngineFailure):
+        raise _Lost(reply)
+    return reply
+
+
+def _refuses(failure: EngineFailure) -> bool:
+    """Whether a server refused what it was asked, in the way it was asked; a busy or broken one may answer later."""
+    if failure.kind != "server" or failure.status is None:
+        return failure.kind == REFUSED
+    return failure.status == 501 or (failure.status < 500 and failure.status not in RETRIED)
+
+
+def server_seed(request: Request) -> int:
+    """The seed that a draw is sent with, in 31 bits: a digest of messages, sampling and draw.
+
+    Servers key their noise by the seed alone. If that were the draw's number, both sides of a debate and all questions
+    would be drawn with the same noise, and games would not be independent.
+    """
+    messages = [message.model_dump() for message in request.messages]
+    name = digest(["server seed", messages, request.sampling.model_dump(mode="json"), request.seed])
+    return int(name, 16) % (1 << 31)
 
 
 def _prompt(question: Request | Choice) -> tuple[Any, ...]:
@@ -392,12 +454,35 @@ def _ids(told: Any) -> tuple[int, ...] | None:
     return tuple(int(one) for one in told) if told else None
 
 
+def _in_order(choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The texts of an answer by their index, each once."""
+    by_index: dict[int, dict[str, Any]] = {}
+    for place, choice in enumerate(choices):
+        by_index.setdefault(int(choice.get("index", place)), choice)
+    return [by_index[index] for index in sorted(by_index)]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str | None:
+    """The text before the first stop text; None where none stands in it."""
+    places = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(places)] if places else None
+
+
+def _reasoning(reply: dict[str, Any]) -> int:
+    """Tokens that a reasoning model spent before it wrote."""
+    details = (reply.get("usage") or {}).get("completion_tokens_details") or {}
+    return int(details.get("reasoning_tokens") or 0)
+
+
 def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:
     """Tokens of the prompt, of all texts, and of the prompt's those from the cache; 0 where it is not told."""
     usage = reply.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
-    return int(counts[0] or 0), int(counts[1] or 0), int(counts[2] or 0)
+    prompt, new, cached = (int(count or 0) for count in counts)
+    if min(prompt, new, cached) < 0:
+        raise ValueError(f"{min(prompt, new, cached)} tokens")
+    return prompt, new, cached
 
 
 def _usage_or_none(reply: dict[str, Any]) -> tuple[int, int, int] | None:

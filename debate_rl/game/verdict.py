@@ -52,8 +52,9 @@ class Verdict(Record):
         return self.p[0] if side == "A" else self.p[1]
 
 
-PASSING_KINDS = frozenset({"rate limit", "server", "time-out", "connection", "unreachable", "malformed"})
-"""Kinds of failures whose cause passes: a resumed run tries these again."""
+PASSING_KINDS = frozenset({"rate limit", "server", "time-out", "connection", "unreachable", "malformed", "no text"})
+"""Kinds of failure that may be gone when it is tried again: a server's, not the game's. A run that goes on plays these
+games again; other failures stay."""
 
 
 class Failure(Record):
@@ -71,7 +72,7 @@ class Failure(Record):
 
     @property
     def passing(self) -> bool:
-        """Whether the same may succeed at another time."""
+        """Whether it may be gone when it is tried again."""
         return self.kind in PASSING_KINDS
 
 

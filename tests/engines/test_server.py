@@ -9,7 +9,7 @@ import pytest
 
 from debate_rl.engines.first_token import candidate_scores
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Sampling, Scores
-from debate_rl.engines.server import ServerEngine
+from debate_rl.engines.server import ServerEngine, server_seed
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 
@@ -106,13 +106,15 @@ def choice(prompt="which", candidates=("A", "B")):
 def test_texts_come_in_order_with_their_sampling(serve):
     server, engine = serve(lambda h, prompt, n: send(h, text(prompt)))
     sampling = Sampling(max_new_tokens=9, temperature=0.3, top_p=0.9, stop=("END",))
-    found = engine.generate(requests(20, sampling=sampling, seed=2**40 + 5, adapter="run/dpo-7"))
+    asked = requests(20, sampling=sampling, seed=2**40 + 5, adapter="run/dpo-7")
+    found = engine.generate(asked)
     assert [one.text for one in found] == [f"re say {i}" for i in range(20)]
     assert (found[0].prompt_tokens, found[0].new_tokens, found[0].finish) == (7, 3, "stop")
     sent = server.bodies[0]
     assert {key: sent[key] for key in ("model", "max_tokens", "temperature", "top_p", "stop")} == {
         "model": "run/dpo-7", "max_tokens": 9, "temperature": 0.3, "top_p": 0.9, "stop": ["END"],
     }  # fmt: skip
+    assert {body["seed"] for body in server.bodies} == {server_seed(one) for one in asked}
     assert (engine.prompt_tokens, engine.new_tokens) == (140, 60)
     assert engine.generate([]) == []
 
@@ -200,7 +202,7 @@ def test_half_a_batch_missing_and_answers_of_no_form_are_failures(serve):
     server, engine = serve(lambda h, prompt, n: send(h, broken.get(prompt, text(prompt))))
     found = engine.generate(requests(8))
     assert [getattr(one, "kind", "fine") for one in found] == [
-        "malformed", "malformed", "malformed", "no text", "malformed", "no text", "fine", "fine",
+        "malformed", "malformed", "malformed", "filtered", "malformed", "no text", "fine", "fine",
     ]  # fmt: skip
     assert set(server.tries.values()) == {1}
 
@@ -212,7 +214,7 @@ def test_a_request_too_long_is_not_tried_again(serve):
     )  # fmt: skip
     found = engine.generate(requests(2))
     assert found[1] == EngineFailure(
-        kind="context", message=f"{server.url} answered 400: maximum context length is 8192"
+        kind="context", message=f"{server.url} answered 400: maximum context length is 8192", status=400
     )
     assert server.tries["say 1"] == 1
 
@@ -242,11 +244,16 @@ def test_a_server_without_log_probabilities_says_what_to_change(serve):
         "none": lambda h: send(h, text("x")),
         "null": lambda h: send(h, {"choices": [{"message": {"content": "A"}, "logprobs": None}]}),
         "refused": lambda h: send(h, {"error": {"message": "logprobs is not supported"}}, 400),
+        "forbidden": lambda h: send(h, {"error": {"message": "You are not allowed to request logprobs"}}, 403),
     }
-    server, engine = serve(lambda h, prompt, n: answers[prompt](h))
-    for found in engine.choose([choice(name) for name in answers]):
-        assert found.kind == "log-probabilities" and "kind: stated" in found.message
-    assert set(server.tries.values()) == {1}
+    for name in answers:
+        server, engine = serve(lambda h, prompt, n: answers[prompt](h))
+        with pytest.raises(UserError, match="gives no log-probabilities of m.*kind: stated"):
+            engine.choose([choice(name)])
+        assert set(server.tries.values()) == {1}
+    _, engine = serve(lambda h, prompt, n: send(h, logprobs(A=0.7, B=0.2) if prompt == "x" else text(prompt)))
+    scored, lost = [engine.choose([choice(prompt)])[0] for prompt in ("x", "y")]
+    assert isinstance(scored, Scores) and lost.kind == "malformed"  # it has given some, so this one went wrong
 
 
 def test_an_answer_that_begins_with_neither_name(serve):

@@ -65,7 +65,7 @@ def lines(folder):
 
 def test_every_fault_and_yet_each_answer_is_made_once(serve, tmp_path):
     server = serve(script(), scores=halves, faults=islice(cycle(MOSTLY), 48))
-    front = opened(server, tmp_path)
+    front = opened(server, tmp_path, retries=16, backoff=0.001)
     asked = [request(n, seed) for n in range(12) for seed in range(3)]
     found, scored = front.generate(asked), front.choose([choice(n) for n in range(12)])
     assert all(isinstance(one, Completion) for one in found) and all(isinstance(one, Scores) for one in scored)

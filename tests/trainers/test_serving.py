@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from debate_rl.engines import server as server_engine
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.request import Message
 from debate_rl.engines.transformers_engine import TransformersEngine
@@ -110,7 +109,7 @@ def moved(result):
 @pytest.mark.parametrize("verdicts", [False, True])
 def test_with_the_same_draws_losses_and_weights_are_those_of_the_engine_here(make, wire, start, verdicts, monkeypatch):
     """A server without `n` is asked for every text with its own seed, and this one draws by it as the engine does."""
-    monkeypatch.setattr(server_engine, "_seed", lambda request: request.seed % (1 << 31))
+    monkeypatch.setattr("debate_rl.engines.server.server_seed", lambda request: request.seed)
     here = run_job(make("here", adapter=start), quiet=True)
     there = run_job(make("there", wire(most_n=1), verdicts, adapter=start), quiet=True)
     for one, other in zip(steps(here), steps(there), strict=True):
