@@ -101,3 +101,21 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
         file.write(b'{"number": 2}\n')
     with pytest.raises(UserError, match=r"log:2: not a Square \(square: Field required\)"):
         log(path).work_off(Numbers(4), square([]), 2)
+
+
+def test_passing_failures_are_done_again_when_the_work_goes_on_and_others_stay(tmp_path):
+    path = tmp_path / "log"
+    append(path, [Square(number=n, square=-1, failed=n in (2, 5)) for n in range(6)])
+
+    def resumed():
+        return Log(
+            path, Square, str, lambda done: str(done.number), lambda done: done.failed, lambda done: done.number == 5
+            and done.failed,
+        )  # fmt: skip
+
+    worked, told = [], []
+    found = resumed().work_off(Numbers(7), square(worked), 3, lambda *now: told.append(now))
+    assert worked == [[5], [6]] and [done.square for done in found] == [-1, -1, -1, -1, -1, 25, 36]
+    assert told[-1] == (7, 1, 7)  # the failure that stays
+    again = resumed().work_off(Numbers(7), square(worked), 3)
+    assert len(worked) == 2 and list(again) == list(found)

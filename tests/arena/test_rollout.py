@@ -1,11 +1,14 @@
 import pytest
 
-from debate_rl.arena.rollout import play, play_to_file, read_pools
+from debate_rl.arena.rollout import check_played, play, play_to_file, read_pools
 from debate_rl.arena.schedule import round_robin, self_play
+from debate_rl.arena.tree import Tree, grow_to_file, widths
+from debate_rl.engines.request import EngineFailure
 from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import PASSING_KINDS, Leg
 from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import read_log
@@ -135,3 +138,55 @@ def test_a_hostile_speech_changes_nothing_but_itself(question, text):
     changed = [number for number, lines in enumerate(zip(plain, hostile, strict=True)) if lines[0] != lines[1]]
     assert changed == [plain.index("for shed : plain")]
     assert not set(hostile[changed[0]]) & set("<>[]\x00") and len(hostile[changed[0]].split()) < 70
+
+
+class Sick:
+    """A scripted engine that fails some requests for a while.
+
+    Args:
+        kind: of the failures.
+        ill: whether a request is lost.
+    """
+
+    def __init__(self, kind, ill):
+        self.kind, self.ill, self.well = kind, ill, ScriptedEngine()
+        self.choose, self.revision = self.well.choose, self.well.revision
+
+    def generate(self, requests):
+        lost = EngineFailure(kind=self.kind, message="a fault")
+        answers = zip(requests, self.well.generate(requests), strict=True)
+        return [lost if self.ill(request) else answer for request, answer in answers]
+
+
+@pytest.mark.parametrize("kind", ["rate limit", "server", "time-out", "connection", "context", "neither"])
+def test_debates_that_a_fault_of_the_server_took_are_played_again_and_no_others(question, tmp_path, kind):
+    games = round_robin(["x", "y"], questions(question, 4), load_protocol("debate"))
+    path = tmp_path / "legs.jsonl"
+    whole = play(games, PLAYERS, ScriptedEngine(), JUDGE)
+    sick = play_to_file(games, PLAYERS, Sick(kind, lambda one: "end of the day ? 1" in str(one)), JUDGE, path, chunk=3)
+    lost = [leg.failure.kind for leg in sick if leg.failure is not None]
+    assert lost == [kind] * 2  # the kind of the cause is in the record
+    engine = ScriptedEngine()
+    again = list(play_to_file(games, PLAYERS, engine, JUDGE, path, chunk=3))
+    if kind in PASSING_KINDS:
+        assert again == whole and len(engine.requests) == 4
+    else:
+        assert again == list(sick) and not engine.requests
+
+
+def test_where_every_debate_failed_it_is_said_whether_the_same_command_helps(question):
+    games = self_play(["x"], [question], load_protocol("debate"))
+    for kind, said in (("server", "the same command tries them again"), ("context", "will not try them again")):
+        with pytest.raises(UserError, match=said):
+            check_played(play(games, PLAYERS, Sick(kind, lambda one: True), JUDGE))
+
+
+def test_trees_with_a_branch_that_a_fault_took_are_grown_again(question, tmp_path):
+    rules, path = load_protocol("debate", turns=2), tmp_path / "trees.jsonl"
+    game = self_play(["x"], [question], rules)[0]
+    trees = [Tree(game=game, target="A", widths=widths(game, "A", "single"))]
+    whole = grow_to_file(trees, PLAYERS, ScriptedEngine(), JUDGE, tmp_path / "whole.jsonl")
+    sick = Sick("connection", lambda one: "turn 2" in one.messages[-1].content)
+    broken = grow_to_file(trees, PLAYERS, sick, JUDGE, path)
+    assert any(leaf.failure is not None for leaf in broken[0].leaves)
+    assert grow_to_file(trees, PLAYERS, ScriptedEngine(), JUDGE, path) == whole

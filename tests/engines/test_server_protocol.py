@@ -1,0 +1,304 @@
+"""What servers are sent and how long is waited for them: seeds, parameters, `Retry-After`, texts that no file holds."""
+
+import threading
+import time
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from debate_rl.arena.rollout import play
+from debate_rl.arena.schedule import self_play
+from debate_rl.engines.endpoint import LONGEST_WAIT, retry_after
+from debate_rl.engines.parallel import Parallel
+from debate_rl.engines.parameters import Parameters
+from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.engines.server import ServerEngine, server_seed
+from debate_rl.engines.store import StoredEngine
+from debate_rl.errors import UserError
+from debate_rl.game.protocol import load_protocol
+from debate_rl.game.verdict import PASSING_KINDS
+from debate_rl.players.debater import Debater
+from debate_rl.records import clean_text, digest
+from tests.command import mistake
+from tests.engines.test_server import Server, logprobs, send, text
+from tests.engines.wire import WireServer
+
+
+@pytest.fixture
+def serve():
+    """Start a server for an answering function of (handler, what was asked): (server, engine)."""
+    started = []
+
+    def start(answer, **settings):
+        server = Server(lambda handler, prompt, number: answer(handler, server.bodies[-1]))
+        started.append(server)
+        settings = {"backoff": 0.001, "timeout": 5.0, "retries": 2, "concurrency": 1, "say": [].append, **settings}
+        return server, ServerEngine(server.url, **settings)
+
+    yield start
+    for server in started:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def asked(content="where is the pipe", seed=0, **sampling):
+    messages = (Message(role="user", content=content),)
+    return Request(messages=messages, model="m", seed=seed, sampling=Sampling(**sampling))
+
+
+def choice(model="m"):
+    return Choice(messages=(Message(role="user", content="A or B"),), model=model, candidates=("A", "B"))
+
+
+def by_seed(handler, body):
+    """A server whose noise is the seed and nothing else, as vLLM's: n draws take seed, seed + 1, ..."""
+    drawn = [f"noise {digest(body['seed'] + index)}" for index in range(body.get("n", 1))]
+    choices = [{"message": {"content": one}, "finish_reason": "stop"} for one in drawn]
+    send(handler, {"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+
+
+def test_sides_turns_and_questions_are_drawn_independently_where_the_noise_is_the_seed(serve, question, tmp_path):
+    questions = [question.model_copy(update={"id": f"q{n}", "text": f"{question.text} {n}"}) for n in range(6)]
+    games = self_play(["x"], questions, load_protocol("debate", turns=2))
+    _, engine = serve(by_seed)
+    front = Parallel(StoredEngine(engine, tmp_path), engine)
+    legs = play(games, {"x": Debater(name="x", model="m")}, front, None)
+    speeches = [speech.text for leg in legs for speech in leg.transcript.speeches]
+    assert len(speeches) == 24 == len(set(speeches))
+    _, other = serve(by_seed)
+    again = play(games, {"x": Debater(name="x", model="m")}, other, None)
+    assert [speech.text for leg in again for speech in leg.transcript.speeches] == speeches
+
+
+def test_draws_from_one_prompt_differ_and_come_again(serve):
+    draws = [asked(seed=seed) for seed in range(5)]
+    _, engine = serve(by_seed)
+    texts = [one.text for one in engine.generate(draws)]
+    assert len(set(texts)) == 5 and [one.text for one in serve(by_seed)[1].generate(draws)] == texts
+
+
+@settings(max_examples=40)
+@given(st.text(), st.text(), st.integers(0, 2**40), st.integers(0, 2**40), st.floats(0.1, 2), st.floats(0.1, 2))
+def test_a_seed_is_31_bits_and_another_one_for_whatever_differs(one, other, seed, next_seed, warm, warmer):
+    first, second = asked(one, seed, temperature=warm), asked(other, next_seed, temperature=warmer)
+    assert 0 <= server_seed(first) < 2**31 and server_seed(first) == server_seed(first.model_copy())
+    if first != second:
+        assert server_seed(first) != server_seed(second)
+
+
+def current(*refused, limit="max_completion_tokens", words="Unsupported parameter: '{}' is not supported"):
+    """Answers as OpenAI's current models: refuses some parameters, one at a time, by name."""
+
+    def answer(handler, body):
+        known = {"max_tokens", "max_completion_tokens"} - {limit}
+        for name in (*known, *refused):
+            value = body.get(name)
+            if value is not None and not (name == "temperature" and value == 1):
+                hint = f" with this model. Use '{limit}' instead." if name in known else " with this model."
+                error = {"message": words.format(name) + hint, "param": name, "code": "unsupported_parameter"}
+                send(handler, {"error": error}, 400)
+                return
+        send(handler, logprobs(A=0.7, B=0.2) if body.get("logprobs") else text(body["messages"][-1]["content"]))
+
+    return answer
+
+
+def test_what_a_model_refuses_is_learnt_once_and_then_it_is_sent_what_it_takes(serve):
+    said = []
+    server, engine = serve(current("temperature", "top_p"), say=said.append)
+    texts = engine.generate([asked(f"say {n}", temperature=0.5, max_new_tokens=9) for n in range(5)])
+    assert all(isinstance(one, Completion) for one in texts)
+    assert len(server.bodies) == 5 + 3  # max_tokens, temperature and top_p, each refused once
+    last = server.bodies[-1]
+    assert last["max_completion_tokens"] == 9 and not {"max_tokens", "temperature", "top_p"} & set(last)
+    assert len(said) == 1 and "m takes no temperature" in said[0]  # top_p was 1 anyhow
+
+
+def test_a_refusal_without_a_name_is_read_and_one_of_a_value_changes_nothing(serve):
+    def answer(handler, body):
+        if body["temperature"] > 2:
+            send(handler, {"error": {"message": "temperature must be between 0 and 2"}}, 400)
+        elif "top_p" in body:
+            said = "`temperature` and `top_p` cannot both be specified for this model"
+            send(handler, {"error": {"message": said}}, 400)
+        else:
+            send(handler, text("x"))
+
+    server, engine = serve(answer)
+    hot, fine = engine.generate([asked("hot", temperature=3.0), asked("fine", temperature=0.5)])
+    assert hot.kind == "server" and "between 0 and 2" in hot.message and isinstance(fine, Completion)
+    assert server.bodies[-1]["temperature"] == 0.5 and len(server.bodies) == 3
+
+
+def test_a_setting_says_beforehand_what_a_model_takes(serve):
+    parameters = {"*": Parameters(limit="max_completion_tokens", leave_out=("temperature", "top_p"))}
+    server, engine = serve(current("temperature", "top_p"), parameters=parameters)
+    assert isinstance(engine.generate([asked(temperature=0.5)])[0], Completion) and len(server.bodies) == 1
+    stubborn = {"m": Parameters()}
+    server, engine = serve(current("temperature"), parameters=stubborn)
+    assert engine.generate([asked(temperature=0.5)])[0].kind == "server" and len(server.bodies) == 1
+
+
+def test_texts_are_cut_at_stop_texts_where_the_model_takes_none(serve):
+    _, engine = serve(current("stop"))
+    (found,) = engine.generate([asked("say END more", stop=("END", "more"))])
+    assert (found.text, found.finish) == ("re say ", "stop")
+
+
+def test_a_judge_at_a_model_without_log_probabilities_ends_in_one_line(serve):
+    _, engine = serve(current("logprobs", "temperature"))
+    with pytest.raises(UserError, match="no log-probabilities of m .*kind: stated") as raised:
+        engine.choose([choice()])
+    assert "\n" not in str(raised.value)
+    _, engine = serve(current())
+    assert engine.choose([choice()])[0].logprobs[0] > -0.4
+
+
+def test_a_model_that_only_thinks_says_what_to_raise(serve):
+    usage = {"prompt_tokens": 9, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 30}}
+    empty = {"choices": [{"message": {"content": ""}, "finish_reason": "length"}], "usage": usage}
+    _, engine = serve(lambda handler, body: send(handler, empty))
+    (found,) = engine.generate([asked()])
+    assert found.kind == "reasoning" and "protocol.max_new_tokens" in found.message
+
+
+def test_an_account_without_credit_is_one_line_at_once(serve):
+    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    server, engine = serve(lambda handler, body: send(handler, error, 429))
+    with pytest.raises(UserError, match="no credit left .*top it up"):
+        engine.generate([asked()])
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("0.5", 0.5), (" 7 ", 7.0), ("86400", 86400.0), ("1e400", float("inf"))]
+    + [(value, None) for value in (None, "", "-5", "soon", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "5, 5", "0x10")],
+)  # fmt: skip
+def test_how_long_a_server_asks_to_wait(value, seconds):
+    assert retry_after(value) == seconds
+
+
+def test_a_date_is_a_wait_until_then():
+    assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True)) <= 60
+
+
+@given(st.text())
+def test_whatever_stands_in_retry_after_is_a_wait_or_none(value):
+    seconds = retry_after(value)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize("value", ["0.5", "-5", "soon", "86400", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "date"])
+def test_waits_are_bounded_and_long_ones_are_said(serve, monkeypatch, value):
+    slept, said = [], []
+    monkeypatch.setattr("debate_rl.engines.endpoint.time.sleep", slept.append)
+    asks = formatdate(time.time() + 7200, usegmt=True) if value == "date" else value
+
+    def answer(handler, body):
+        if len(server.bodies) == 1:
+            send(handler, {"error": {"message": "slow down"}}, 429, Retry_After=asks)
+        else:
+            send(handler, text("x"))
+
+    server, engine = serve(answer, say=said.append, retries=1)
+    assert isinstance(engine.generate([asked()])[0], Completion)
+    assert len(slept) == 1 and 0 <= slept[0] <= LONGEST_WAIT + 1
+    if value in ("86400", "date"):
+        assert slept[0] >= LONGEST_WAIT and len(said) == 1
+        assert "slow down" in said[0] and "try 2 of 2 in 30 s" in said[0] and "which asks for" in said[0]
+    else:
+        assert slept[0] < 1 and not said
+
+
+def test_a_server_that_asks_for_a_day_again_and_again_ends_the_run_in_one_line(serve, monkeypatch):
+    monkeypatch.setattr("debate_rl.engines.endpoint.time.sleep", lambda seconds: None)
+    _, engine = serve(lambda handler, body: send(handler, {}, 429, Retry_After="86400"))
+    with pytest.raises(UserError, match=r"asks to wait 86,400 s.*the same command goes on"):
+        engine.generate([asked(f"say {n}") for n in range(50)])
+
+
+@pytest.mark.parametrize("dirt", [r"a \ud800 b", r"a \udc00 b", r"a \u0000 b", "a \0 b", "a \udfff b"])
+def test_a_text_that_no_file_can_hold_is_cleaned_where_it_enters(serve, tmp_path, dirt):
+    body = f'{{"choices": [{{"message": {{"content": "{dirt}"}}, "finish_reason": "stop"}}]}}'
+    _, engine = serve(lambda handler, asked: send(handler, body.encode("utf-8", "surrogatepass")))
+    (found,) = StoredEngine(engine, tmp_path).generate([asked()])
+    assert found.text == "a \N{REPLACEMENT CHARACTER} b"
+    assert StoredEngine(engine, tmp_path).generate([asked()]) == [found] and digest(found)
+
+
+def test_an_emoji_in_escapes_stays_what_it_is(serve):
+    body = b'{"choices": [{"message": {"content": "\\ud83d\\ude00 \\u0041"}, "finish_reason": "stop"}]}'
+    _, engine = serve(lambda handler, asked: send(handler, body))
+    assert engine.generate([asked()])[0].text == "\N{GRINNING FACE} A"
+
+
+@given(st.text(st.characters(codec=None) | st.sampled_from("\0\ud800\udfff")))
+def test_clean_text_can_be_written_and_is_left_alone_then(value):
+    clean = clean_text(value)
+    assert clean.encode().decode() == clean == clean_text(clean) and "\0" not in clean and len(clean) == len(value)
+
+
+@pytest.mark.parametrize("path", ["_tokens", "token_logprobs"])
+def test_what_may_pass_does_not_turn_exact_probabilities_into_bounds(path):
+    """A candidate that is not among the likeliest tokens is scored whole, by a part of the server that fails once."""
+    faults = [True]
+    server = WireServer(
+        ScriptedEngine(),
+        scores=lambda messages: {"A": -0.1, "x": -3.0},
+        tokenize=lambda said: [len(said), 2, 3],
+        token_logprobs=lambda tokens: [-1.5] * (len(tokens) - 1),
+    )
+    whole = getattr(server, path)
+
+    def flaky(asked):
+        if faults and faults.pop():
+            if path == "_tokens":
+                return {"error": {"message": "oops"}}, 500
+            raise ConnectionError  # the handler dies, and the connection with it
+        return whole(asked)
+
+    setattr(server, path, flaky)
+    server.http.handle_error = lambda *client: None
+    engine = ServerEngine(server.url, retries=0, timeout=5.0)
+    lost, found = [engine.choose([choice()])[0] for _ in range(2)]
+    server.close()
+    assert lost.kind in PASSING_KINDS and found.logprobs == (-4.5, -4.5)
+
+
+def test_no_connection_is_lost_to_bodies_that_are_given_up(serve):
+    """Else the pool is empty after as many of them as there are connections, and the next request waits forever."""
+    over = threading.Event()
+
+    def answer(handler, body):
+        if len(server.bodies) > 4:
+            send(handler, text("x"))
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        try:
+            while not over.wait(0.02):
+                handler.wfile.write(b" ")
+        except OSError:
+            handler.close_connection = True
+
+    server, engine = serve(answer, timeout=0.06, retries=0)
+    kinds = [getattr(engine.generate([asked(f"say {n}")])[0], "kind", "fine") for n in range(6)]
+    over.set()
+    assert kinds == ["time-out"] * 4 + ["fine"] * 2
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://no.such.host.invalid/v1", "https://127.0.0.1:9/v1"])
+def test_a_refused_connection_is_one_line(url, tmp_path, call):
+    config = tmp_path / "t.yaml"
+    config.write_text(
+        f"name: t\nruns: {tmp_path / 'runs'}\nquestions: {{train: 2, test: 2}}\ntracking: {{mode: disabled}}\n"
+        f"models: {{debater: m, judge: m}}\nengine: {{kind: server, url: '{url}', retries: 0}}\n"
+        "stages: {tournament: {players: [base, base@2], resamples: 20}}\n"
+    )
+    line = mistake(call("run", config))
+    assert "no answer from" in line and "is the server up" in line
