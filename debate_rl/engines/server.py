@@ -489,7 +489,7 @@ def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:
     prompt, new, cached = (int(count or 0) for count in counts)
     if min(prompt, new, cached) < 0:
         raise ValueError(f"{min(prompt, new, cached)} tokens")
-    return prompt, new, cached
+    return prompt, new, min(cached, prompt)
 
 
 def _usage_or_none(reply: dict[str, Any]) -> tuple[int, int, int] | None:

@@ -5,7 +5,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from debate_rl.arena.rollout import play
@@ -267,6 +267,53 @@ def test_what_may_pass_does_not_turn_exact_probabilities_into_bounds(path):
     lost, found = [engine.choose([choice()])[0] for _ in range(2)]
     server.close()
     assert lost.kind in PASSING_KINDS and found.logprobs == (-4.5, -4.5)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+PLACES = {
+    "text": ("choices", "choices.0", "choices.0.message", "choices.0.message.content", "choices.0.finish_reason",
+             "choices.0.index", "choices.0.token_ids", "usage", "usage.prompt_tokens", "usage.completion_tokens",
+             "usage.prompt_tokens_details", "usage.completion_tokens_details", "prompt_token_ids"),
+    "score": ("choices", "choices.0", "choices.0.logprobs", "choices.0.logprobs.content", "usage",
+              "choices.0.logprobs.content.0", "choices.0.logprobs.content.0.top_logprobs",
+              "choices.0.logprobs.content.0.top_logprobs.0", "choices.0.logprobs.content.0.top_logprobs.0.logprob",
+              "choices.0.logprobs.content.0.top_logprobs.0.token"),
+}  # fmt: skip
+"""What may be wrong in an answer."""
+
+
+def with_value(answer, place, value):
+    """An answer with something else in one place."""
+    *path, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    inner = answer
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    return answer
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_whatever_stands_in_an_answer_is_an_answer_or_a_failure_that_a_file_can_hold(serve, kind):
+    sent = [{}]
+    _, engine = serve(lambda handler, body: send(handler, sent[0]), keep_tokens=True)
+
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.sampled_from(PLACES[kind]), JSON)
+    def check(place, value):
+        healthy = text("x") if kind == "text" else logprobs(A=0.6, B=0.3)
+        sent[0] = with_value(healthy, place, value)
+        try:
+            answers = engine.generate([asked()]) if kind == "text" else engine.choose([choice()])
+        except UserError as error:
+            assert kind == "score" and "kind: stated" in str(error)
+            return
+        assert answers[0].model_dump_json()
+
+    check()
 
 
 def test_no_connection_is_lost_to_bodies_that_are_given_up(serve):
