@@ -250,8 +250,9 @@ def main() -> None:
 
 def _stop() -> None:
     """Say what is kept, and end with the exit code of a stopped command."""
+    if terminal.interrupted():
+        terminal.end_stopped()  # at once: tidying up a large process takes seconds, and nothing is left to write
     terminal.say_stopped()
-    terminal.end_children()
     raise SystemExit(terminal.STOPPED)
 
 

@@ -30,7 +30,7 @@ FIRST = 0.5
 """Seconds after which a command that has said nothing says that it is at work."""
 SILENCE = 8.0
 """Seconds without a word in a log until it gets a line about what goes on."""
-GRACE = 1.0
+GRACE = 0.8
 """Seconds that a stopped command has to end by itself."""
 STOPPED = 130
 """Exit code of a stopped command."""

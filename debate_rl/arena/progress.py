@@ -43,18 +43,20 @@ class ProgressLine:
         self._before = tokens()
         self._found: int | None = None
         self._counts = (0, 0, 0)
+        self._ended = False
 
     def __call__(self, done: int, failed: int, total: int) -> None:
         """Take note of (done, failed, all); the first time before anything new is done."""
         now = self._clock()
-        if self._found is None:
+        if self._found is None or self._ended:  # of another batch of games
             self._found, self._began, self._before = done, now, self._tokens()
             terminal.progress(self.state, self.kept)
         self._counts, self._counted = (done, failed, total), now
         if done == total or (now - self._said >= self._every and not terminal.is_live()):
             self._said = now
             self._say(f"  {self._name}: {self.state()}")
-        if done == total:
+        self._ended = done == total
+        if self._ended:
             terminal.progress(None, self.kept)
 
     def state(self) -> str:
