@@ -33,7 +33,7 @@ from pydantic import ValidationError, model_validator
 
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game.question import Split
-from debate_rl.records import Record, explain, lines, read_json
+from debate_rl.records import Record, explain, lines, read_json, read_yaml
 
 Row = dict[str, Any]
 Label = Literal[0, 1]
@@ -121,13 +121,7 @@ def load_task(name: str) -> Task:
                 f"unknown task {name!r}; {nearest(name, shipped_tasks())}; or give the path of a task's .yaml"
             )
         return Task(name=name, **shipped_tasks()[name])
-    file = existing(name, "task file")
-    try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{name}: expected fields of a task such as hub, text and label, found {type(fields).__name__}")
+    file, fields = Path(name), read_yaml(name, "task file")
     for key in sorted(set(map(str, fields)) - set(Task.model_fields)):
         raise UserError(f"unknown key {key!r} in {name}; {nearest(key, Task.model_fields)}")
     if fields.get("path"):

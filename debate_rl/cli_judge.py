@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from debate_rl import terminal
 from debate_rl.errors import UserError
 from debate_rl.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute
 
@@ -118,8 +119,15 @@ def judge_play(
         if overrides:
             raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
         games = iter(unjudged(saved_games(source, stage), judge, log))
-    judged = judge_in_person(games, judge, log, typer.echo, input, count)
+    terminal.keeps(lambda: f"the verdicts that you gave are kept in {log}")
+    judged = judge_in_person(games, judge, log, typer.echo, _listen, count)
     typer.echo(f"{judged} judged; verdicts: {log}" if judged else "no debate judged; nothing was written")
+
+
+def _listen(prompt: str) -> str:
+    """Read a line that is typed; nothing else is shown meanwhile."""
+    with terminal.silent():
+        return input(prompt)
 
 
 def _fresh_games(

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from debate_rl.errors import UserError, existing, nearest
+from debate_rl.errors import UserError, nearest
+from debate_rl.records import read_yaml
 
 
 def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -30,12 +31,7 @@ def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """A file's tree on top of the one it extends."""
     if path.resolve() in above:
         raise UserError(f"{path}: extends itself; remove one of the extends lines")
-    try:
-        tree = yaml.safe_load(existing(path, "config").read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    tree = read_yaml(path, "config")
     if "extends" not in tree:
         return tree
     other = tree.pop("extends")
@@ -72,6 +68,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
     node = tree
     *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise UserError(
+            f"override {key!r}: a part of the key is empty; write key.path=value, such as engine.device=cpu"
+        )
     for part in parents:
         if node.get(part) is None:
             node[part] = {}
@@ -80,5 +80,5 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
     try:
         node[last] = yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error

@@ -33,6 +33,10 @@ def existing(path: str | Path, what: str, fix: str = "") -> Path:
         UserError: nothing exists at the path.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"{what} can not be read: {path}: {error.strerror}") from error
+    if not there:
         raise UserError(f"{what} not found: {path}" + (f"; {fix}" if fix else ""))
     return path

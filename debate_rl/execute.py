@@ -47,8 +47,7 @@ def execute(
             f"{config}: no stages; add some, for example stages: {{tournament: {{players: [base, base@2]}}}}"
         )
     if not dry_run and os.environ.get("RANK", "0") == "0":
-        count = len(found.stages if only is None else only)
-        typer.echo(f"{found.name}: {count} {'stage' if count == 1 else 'stages'}{_seeds(found)}, into {Path(found.runs) / found.name}")
+        typer.echo(f"{found.name}: {_extent(found, only)}, into {Path(found.runs) / found.name}")
     from debate_rl.stages.check import check_run
 
     check_run(found, only, _note, dry_run)
@@ -75,9 +74,11 @@ def execute(
         _print_table(Path(found.runs) / found.name, table)
 
 
-def _seeds(config: Config) -> str:
-    """How often the stages are run, in words."""
-    return f" under each of {len(config.seeds)} seeds" if config.seeds else ""
+def _extent(config: Config, only: set[str] | None) -> str:
+    """How many stages are run, and how often, in words."""
+    count = len(config.stages if only is None else only)
+    stages = "1 stage" if count == 1 else f"{count} stages"
+    return f"{stages} under each of {len(config.seeds)} seeds" if config.seeds else stages
 
 
 def _note(text: str) -> None:

@@ -16,6 +16,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from debate_rl.errors import UserError, existing
@@ -132,8 +133,42 @@ def read_json(path: str | Path) -> Any:
     path = existing(path, "file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a JSON file") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from error
+
+
+def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
+    """Read the keys and values that a YAML file holds.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages, such as `protocol file`.
+
+    Raises:
+        UserError: the file is missing, can not be read, is not YAML, is empty, or holds no keys and values.
+    """
+    path = existing(path, what)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a {what}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not a YAML file: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-13-45 is a ValueError
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if tree is None:
+        raise UserError(f"{path} is empty; a {what} has keys and values, such as name: x")
+    if not isinstance(tree, dict):
+        shown = f"{type(tree).__name__} {str(tree)[:40]!r}"
+        raise UserError(f"{path}: expected keys and values, such as name: x, found the {shown}")
+    wrong = next((key for key in tree if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise UserError(f"{path}: the key {wrong!r} is no text; quote it, or remove it")
+    return tree
 
 
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from debate_rl.analysis.effect_row import EffectRow
 from debate_rl.game.transcript import Speech
 from debate_rl.game.verdict import Leg
+
+
+def plain_console() -> Console:
+    """A console that prints texts as they are: brackets are no markup, `:smile:` is no emoji."""
+    return Console(markup=False, emoji=False, highlight=False)
+
 
 COLOURS = {"exact": "green", "near": "yellow", "invalid": "red"}
 
@@ -30,29 +35,29 @@ def _speech(speech: Speech) -> Text:
 
 def show_leg(leg: Leg, console: Console | None = None) -> None:
     """Print a leg: question, passage, speeches, verdict or failure."""
-    console = console or Console(highlight=False)
+    console = console or plain_console()
     game = leg.transcript
     question = game.question
     if question.passage:
         console.rule("passage (the judge does not see it)" if not game.protocol.judge_reads_passage else "passage")
         passage = question.passage if len(question.passage) < 3000 else f"{question.passage[:3000]} ..."
-        console.print(passage, markup=False)
-    console.rule(f"{game.protocol.name}: {question.text}")
+        console.print(Text(passage))
+    console.rule(Text(f"{game.protocol.name}: {question.text}"))
     for side, answer in zip("AB", question.answers, strict=True):
         player = game.players.get(side)  # type: ignore[call-overload]
-        console.print(f"{side}: {answer}" + (f"  (argued by {player})" if player else ""), markup=False)
+        console.print(Text(f"{side}: {answer}" + (f"  (argued by {player})" if player else "")))
     for speech in game.speeches:
         console.rule(f"{speech.side}, turn {speech.turn + 1}", style="dim")
         console.print(_speech(speech))
     console.rule("verdict")
     if leg.failure is not None:
-        console.print(f"failed at seat {leg.failure.seat}: {leg.failure.kind}: {leg.failure.message}", markup=False)
+        console.print(Text(f"failed at seat {leg.failure.seat}: {leg.failure.kind}: {leg.failure.message}"))
         return
     if leg.verdict is not None:
         chances = "  ".join(f"{a}: {p:.2f}" for a, p in zip(question.answers, leg.verdict.p, strict=True))
-        console.print(f"{leg.verdict.judge}: {chances}", markup=False)
+        console.print(Text(f"{leg.verdict.judge}: {chances}"))
     if question.correct is not None:
-        console.print(f"correct: {question.answers[question.correct]}", markup=False)
+        console.print(Text(f"correct: {question.answers[question.correct]}"))
 
 
 def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Console | None = None) -> None:
@@ -65,7 +70,7 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
     """
     if not rows:
         return
-    console = console or Console(highlight=False)
+    console = console or plain_console()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file has no edge to break lines at
     several = seeds if len(seeds) > 1 else ()
@@ -78,7 +83,7 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
     for at, row in enumerate(rows):
         if at == 0 or rows[at - 1].group != row.group:
             table.add_section()
-            table.add_row(escape(row.group), style="bold")
+            table.add_row(Text(row.group), style="bold")
         name = f"{row.name} ({row.note})" if row.note else row.name
-        table.add_row(*map(escape, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
+        table.add_row(*map(Text, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
     console.print(table)

@@ -10,8 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from debate_rl import terminal
 from debate_rl.config import Config, Hardware
 from debate_rl.experiment import Run
+from debate_rl.show import plain_console
 from debate_rl.stages.bill import Bill, bills
 from debate_rl.stages.estimate import estimates
 from debate_rl.stages.plan import Planned, first_prompts, plan
@@ -21,19 +23,20 @@ from debate_rl.trainers.memory import Card, card_of
 
 def show_dry_run(config: Config, only: set[str] | None) -> None:
     """Print what would run, of a study one seed's run, and the first prompt of every seat."""
-    run, console = Run(seed_configs(config)[0]), Console()
-    rows = plan(run, only)
-    console.print(f"{config.name}: would write {Path(config.runs) / config.name}", highlight=False)
+    run, console = Run(seed_configs(config)[0]), plain_console()
+    with terminal.doing("counting debates and tokens"):
+        rows = plan(run, only)
+    console.print(f"{config.name}: would write {Path(config.runs) / config.name}")
     _study(config, console)
     console.print(_counts(rows))
     _show_trainings(run, only, console)
     models = run.config.models.model_dump()
-    console.print("models: " + ", ".join(f"{role} {name}" for role, name in models.items()), highlight=False)
+    console.print("models: " + ", ".join(f"{role} {name}" for role, name in models.items()))
     for seat, messages in first_prompts(run):
         console.rule(seat)
         for message in messages:
-            console.print(f"[{message['role']}]", style="bold", markup=False, highlight=False)
-            console.print(message["content"], markup=False, highlight=False)
+            console.print(f"[{message['role']}]", style="bold")
+            console.print(message["content"])
 
 
 def show_plan(
@@ -48,10 +51,11 @@ def show_plan(
     if card is not None:
         named = float(card) if card.replace(".", "", 1).isdigit() else card
         config = config.model_copy(update={"hardware": Hardware(card=named, cards=cards or 1)})
-    run, console = Run(seed_configs(config)[0]), Console()
+    run, console = Run(seed_configs(config)[0]), plain_console()
     hardware = run.config.hardware
     found = None if hardware is None else card_of(hardware.card)
-    rows = plan(run, like=like)
+    with terminal.doing("counting debates and tokens"):
+        rows = plan(run, like=like)
     priced = bills(run, rows, found, cards or (hardware.cards if hardware else 1), hourly, like)
     if as_json:
         stages = [
@@ -65,14 +69,14 @@ def show_plan(
     console.print(_prices(priced, found))
     _show_trainings(run, None, console, like)
     if found is None and like is None:
-        console.print("hours: name a --card, or a finished run on the same machine with --like", highlight=False)
+        console.print("hours: name a --card, or a finished run on the same machine with --like")
 
 
 def _study(config: Config, console: Console) -> None:
     """Say how often a study runs what is planned."""
     if config.seeds:
         seeds = ", ".join(map(str, config.seeds))
-        console.print(f"the plan of one seed, to be run {len(config.seeds)} times: seeds {seeds}", highlight=False)
+        console.print(f"the plan of one seed, to be run {len(config.seeds)} times: seeds {seeds}")
 
 
 def _counts(rows: Sequence[Planned]) -> Table:

@@ -94,6 +94,7 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "TQDM_DISABLE": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "WANDB_SILENT": "true",
 }
 _LOGGERS = ("bitsandbytes.backends.cpu.ops", "DeepSpeed", "accelerate", "torch.distributed.elastic")
@@ -378,7 +379,8 @@ def end_children() -> None:
     with contextlib.suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "wandb" not in child.name():  # it ends by itself, once it has written what it was told
+                # W&B's process ends by itself, once it has written what it was told; so does Python's own.
+                if not any(name in word for word in child.cmdline() for name in ("wandb", "resource_tracker")):
                     child.kill()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ def training_arguments(
     given = check_train(kind, train)
     own = {"max_length": given.get("max_length")} if kind == "sft" and given.get("packing") else {}
     given = {key: value for key, value in given.items() if key not in OWN}
-    defaults = {**default_arguments(kind), "data_seed": seed, "disable_tqdm": not sys.stderr.isatty(), **_device(given)}
+    defaults = {**default_arguments(kind), "data_seed": seed, "disable_tqdm": True, **_device(given)}
     if kind in ("sft", "dpo"):
         defaults["max_length"] = None  # TRL would drop rows whose prompt fills its 1,024 tokens without a word
         defaults.setdefault("gradient_checkpointing", True)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from debate_rl import terminal
@@ -27,7 +26,7 @@ from debate_rl.engines.weights import BASE_FILE, fingerprint
 from debate_rl.errors import UserError, existing
 from debate_rl.records import digest, explain, read_json, write_json, write_text
 from debate_rl.trainers.checkpoints import last_complete_checkpoint
-from debate_rl.trainers.memory import check_spread
+from debate_rl.trainers.memory import check_spread, launch_settings
 from debate_rl.trainers.online import content
 from debate_rl.trainers.settings import Job, Result
 
@@ -157,7 +156,7 @@ def _check_launch(config: str, processes: int | None) -> None:
     """
     import torch
 
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = launch_settings(config)
     there = torch.cuda.device_count()
     wanted = processes or int(settings.get("num_processes") or 1)
     check_spread(config, settings, wanted)
@@ -169,7 +168,7 @@ def _check_launch(config: str, processes: int | None) -> None:
 
 def _command(config: str, processes: int | None, order: Path) -> list[str]:
     """The command line of `accelerate launch`, on a free port where the config names none."""
-    settings = yaml.safe_load(existing(config, "accelerate config").read_text(encoding="utf-8")) or {}
+    settings = launch_settings(config)
     deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
     if deepspeed is not None and not Path(deepspeed).is_file():
         raise UserError(f"{config}: {deepspeed} not found; run from the repository's root or give an absolute path")

@@ -18,16 +18,14 @@ one layer that is gathered. Weights in 4 bits stay whole. OVERHEAD is added and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from debate_rl.errors import UserError, existing, nearest
-from debate_rl.records import Record
+from debate_rl.records import Record, read_json, read_yaml
 from debate_rl.trainers.settings import Kind
 from debate_rl.trainers.shapes import Shape
 
@@ -293,6 +291,21 @@ def check_spread(launch: str, tree: dict[str, Any], processes: int) -> None:
         )
 
 
+def launch_settings(launch: str | Path) -> dict[str, Any]:
+    """Read an accelerate config.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a number in it is none.
+    """
+    tree = read_yaml(launch, "accelerate config")
+    for key in ("num_processes", "num_machines"):
+        if not isinstance(tree.get(key, 1), int | None):
+            raise UserError(f"{launch}: {key} is {tree[key]!r}; give a number such as 2")
+    if not isinstance(tree.get("deepspeed_config"), dict | None):
+        raise UserError(f"{launch}: deepspeed_config is {tree['deepspeed_config']!r}; give keys and values")
+    return tree
+
+
 def sharding_of(launch: str | None) -> tuple[Sharding, int]:
     """How an accelerate config spreads a training, and over how many processes.
 
@@ -301,7 +314,7 @@ def sharding_of(launch: str | None) -> tuple[Sharding, int]:
     """
     if launch is None:
         return "none", 1
-    tree = yaml.safe_load(existing(launch, "accelerate config").read_text(encoding="utf-8")) or {}
+    tree = launch_settings(launch)
     processes = int(tree.get("num_processes") or 1)
     check_spread(launch, tree, processes)
     if tree.get("distributed_type") == "FSDP":
@@ -310,6 +323,6 @@ def sharding_of(launch: str | None) -> tuple[Sharding, int]:
     stage = deepspeed.get("zero_stage")
     if "deepspeed_config_file" in deepspeed:
         file = existing(Path(deepspeed["deepspeed_config_file"]), "DeepSpeed config")
-        stage = json.loads(file.read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage")
+        stage = read_json(file).get("zero_optimization", {}).get("stage")
     named: dict[Any, Sharding] = {2: "zero2", 3: "zero3"}
     return named.get(stage, "none"), processes

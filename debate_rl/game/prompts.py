@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jinja2
-import yaml
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import SIDES, Side
@@ -30,6 +29,7 @@ from debate_rl.game.transcript import (
     shown_text,
     without_scratchpad,
 )
+from debate_rl.records import read_yaml
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
@@ -50,7 +50,7 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
         auto_reload=False,
     )  # fmt: skip
     settings = folder / "set.yaml"
-    fields = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    fields = read_yaml(settings, "file of settings") if settings.is_file() else {}
     return environment, fields.get("candidates", "labels")
 
 

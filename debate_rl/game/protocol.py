@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from debate_rl.errors import UserError, existing, nearest
-from debate_rl.records import Record, digest, explain
+from debate_rl.errors import UserError, nearest
+from debate_rl.records import Record, digest, explain, read_yaml
 
 Side = Literal["A", "B"]
 SIDES: tuple[Side, Side] = ("A", "B")
@@ -108,10 +108,7 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
         UserError: no such protocol, or a field is unknown or out of range.
     """
     if name.endswith((".yaml", ".yml")):
-        fields = {
-            "name": Path(name).stem,
-            **yaml.safe_load(existing(name, "protocol file").read_text(encoding="utf-8")),
-        }
+        fields = {"name": Path(name).stem, **read_yaml(name, "protocol file")}
     elif name in shipped_protocols():
         fields = {"name": name, **shipped_protocols()[name]}
     else:
