@@ -186,24 +186,7 @@ def table() -> list[tuple[str, str]]:
         ("rooms and loose modules at the top", f"{len(rooms)}"),
         ("floors", f"{floors(house.imports)}"),
         ("loose modules", f"{len(loose)}: {', '.join(loose)}"),
-        (
-            "function lines, median / p90 / max",
-            f"{lengths[len(lengths) // 2]} / {lengths[9 * len(lengths) // 10]} / {lengths[-1]}",
-        ),
-        ("branches per body line, median", f"{statistics.median(house.branch_shares):.2f}"),
-        ("nested comprehensions per 1,000 lines", f"{1000 * house.nested_comprehensions / house.lines:.1f}"),
-        ("comments per 100 lines", f"{per_hundred:.1f}"),
-        ("fmt: skip", f"{house.fmt_skips}"),
-        ("isinstance of a stage outside stages/", f"{house.stage_checks}"),
-        ("files over 600 lines", f"{len(house.long_files)} {' '.join(house.long_files)}"),
-        ("functions over 80 lines", f"{len(house.long_functions)} {' '.join(house.long_functions)}"),
-        ("functions of more than 8 arguments", f"{len(house.wide_functions)} {' '.join(house.wide_functions)}"),
-    ]
-
-
-if __name__ == "__main__":
-    for name, value in table():
-        print(f"{name:42}{value}")        ("function lines, median / p90 / max", f"{middle} / {ninth} / {lengths[-1]}"),
+        ("function lines, median / p90 / max", f"{middle} / {ninth} / {lengths[-1]}"),
         ("branches per body line, median", f"{statistics.median(house.branch_shares):.2f}"),
         ("nested comprehensions per 1,000 lines", f"{1000 * house.nested_comprehensions / house.lines:.1f}"),
         ("comments per 100 lines", f"{per_hundred:.1f}"),
