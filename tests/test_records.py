@@ -81,3 +81,9 @@ def test_digests_depend_on_content_only():
 def test_the_nearest_name_or_the_choices():
     assert nearest("dop", ["sft", "dpo"]) == "did you mean 'dpo'?"
     assert nearest("zzz", ["sft", "dpo"]) == "choose one of: dpo, sft"
+
+
+def test_an_escape_in_yaml_makes_no_half_pair(tmp_path):
+    (tmp_path / "x.yaml").write_text('a: {"b\\ud83d": ["\\udfff c", 1, null]}\n"\\0": yes\n')
+    assert read_yaml(tmp_path / "x.yaml", "config") == {"a": {"b\ufffd": ["\ufffd c", 1, None]}, "\ufffd": True}
+    assert load_yaml('"\\ud83d"') == "\ufffd"
