@@ -103,9 +103,12 @@ class Rollout:
             failed = [leg.failure for leg in legs if leg.failure is not None]
             if failed:
                 path.unlink()  # tried again by the next run; speeches that were made are in the store
+                advice = "shorten the items or the speeches (protocol.max_new_tokens), or take another debater"
+                if failed[0].passing:
+                    advice = "the same command plays them again"
                 raise UserError(
                     f"weak_to_strong: {len(failed)} of {len(legs)} games failed, the first with: {failed[0].message}; "
-                    "shorten the items or the speeches (protocol.max_new_tokens), or take another debater"
+                    f"{advice}"
                 )
             self.played[name] = legs
         return name
