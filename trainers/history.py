@@ -50,7 +50,7 @@ def history(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             name: value
-            for name, value in entry.items()
+            for name, value in sorted(entry.items())  # a checkpoint sorts them, so a resumed job would differ
             if name not in _THIS_PART_ONLY and not name.endswith(("_runtime", "_per_second"))
         }
         for entry in entries
