@@ -152,7 +152,7 @@ def candidate_ids(tokenizer: Any, candidate: str) -> tuple[int, ...]:
     Raises:
         UserError: the candidate has no tokens.
     """
-    ids = tuple(tokenizer(candidate, add_special_tokens=False)["input_ids"])
+    ids = tuple(tokenizer(neutral(candidate, marks_of(tokenizer)), add_special_tokens=False)["input_ids"])
     if not ids:
         raise UserError(f"candidate {candidate!r} has no tokens in {tokenizer.name_or_path}")
     return ids

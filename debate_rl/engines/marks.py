@@ -58,7 +58,7 @@ class Marks:
         names = "|".join(re.escape(label) for label in sorted(set(labels)))
         # In capitals anywhere, since some templates write all turns into one line.
         capitals = "|".join(re.escape(label.upper()) for label in sorted(set(labels)))
-        label = rf"^[ \t#*]*(?i:{names})(?=\s*:)|(?<!\w)(?:{capitals})(?=\s*:)"
+        label = rf"^[ \t#*]*(?i:{names})(?=:)|(?<!\w)(?:{capitals})(?=:)"
         self._label = re.compile(label, re.M) if names else None
 
     def places(self, text: str) -> Iterator[int]:
