@@ -15,7 +15,7 @@ import yaml
 
 STOPPED = 130
 COMMAND = [sys.executable, "-m", "debate_rl"]
-SHORT = "import sys, time; from debate_rl import terminal; terminal.SILENCE = 0.2; "
+SHORT = "import sys, time; from debate_rl import terminal; terminal.SILENCE = 0.2\n"
 """A command of a few lines, which is silent for no more than a fifth of a second."""
 
 
@@ -69,12 +69,15 @@ def test_a_command_that_swallows_the_interrupt_is_ended_all_the_same(number):
 
 
 def test_a_stopped_command_ends_the_processes_that_it_started():
+    sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])"
     program = SHORT + (
         "import subprocess\n"
-        "with terminal.stoppable(), terminal.shown('x'):\n"
-        '    inner = \'import subprocess, sys, time; p = subprocess.Popen([sys.executable, "-c", "import time; '
-        "time.sleep(600)\"]); print(p.pid, flush=True); time.sleep(600)'\n"
-        "    subprocess.run([sys.executable, '-c', inner], start_new_session=True)\n"
+        "with terminal.stoppable():\n"
+        "    try:\n"
+        f"        subprocess.Popen([sys.executable, '-c', {launcher!r}], start_new_session=True).wait()\n"
+        "    except KeyboardInterrupt:\n"
+        "        terminal.end_stopped()\n"
     )
     process = started(sys.executable, "-c", program)
     pid = int(process.stdout.readline())
