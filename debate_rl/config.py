@@ -277,6 +277,8 @@ def _stage(name: str, value: Any, where: str) -> BaseModel:
         raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})
     kind = value.setdefault("kind", name)
+    if not isinstance(kind, str):
+        raise UserError(f"{where}: stages.{name}.kind: expected one of {', '.join(STAGES)}, found {kind!r}")
     if kind not in STAGES:
         raise UserError(f"{where}: unknown key 'stages.{kind}'; {_suggest(str(kind), STAGES, 'stages.')}")
     try:

@@ -185,3 +185,89 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
     finally:
         subprocess.run(["umount", str(small)], check=False)
     assert not big.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "is empty"),
+        (b"# a comment\n", "is empty"),
+        (b"word", "expected keys and values"),
+        (b"- a\n- b\n", "expected keys and values"),
+        (b"3", "expected keys and values"),
+        (b"2024-13-45", "not a YAML file"),
+        (b"a: [", "not a YAML file"),
+        (b"[" * 1200, "not a YAML file"),
+        (b"\x00\x01\xff\xfe", "not a YAML file"),
+        (b"1: 2", "the key 1 is no text"),
+        (b"? [a, b]\n: c", "not a YAML file"),
+        (b"a: !!python/object:os.system {}", "not a YAML file"),
+    ],
+)
+def test_files_that_hold_no_config_or_protocol_are_one_line(call, tmp_path, text, complaint):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(text)
+    for words in (("run", path), ("plan", path), ("run", path, "--dry-run"), ("debate", path)):
+        assert complaint in mistake(call(*words)) and not (tmp_path / "runs").exists()
+    for key in ("protocol.name", "stages.tournament.protocol"):
+        assert complaint in mistake(call("run", config(tmp_path), f"{key}={path}"))
+
+
+def test_paths_that_are_no_files_are_one_line(call, tmp_path):
+    for path in (tmp_path, "", "x" * 5000, "a/" * 3000, tmp_path / "c.yaml" / "x", "[/red]"):
+        mistake(call("run", path))
+        mistake(call("ratings", path))
+        mistake(call("report", path))
+        mistake(call("run", config(tmp_path), f"protocol.name={path}.yaml"))
+    (tmp_path / "nothing.yaml").write_text("name: x\n")
+    assert "no stages" in mistake(call("run", tmp_path / "nothing.yaml"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bogus",),
+        ("run",),
+        ("run", "--bogus"),
+        ("judge", "bogus"),
+        ("debate", "--question", "-1"),
+        ("debate", "--question", "many"),
+        ("ratings", "v.csv", "--resamples", "1"),
+        ("run", "c.yaml", "seed"),
+        ("run", "c.yaml", "=1"),
+        ("run", "c.yaml", ".seed=1"),
+        ("run", "c.yaml", "questions..train=1"),
+        ("run", "c.yaml", "seed=["),
+        ("run", "c.yaml", "seed=2024-99-99"),
+        ("run", "c.yaml", "seed.x=1"),
+        ("run", "c.yaml", "stages=3"),
+        ("run", "c.yaml", "stages.tournament=3"),
+        ("run", "c.yaml", "stages.tournament.players=base"),
+        ("run", "c.yaml", "[red]x=1"),
+        ("run", "c.yaml", "stages.1={kind: report}", "stages.x={kind: [a]}"),
+    ],
+)
+def test_words_that_are_no_command_are_one_line(call, tmp_path, monkeypatch, words):
+    config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    complaint = mistake(call(*words))
+    assert len(complaint) < 600 and not (tmp_path / "runs").exists()
+
+
+BRACKETS = "is [/red] [bold]x[/] :smile: [link=a]b \\[ ?"
+
+
+def test_brackets_are_printed_as_they_are(call, tmp_path, question):
+    odd = {"text": BRACKETS, "answers": ("[/a]", "[red]b"), "passage": f"{question.passage} {BRACKETS}"}
+    rows = [question.model_copy(update={**odd, "id": s, "split": s, "group": s}) for s in ("train", "test")]
+    (tmp_path / "q.jsonl").write_text("\n".join(row.model_dump_json() for row in rows))
+    source = {"source": "file", "path": str(tmp_path / "q.jsonl"), "train": 1, "test": 1}
+    small = tiny_model(tmp_path / "[red]model[/]")
+    path = config(tmp_path, questions=source, models=models(small), name="t", runs=str(tmp_path / "[b]runs"))
+    code, out, _ = call("debate", path)
+    flat = " ".join(out.split())
+    assert code == 0 and f"debate: {BRACKETS}" in flat and "A: [/a]" in out and "B: [red]b" in out
+    code, out, _ = call("run", path, "--dry-run")
+    assert code == 0 and BRACKETS in " ".join(out.split()) and "[red]model[/]" in out.replace("\n", "")
+    assert call("plan", path)[0] == 0
+    assert "[/red]" in mistake(call("run", path, "stages.tournament.players=[base, '[/red]']"))

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from debate_rl.config import Config, dump_config, load_config, parse_config, settled
+from debate_rl.config_stages import STAGES
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import shipped_protocols
 
@@ -173,3 +176,24 @@ def test_what_a_run_may_change_while_it_is_at_work(tmp_path):
         load_config(write(tmp_path, "engine: {kind: server, url: [http://a/v1, nonsense]}"))
     with pytest.raises(UserError, match="engine.budget.tokens"):
         load_config(write(tmp_path, "engine: {budget: {tokens: 0}}"))
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PLAIN, inner, max_size=3))
+FIELDS = sorted({field for kind in STAGES.values() for field in kind.model_fields})
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(Config.model_fields)) | st.text(max_size=5), VALUES, max_size=4),
+    st.dictionaries(
+        st.sampled_from(sorted(STAGES)) | st.text(max_size=5),
+        VALUES | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), VALUES, max_size=4),
+        max_size=3,
+    ),
+)
+def test_whatever_a_file_holds_is_a_config_or_one_line(tree, stages):
+    for one in (tree, {"stages": stages}, {**tree, "stages": stages}):
+        try:
+            assert isinstance(parse_config(one), Config)
+        except UserError as error:
+            assert str(error)

@@ -110,8 +110,8 @@ def test_labels_of_every_kind_are_read_as_0_or_1(labels):
         ("text: a\nlabel: b\nfinished: 'x'", "needs a group in brackets"),
         ("text: a\nlabel: b\nfinished: '('", "pair.yaml"),
         ("hub: a\npath: b" + PAIR, "'hub' or 'path', not both"),
-        ("- a", "expected fields of a task"),
-        ("text: [", "not valid YAML"),
+        ("- a", "expected keys and values"),
+        ("text: [", "not a YAML file"),
         ("label: b", "text: Field required"),
     ],
 )
