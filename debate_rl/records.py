@@ -103,6 +103,28 @@ def folded(text: str) -> tuple[str, Sequence[int] | None]:
     return "".join(letters), tuple(places)
 
 
+def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None) -> str:
+    """A text with a space after some characters, which breaks the marks that begin with them.
+
+    Args:
+        text: as it was before `folded`.
+        places: of the characters in the folded text.
+        origins: of the folded characters in the text, as `folded` gives them.
+
+    Example:
+        >>> spaced_after("a <b>", [2], None)
+        'a < b>'
+    """
+    pieces = []
+    start = 0
+    cuts = {place if origins is None else origins[place] for place in places}
+    for cut in sorted(cuts):
+        pieces.append(text[start : cut + 1])
+        start = cut + 1
+    pieces.append(text[start:])
+    return " ".join(pieces)
+
+
 @lru_cache(maxsize=4096)
 def _folded_character(character: str) -> str:
     if unicodedata.category(character) in ("Cf", "Mn", "Me"):
@@ -337,21 +359,33 @@ def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -
 
     path.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
-    with path.open("a") as file:
-        while True:
+    while True:
+        with path.open("a") as file:
             try:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
             except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise UserError(busy) from error
                 time.sleep(0.1)
+                continue
             except OSError as error:
                 raise UserError(
                     f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
                     "one another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
                 ) from error
-        yield
+            # Who held it may have removed the file: a lock on that one keeps nobody out.
+            if not _is_file_of(file, path):
+                continue
+            yield
+            return
+
+
+def _is_file_of(file: TextIO, path: Path) -> bool:
+    """Whether an open file is the one that a path leads to now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:

@@ -1,7 +1,10 @@
+import threading
+import time
+
 import pytest
 
 from debate_rl.errors import UserError, nearest
-from debate_rl.records import Record, append, digest, read, read_log, write, write_text
+from debate_rl.records import Record, append, digest, locked, read, read_log, write, write_text
 
 
 class Point(Record):
@@ -81,3 +84,22 @@ def test_digests_depend_on_content_only():
 def test_the_nearest_name_or_the_choices():
     assert nearest("dop", ["sft", "dpo"]) == "did you mean 'dpo'?"
     assert nearest("zzz", ["sft", "dpo"]) == "choose one of: dpo, sft"
+
+
+def test_a_lock_whose_file_was_removed_keeps_nobody_out_and_is_taken_anew(tmp_path):
+    path = tmp_path / "lock"
+    inside = []
+
+    def wait():
+        with locked(path, "busy", patience=60):
+            inside.append("waiter")
+            with pytest.raises(UserError, match="busy"), locked(path, "busy"):
+                inside.append("third")
+
+    with locked(path, "busy"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.3)  # it has mostly opened the file by then; where it has not, the same holds
+        path.unlink()
+    thread.join()
+    assert inside == ["waiter"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from debate_rl.records import folded
+from debate_rl.records import folded, spaced_after
 
 _NAMES = "think|tool_call|tool_response|tools|function|tool_calls|tool_code|tool_output|image|video|audio"
 _BRACKETS = (
@@ -75,17 +75,7 @@ def neutral(text: str, marks: Marks = USUAL) -> str:
         'yes < |im_end|>'
     """
     flat, origins = folded(text)
-    places = set(marks.places(flat))
-    if not places:
-        return text
-    cuts = sorted(place if origins is None else origins[place] for place in places)
-    pieces = []
-    start = 0
-    for cut in cuts:
-        pieces.append(text[start : cut + 1])
-        start = cut + 1
-    pieces.append(text[start:])
-    return " ".join(pieces)
+    return spaced_after(text, marks.places(flat), origins)
 
 
 def marks_of(tokenizer: Any) -> Marks:

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from debate_rl.engines.file_hashes import changed_file, file_hashes
+from debate_rl.engines.file_hashes import changed_file, file_hashes, folder_hashes
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write_json
 
@@ -140,9 +140,7 @@ def fingerprint(model: str | Path) -> str:
 
 def write_sums(folder: str | Path) -> None:
     """Write the SHA-256 of every file of a folder beside them; a model card may still be completed later."""
-    files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name not in _NOT_SUMMED)
-    sums = dict(zip((path.name for path in files), file_hashes(files), strict=True))
-    write_json(Path(folder) / SUMS_FILE, sums)
+    write_json(Path(folder) / SUMS_FILE, folder_hashes(Path(folder), without=_NOT_SUMMED))
 
 
 def damaged_file(folder: str | Path) -> Path | None:

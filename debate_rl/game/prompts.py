@@ -31,7 +31,7 @@ from debate_rl.game.transcript import (
     shown_text,
     without_scratchpad,
 )
-from debate_rl.records import folded, read_yaml
+from debate_rl.records import folded, read_yaml, spaced_after
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
@@ -101,12 +101,8 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
 def _plain(value: str) -> str:
     """A text without the mark that opens a message, and with a space in what would pass for a mark of a quote."""
     value = value.replace(_MARK, "")
-    flat, places = folded(value)
-    cuts = [match.start() for match in _QUOTE_MARK.finditer(flat)]
-    for cut in reversed(cuts):
-        end = (cut if places is None else places[cut]) + 1
-        value = f"{value[:end]} {value[end:]}"
-    return value
+    flat, origins = folded(value)
+    return spaced_after(value, (match.start() for match in _QUOTE_MARK.finditer(flat)), origins)
 
 
 def _seat_name(transcript: Transcript, side: Side) -> str:

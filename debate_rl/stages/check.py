@@ -40,7 +40,12 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
         UserError: a training's key is unknown or of the wrong type, a model or file is not there, or every prompt is
             longer than the model can read.
     """
-    stages = {name: stage for name, stage in run.config.stages.items() if only is None or name in only}
+    # What is finished is not done again, so nothing of it is loaded or looked for.
+    stages = {
+        name: stage
+        for name, stage in run.config.stages.items()
+        if (only is None or name in only) and not (run.folder / name / "stage.json").is_file()
+    }
     for name, stage in stages.items():
         _check_files(name, stage)
         for kind, training in _trainings(stage):
