@@ -1,5 +1,4 @@
-import threading
-import time
+import fcntl
 
 import pytest
 
@@ -86,20 +85,15 @@ def test_the_nearest_name_or_the_choices():
     assert nearest("zzz", ["sft", "dpo"]) == "choose one of: dpo, sft"
 
 
-def test_a_lock_whose_file_was_removed_keeps_nobody_out_and_is_taken_anew(tmp_path):
-    path = tmp_path / "lock"
-    inside = []
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_on_the_new_file(tmp_path, monkeypatch):
+    path, lock, tries = tmp_path / "lock", fcntl.flock, []
 
-    def wait():
-        with locked(path, "busy", patience=60):
-            inside.append("waiter")
-            with pytest.raises(UserError, match="busy"), locked(path, "busy"):
-                inside.append("third")
+    def removed_first(file, how):
+        tries.append(how)
+        if len(tries) == 1:
+            path.unlink()  # by who held it, after this process opened it
+        return lock(file, how)
 
-    with locked(path, "busy"):
-        thread = threading.Thread(target=wait)
-        thread.start()
-        time.sleep(0.3)  # it has mostly opened the file by then; where it has not, the same holds
-        path.unlink()
-    thread.join()
-    assert inside == ["waiter"]
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with locked(path, "busy"), pytest.raises(UserError, match="busy"), locked(path, "busy"):
+        pass
