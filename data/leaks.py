@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from rapidfuzz import fuzz
 
-from debate_rl.data.binary_tasks import BinaryItem
 from debate_rl.data.stories import SAME, runs, words
+from debate_rl.data.tasks.binary_items import BinaryItem
 from debate_rl.errors import UserError
 from debate_rl.intervals import Estimate, mean
 from debate_rl.records import Record

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from debate_rl.data import nyu, quality
 from debate_rl.data.left_out import LeftOut, answers_fault
+from debate_rl.data.sources import nyu, quality
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest

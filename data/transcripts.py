@@ -8,8 +8,8 @@ from random import Random
 
 from pydantic import ValidationError
 
-from debate_rl.data import khan, nyu, quality
-from debate_rl.data.sources import Source, source_of
+from debate_rl.data.sources import khan, nyu, quality
+from debate_rl.data.sources.provenance import Source, source_of
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question

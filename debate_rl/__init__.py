@@ -22,7 +22,7 @@ if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YE
 if TYPE_CHECKING:
     from debate_rl.arena.ratings import rate, read_votes
     from debate_rl.arena.tournament import play_tournament
-    from debate_rl.config import load_config
+    from debate_rl.config.tree import load_config
     from debate_rl.data.questions import load_questions
     from debate_rl.errors import UserError
     from debate_rl.game.protocol import Protocol, load_protocol
@@ -40,7 +40,7 @@ _HOME = {
     "Transcript": "debate_rl.game.transcript",
     "UserError": "debate_rl.errors",
     "facilitate": "debate_rl.weak_to_strong.facilitate",
-    "load_config": "debate_rl.config",
+    "load_config": "debate_rl.config.tree",
     "load_protocol": "debate_rl.game.protocol",
     "load_questions": "debate_rl.data.questions",
     "play_tournament": "debate_rl.arena.tournament",

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from debate_rl.engines.request import Engine
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Verdict
-from debate_rl.judges.asking import Presentation, mean_probability, presentations, probability
 from debate_rl.judges.model import Judge, ask_model
 from debate_rl.judges.panel import Panel, combine_members
+from debate_rl.judges.presentation import Presentation, mean_probability, presentations, probability
 from debate_rl.judges.probe import Probe, ask_probe
 from debate_rl.judges.reasoning import ReasoningJudge, ask_reasoning
 from debate_rl.judges.stated import StatedJudge, ask_stated

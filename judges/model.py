@@ -11,8 +11,8 @@ from debate_rl.engines.request import Choice, Engine, EngineFailure, Scores
 from debate_rl.game.prompts import judge_candidates
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.asking import View, prompt, verdict, views
 from debate_rl.judges.calibration import Calibrator
+from debate_rl.judges.presentation import View, prompt, verdict, views
 from debate_rl.records import Record
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from debate_rl.game.verdict import Failure, Verdict
-from debate_rl.judges.asking import Combine, combined
 from debate_rl.judges.model import Judge
+from debate_rl.judges.presentation import Combine, combined
 from debate_rl.judges.probe import Probe
 from debate_rl.judges.reasoning import ReasoningJudge
 from debate_rl.judges.stated import StatedJudge

@@ -26,9 +26,9 @@ from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
 from debate_rl.intervals import Floats
-from debate_rl.judges.asking import View, prompt, verdict, views
 from debate_rl.judges.calibration import Calibrator, split_clusters
 from debate_rl.judges.check import check_games
+from debate_rl.judges.presentation import View, prompt, verdict, views
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.records import Record, digest, read_kept, write_json
 

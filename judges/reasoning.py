@@ -14,9 +14,9 @@ from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure,
 from debate_rl.game.prompts import judge_candidates, reasoning_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.asking import Combine, View, as_messages, verdict, views
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.model import scored
+from debate_rl.judges.presentation import Combine, View, as_messages, verdict, views
 from debate_rl.records import Record
 
 

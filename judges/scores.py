@@ -16,7 +16,7 @@ from pydantic import Field
 
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate, Floats, Replicates, bootstrap_totals, difference, finite, mean
-from debate_rl.judges.coverage import Coverage, area, coverage
+from debate_rl.judges.selective import Coverage, area, coverage
 from debate_rl.records import Record
 
 Labels = Sequence[Hashable] | None

@@ -14,8 +14,8 @@ from debate_rl.engines.request import Completion, Engine, EngineFailure, Request
 from debate_rl.game.prompts import stated_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.asking import Combine, View, as_messages, logprobs_of, verdict, views
 from debate_rl.judges.calibration import Calibrator
+from debate_rl.judges.presentation import Combine, View, as_messages, logprobs_of, verdict, views
 from debate_rl.records import Record
 
 _STATED = re.compile(

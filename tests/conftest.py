@@ -2,6 +2,8 @@
 
 import os
 
+from tests import SHARED
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -15,7 +17,6 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import gc
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,9 +32,6 @@ settings.register_profile(
     "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300, print_blob=True
 )
 settings.load_profile("fixed")
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("DEBATE_RL_SHARED", ROOT.parent / "shared"))
 
 
 def pytest_collection_finish():
@@ -69,7 +67,7 @@ def question():
 def call(monkeypatch, capsys):
     """Run the command line in this process: (exit code, stdout, stderr)."""
 
-    from debate_rl.cli import main  # here: most tests do not need it
+    from debate_rl.cli.main import main  # here: most tests do not need it
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["debate-rl", *map(str, words)])

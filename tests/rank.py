@@ -8,11 +8,11 @@ import signal
 import sys
 import time
 
-from debate_rl.config import load_config
-from debate_rl.engines.crew import join
+from debate_rl.config.tree import load_config
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.experiment import Run, run_stages
+from debate_rl.engines.workers import join
 from debate_rl.records import digest
+from debate_rl.runs.run import Run, run_stages
 from debate_rl.stages import FUNCTIONS
 
 

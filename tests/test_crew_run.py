@@ -5,20 +5,19 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
-from debate_rl.config import load_config
-from debate_rl.experiment import Run, run_stages
+from debate_rl.config.tree import load_config
 from debate_rl.game.verdict import Leg
 from debate_rl.records import read
+from debate_rl.runs.run import Run, run_stages
 from debate_rl.stages import FUNCTIONS
+from tests import ROOT
 from tests.rank import scripted
 from tests.tiny import tiny_model
 
-ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "answer", "is", "shed", "barn", "A", "B"]
 
 

@@ -11,13 +11,13 @@ from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import outcomes
 from debate_rl.data.models import model_path
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.store import StoredEngine
-from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.game.prompts import debater_messages
 from debate_rl.records import write
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.rows import preference_rows
-from debate_rl.trainers.settings import Job, Lora, Objective
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.rows import preference_rows
+from debate_rl.trainers.common.settings import Job, Lora, Objective
 
 
 def test_the_main_loop(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
+
 WANTED = (
-    "debate_rl/cli.py",
+    "debate_rl/cli/main.py",
     "debate_rl/judges/judge.py",
-    "debate_rl/trainers/job.py",
+    "debate_rl/trainers/common/job.py",
     "debate_rl/data/questions.py",
     "debate_rl/game/protocols.yaml",
     "debate_rl/game/templates/lab/judge.j2",

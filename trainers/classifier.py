@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from debate_rl.errors import UserError
-from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.binary import BinaryTrainer, Loss, in_lines, token_budget, xent
-from debate_rl.trainers.packing import Line, back_in_order, body_of, deal, make_line, pad_rows, read_line
-from debate_rl.trainers.rows import ClassifierRow
-from debate_rl.trainers.tokens import Encoder
+from debate_rl.trainers.common.binary_trainer import BinaryTrainer, Loss, in_lines, token_budget, xent
+from debate_rl.trainers.common.load import load_model, load_tokenizer
+from debate_rl.trainers.common.packing import Line, back_in_order, body_of, deal, make_line, pad_rows, read_line
+from debate_rl.trainers.common.rows import ClassifierRow
+from debate_rl.trainers.common.tokens import Encoder
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
 from debate_rl.errors import UserError
-from debate_rl.trainers.attention import share_prompts
-from debate_rl.trainers.logprobs import PairLogprobs, pair_logprobs
-from debate_rl.trainers.losses import log_ratio_gap, soft_dpo, soft_ipo, with_sft
-from debate_rl.trainers.pairs import PairCollator
-from debate_rl.trainers.settings import Objective
+from debate_rl.trainers.common.attention import share_prompts
+from debate_rl.trainers.common.logprobs import PairLogprobs, pair_logprobs
+from debate_rl.trainers.common.losses import log_ratio_gap, soft_dpo, soft_ipo, with_sft
+from debate_rl.trainers.common.pairs import PairCollator
+from debate_rl.trainers.common.settings import Objective
 
 
 class DebateDPOTrainer(DPOTrainer):
-    """TRL's DPOTrainer on encoded rows, with the losses of `debate_rl.trainers.losses`.
+    """TRL's DPOTrainer on encoded rows, with the losses of `debate_rl.trainers.common.losses`.
 
     With a target of 1, `sft_weight` 0 and sums the loss is TRL's `sigmoid`. The reference is TRL's: the base with the
     adapter off, or a frozen copy of the adapter where training continues from one.
@@ -160,7 +160,7 @@ def dpo_trainer(
         config: TRL's DPOConfig. Its `loss_type` is not used; every other field is.
         objective: the loss.
         peft_config: LoRA settings of a new adapter.
-        share_prompt: encode each prompt once for its two speeches (see `debate_rl.trainers.pairs`).
+        share_prompt: encode each prompt once for its two speeches (see `debate_rl.trainers.common.pairs`).
         options: further arguments of DPOTrainer, such as `ref_model`, `eval_dataset` or `callbacks`.
 
     Raises:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from debate_rl.engines.chat import candidate_ids
-from debate_rl.trainers.binary import BinaryTrainer, Loss, in_lines, token_budget, xent
-from debate_rl.trainers.packing import back_in_order, body_of, deal, make_line, pad_rows, read_line
-from debate_rl.trainers.rows import JudgeRow
-from debate_rl.trainers.tokens import Encoder
+from debate_rl.trainers.common.binary_trainer import BinaryTrainer, Loss, in_lines, token_budget, xent
+from debate_rl.trainers.common.packing import back_in_order, body_of, deal, make_line, pad_rows, read_line
+from debate_rl.trainers.common.rows import JudgeRow
+from debate_rl.trainers.common.tokens import Encoder
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from debate_rl.errors import UserError
-from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.binary import Loss, evaluated, in_lines, token_budget, xent
 from debate_rl.trainers.classifier import ClassifierCollator, class_logits, cut_texts, free_pad_id
-from debate_rl.trainers.losses import bradley_terry
-from debate_rl.trainers.rows import RewardRow
-from debate_rl.trainers.tokens import Encoder
+from debate_rl.trainers.common.binary_trainer import Loss, evaluated, in_lines, token_budget, xent
+from debate_rl.trainers.common.load import load_model, load_tokenizer
+from debate_rl.trainers.common.losses import bradley_terry
+from debate_rl.trainers.common.rows import RewardRow
+from debate_rl.trainers.common.tokens import Encoder
 
 _COLUMNS = ("target", "weight", "margin")
 _SIDES = ("chosen_ids", "rejected_ids")

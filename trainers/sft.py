@@ -10,9 +10,9 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from debate_rl.errors import UserError
-from debate_rl.trainers.logprobs import token_logprobs
-from debate_rl.trainers.rows import SftRow
-from debate_rl.trainers.tokens import Encoder
+from debate_rl.trainers.common.logprobs import token_logprobs
+from debate_rl.trainers.common.rows import SftRow
+from debate_rl.trainers.common.tokens import Encoder
 
 
 class DebateSFTTrainer(SFTTrainer):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from debate_rl.analysis.behaviour import behaviour
+from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.tournament import scores
 from debate_rl.game.verdict import Leg

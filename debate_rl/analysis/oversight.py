@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from debate_rl.analysis.accuracy import Difference, Row, Slope, accuracy_table, paired_differences, slopes
 from debate_rl.analysis.columns import cell, columns
-from debate_rl.analysis.known import UNSURE, Known, by_knowledge
-from debate_rl.analysis.second import SecondJudge
+from debate_rl.analysis.judging.prior_accuracy import UNSURE, Known, by_knowledge
+from debate_rl.analysis.judging.second_judge import SecondJudge
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Leg
 from debate_rl.records import Record

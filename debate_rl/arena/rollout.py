@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from debate_rl.arena.log import Kept, Log, Progress
-from debate_rl.arena.tree import Opponents, Tree, grow
+from debate_rl.arena.game_tree import Opponents, Tree, grow
+from debate_rl.arena.resume_log import Kept, Log, Progress
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side

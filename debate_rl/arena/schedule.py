@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import overload
 
-from debate_rl.arena.tree import Kind, Tree, widths
+from debate_rl.arena.game_tree import Kind, Tree, widths
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
 from debate_rl.game.question import Question

@@ -203,8 +203,8 @@ def save_tournament(result: Tournament, folder: Path) -> None:
 
 def _own_engine(folder: str | Path | None) -> Engine:
     """Transformers models in this process, with a store where there is a folder for it."""
+    from debate_rl.engines.local.engine import TransformersEngine
     from debate_rl.engines.store import StoredEngine
-    from debate_rl.engines.transformers_engine import TransformersEngine
 
     engine = TransformersEngine(model_path)
     return engine if folder is None else StoredEngine(engine, Path(folder) / "store")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from debate_rl.judges.robustness import AttackRow
+from debate_rl.judges.attacks.robustness import AttackRow
 from debate_rl.report import plots
 from debate_rl.report.metrics import JudgeAttacks
 from debate_rl.report.plots import Row, RowPlot

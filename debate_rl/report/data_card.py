@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from debate_rl.data.sources import Source
+from debate_rl.data.sources.provenance import Source
 from debate_rl.records import Record, write_text
-from debate_rl.trainers.rows import JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
 
 CARD = "data_card.md"
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]

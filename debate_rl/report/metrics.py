@@ -7,17 +7,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from debate_rl.analysis.accuracy import CrossPlay, Difference, Row, Slope
-from debate_rl.analysis.behaviour import Behaviour
-from debate_rl.analysis.conduct import Conduct
+from debate_rl.analysis.behaviour.behaviour import Behaviour
+from debate_rl.analysis.behaviour.debater_behaviour import Conduct
 from debate_rl.analysis.iterations import Point
-from debate_rl.analysis.known import Known
-from debate_rl.analysis.second import SecondJudge
+from debate_rl.analysis.judging.prior_accuracy import Known
+from debate_rl.analysis.judging.second_judge import SecondJudge
 from debate_rl.arena.ratings import Ratings
 from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
-from debate_rl.judges.robustness import AttackTable
+from debate_rl.judges.attacks.robustness import AttackTable
 from debate_rl.judges.scores import JudgeScores, OrderEffect
-from debate_rl.trainers.curve import Point as CurvePoint
+from debate_rl.trainers.grpo.eval_metrics import Point as CurvePoint
 
 
 class _Metrics(BaseModel):

@@ -9,7 +9,7 @@ from debate_rl.intervals import Estimate
 from debate_rl.report import plots
 from debate_rl.report.metrics import OnlineMetrics
 from debate_rl.report.plots import Scatter, Write
-from debate_rl.trainers.curve import Point
+from debate_rl.trainers.grpo.eval_metrics import Point
 
 
 class OnlineView(NamedTuple):

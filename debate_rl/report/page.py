@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import jinja2
 
-from debate_rl.analysis.effect_row import EffectRow
-from debate_rl.analysis.effects import effects
-from debate_rl.analysis.judge_errors import JudgeErrors
+from debate_rl.analysis.effects.row import EffectRow
+from debate_rl.analysis.effects.table import effects
+from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.analysis.significance import slope
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
@@ -19,8 +19,7 @@ from debate_rl.judges.scores import JudgeScores, hits
 from debate_rl.records import read_json, write_text
 from debate_rl.report import plots
 from debate_rl.report.attack_view import AttackView, attack_view
-from debate_rl.report.exhibit import exhibit
-from debate_rl.report.legs import Legs, failures_by_kind, read_legs, sample
+from debate_rl.report.debates import Legs, failures_by_kind, read_legs, sample
 from debate_rl.report.metrics import (
     IterationsMetrics,
     JudgeMetrics,
@@ -32,9 +31,10 @@ from debate_rl.report.metrics import (
 from debate_rl.report.online_view import OnlineView, online_view
 from debate_rl.report.plots import Curve, Reliability, Row, RowPlot, Scatter
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
+from debate_rl.report.transcripts import exhibit
 from debate_rl.report.transfer_tables import load_tables, write_tables
 from debate_rl.report.transfer_view import findings, transfer_views
-from debate_rl.weak_to_strong.tables import ENDS, Table
+from debate_rl.weak_to_strong.results.tables import ENDS, Table
 
 TRAINING = ("sft", "dpo", "grpo", "preferences")
 SECTIONS = {

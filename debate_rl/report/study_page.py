@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import yaml
 
-from debate_rl.analysis.effect_row import EffectRow
+from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.errors import UserError
 from debate_rl.records import write_text
 from debate_rl.report.page import as_text, by_group, environment

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from debate_rl.errors import UserError
 from debate_rl.records import explain, read_json, write_text
 from debate_rl.report.run_folder import RunFolder, Stage
-from debate_rl.weak_to_strong.account import Account
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
-from debate_rl.weak_to_strong.hits import read_hits, stacked
 from debate_rl.weak_to_strong.methods import Method
-from debate_rl.weak_to_strong.results import Results, results
-from debate_rl.weak_to_strong.tables import Column, Cost, Point, Table, csv_text, markdown, points
+from debate_rl.weak_to_strong.results.predictions import read_hits, stacked
+from debate_rl.weak_to_strong.results.results import Results, results
+from debate_rl.weak_to_strong.results.split_report import Account
+from debate_rl.weak_to_strong.results.tables import Column, Cost, Point, Table, csv_text, markdown, points
 
 KIND = "weak_to_strong"
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from debate_rl.intervals import Estimate
 from debate_rl.report import plots
 from debate_rl.report.plots import WIDTH, Axis, Row, RowPlot, Tick
-from debate_rl.weak_to_strong.results import Comparison, MethodResult, Results
-from debate_rl.weak_to_strong.tables import AXES, ENDS, Cell, Column, Table, cost_text, rows
+from debate_rl.weak_to_strong.results.results import Comparison, MethodResult, Results
+from debate_rl.weak_to_strong.results.tables import AXES, ENDS, Cell, Column, Table, cost_text, rows
 
 STYLES = 4
 """Lines that the style sheet tells apart."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from debate_rl.experiment import Run, StageFunction
 from debate_rl.game.transcript import Transcript
+from debate_rl.runs.run import Run, StageFunction
 from debate_rl.stages import (
     dpo,
+    grpo,
     iterations,
     judge,
-    online,
     oversight,
     preferences,
     reading,
@@ -26,7 +26,7 @@ FUNCTIONS: dict[str, StageFunction] = {
     "judge": judge.run,
     "preferences": preferences.run,
     "dpo": dpo.run,
-    "grpo": online.run,
+    "grpo": grpo.run,
     "iterations": iterations.run,
     "tournament": tournament.run,
     "oversight": oversight.run,
@@ -39,7 +39,7 @@ FUNCTIONS: dict[str, StageFunction] = {
 GAMES: dict[str, Callable[[Any, Run], list[Transcript]]] = {
     "judge": judge.games,
     "preferences": preferences.games,
-    "grpo": online.games,
+    "grpo": grpo.games,
     "iterations": iterations.games,
     "tournament": tournament.games,
     "oversight": oversight.games,

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from debate_rl.config_training import JudgeStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.config.training_stages import JudgeStage
 from debate_rl.game.transcript import Transcript
-from debate_rl.judges.attacks import Attack, attacked_copies, suffix_words
+from debate_rl.judges.attacks.edits import Attack, attacked_copies, suffix_words
+from debate_rl.judges.attacks.suffix_search import Found, Search, attack_with, search_suffix
 from debate_rl.judges.judge import Judge
-from debate_rl.judges.suffix_search import Found, Search, attack_with, search_suffix
 from debate_rl.records import read_json, write_json
+from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages.training import train
-from debate_rl.trainers.rows import judge_rows
+from debate_rl.trainers.common.rows import judge_rows
 
 SEARCHES = (Search(length=1, pool=1_000_000), Search(), Search())
 """Of each round: every word alone, and two searches for several words, on other games each: a search finds one way in

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from debate_rl.analysis.rejudge import stages_with
-from debate_rl.config_training import JudgeStage
+from debate_rl.analysis.judging.rejudge import stages_with
+from debate_rl.config.training_stages import JudgeStage
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run, open_engine
 from debate_rl.game.transcript import Transcript
+from debate_rl.judges.attacks.robustness import Attacked, AttackTable, attack_judge
+from debate_rl.judges.attacks.suffix_search import Found, Search
+from debate_rl.judges.human import saved_games
 from debate_rl.judges.judge import AnyJudge
-from debate_rl.judges.person import saved_games
-from debate_rl.judges.robustness import Attacked, AttackTable, attack_judge
-from debate_rl.judges.suffix_search import Found, Search
 from debate_rl.records import digest, write
-from debate_rl.stages.kept import judge_of, kept_run
+from debate_rl.runs.reopen import judge_of, kept_run
+from debate_rl.runs.run import Metrics, Run, open_engine
 
 
 def compare_attacks(

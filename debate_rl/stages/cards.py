@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.arena.ratings import Ratings
-from debate_rl.experiment import Run
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.report.model_card import complete_model_card
+from debate_rl.runs.run import Run
 
 
 def complete_cards(run: Run, stage: str, accuracy: Mapping[str, JudgeScores], ratings: Ratings | None = None) -> None:

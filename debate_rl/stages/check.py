@@ -9,19 +9,19 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from debate_rl.config_stages import OversightStage, ReadingStage, Stage, WeakToStrongStage
-from debate_rl.config_training import IterationsStage, SftStage, TrainingStage
+from debate_rl.config.stages import OversightStage, ReadingStage, Stage, WeakToStrongStage
+from debate_rl.config.training_stages import IterationsStage, SftStage, TrainingStage
 from debate_rl.data.models import SHIPPED
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.load import context_of, load_config, load_tokenizer
 from debate_rl.engines.request import Message
 from debate_rl.engines.weights import check_weights
 from debate_rl.errors import UserError, existing, nearest
-from debate_rl.experiment import Run
 from debate_rl.game.prompts import debater_messages
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import open_transcript
-from debate_rl.trainers.settings import Kind
+from debate_rl.runs.run import Run
+from debate_rl.trainers.common.settings import Kind
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -72,7 +72,7 @@ def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
         existing(stage.launch, f"stages.{name}.launch", "give a config of `accelerate launch`")
     if not stage.train:
         return
-    from debate_rl.trainers.arguments import check_arguments  # here: it loads TRL, which takes seconds
+    from debate_rl.trainers.common.arguments import check_arguments  # here: it loads TRL, which takes seconds
 
     try:
         check_arguments(kind, stage.train)

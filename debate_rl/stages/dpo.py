@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from debate_rl.config_training import DpoStage, PreferencesStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.config.training_stages import DpoStage, PreferencesStage
 from debate_rl.judges.judge import models_of
 from debate_rl.records import read
+from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages import preferences
 from debate_rl.stages.training import start_from, train
-from debate_rl.trainers.rows import PreferenceRow
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.rows import PreferenceRow
+from debate_rl.trainers.common.settings import Weights
 
 
 def run(stage: DpoStage, run: Run, out: Path) -> Metrics:

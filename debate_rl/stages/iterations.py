@@ -15,21 +15,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from debate_rl.analysis.behaviour import behaviour
+from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.analysis.iterations import Point, curve
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, scores
-from debate_rl.config_training import DpoStage, IterationsStage, PreferencesStage
+from debate_rl.config.training_stages import DpoStage, IterationsStage, PreferencesStage
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.records import read, read_json, write, write_json
+from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages import dpo, preferences
 from debate_rl.stages.cards import complete_cards
-from debate_rl.trainers.rows import PreferenceRow
+from debate_rl.trainers.common.rows import PreferenceRow
 
 LEARNING_RATE = 1e-4
 """Of the first iteration where `dpo.train` names none: what every dpo stage takes then."""

@@ -12,21 +12,21 @@ from pathlib import Path
 
 from debate_rl.arena.rollout import check_played, play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.config_training import JudgeStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.config.training_stages import JudgeStage
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
-from debate_rl.judges.attacks import attacked_copies
+from debate_rl.judges.attacks.edits import attacked_copies
+from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
-from debate_rl.judges.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.records import write, write_json
-from debate_rl.stages import recorded
+from debate_rl.runs.run import Metrics, Run
+from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import adversarial_rounds
 from debate_rl.stages.attacks import compare_attacks
 from debate_rl.stages.training import train
-from debate_rl.trainers.rows import judge_rows
+from debate_rl.trainers.common.rows import judge_rows
 
 CALIBRATION_SHARE = 0.25
 """Of the training stories, held out from finetuning to calibrate on."""
@@ -56,7 +56,7 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
 def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     if stage.from_ == "recorded":
-        return recorded.run(stage, run, out, CALIBRATION_SHARE)
+        return recorded_judge.run(stage, run, out, CALIBRATION_SHARE)
     players = {name: run.debater(name) for name in stage.players}
     planned = games(stage, run)
     legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))

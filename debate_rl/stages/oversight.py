@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from debate_rl.analysis.judging.second_judge import SecondJudge, beside, judge_again
 from debate_rl.analysis.oversight import oversight
-from debate_rl.analysis.second import SecondJudge, beside, judge_again
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.config_stages import OversightStage, TournamentStage
+from debate_rl.config.stages import OversightStage, TournamentStage
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run, judge_of_kind
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.check import check_games, check_one_judge
 from debate_rl.judges.judge import AnyJudge, Panel
 from debate_rl.records import read_json, write
-from debate_rl.stages.kept import judge_of
+from debate_rl.runs.reopen import judge_of
+from debate_rl.runs.run import Metrics, Run, judge_of_kind
 
 Key = tuple[str, str]
 """Protocol and player."""

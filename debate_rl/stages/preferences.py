@@ -8,12 +8,11 @@ from math import comb
 from pathlib import Path
 from typing import NamedTuple
 
+from debate_rl.arena.game_tree import Tree, grow_to_file, pools_of
 from debate_rl.arena.rollout import play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
-from debate_rl.arena.tree import Tree, grow_to_file, pools_of
-from debate_rl.config_training import PreferencesStage
+from debate_rl.config.training_stages import PreferencesStage
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run
 from debate_rl.game.prompts import debater_messages
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
@@ -22,7 +21,8 @@ from debate_rl.game.verdict import Failure
 from debate_rl.players.debater import Critic, Debater
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
-from debate_rl.trainers.rows import PreferenceRow, preference_rows
+from debate_rl.runs.run import Metrics, Run
+from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
 
 REASONS = (
     "speech_failed", "judge_failed", "empty_speech", "equal_texts", "equal_scores", "below_gap", "narrower",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from debate_rl.arena.tournament import scores
-from debate_rl.config_stages import ReadingStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.config.stages import ReadingStage
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.game.verdict import Failure, Leg
 from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.records import write
+from debate_rl.runs.run import Metrics, Run
 
 PROTOCOLS = ("open_book", "blind")
 

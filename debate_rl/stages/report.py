@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from debate_rl.analysis.effects import effects, write_effects
-from debate_rl.analysis.judge_errors import judge_errors
-from debate_rl.config_stages import ReportStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.analysis.effects.table import effects, write_effects
+from debate_rl.analysis.judging.judge_errors import judge_errors
+from debate_rl.config.stages import ReportStage
 from debate_rl.records import write_json
 from debate_rl.report.page import ERRORS, write_report
+from debate_rl.runs.run import Metrics, Run
 
 
 def run(stage: ReportStage, run: Run, out: Path) -> Metrics:

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from debate_rl.config_stages import WeakToStrongStage
-from debate_rl.config_training import SftStage
-from debate_rl.data.instructions import load_instructions
+from debate_rl.config.stages import WeakToStrongStage
+from debate_rl.config.training_stages import SftStage
 from debate_rl.data.mix import counts
 from debate_rl.data.shorten import shorten
-from debate_rl.data.sources import Source, source_of
+from debate_rl.data.sources.instructions import load_instructions
+from debate_rl.data.sources.provenance import Source, source_of
 from debate_rl.data.splits import sample
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.data.transcripts import NYU, load_transcripts
-from debate_rl.experiment import Metrics, Run
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.report.data_card import DataFacts, Gathered
+from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages import weak_to_strong
 from debate_rl.stages.training import start_from, train
-from debate_rl.trainers.rows import SftRow, instruction_rows, sft_rows, speechless
+from debate_rl.trainers.common.rows import SftRow, instruction_rows, sft_rows, speechless
 
 INSTRUCTIONS = "instructions"
 TESTED = "its story is tested on, known by "
@@ -94,7 +94,7 @@ def _of_questions(found: Sequence[Transcript], limit: int | None, seed: int) -> 
 
 def _counter(stage: SftStage, run: Run) -> Callable[[str], int]:
     """Counts tokens as the model to be trained does."""
-    from debate_rl.trainers.bases import load_tokenizer  # here: it loads transformers
+    from debate_rl.trainers.common.load import load_tokenizer  # here: it loads transformers
 
     tokenizer = load_tokenizer(run.resolve(start_from(run, stage.start, run.config.models.debater)[0]))
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from debate_rl.analysis.accuracy import accuracy_over_rating, cross_play
-from debate_rl.analysis.behaviour import behaviour
-from debate_rl.analysis.conduct import conduct
+from debate_rl.analysis.behaviour.behaviour import behaviour
+from debate_rl.analysis.behaviour.debater_behaviour import conduct
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, save_tournament
-from debate_rl.config_stages import TournamentStage
-from debate_rl.experiment import Metrics, Run
+from debate_rl.config.stages import TournamentStage
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import Judge
+from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages.cards import complete_cards
 
 

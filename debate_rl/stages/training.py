@@ -9,16 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from debate_rl.config_training import TrainingStage
-from debate_rl.data.sources import source_of
+from debate_rl.config.training_stages import TrainingStage
+from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
-from debate_rl.experiment import Metrics, Run
 from debate_rl.game.quotes import check_quotes
 from debate_rl.records import explain, read_json, write
 from debate_rl.report.data_card import DataFacts, Gathered, write_data_card
 from debate_rl.report.model_card import write_model_card
-from debate_rl.trainers.rows import PreferenceRow
-from debate_rl.trainers.settings import Job, Kind
+from debate_rl.runs.run import Metrics, Run
+from debate_rl.trainers.common.rows import PreferenceRow
+from debate_rl.trainers.common.settings import Job, Kind
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     Raises:
         UserError: no rows, the training can not be done as asked, or a row was lost.
     """
-    from debate_rl.trainers.job import launch  # here: it loads torch, which planning does not need
+    from debate_rl.trainers.common.job import launch  # here: it loads torch, which planning does not need
 
     if not rows:
         raise UserError(f"{out.name.lstrip('.')}: no rows to train on; give it more questions or transcripts")

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from debate_rl.config import Models
-from debate_rl.config_stages import WeakToStrongStage
-from debate_rl.data import binary_tasks
-from debate_rl.data.binary_tasks import BinaryItem, Selection
+from debate_rl.config.stages import WeakToStrongStage
+from debate_rl.config.tree import Models
 from debate_rl.data.questions import claims, load_questions
-from debate_rl.data.reward_pairs import load_pairs
-from debate_rl.experiment import Metrics, Run, open_engine
+from debate_rl.data.tasks import binary_items
+from debate_rl.data.tasks.binary_items import BinaryItem, Selection
+from debate_rl.data.tasks.reward_pairs import load_pairs
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import write, write_json
-from debate_rl.weak_to_strong.account import write_account
+from debate_rl.runs.run import Metrics, Run, open_engine
 from debate_rl.weak_to_strong.contexts import ROLES, Context
 from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS
-from debate_rl.weak_to_strong.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
-from debate_rl.weak_to_strong.pairs import heard_pair, pair_questions, pair_samples
-from debate_rl.weak_to_strong.results import Results, results
+from debate_rl.weak_to_strong.results.results import Results, results
+from debate_rl.weak_to_strong.results.split_report import write_account
+from debate_rl.weak_to_strong.results.tables import measures
 from debate_rl.weak_to_strong.rollout import Rollout, Told, open_games
-from debate_rl.weak_to_strong.tables import measures
+from debate_rl.weak_to_strong.tasks.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
+from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pair_samples
 
 if TYPE_CHECKING:
-    from debate_rl.weak_to_strong.trainings import Settings
+    from debate_rl.weak_to_strong.training_cache import Settings
 
 SPARE = 8
 """Items loaded beyond those used: splits do not cut stories, so the parts miss their sizes by less than a story."""
@@ -57,7 +57,7 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
         pairs = load_pairs("hh", stage.path, limit=total + SPARE, seed=run.config.question_seed).pairs
         found = pair_questions(pairs, run.config.question_seed)
     else:
-        selection = binary_tasks.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed)
+        selection = binary_items.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed)
         found = selection.items
     parts = split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.question_seed)
     return parts, selection
@@ -110,7 +110,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     if stage.generative:
         return _written(stage, run, out)
     from debate_rl.weak_to_strong.study import Reading, run_study  # here: it loads torch
-    from debate_rl.weak_to_strong.trainings import Trainings
+    from debate_rl.weak_to_strong.training_cache import Trainings
 
     parts, selection = _read(stage, run)
     blind, shared = run.protocol("blind"), run.folder / "transfer"
@@ -139,7 +139,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
 
 def _written(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     """The same of a task whose answers are written."""
-    from debate_rl.weak_to_strong.generative import generative_task, run_generative
+    from debate_rl.weak_to_strong.tasks.generative import generative_task, run_generative
 
     task = generative_task(
         stage.task, stage.supervisor, stage.student, stage.test, run.config.question_seed, stage.path  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def _rollout(stage: WeakToStrongStage, run: Run, out: Path, folder: Path) -> Rol
 
 def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
     """Models and training."""
-    from debate_rl.weak_to_strong.trainings import Settings
+    from debate_rl.weak_to_strong.training_cache import Settings
 
     used = models(stage, run)
     return Settings(

@@ -16,13 +16,13 @@ from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.players.debater import Debater
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
-from debate_rl.weak_to_strong.items import Item, Samples, items_of
 from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.rollout import Rollout, Told
 from debate_rl.weak_to_strong.supervisors import Supervisors, train_supervisors
-from debate_rl.weak_to_strong.trainings import Settings, Trainings
+from debate_rl.weak_to_strong.tasks.items import Item, Samples, items_of
+from debate_rl.weak_to_strong.training_cache import Settings, Trainings
 
 
 def facilitate(
@@ -65,7 +65,7 @@ def facilitate(
     Raises:
         UserError: a question has no ground truth, a game failed, a text is too long, or the training can not be done.
     """
-    from debate_rl.engines.transformers_engine import TransformersEngine
+    from debate_rl.engines.local.engine import TransformersEngine
 
     def opened() -> Engine:
         return TransformersEngine(model_path)

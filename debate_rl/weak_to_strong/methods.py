@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.records import Record
-from debate_rl.trainers.settings import StudentLoss
+from debate_rl.trainers.common.settings import StudentLoss
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS, Combination
 from debate_rl.weak_to_strong.labels import Labelling

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from debate_rl.arena.log import Progress
+from debate_rl.arena.resume_log import Progress
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
@@ -16,9 +16,9 @@ from debate_rl.game.verdict import Leg
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
-from debate_rl.weak_to_strong.items import Item, Sample, sample_of
+from debate_rl.weak_to_strong.tasks.items import Item, Sample, sample_of
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from debate_rl.data.binary_tasks import load
+from debate_rl.data.tasks.binary_items import load
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Floats
 from debate_rl.records import write_json
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
-from debate_rl.weak_to_strong.hits import Hits
-from debate_rl.weak_to_strong.items import Item, Samples, Splits, label_truth
 from debate_rl.weak_to_strong.labels import Labels
 from debate_rl.weak_to_strong.methods import Method, check_methods
+from debate_rl.weak_to_strong.results.predictions import Hits
 from debate_rl.weak_to_strong.rollout import NOTHING, Rollout, Told
 from debate_rl.weak_to_strong.supervisors import Supervisors, train_supervisors
-from debate_rl.weak_to_strong.trainings import Trainings
+from debate_rl.weak_to_strong.tasks.items import Item, Samples, Splits, label_truth
+from debate_rl.weak_to_strong.training_cache import Trainings
 from debate_rl.weak_to_strong.transfer import Course, teach
 
 EXPLANATIONS = Context(kind="explanations", debater="strong", opponent="weak")

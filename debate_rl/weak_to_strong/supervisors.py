@@ -9,11 +9,11 @@ import numpy as np
 
 from debate_rl.game.question import Question
 from debate_rl.intervals import Floats
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.ensemble import boost, combine
-from debate_rl.weak_to_strong.items import Item, Samples
 from debate_rl.weak_to_strong.methods import Method
-from debate_rl.weak_to_strong.trainings import Trainings
+from debate_rl.weak_to_strong.tasks.items import Item, Samples
+from debate_rl.weak_to_strong.training_cache import Trainings
 
 Read = Callable[[int, Sequence[Item]], Samples]
 """What a member, by its number, reads of items."""

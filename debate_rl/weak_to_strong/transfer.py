@@ -12,12 +12,12 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Floats
-from debate_rl.trainers.rows import PreferenceRow
-from debate_rl.trainers.settings import Weights
-from debate_rl.weak_to_strong.items import Item, Sample, Samples
+from debate_rl.trainers.common.rows import PreferenceRow
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.labels import Labels, label
 from debate_rl.weak_to_strong.methods import Method
-from debate_rl.weak_to_strong.trainings import Trainings
+from debate_rl.weak_to_strong.tasks.items import Item, Sample, Samples
+from debate_rl.weak_to_strong.training_cache import Trainings
 
 Explain = Callable[[Sequence[Item], dict[str, Side]], list[Leg]]
 """Have the strong model argue for the side given for each item, the weak one for the other, and a judge compare."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from debate_rl.analysis.accuracy import accuracy_over_rating, accuracy_table, cross_play, paired_differences, slopes
-from debate_rl.analysis.behaviour import behaviour
+from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech

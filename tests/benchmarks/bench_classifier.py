@@ -16,7 +16,8 @@ import re
 import tempfile
 import time
 import zlib
-from pathlib import Path
+
+from tests import SHARED
 
 for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TQDM_DISABLE"):
     os.environ.setdefault(name, "1")
@@ -24,7 +25,6 @@ for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TQDM_DISABLE"):
 BATCH, TEST, RATE = 32, 320, 2e-3
 ARMS = {"one at a time": (1, False), "padded batch": (None, False), "one line (ours)": (4096, True)}
 """Token budget of a chunk, which one row exceeds, and whether rows are laid in lines."""
-SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[2].parent / "shared"))
 REAL = {"sciq": "sciq_weak_labels_naive.jsonl", "hh": "hh_harmless_test.jsonl"}
 
 
@@ -43,7 +43,7 @@ def made(tail, count, seed):
 
 def real(task, count):
     """Encoded rows of a task, repeated where it has fewer."""
-    from debate_rl.data.binary_tasks import load
+    from debate_rl.data.tasks.binary_items import load
 
     items = load(task, SHARED / "data/binary_tasks" / REAL[task], balanced=False).items
     words = [re.findall(r"\w+|[^\w\s]", item.text)[-1000:] for item in items]
@@ -68,7 +68,7 @@ def model(hidden, layers):
 
 
 def arguments(folder, steps):
-    from debate_rl.trainers.arguments import training_arguments
+    from debate_rl.trainers.common.arguments import training_arguments
 
     train = {
         "max_steps": steps, "per_device_train_batch_size": BATCH, "learning_rate": RATE, "logging_steps": 1,
@@ -104,8 +104,8 @@ def gradient_gap(batch, shape):
     """Largest difference between our gradient of a batch and that of one example at a time, over the gradient."""
     import torch
 
-    from debate_rl.trainers.binary import xent
     from debate_rl.trainers.classifier import ClassifierCollator, class_logits
+    from debate_rl.trainers.common.binary_trainer import xent
 
     networks = [model(*shape), model(*shape)]
     for network, collator in zip(networks, (ClassifierCollator(0, 4096, True), ClassifierCollator(0, 1)), strict=True):

@@ -20,10 +20,10 @@ import torch
 from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.arena.tournament import play_tournament
-from debate_rl.data import nyu
+from debate_rl.data.sources import nyu
 from debate_rl.engines.chat import prompt_ids
-from debate_rl.engines.prefix import Row, Trie
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.local.engine import TransformersEngine
+from debate_rl.engines.local.prefix import Row, Trie
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
 from debate_rl.judges.judge import Judge

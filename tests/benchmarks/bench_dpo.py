@@ -79,10 +79,10 @@ def trl_trainer(rows, folder, checkpointing):
 def our_trainer(rows, folder, checkpointing):
     from datasets import Dataset
 
+    from debate_rl.trainers.common.pairs import encode_pairs
+    from debate_rl.trainers.common.rows import PreferenceRow
+    from debate_rl.trainers.common.settings import Objective
     from debate_rl.trainers.dpo import dpo_trainer
-    from debate_rl.trainers.pairs import encode_pairs
-    from debate_rl.trainers.rows import PreferenceRow
-    from debate_rl.trainers.settings import Objective
     from tests.trainers.tiny import ask, make_tokenizer
 
     policy, reference = models()

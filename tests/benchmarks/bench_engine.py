@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message, Request, Sampling
-from debate_rl.engines.transformers_engine import TransformersEngine
 from tests.benchmarks.models import random_model, story_tokenizer
 from tests.benchmarks.plain import Plain, clock
 

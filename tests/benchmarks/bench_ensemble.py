@@ -46,7 +46,7 @@ def probes(folder, hidden, layers):
     import torch
     from transformers import AutoTokenizer
 
-    from debate_rl.trainers.settings import Weights
+    from debate_rl.trainers.common.settings import Weights
 
     model = base(folder / "probe0", hidden, layers, "classifier")
     tokenizer = AutoTokenizer.from_pretrained(folder / "probe0")
@@ -63,7 +63,7 @@ def adapters(folder, hidden, layers, first):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from debate_rl.trainers.settings import Weights
+    from debate_rl.trainers.common.settings import Weights
 
     root = folder / "base"
     if not root.exists():
@@ -86,7 +86,7 @@ def adapters(folder, hidden, layers, first):
 
 def texts(count):
     """Prompts of lengths like those of short passages."""
-    from debate_rl.weak_to_strong.items import Sample
+    from debate_rl.weak_to_strong.tasks.items import Sample
 
     drawn = random.Random(0)
     lengths = [int(drawn.lognormvariate(4.6, 0.4)) for _ in range(count)]
@@ -106,8 +106,8 @@ def timed(work):
 
 def alone(samples, member, readout):
     """One member by the ordinary path."""
-    from debate_rl.engines.transformers_engine import TransformersEngine
-    from debate_rl.weak_to_strong.trainings import Settings, Trainings
+    from debate_rl.engines.local.engine import TransformersEngine
+    from debate_rl.weak_to_strong.training_cache import Settings, Trainings
 
     settings = Settings(weak=member.model, strong=member.model, readout=readout)
     return Trainings(settings, TransformersEngine, Path())._alone(member, samples)
@@ -117,7 +117,7 @@ def compare(label, samples, members, readout, barred):
     """Print one row; the ratio to the bar where it has one."""
     import numpy as np
 
-    from debate_rl.weak_to_strong.together import one_base, predict_together
+    from debate_rl.weak_to_strong.shared_forward import one_base, predict_together
 
     assert one_base(members, readout)
     one, first = timed(lambda: alone(samples, members[0], readout))

@@ -16,16 +16,16 @@ import torch
 
 from debate_rl.data.models import model_path
 from debate_rl.data.questions import load_questions
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.game.protocol import load_protocol
 from debate_rl.judges.judge import Judge
 from debate_rl.records import write
-from debate_rl.trainers.arguments import training_arguments
-from debate_rl.trainers.bases import load_tokenizer
-from debate_rl.trainers.build import build_trainer, prepare
-from debate_rl.trainers.online import Online, Rewards
-from debate_rl.trainers.places import arguments_of
-from debate_rl.trainers.settings import Job, Lora
+from debate_rl.trainers.common.arguments import training_arguments
+from debate_rl.trainers.common.build_trainer import build_trainer, prepare
+from debate_rl.trainers.common.load import load_tokenizer
+from debate_rl.trainers.common.settings import Job, Lora
+from debate_rl.trainers.grpo.groups import arguments_of
+from debate_rl.trainers.grpo.settings import Online, Rewards
 
 RUNS = 3
 

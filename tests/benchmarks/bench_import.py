@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 REPEATS = 5
 COMMANDS = {
-    "debate-rl --help": "import sys; sys.argv = ['debate-rl', '--help']; from debate_rl.cli import main; main()",
+    "debate-rl --help": "import sys; sys.argv = ['debate-rl', '--help']; from debate_rl.cli.main import main; main()",
     "import debate_rl": "import debate_rl",
     "import debate_rl.arena.tournament": "import debate_rl.arena.tournament",
     "import torch (for comparison)": "import torch",

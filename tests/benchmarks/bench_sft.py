@@ -17,8 +17,8 @@ from datasets import Dataset
 from debate_rl.data.tiny import build
 from debate_rl.data.transcripts import load_transcripts
 from debate_rl.game.protocol import load_protocol
-from debate_rl.trainers.bases import load_model, load_tokenizer
-from debate_rl.trainers.rows import sft_rows
+from debate_rl.trainers.common.load import load_model, load_tokenizer
+from debate_rl.trainers.common.rows import sft_rows
 from debate_rl.trainers.sft import encode_speeches, sft_trainer
 from tests.conftest import SHARED
 

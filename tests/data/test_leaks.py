@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.data.binary_tasks import BinaryItem, load
 from debate_rl.data.leaks import answer_leak, joined_groups, near_duplicates
+from debate_rl.data.tasks.binary_items import BinaryItem, load
 from debate_rl.errors import UserError
 
 LONG = [f"w{n}" for n in range(60)]

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from debate_rl.data.binary_tasks import load
-from debate_rl.data.chess_puzzles import load_lichess
 from debate_rl.data.left_out import answers_fault
 from debate_rl.data.questions import load_questions
-from debate_rl.data.reward_pairs import turns
+from debate_rl.data.tasks.binary_items import load
+from debate_rl.data.tasks.chess_puzzles import load_lichess
+from debate_rl.data.tasks.reward_pairs import turns
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
 from debate_rl.records import csv_rows, lines, read_json

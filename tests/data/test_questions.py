@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from debate_rl.data import nyu, quality
 from debate_rl.data.questions import load_questions
+from debate_rl.data.sources import nyu, quality
 from debate_rl.errors import UserError
 
 

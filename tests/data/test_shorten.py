@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.data import nyu
 from debate_rl.data.shorten import MARK, shorten
+from debate_rl.data.sources import nyu
 
 
 def count(text):

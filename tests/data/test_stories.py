@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from debate_rl.data import nyu
 from debate_rl.data.questions import load_questions
+from debate_rl.data.sources import nyu
 from debate_rl.data.stories import Story, runs, same_stories
 from debate_rl.errors import UserError
 

@@ -1,6 +1,6 @@
 from debate_rl.data.tiny import build
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Message, Request, Sampling
-from debate_rl.engines.transformers_engine import TransformersEngine
 
 
 def test_a_tiny_model_reads_any_text_and_writes_something(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 
 from debate_rl.data.models import model_path
 from debate_rl.engines.load import check_bias, context_of, load_config, load_tokenizer
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.errors import UserError
-from debate_rl.trainers.bases import load_model
+from debate_rl.trainers.common.load import load_model
 
 CODE = "from pathlib import Path\nPath({path!r}).write_text('ran')\nraise ValueError('ran')\n"
 
@@ -65,7 +65,7 @@ def test_a_model_that_is_code_alone_is_refused_in_a_line(tmp_path):
 
 def test_no_kernels_are_looked_up_on_the_hub(tmp_path):
     (tmp_path / "kernels.py").write_text("raise SystemExit('a kernel was looked up')")
-    code = "import debate_rl, debate_rl.trainers.bases, peft, bitsandbytes, transformers"
+    code = "import debate_rl, debate_rl.trainers.common.load, peft, bitsandbytes, transformers"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

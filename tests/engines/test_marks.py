@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from debate_rl.engines.marks import USUAL, marks_of, neutral
 from debate_rl.engines.request import Message, Request
-from debate_rl.engines.server import ServerEngine
+from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.records import folded
 
 TEMPLATES = {

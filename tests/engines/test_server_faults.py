@@ -6,12 +6,12 @@ from itertools import cycle, islice
 
 import pytest
 
-from debate_rl.engines import endpoint
-from debate_rl.engines.budget import Budget, Price
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling, Scores
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.engines.server import ServerEngine
+from debate_rl.engines.server import endpoint
+from debate_rl.engines.server.budget import Budget, Price
+from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.records import digest

@@ -3,9 +3,9 @@
 import pytest
 
 from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message, Request, Sampling
-from debate_rl.engines.server import ServerEngine
-from debate_rl.engines.transformers_engine import TransformersEngine
+from debate_rl.engines.server.engine import ServerEngine
 from tests.engines.wire import WireServer
 from tests.tiny import WORDS, tiny_model
 

@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from debate_rl.config import dump_config, load_config, parse_config
+from debate_rl.config.tree import dump_config, load_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, run_stages
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.judge import Judge, Panel, Probe, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import save_probe
 from debate_rl.records import read
+from debate_rl.runs.run import Run, run_stages
 from debate_rl.stages import FUNCTIONS
 from tests.engines.test_server import Server, logprobs, send, text
 

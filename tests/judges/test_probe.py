@@ -8,8 +8,8 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.judges import probe as probes
-from debate_rl.judges.asking import prompt, views
 from debate_rl.judges.judge import judge_transcripts, mean_probability
+from debate_rl.judges.presentation import prompt, views
 from debate_rl.judges.probe import fit_probe, hidden_states, load_probe, save_probe
 from tests.judges.games import asked, game
 from tests.tiny import tiny_adapter, tiny_model

@@ -8,7 +8,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from debate_rl.errors import UserError
-from debate_rl.judges.coverage import coverage
 from debate_rl.judges.scores import (
     JudgeScores,
     accuracy,
@@ -25,6 +24,7 @@ from debate_rl.judges.scores import (
     reliability,
     reward,
 )
+from debate_rl.judges.selective import coverage
 
 probability = st.floats(0, 1)
 verdicts = st.lists(probability, min_size=1, max_size=40)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from debate_rl.analysis.accuracy import cross_play, slopes
-from debate_rl.analysis.behaviour import behaviour
-from debate_rl.analysis.conduct import conduct
+from debate_rl.analysis.behaviour.behaviour import behaviour
+from debate_rl.analysis.behaviour.debater_behaviour import conduct
+from debate_rl.analysis.judging.second_judge import beside
 from debate_rl.analysis.oversight import oversight
-from debate_rl.analysis.second import beside
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes, scores
 from debate_rl.engines.scripted import ScriptedEngine
@@ -25,7 +25,7 @@ from debate_rl.game.verdict import Ask, Failure, Leg, Verdict
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json, write_text
-from debate_rl.weak_to_strong.results import results
+from debate_rl.weak_to_strong.results.results import results
 from tests.weak_to_strong.drawn import GOOD, study
 
 SKILL = {"base": 0.0, "sft": 0.6, "dpo": 1.1}

@@ -1,6 +1,6 @@
-from debate_rl.data.sources import Source
+from debate_rl.data.sources.provenance import Source
 from debate_rl.report.data_card import DataFacts, Gathered, data_card, write_data_card
-from debate_rl.trainers.rows import JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
 
 COUNTS = {
     "read": 3, "trained": 2, "left_out": {"longer than max_length": 1},

@@ -1,21 +1,19 @@
-import os
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from debate_rl.analysis.judge_errors import JudgeErrors
+from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure
 from debate_rl.records import read_json, write, write_json
 from debate_rl.report import load_run, write_report
 from debate_rl.report.page import ERRORS, count, duration, number, render, slug, units
+from tests import SHARED
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-SHARED = Path(os.environ.get("DEBATE_RL_SHARED", Path(__file__).parents[2] / "../shared"))
 HOSTILE = (
     "<script>document.title = 'owned'</script></div></details></section><img src=x onerror=\"document.title='owned'\"> "
     "{{ 7 * 7 }} </style> \u202e\x1b[31m &lt;b&gt; <quote></mark><b>the pipe was moved</b></quote>"
@@ -283,8 +281,8 @@ def test_many_failures_are_counted_and_the_first_listed(made, tmp_path):
 def test_real_human_debates_are_shown(made, tmp_path):
     if not (SHARED / "data/nyu_2023/debates.jsonl").is_file():
         pytest.skip("no shared data: set DEBATE_RL_SHARED to the folder that holds data/nyu_2023")
-    from debate_rl.data import nyu
-    from debate_rl.judges.recorded import legs
+    from debate_rl.data.sources import nyu
+    from debate_rl.judges.human_records import legs
 
     run = made.open_run(tmp_path, stages=("oversight",))
     made.oversight_stage(run, [made.question(n) for n in range(4)])

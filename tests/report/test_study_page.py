@@ -1,6 +1,6 @@
 import pytest
 
-from debate_rl.analysis.effect_row import EffectRow
+from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.errors import UserError
 from debate_rl.intervals import Estimate
 from debate_rl.records import write_text

@@ -8,10 +8,10 @@ from debate_rl.report.page import render
 from debate_rl.report.run_folder import load_run
 from debate_rl.report.study_page import write_study_page
 from debate_rl.report.transfer_tables import load_tables, write_tables
-from debate_rl.weak_to_strong.account import Account
-from debate_rl.weak_to_strong.items import PartReport
-from debate_rl.weak_to_strong.results import results
-from debate_rl.weak_to_strong.tables import Table, markdown
+from debate_rl.weak_to_strong.results.results import results
+from debate_rl.weak_to_strong.results.split_report import Account
+from debate_rl.weak_to_strong.results.tables import Table, markdown
+from debate_rl.weak_to_strong.tasks.items import PartReport
 from tests.weak_to_strong.drawn import GOOD, study
 
 STAGES = {

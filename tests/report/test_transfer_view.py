@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from debate_rl.report.transfer_view import findings, transfer_views
-from debate_rl.weak_to_strong.results import results
-from debate_rl.weak_to_strong.tables import Column, Cost, Point, Table
+from debate_rl.weak_to_strong.results.results import results
+from debate_rl.weak_to_strong.results.tables import Column, Cost, Point, Table
 from tests.weak_to_strong.drawn import GOOD, study
 
 

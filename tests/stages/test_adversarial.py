@@ -2,17 +2,17 @@
 
 import pytest
 
-from debate_rl.config_stages import made_by
-from debate_rl.config_training import JudgeStage
+from debate_rl.config.stages import made_by
+from debate_rl.config.training_stages import JudgeStage
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run
-from debate_rl.judges.attacks import attacked_copies
-from debate_rl.judges.suffix_search import Found, Search
+from debate_rl.judges.attacks.edits import attacked_copies
+from debate_rl.judges.attacks.suffix_search import Found, Search
+from debate_rl.plan.training_cost import Rows, _attacked
 from debate_rl.records import read_json, write_json
+from debate_rl.runs.run import Run
 from debate_rl.stages import adversarial, judge
 from debate_rl.stages.adversarial import mixed
-from debate_rl.stages.estimate import Rows, _attacked
 from tests.judges.test_robustness import debates, swayed
 from tests.stages.test_attacks import config
 from tests.stages.test_judge import JUDGE, ran

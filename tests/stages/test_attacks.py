@@ -2,18 +2,18 @@ import json
 
 import pytest
 
-from debate_rl.config import dump_config, parse_config
+from debate_rl.config.tree import dump_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run
 from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.judges.attacks.robustness import Trial
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.judge import Judge
-from debate_rl.judges.robustness import Trial
 from debate_rl.records import read, write, write_json, write_text
 from debate_rl.report.attack_view import attack_view
 from debate_rl.report.metrics import JudgeAttacks
 from debate_rl.report.page import environment
+from debate_rl.runs.run import Run
 from debate_rl.stages import attacks
 from debate_rl.stages.attacks import attack_run, compare_attacks, draw, judge_of
 from tests.command import mistake

@@ -2,15 +2,15 @@
 
 import pytest
 
-from debate_rl.config import parse_config
-from debate_rl.config_training import IterationsStage, PreferencesStage
+from debate_rl.config.training_stages import IterationsStage, PreferencesStage
+from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, needed, run_stages
+from debate_rl.plan.plan import plan
 from debate_rl.records import read, read_json
+from debate_rl.runs.run import Run, needed, run_stages
 from debate_rl.stages import FUNCTIONS, iterations
-from debate_rl.stages.plan import plan
-from debate_rl.trainers.arguments import training_arguments
-from debate_rl.trainers.rows import PreferenceRow
+from debate_rl.trainers.common.arguments import training_arguments
+from debate_rl.trainers.common.rows import PreferenceRow
 
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 4e-3, "max_steps": 2, "save_steps": 1}
 LORA = {"r": 4, "alpha": 8}

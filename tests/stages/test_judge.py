@@ -1,12 +1,12 @@
-"""The judge stage with a scripted engine; the training itself is tested in tests/stages/test_recorded.py."""
+"""The judge stage with a scripted engine; the training itself is tested in tests/stages/test_recorded_judge.py."""
 
 import pytest
 
-from debate_rl.config import parse_config
+from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run
 from debate_rl.judges.calibration import load_calibrator
+from debate_rl.runs.run import Run
 from debate_rl.stages import judge
 from tests.judges.test_robustness import JUDGE, debates
 

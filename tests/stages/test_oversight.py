@@ -5,19 +5,19 @@ import re
 
 import pytest
 
-from debate_rl import experiment
+from debate_rl.analysis.judging.rejudge import saved_legs
 from debate_rl.analysis.oversight import Oversight
-from debate_rl.analysis.rejudge import saved_legs
-from debate_rl.config import parse_config
-from debate_rl.config_stages import OversightStage
+from debate_rl.config.stages import OversightStage
+from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, needed, run_stages
 from debate_rl.game.verdict import Leg
+from debate_rl.plan.plan import plan
 from debate_rl.records import append, digest, read, read_json
-from debate_rl.stages import FUNCTIONS, kept, oversight
-from debate_rl.stages.plan import plan
-from debate_rl.study import seed_configs
+from debate_rl.runs import reopen, run
+from debate_rl.runs.run import Run, needed, run_stages
+from debate_rl.runs.study import seed_configs
+from debate_rl.stages import FUNCTIONS, oversight
 from tests.command import mistake
 
 EVERY = OversightStage().protocols
@@ -219,8 +219,8 @@ def test_verdicts_of_two_judges_are_not_mixed(tree, tmp_path):
 def scripted(monkeypatch):
     """The command line with a scripted engine in place of models."""
     engine = ScriptedEngine(speak, judge)
-    monkeypatch.setattr(experiment, "open_engine", lambda *_: engine)
-    monkeypatch.setattr(kept, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(run, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(reopen, "open_engine", lambda *_: engine)
     return engine
 
 

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.arena.tree import Tree, pools_of
-from debate_rl.config import parse_config
+from debate_rl.arena.game_tree import Tree, pools_of
+from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run
+from debate_rl.plan.plan import plan
+from debate_rl.plan.training_cost import _pairs
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, read
+from debate_rl.runs.run import Run
 from debate_rl.stages import preferences
 from debate_rl.stages.dpo import preference_facts
-from debate_rl.stages.estimate import _pairs
-from debate_rl.stages.plan import plan
-from debate_rl.trainers.rows import PreferenceRow, preference_rows
+from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
 
 
 def believes(choice):

@@ -1,12 +1,12 @@
 import pytest
 
-from debate_rl.config import parse_config
+from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.experiment import Run, needed
 from debate_rl.game.verdict import Leg
+from debate_rl.plan.plan import plan
 from debate_rl.records import read
+from debate_rl.runs.run import Run, needed
 from debate_rl.stages import reading
-from debate_rl.stages.plan import plan
 
 
 @pytest.fixture

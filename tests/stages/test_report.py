@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from debate_rl.analysis.judge_errors import JudgeErrors
-from debate_rl.config_stages import ReportStage
+from debate_rl.analysis.judging.judge_errors import JudgeErrors
+from debate_rl.config.stages import ReportStage
 from debate_rl.records import read_json
 from debate_rl.stages import report
 

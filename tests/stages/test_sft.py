@@ -6,16 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from debate_rl.config import parse_config
-from debate_rl.config_training import SftStage
+from debate_rl.config.training_stages import SftStage
+from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, run_stages
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
 from debate_rl.records import read, read_json, write
+from debate_rl.runs.run import Run, run_stages
 from debate_rl.stages import FUNCTIONS, sft
-from debate_rl.trainers.rows import SftRow
+from debate_rl.trainers.common.rows import SftRow
 
 PASSAGE = "\n\n".join(
     f"On day {n} the pipe was moved from the shed to barn number {n} by Ines, who said so." for n in range(9)

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from debate_rl.config import parse_config
-from debate_rl.config_training import SftStage
+from debate_rl.config.training_stages import SftStage
+from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
 from debate_rl.stages.training import train
-from debate_rl.trainers.rows import SftRow
+from debate_rl.trainers.common.rows import SftRow
 
 
 def test_quantize_without_an_adapter_is_refused_as_the_config_is_read():

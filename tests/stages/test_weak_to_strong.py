@@ -1,16 +1,16 @@
 import pytest
 
-from debate_rl.config import parse_config
-from debate_rl.config_stages import references
+from debate_rl.config.stages import references
+from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
-from debate_rl.experiment import Run, needed, run_stages
 from debate_rl.game.verdict import Leg
+from debate_rl.plan.training_cost import _items
 from debate_rl.records import read, read_json
+from debate_rl.runs.run import Run, needed, run_stages
 from debate_rl.stages import FUNCTIONS, weak_to_strong
-from debate_rl.stages.estimate import _items
-from debate_rl.trainers import job as jobs
-from debate_rl.trainers.rows import JudgeRow, RewardRow
-from debate_rl.weak_to_strong.hits import Hits
+from debate_rl.trainers.common import job as jobs
+from debate_rl.trainers.common.rows import JudgeRow, RewardRow
+from debate_rl.weak_to_strong.results.predictions import Hits
 
 SIZES = {"supervisor": 12, "student": 12, "test": 12, "seeds": 1, "lora": None, "debater": "base"}
 TRAIN = {"num_train_epochs": 1, "per_device_train_batch_size": 12, "disable_tqdm": True}
@@ -170,7 +170,7 @@ def test_written_answers_go_their_own_way(tmp_path, monkeypatch):
             labels={name: [[1.0, 1.0, 0.0, 1.0]] for name in methods},
         )  # fmt: skip
 
-    monkeypatch.setattr("debate_rl.weak_to_strong.generative.run_generative", run_generative)
+    monkeypatch.setattr("debate_rl.weak_to_strong.tasks.generative.run_generative", run_generative)
     run = Run(found, say=lambda _: None)
     metrics = run_stages(run, FUNCTIONS)
     ((task, folder, methods),) = asked

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from debate_rl.records import write
-from debate_rl.trainers.settings import Job, Lora
+from debate_rl.trainers.common.settings import Job, Lora
 
 from .tiny import EXAMPLES, make_model
 

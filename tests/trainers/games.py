@@ -8,7 +8,7 @@ from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.judges.judge import Judge
 from debate_rl.records import digest
-from debate_rl.trainers.online import Online
+from debate_rl.trainers.grpo.settings import Online
 
 from .tiny import PLACES
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write
-from debate_rl.trainers.bases import load_model
 from debate_rl.trainers.classifier import (
     ClassifierCollator,
     class_logits,
@@ -17,8 +16,9 @@ from debate_rl.trainers.classifier import (
     free_pad_id,
     predict,
 )
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.rows import ClassifierRow
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.load import load_model
+from debate_rl.trainers.common.rows import ClassifierRow
 
 from .tiny import make_tokenizer, text_examples
 
@@ -105,8 +105,8 @@ def test_every_weight_can_be_trained(make_job, base):
 
 def test_a_loss_of_ones_own_sees_the_progress(base, tmp_path):
     """Weak-to-strong losses need to know how much of the training is done."""
-    from debate_rl.trainers.arguments import training_arguments
     from debate_rl.trainers.classifier import classifier_trainer
+    from debate_rl.trainers.common.arguments import training_arguments
 
     seen = []
 

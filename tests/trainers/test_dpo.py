@@ -9,9 +9,9 @@ from datasets import Dataset
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.pairs import encode_pairs
-from debate_rl.trainers.settings import Lora, Objective
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.pairs import encode_pairs
+from debate_rl.trainers.common.settings import Lora, Objective
 
 from .tiny import make_tokenizer, pair_examples
 
@@ -165,7 +165,7 @@ def test_a_shared_prompt_changes_nothing_but_the_time(make_job, precompute):
 
 def test_a_shared_prompt_stands_once_and_hides_the_chosen_speech_from_the_rejected_one():
     """Token by token, two pairs of different lengths: the second part's mask, positions and labels."""
-    from debate_rl.trainers.pairs import PairCollator
+    from debate_rl.trainers.common.pairs import PairCollator
 
     pairs = [
         {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10], "target": 1.0},

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message
-from debate_rl.engines.transformers_engine import TransformersEngine
 from debate_rl.records import read_json, write
-from debate_rl.trainers.job import run_job
+from debate_rl.trainers.common.job import run_job
 
 from .tiny import judge_examples
 

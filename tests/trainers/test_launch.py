@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.records import read_json, read_log, write
-from debate_rl.trainers.checkpoints import last_complete_checkpoint
-from debate_rl.trainers.curve import Point
-from debate_rl.trainers.job import launch, run_job
-from debate_rl.trainers.online import Online, Rewards, Watch
-from debate_rl.trainers.rows import SftRow
-from debate_rl.trainers.settings import Job, Lora
+from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.common.job import launch, run_job
+from debate_rl.trainers.common.rows import SftRow
+from debate_rl.trainers.common.settings import Job, Lora
+from debate_rl.trainers.grpo.eval_metrics import Point
+from debate_rl.trainers.grpo.settings import Online, Rewards, Watch
+from tests import ROOT
 
 from .games import questions, rules
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"
 TRAIN = {"max_steps": 4, "logging_steps": 1, "save_steps": 2, "learning_rate": 1e-2}
 

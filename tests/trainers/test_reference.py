@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json
-from debate_rl.trainers.job import job_name, run_job
-from debate_rl.trainers.pairs import encode_pairs
-from debate_rl.trainers.settings import Lora, Objective, Weights
+from debate_rl.trainers.common.job import job_name, run_job
+from debate_rl.trainers.common.pairs import encode_pairs
+from debate_rl.trainers.common.settings import Lora, Objective, Weights
 
 from .test_dpo import load, sequence_logprob
 from .tiny import make_tokenizer, pair_examples

@@ -8,11 +8,11 @@ import torch
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write
-from debate_rl.trainers.bases import load_model
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.losses import bradley_terry
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.load import load_model
+from debate_rl.trainers.common.losses import bradley_terry
+from debate_rl.trainers.common.rows import RewardRow
 from debate_rl.trainers.reward import cut_pairs, encode_rewards, predict_pairs
-from debate_rl.trainers.rows import RewardRow
 
 from .tiny import ask, make_tokenizer, reward_examples
 
@@ -118,7 +118,7 @@ def test_long_pairs_are_cut_at_their_beginning_and_counted(make_job):
 
 def test_pairs_of_people_train_a_reward_model(make_job, base, shared_data, tmp_path):
     """Real rows of Anthropic HH; the tiny model's words are few, so only that they are read, trained on and scored."""
-    from debate_rl.data.reward_pairs import load_pairs
+    from debate_rl.data.tasks.reward_pairs import load_pairs
 
     found = load_pairs("hh", shared_data / "binary_tasks/hh_harmless_test.jsonl", limit=24)
     rows = [

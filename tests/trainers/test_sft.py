@@ -7,8 +7,8 @@ import torch
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.rows import SftRow
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.sft import encode_speeches
 
 from .tiny import ask, make_tokenizer, sft_examples
@@ -85,16 +85,16 @@ def test_tokens_are_counted_apart_for_prompts_and_speeches(make_job, base, tmp_p
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "judge", "classifier"])
 def test_a_trainer_that_takes_other_rows_than_were_prepared_is_refused(make_job, kind, monkeypatch):
-    from debate_rl.trainers import build
-    from debate_rl.trainers.arguments import training_arguments
-    from debate_rl.trainers.bases import load_tokenizer
+    from debate_rl.trainers.common import build_trainer
+    from debate_rl.trainers.common.arguments import training_arguments
+    from debate_rl.trainers.common.load import load_tokenizer
 
     job = make_job(kind, 8)
     tokenizer = load_tokenizer(job.model)
-    config = training_arguments(kind, job.train, tmp := build.Path(job.out) / "c", 0)
-    prepared = build.prepare(job, tokenizer)
+    config = training_arguments(kind, job.train, tmp := build_trainer.Path(job.out) / "c", 0)
+    prepared = build_trainer.prepare(job, tokenizer)
     assert (prepared.read, len(prepared.rows), prepared.left_out, tmp.name) == (8, 8, {}, "c")
-    whole = build._trainer
+    whole = build_trainer._trainer
 
     def loses_one(*args):
         trainer = whole(*args)
@@ -102,10 +102,10 @@ def test_a_trainer_that_takes_other_rows_than_were_prepared_is_refused(make_job,
         trainer.train_dataset = rows[:-1] if isinstance(rows, list) else rows.select(range(7))
         return trainer
 
-    assert build.row_count(build.build_trainer(job, tokenizer, prepared, config, []).train_dataset) == 8
-    monkeypatch.setattr(build, "_trainer", loses_one)
+    assert build_trainer.row_count(build_trainer.build_trainer(job, tokenizer, prepared, config, []).train_dataset) == 8
+    monkeypatch.setattr(build_trainer, "_trainer", loses_one)
     with pytest.raises(UserError, match="8 rows were prepared and the trainer took 7"):
-        build.build_trainer(job, tokenizer, prepared, config, [])
+        build_trainer.build_trainer(job, tokenizer, prepared, config, [])
 
 
 def test_packed_rows_are_all_there_and_long_ones_are_reported(make_job, tmp_path, caplog):

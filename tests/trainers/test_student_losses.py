@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from debate_rl.errors import UserError
 from debate_rl.records import read_json, write
-from debate_rl.trainers.binary import student_loss, xent
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.losses import confidence_ramp, hardened, product_target
-from debate_rl.trainers.settings import StudentLoss
+from debate_rl.trainers.common.binary_trainer import student_loss, xent
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.losses import confidence_ramp, hardened, product_target
+from debate_rl.trainers.common.settings import StudentLoss
 
 from .tiny import judge_examples, text_examples
 

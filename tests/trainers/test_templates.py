@@ -8,9 +8,9 @@ import torch
 
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.request import Message
-from debate_rl.trainers.bases import load_tokenizer
-from debate_rl.trainers.job import run_job
-from debate_rl.trainers.rows import SftRow
+from debate_rl.trainers.common.job import run_job
+from debate_rl.trainers.common.load import load_tokenizer
+from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.sft import encode_speeches
 
 from .tiny import make_model, make_tokenizer

@@ -1,6 +1,6 @@
 """What online training takes for granted of TRL's experimental hooks. A new TRL that breaks it fails here first.
 
-Everything that `debate_rl.trainers.grpo` leans on is tried on TRL alone, with a rollout that is written down.
+Everything that `debate_rl.trainers.grpo.trainer` leans on is tried on TRL alone, with a rollout that is written down.
 """
 
 from typing import ClassVar

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
+from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
 
 TEXT = """the pipe was moved to shed barn mill field at dusk noon dawn and ines omar saw question answer answers is
 where argue for story : ? . , or because it i think not true false yes no a b system you are debater judge"""

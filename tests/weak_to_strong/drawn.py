@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from debate_rl.weak_to_strong.hits import Hits
+from debate_rl.weak_to_strong.results.predictions import Hits
 
 
 def said(random, truth, skill, seeds):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from debate_rl.data.binary_tasks import load
+from debate_rl.data.tasks.binary_items import load
 from debate_rl.intervals import mean
 from debate_rl.records import read_json
 

@@ -6,10 +6,10 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
-from debate_rl.trainers.settings import Weights
+from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
-from debate_rl.weak_to_strong.items import items_of
 from debate_rl.weak_to_strong.rollout import Rollout, Told
+from debate_rl.weak_to_strong.tasks.items import items_of
 
 
 @pytest.fixture

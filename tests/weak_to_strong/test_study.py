@@ -3,22 +3,22 @@ import json
 import numpy as np
 import pytest
 
-from debate_rl.data.binary_tasks import load
+from debate_rl.data.tasks.binary_items import load
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import read, read_json
-from debate_rl.trainers.rows import JudgeRow, PreferenceRow, SftRow
-from debate_rl.trainers.settings import StudentLoss, Weights
+from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.common.settings import StudentLoss, Weights
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
-from debate_rl.weak_to_strong.hits import Hits
-from debate_rl.weak_to_strong.items import Item, items_of, split_items
 from debate_rl.weak_to_strong.labels import Labelling
 from debate_rl.weak_to_strong.methods import Method, Transfer
+from debate_rl.weak_to_strong.results.predictions import Hits
 from debate_rl.weak_to_strong.rollout import Rollout
 from debate_rl.weak_to_strong.study import Reading, recorded, run_study
+from debate_rl.weak_to_strong.tasks.items import Item, items_of, split_items
 from tests.weak_to_strong.world import World, said, samples, train_in
 
 

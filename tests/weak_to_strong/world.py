@@ -8,11 +8,11 @@ import numpy as np
 
 from debate_rl.game.protocol import load_protocol
 from debate_rl.records import digest, read
-from debate_rl.trainers.rows import ClassifierRow, JudgeRow, PreferenceRow, SftRow
-from debate_rl.trainers.settings import Result
-from debate_rl.weak_to_strong import trainings
-from debate_rl.weak_to_strong.items import plain_samples
-from debate_rl.weak_to_strong.trainings import Settings, Trainings
+from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, SftRow
+from debate_rl.trainers.common.settings import Result
+from debate_rl.weak_to_strong import training_cache
+from debate_rl.weak_to_strong.tasks.items import plain_samples
+from debate_rl.weak_to_strong.training_cache import Settings, Trainings
 
 SKILL = {"weak": 0.6, "middle": 0.75, "strong": 0.95}
 ROWS = {"judge": JudgeRow, "classifier": ClassifierRow, "sft": SftRow, "dpo": PreferenceRow}
@@ -32,8 +32,8 @@ class World:
         self.scored = 0
         self.fails_at = None
         for name in ("launch", "job_name", "predict", "score", "fingerprint"):
-            monkeypatch.setattr(trainings, name, getattr(self, name))
-        monkeypatch.setattr(trainings, "check_readable", lambda *_: None)
+            monkeypatch.setattr(training_cache, name, getattr(self, name))
+        monkeypatch.setattr(training_cache, "check_readable", lambda *_: None)
 
     def fingerprint(self, path):
         return digest(str(path))

@@ -1,0 +1,53 @@
+"""Everything that is known of how players of a tournament behave, in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from debate_rl.analysis.behaviour.behaviour import Behaviour, by_side, spoken
+from debate_rl.analysis.behaviour.relevance import Relevance, relevance
+from debate_rl.analysis.behaviour.separation import Separation, separation
+from debate_rl.analysis.behaviour.trends import Trend, trends
+from debate_rl.engines.request import Engine
+from debate_rl.game.verdict import Leg
+from debate_rl.judges.judge import AnyJudge
+from debate_rl.records import Record
+
+
+class Conduct(Record):
+    """Behaviour by side, what the quotes give away, how players differ, and what goes with strength.
+
+    Example:
+        Conduct(sides=(Behaviour(player="sft", argues="correct", ...), ...), relevance=(Relevance(...), ...),
+                separations=(Separation(first="base", second="sft", ...), ...),
+                trends=(Trend(measure="valid", ...), ...))
+    """
+
+    sides: tuple[Behaviour, ...] = ()
+    relevance: tuple[Relevance, ...] = ()
+    separations: tuple[Separation, ...] = ()
+    trends: tuple[Trend, ...] = ()
+
+
+def conduct(
+    legs: Sequence[Leg], players: Sequence[str], reader: AnyJudge, engine: Engine, readings: int = 0
+) -> Conduct:
+    """Measure it.
+
+    Args:
+        legs: cross-play and self-play.
+        players: in the order in which neighbours are compared.
+        reader: guesses the side from the quotes.
+        engine: answers for it.
+        readings: speeches of each player and side that it is shown; 0 asks nothing.
+    """
+    every = spoken(legs)
+    prompts = legs[0].transcript.protocol.prompts if legs else "default"
+    apart = [separation(every, first, second) for first, second in pairwise(players)]
+    return Conduct(
+        sides=tuple(by_side(legs)),
+        relevance=tuple(relevance(every, reader, engine, readings, prompts)) if readings else (),
+        separations=tuple(found for found in apart if found is not None),
+        trends=tuple(trends(legs)),
+    )

@@ -1,0 +1,87 @@
+"""Effects of training: each iteration against the one before it, and each target of DPO against the binary one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from debate_rl.analysis.behaviour.game_features import Played
+from debate_rl.analysis.effects.debate import fits, said_row, skill_row, valid_quotes, words
+from debate_rl.analysis.effects.judge import Seeds, right
+from debate_rl.analysis.effects.row import EffectRow, Scored, mean_rows, paired
+from debate_rl.arena.bradley_terry import RIDGE
+from debate_rl.arena.ratings import RESAMPLES
+
+PLAIN_TARGET = "binary"
+"""What the other targets are compared with: only which speech is better, as in plain DPO."""
+
+
+def iteration_rows(
+    seeds: Seeds, players: Sequence[str], ridge: float = RIDGE, resamples: int = RESAMPLES
+) -> list[EffectRow]:
+    """Each iteration minus the one before it: rating, judge accuracy, valid quotes and words.
+
+    A rating that rises while quotes, or the judge's accuracy, fall is the sign of a collapse.
+
+    Args:
+        seeds: by seed, the games of an iterations stage.
+        players: the start, then each iteration's debater.
+        ridge: of the ratings.
+        resamples: of stories.
+    """
+    group, pairs = "iterations", list(pairwise(players))
+    found = fits(seeds, ridge, resamples)
+    rows = [skill_row(group, low, high, found) for low, high in pairs] if found else []
+    if found and len(players) > 2:
+        rows.append(skill_row(group, players[0], players[-1], found))
+    alone = [[game for game in games if len(game.players) == 1] for games in seeds]
+    for low, high in pairs:
+        scores = [paired(_by_question(games, high, right_of), _by_question(games, low, right_of)) for games in alone]
+        rows += mean_rows(group, f"{high} - {low}, judge accuracy", "points", scores)
+    single = [[game for game in games if len(game.leg.transcript.players) == 1] for games in alone]
+    for low, high in pairs:
+        won = [paired(_by_question(games, high, persuaded), _by_question(games, low, persuaded)) for games in single]
+        rows += mean_rows(group, f"{high} - {low}, judge's probability for the consultant", "points", won, 1)
+    for low, high in pairs:
+        rows += said_row(group, alone, low, high, "speeches with valid quotes only", "points", valid_quotes, 0)
+    for low, high in pairs:
+        rows += said_row(group, alone, low, high, "words a speech", "words", words, 0)
+    return rows
+
+
+def right_of(game: Played) -> float:
+    """Whether the judge was right."""
+    return right(game.leg)
+
+
+def persuaded(game: Played) -> float:
+    """The judge's probability for the side of who argues alone."""
+    verdict = game.leg.verdict
+    if verdict is None:
+        raise ValueError("a leg without a verdict")
+    return verdict.p_side(game.leg.transcript.present[0])
+
+
+def _by_question(games: Sequence[Played], player: str, of: Callable[[Played], float]) -> dict[str, Scored]:
+    """A number of each of a player's games."""
+    return {game.question: Scored(of(game), game.cluster) for game in games if game.players == (player,)}
+
+
+def target_rows(
+    seeds: Seeds, targets: Mapping[str, str], ridge: float = RIDGE, resamples: int = RESAMPLES
+) -> list[EffectRow]:
+    """Debaters trained on the same preferences with different targets, each against the one with the binary target.
+
+    Args:
+        seeds: by seed, the games of a tournament.
+        targets: target of each such debater; without a binary one there are no rows.
+        ridge: of the ratings.
+        resamples: of stories.
+    """
+    plain = next((name for name, target in targets.items() if target == PLAIN_TARGET), None)
+    found = fits(seeds, ridge, resamples) if plain is not None and len(targets) > 1 else None
+    if found is None or plain is None:
+        return []
+    others = {name: target for name, target in targets.items() if name != plain}
+    rows = {name: skill_row("targets", plain, name, found) for name in others}
+    return [rows[name].model_copy(update={"note": f"target {target}"}) for name, target in others.items()]

@@ -1,0 +1,112 @@
+"""What the commands share: their options, and running a config or showing what it would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from debate_rl.config.tree import Config
+    from debate_rl.engines.workers import Crew
+
+ConfigFile = Annotated[
+    Path, typer.Argument(help="YAML config, for example configs/quickstart.yaml.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Changes as key.path=value, for example seed=1 stages.dpo.objective.gamma=10.", show_default=False
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print stages, debates, estimated tokens and every seat's first prompt; run nothing."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def execute(
+    config: Path, overrides: list[str] | None, dry_run: bool, kind: str | None = None, table: str | None = None
+) -> None:
+    """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
+    typer.echo(f"{config}: reading")
+    from debate_rl.config.tree import load_config
+    from debate_rl.runs.run import Run, needed
+    from debate_rl.runs.study import seed_configs
+    from debate_rl.stages.check import check_run
+
+    found = load_config(config, overrides or [])
+    only = None if kind is None else needed(found, kind, table)
+    for line in check_run(Run(seed_configs(found)[0]), only):
+        typer.echo(line)
+    if found.hardware is not None and not dry_run:
+        from debate_rl.plan.training_cost import check_hardware
+
+        check_hardware(Run(seed_configs(found)[0]), only)
+    if dry_run:
+        from debate_rl.cli.show_plan import show_dry_run
+
+        show_dry_run(found, only)
+        return
+    from debate_rl.engines.workers import join
+    from debate_rl.runs.run import member_engine
+
+    crew = join(member_engine, typer.echo)  # where accelerate started other processes, they do not come back from here
+    if found.seeds:
+        _run_study(found, only, crew)
+    else:
+        _run_once(found, only, crew)
+    if table is not None:
+        _print_table(Path(found.runs) / found.name, table)
+
+
+def _print_table(folder: Path, table: str) -> None:
+    """Print a table of a run or study that the report has written."""
+    found = sorted(folder.glob(f"*/tables/{table}.md"))
+    for path in found[:1]:
+        typer.echo(path.read_text(encoding="utf-8"))
+        typer.echo(f"table:   {path} (.csv, .json)")
+
+
+def _run_once(config: Config, only: set[str] | None, crew: Crew | None) -> None:
+    """Run a config without seeds, and print its effects where it has a report."""
+    from debate_rl.analysis.effects.table import read_effects
+    from debate_rl.cli.show import show_effects
+    from debate_rl.runs.run import Run, run_stages
+    from debate_rl.stages import FUNCTIONS
+    from debate_rl.trainers.common.state import freeze_imports
+
+    freeze_imports()
+    run = Run(config, crew=crew)
+    run_stages(run, FUNCTIONS, only)
+    reports = [name for name, s in config.stages.items() if s.kind == "report" and (only is None or name in only)]
+    for name in reports[-1:]:
+        show_effects(read_effects(run.folder / name / "effects.json"), [config.seed])
+    typer.echo(f"metrics: {run.folder / 'metrics.json'}")
+    for name in reports:
+        typer.echo(f"report:  {run.folder / name / 'index.html'}")
+
+
+def _run_study(config: Config, only: set[str] | None, crew: Crew | None) -> None:
+    """Run a config under all its seeds, and print the effects."""
+    from debate_rl.cli.show import show_effects
+    from debate_rl.runs.study import run_study
+    from debate_rl.stages import FUNCTIONS
+
+    show_effects(run_study(config, FUNCTIONS, only, crew=crew), config.seeds)
+    folder = Path(config.runs) / config.name
+    typer.echo(f"effects: {folder / 'effects.json'}")
+    typer.echo(f"report:  {folder / 'report' / 'index.html'}")
+
+
+def config_or_lab(config: Path | None, overrides: list[str] | None) -> Config:
+    """A config, of a study its first seed's, or without a file the lab with small models."""
+    from debate_rl.config.tree import load_config, parse_config
+    from debate_rl.runs.study import seed_configs
+
+    lab = {"name": "debate", "protocol": {"prompts": "lab", "max_new_tokens": 60}}
+    return seed_configs(parse_config(lab) if config is None else load_config(config, overrides or []))[0]

@@ -1,0 +1,228 @@
+"""`debate-rl judge`: train judges, score them, compare protocols under them, attack them, judge again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute
+from debate_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from debate_rl.game.protocol import Protocol
+    from debate_rl.game.transcript import Transcript
+    from debate_rl.runs.run import Run
+
+judge_app = typer.Typer(no_args_is_help=True, help="Train, compare, attack and score judges.")
+
+
+@judge_app.command("train")
+def judge_train(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Finetune and calibrate a judge: the judge stages of a config and what they need."""
+    execute(config, overrides, dry_run, "judge")
+
+
+@judge_app.command("compare")
+def judge_compare(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Judge the same questions and debaters under every protocol: the oversight stages of a config, as tables."""
+    execute(config, overrides, dry_run, "oversight")
+    if dry_run:
+        return
+    from debate_rl.analysis.oversight import Oversight
+    from debate_rl.config.tree import load_config
+    from debate_rl.records import read_json
+    from debate_rl.runs.study import seed_configs
+
+    for one in seed_configs(load_config(config, overrides or [])):
+        for name in (name for name, stage in one.stages.items() if stage.kind == "oversight"):
+            folder = Path(one.runs) / one.name / name
+            typer.echo(f"\n{folder}: {Oversight.model_validate(read_json(folder / 'metrics.json'))}")
+
+
+@judge_app.command("rejudge")
+def judge_rejudge(
+    stages: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished stages, for example runs/quickstart/oversight, or files of legs."),
+    ],
+    judge: Annotated[str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")],
+    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Only the games of this protocol.")] = None,
+    protocol_view: Annotated[
+        str | None,
+        typer.Option(
+            help="Turn consultancies into `double` or `ensembled` ones first; single ones are paired. In a stage with "
+            "other protocols choose the consultancies by --protocol."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the legs with the new verdicts to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have the games of saved stages judged by another judge, beside the first one; no text is generated."""
+    from debate_rl.analysis.judging.rejudge import rejudge, saved_legs
+    from debate_rl.records import write
+    from debate_rl.runs.reopen import judge_by_name
+
+    legs = saved_legs(stages)
+    found, again = rejudge(legs, *judge_by_name(stages[0], judge, adapter), protocol_view, protocol)
+    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    if out is not None:
+        write(out, again)
+
+
+@judge_app.command("evaluate")
+def judge_evaluate(
+    recorded: Annotated[
+        Path,
+        typer.Option(
+            help="Recorded judgements: debates.jsonl of Michael et al. 2023, its folder, or a file of legs, such as "
+            "the log of judge play."
+        ),
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Also debates that the paper left out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score recorded judges by condition: n, accuracy, mean reward, Brier, with intervals over stories."""
+    from debate_rl.judges.human_records import formatted, table
+
+    rows = table(recorded, paper_only=not every)
+    typer.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2) if as_json else formatted(rows))
+
+
+@judge_app.command("play")
+def judge_play(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of a run, a file of legs, or a YAML config whose models debate now; without one, the lab.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="Yours, in the records: human/NAME.")] = "me",
+    stage: Annotated[str | None, typer.Option(help="Of a run: judge this stage's debates only.")] = None,
+    count: Annotated[int, typer.Option(help="Debates to judge.", min=1)] = 1,
+    log: Annotated[Path, typer.Option(help="Your verdicts are added to this file of legs.")] = Path("judgements.jsonl"),
+) -> None:
+    """Judge debates yourself, without the passage: a probability after every round, scored by log2 p - .05 a round."""
+    from debate_rl.judges.human import judge_in_person, saved_games, unjudged
+
+    judge = f"human/{name}"
+    if source is None or source.suffix in (".yaml", ".yml"):
+        games = _fresh_games(source, overrides, lambda opened: unjudged(opened, judge, log))
+    else:
+        if overrides:
+            raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
+        games = iter(unjudged(saved_games(source, stage), judge, log))
+    judged = judge_in_person(games, judge, log, typer.echo, input, count)
+    typer.echo(f"{judged} judged; verdicts: {log}" if judged else "no debate judged; nothing was written")
+
+
+def _fresh_games(
+    config: Path | None, overrides: list[str] | None, order: Callable[[list[Transcript]], list[Transcript]]
+) -> Iterator[Transcript]:
+    """Debates of the untrained debater on test questions, each played when it is wanted.
+
+    Raises:
+        UserError: the protocol can not be played without a judge, or has no speeches.
+    """
+    from debate_rl.runs.run import Run
+
+    one = Run(config_or_lab(config, overrides))
+    rules = one.protocol()
+    if rules.calls == "rejected":
+        raise UserError(f"protocol {rules.name!r} needs a judge to call its speakers; judge games of a finished run")
+    if rules.turns == 0:
+        raise UserError(f"protocol {rules.name!r} has no speeches to judge; set for example protocol.name=debate")
+    return _played(one, rules, order)
+
+
+def _played(one: Run, rules: Protocol, order: Callable[[list[Transcript]], list[Transcript]]) -> Iterator[Transcript]:
+    """Play each game when it is wanted."""
+    from debate_rl.arena.rollout import play
+    from debate_rl.game.transcript import open_transcript
+    from debate_rl.runs.run import open_engine
+
+    players = {"base": one.debater("base")}
+    engine = open_engine(one.config, one.resolve)
+    opened = [open_transcript(q, rules, {"A": "base", "B": "base"}, one.config.seed) for q in one.questions("test")]
+    for game in order([game for game in opened if game.question.correct is not None]):
+        (leg,) = play([game], players, engine, None)
+        if leg.failure is not None:
+            typer.echo(f"not played: {leg.failure.message}", err=True)
+        yield leg.transcript
+
+
+@judge_app.command("probe")
+def judge_probe(
+    legs: Annotated[Path, typer.Argument(help="Folder of a run, or a file of legs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where to write the probe, for `judge: {kind: probe, path: ...}`.")],
+    model: Annotated[
+        str, typer.Option(help="Whose states it reads: a lab model, a folder or a hub name.")
+    ] = "lab-base",
+    adapter: Annotated[str | None, typer.Option(help="Folder of its adapter.")] = None,
+    layer: Annotated[int, typer.Option(help="0 is the embedding, -1 the last layer.")] = -1,
+    last: Annotated[int, typer.Option(help="Mean over the prompt's last so many tokens.", min=1)] = 1,
+    stage: Annotated[str | None, typer.Option(help="Of a run: learn from this stage's debates only.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split of stories.")] = 0,
+) -> None:
+    """Fit a linear probe on a model's hidden states over finished debates, and score it on stories held out."""
+    from debate_rl.judges.human import saved_games
+    from debate_rl.judges.probe import fit_probe, save_probe
+
+    found = fit_probe(saved_games(legs, stage), model, adapter, layer=layer, last=last, seed=seed)
+    save_probe(out, found.probe)
+    typer.echo(f"fitted on {found.probe.n} prompts of {found.probe.stories} stories; on the others:\n{found.held_out}")
+    typer.echo(f"probe: {out}")
+
+
+@judge_app.command("attack")
+def judge_attack(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
+    judge: Annotated[
+        str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")
+    ] = "base",
+    attacks: Annotated[
+        str, typer.Option(help="`all`, or names with commas between, such as suffix_sure,suffix_search,sycophancy.")
+    ] = "all",
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose debates, of the run's own protocol; default the test debates of the judge stage, else of a "
+            "tournament or oversight stage."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many debates, drawn by name.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the search for a suffix: each finds one way in.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Attack a judge on a run's kept debates: suffixes, quotes, forgeries, order, sycophancy; nothing is generated."""
+    from debate_rl.judges.attacks.edits import chosen
+    from debate_rl.stages.attacks import attack_run
+
+    names = chosen(True if attacks == "all" else tuple(name.strip() for name in attacks.split(",")))
+    found = attack_run(folder, judge, names, stage, limit, seed)
+    typer.echo(found.model_dump_json(indent=2) if as_json else str(found.table))
+
+
+@judge_app.command("errors")
+def judge_errors(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
+    rates: Annotated[str, typer.Option(help="Shares of wrong verdicts, with commas between.")] = "0,0.05,0.1,0.2,0.3",
+    mix: Annotated[bool, typer.Option("--mix", help="Mix verdicts with their opposites; flip none.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the errors.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Put errors into a run's verdicts and score it again: ratings, preference pairs, PGR of the labels."""
+    from debate_rl.analysis.judging.judge_errors import judge_errors as score_again
+
+    try:
+        wanted = tuple(float(rate) for rate in rates.split(","))
+    except ValueError as error:
+        raise UserError(f"--rates {rates}: give shares with commas between, such as 0,0.1,0.3") from error
+    found = score_again(folder, wanted, "mix" if mix else "flip", seed=seed)
+    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))

@@ -1,0 +1,270 @@
+"""The command line. A user's mistake is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+for _name, _value in {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TQDM_DISABLE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)  # before transformers is imported, which reads them once
+
+import typer  # noqa: E402
+
+from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute  # noqa: E402
+from debate_rl.cli.judge import judge_app  # noqa: E402
+from debate_rl.cli.lab import lab_app  # noqa: E402
+from debate_rl.cli.store import store_app  # noqa: E402
+from debate_rl.errors import UserError  # noqa: E402
+
+app = typer.Typer(
+    name="debate-rl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train language models to debate, train judges, run tournaments, and measure weak-to-strong transfer. "
+    "Try it: debate-rl debate (one debate between small models that ship).",
+)  # fmt: skip
+app.add_typer(judge_app, name="judge")
+app.add_typer(lab_app, name="lab")
+app.add_typer(store_app, name="store")
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Run every stage of a config, with `seeds` once for each; a run that was stopped goes on where it was."""
+    execute(config, overrides, dry_run)
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    card: Annotated[
+        str | None, typer.Option(help="Name of a GPU, such as h100-80gb, or its GiB; default the config's hardware.")
+    ] = None,
+    cards: Annotated[int | None, typer.Option(help="How many of them play.", min=1)] = None,
+    hourly: Annotated[float | None, typer.Option(help="Price of one card for an hour.", min=0)] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A finished run: speeches as long as its, hours as on its machine.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a config would ask and cost before it runs: tokens, forwards, GPU memory, hours and money by stage."""
+    from debate_rl.cli.show_plan import show_plan
+    from debate_rl.config.tree import load_config
+
+    show_plan(load_config(config, overrides or []), card, cards, hourly, like, as_json)
+
+
+@app.command()
+def sft(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Finetune debaters on transcripts: the sft stages of a config and what they need."""
+    execute(config, overrides, dry_run, "sft")
+
+
+@app.command()
+def dpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Train debaters on judge preferences: the dpo stages of a config and what they need."""
+    execute(config, overrides, dry_run, "dpo")
+
+
+@app.command()
+def grpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Train debaters online, by self-play against the judge: the grpo stages of a config and what they need."""
+    execute(config, overrides, dry_run, "grpo")
+
+
+@app.command()
+def tournament(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Play a round robin and rate the players: the tournament stages of a config and what they need."""
+    execute(config, overrides, dry_run, "tournament")
+
+
+@app.command("weak-to-strong")
+def weak_to_strong(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    table: Annotated[
+        str | None, typer.Option(help="Only this table of the config, with the report, printed as Markdown.")
+    ] = None,
+) -> None:
+    """Teach a strong student by weak supervisors, with and without debates: the weak_to_strong stages of a config."""
+    execute(config, overrides, dry_run, "weak_to_strong", table)
+
+
+@app.command()
+def debate(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML config; without one, the lab.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    question: Annotated[int, typer.Option(help="Number of the test question, from 0.", min=0)] = 0,
+    a: Annotated[
+        str,
+        typer.Option("--a", help="Player on side A: base, or a training stage of the config's run, @N for Best-of-N."),
+    ] = "base",
+    b: Annotated[str, typer.Option("--b", help="Player on side B.")] = "base",
+    protocol: Annotated[
+        str | None, typer.Option(help="debate, sequential, single, double, ensembled, blind, open_book, ...")
+    ] = None,
+) -> None:
+    """Play one debate, judge it and print it, quotes marked as exact, near or invalid."""
+    from debate_rl.arena.rollout import play
+    from debate_rl.cli.show import show_leg
+    from debate_rl.game.transcript import open_transcript
+    from debate_rl.runs.run import Run, open_engine
+
+    found = config_or_lab(config, overrides)
+    one = Run(found)
+    questions = one.questions("test")
+    if question >= len(questions):
+        raise UserError(f"--question {question}: there are {len(questions)} test questions, counted from 0")
+    for name in (a.partition("@")[0], b.partition("@")[0]):
+        if name in found.stages and not (one.folder / name / "stage.json").is_file():
+            raise UserError(f"stage {name!r} of {one.folder} is not finished; run it first: debate-rl run {config}")
+    game = open_transcript(questions[question], one.protocol(protocol), {"A": a, "B": b}, found.seed)
+    players = {name: one.debater(name) for name in (a, b)}
+    show_leg(play([game], players, open_engine(found, one.resolve), one.judge())[0])
+
+
+@app.command()
+def ratings(
+    votes: Annotated[
+        Path, typer.Argument(help="CSV with columns left, right, winner (left, right or tie).", show_default=False)
+    ],
+    ridge: Annotated[
+        float | None, typer.Option(help="Penalty that keeps undefeated players finite; default 0.", min=0)
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Column to cluster intervals by; default `cluster` where there is one.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.", min=10)] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Rate the players of any CSV of matches: Bradley-Terry on the Elo scale, mean 1000, with intervals."""
+    from debate_rl.arena.ratings import VOTES_RIDGE, rate, read_votes
+
+    found = rate(read_votes(votes, cluster), ridge=VOTES_RIDGE if ridge is None else ridge, resamples=resamples)
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+
+
+@app.command()
+def rescore(
+    folder: Annotated[
+        Path, typer.Argument(help="A finished stage, for example runs/quickstart/preferences.", show_default=False)
+    ],
+    judge: Annotated[
+        str,
+        typer.Option(help="A judge stage of the run, `base` for its judge model, or another model."),
+    ],
+    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Choose among the first so many candidates; default all.", min=2)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the pools with the new scores to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have a stage's kept candidates judged by another judge and choose again; no text is generated."""
+    from debate_rl.analysis.judging.rescore import rescore as score_again
+    from debate_rl.records import write
+    from debate_rl.runs.reopen import judge_by_name
+
+    found, pools = score_again(folder, *judge_by_name(folder, judge, adapter), best_of)
+    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    if out is not None:
+        write(out, pools)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, for example runs/quickstart.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where to write index.html; default FOLDER/report.")] = None,
+    transcripts: Annotated[int, typer.Option(help="Transcripts shown in full.", min=0)] = 12,
+) -> None:
+    """Write the results of a run or study as one HTML page."""
+    from debate_rl.report.page import write_report
+    from debate_rl.report.study_page import study_seeds
+    from debate_rl.runs.study import write_study
+
+    if study_seeds(folder):
+        typer.echo(write_study(folder, out or folder / "report")[1])
+        return
+    typer.echo(write_report(folder, out or folder / "report", transcripts))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("debate-rl"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of all commands; the text shown is the app's own help."""
+
+
+def _fail(message: Any) -> None:
+    """End with one line and exit code 2."""
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":  # once, of processes that were started together
+        print(f"debate-rl: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _stop() -> NoReturn:
+    """End at once after Ctrl-C: threads may still wait for a server, and libraries for their own ends."""
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":
+        print(
+            "\ndebate-rl: stopped. Finished stages, games and answers are kept; the same command goes on from here.",
+            file=sys.stderr,
+            flush=True,
+        )
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(130)
+
+
+def _terminated(signal_number: int, frame: Any) -> None:
+    """A polite kill stops like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of `debate-rl`."""
+    signal.signal(signal.SIGTERM, _terminated)
+    # Of no use to who runs a command: one library tells another what it will rename.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+    try:
+        app()
+    except UserError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; what was finished is kept")
+    except KeyboardInterrupt:
+        _stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Models in memory: loaded once, with the LoRA adapters of a base switched in place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+from debate_rl.engines.chat import end_tokens
+from debate_rl.engines.load import context_of, load_adapter, load_network, load_tokenizer
+from debate_rl.engines.local.attention import NAME, register
+from debate_rl.engines.local.encoding import encode
+from debate_rl.engines.local.prefix import Row, Trie, Wave
+from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
+from debate_rl.errors import UserError
+from debate_rl.records import digest
+
+
+@dataclass
+class Loaded:
+    """A model in memory with its tokenizer and the names of the adapters it holds."""
+
+    model: Any
+    tokenizer: Any
+    ends: frozenset[int]
+    limit: int
+    """Tokens that the model can read."""
+    shares: bool
+    """Whether rows may share what is encoded; otherwise they are taken one at a time."""
+    adapters: dict[str, str] = field(default_factory=dict)
+
+
+class Networks:
+    """Loads models and adapters when they are first asked for.
+
+    Args:
+        resolve: turns the name of a model or adapter into a path or hub name.
+        device: where they go.
+        dtype: of the weights; "auto" is the checkpoint's.
+        revision: of hub models.
+    """
+
+    def __init__(self, resolve: Callable[[str], str], device: torch.device, dtype: str, revision: str | None) -> None:
+        self.device = device
+        self.loaded: dict[str, Loaded] = {}
+        self._resolve = resolve
+        self._dtype = dtype
+        self._hub_revision = revision
+        self._fingerprint = cache(fingerprint)
+        self._held: dict[str, str] = {}
+
+    def revision(self, model: str, adapter: str | None) -> str:
+        """Fingerprint of the weights of a model with its adapter."""
+        if model in self._held:
+            return digest(["held", model])
+        base = self._fingerprint(self._resolve(model))
+        return base if adapter is None else digest([base, self._fingerprint(self._resolve(adapter))])
+
+    def load(self, name: str) -> Loaded:
+        """Load a model once.
+
+        Raises:
+            UserError: there is no such model, or it has no safetensors weights.
+        """
+        if name not in self.loaded:
+            from transformers import AutoModelForCausalLM
+
+            path = self._resolve(name)
+            check_weights(path)
+            tokenizer = load_tokenizer(path, self._hub_revision)
+            with LOADING, _whole():
+                model = load_network(AutoModelForCausalLM, path, self._dtype, revision=self._hub_revision)
+            self.loaded[name] = _loaded(model.to(self.device).eval().requires_grad_(False), tokenizer)
+        return self.loaded[name]
+
+    def hold(self, name: str, model: Any, tokenizer: Any) -> None:
+        """Answer under a name with a model that is in memory already (see `TransformersEngine.hold`)."""
+        self._held[name] = model.config._attn_implementation
+        self.loaded[name] = _loaded(model, tokenizer)
+
+    def let_go(self, name: str) -> None:
+        """Forget a held model, which attends as it did before."""
+        self.loaded.pop(name).model.set_attn_implementation(self._held.pop(name))
+
+    @contextlib.contextmanager
+    def adapted(self, loaded: Loaded, model: str, adapter: str | None) -> Iterator[Any]:
+        """The network with one adapter switched on, or with none.
+
+        Raises:
+            UserError: there is no such adapter, or it belongs to another base.
+        """
+        if adapter is None:
+            if not loaded.adapters:
+                yield loaded.model
+                return
+            with loaded.model.disable_adapter():
+                yield loaded.model
+            return
+        path = self._resolve(adapter)
+        revision = self._fingerprint(path)
+        if revision not in loaded.adapters:
+            check_adapter(self._resolve(model), path)
+            self._add_adapter(loaded, path, revision)
+        loaded.model.set_adapter(loaded.adapters[revision])
+        yield loaded.model
+
+    def _add_adapter(self, loaded: Loaded, adapter: str, revision: str) -> None:
+        """Load a LoRA adapter beside those the model holds."""
+        name = f"a{revision}"
+        with LOADING, _whole():
+            loaded.model = load_adapter(loaded.model, adapter, name).eval()
+        loaded.model.to(self.device).requires_grad_(False)
+        loaded.adapters[revision] = name
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Under ZeRO-3 transformers divides all models that it loads among the processes; those that answer stay whole."""
+    from transformers.integrations import deepspeed
+
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        yield
+        return
+    training = deepspeed._hf_deepspeed_config_weak_ref()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(training)
+
+
+def _loaded(model: Any, tokenizer: Any) -> Loaded:
+    """A model with what the engine has to know of it."""
+    limit = context_of(model.config) or 1 << 30
+    return Loaded(model, tokenizer, end_tokens(tokenizer, model.generation_config), limit, can_share(model))
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of a name, or the best there is.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"engine.device {name!r} can not be used ({first}); choose cpu, cuda or cuda:N") from error
+    return device
+
+
+def can_share(model: Any) -> bool:
+    """Whether a model's rows may share what is encoded, and if so, have it use the shared attention.
+
+    Every layer must attend to everything before it, at positions that do not depend on the row's length; then a
+    small trial must give the logits of plain calls, so that a model which reads positions or masks in its own way is
+    found out here.
+    """
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    rope = getattr(text, "rope_parameters", None) or {}
+    if kinds != {"full_attention"} or getattr(text, "sliding_window", None) is not None:
+        return False
+    if rope.get("rope_type") in ("dynamic", "longrope") or not model._supports_attention_backend:
+        return False
+    register()
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    if model.config._attn_implementation == NAME and _agrees(model, text.vocab_size):
+        return True
+    model.set_attn_implementation(before)
+    return False
+
+
+@torch.inference_mode()
+def _agrees(model: Any, vocabulary: int) -> bool:
+    """Whether shared and plain passes over three short rows give the same logits."""
+    ids = [(7 * i + 3) % vocabulary for i in range(16)]
+    rows = [Row((*ids[:6], *ids[6 + k : 9 + 2 * k]), 2) for k in range(3)]
+    trie = Trie()
+    wave = Wave((0, 1, 2), tuple(trie.add(None, row) for row in rows))
+    try:
+        shared, _ = encode(model, trie, rows, wave)
+    except (RuntimeError, TypeError, ValueError):
+        return False  # its attention asks for something that is not done here: rows are taken one at a time
+    plain = [model(input_ids=torch.tensor([row.tokens], device=model.device)).logits[0, -2:] for row in rows]
+    apart = max(float((a - b).abs().max()) for a, b in zip(shared, plain, strict=True))
+    largest = max(1.0, max(float(b.abs().max()) for b in plain))
+    return apart <= (1e-4 if plain[0].dtype == torch.float32 else 0.05) * largest

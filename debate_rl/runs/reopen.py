@@ -1,0 +1,96 @@
+"""Runs that are kept: opened again for their judges, models and games. Nothing is written into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from debate_rl.config.tree import load_config
+from debate_rl.data.models import model_path
+from debate_rl.engines.request import Engine
+from debate_rl.errors import UserError, existing
+from debate_rl.judges.calibration import load_calibrator
+from debate_rl.judges.judge import AnyJudge, Judge, Panel
+from debate_rl.runs.run import Run, judge_of_kind, open_engine
+
+
+def kept_run(folder: str | Path) -> Run:
+    """The run of a folder.
+
+    Raises:
+        UserError: the folder is no run, or a study of several seeds, or what lies in a run; says which folder to give.
+    """
+    root = existing(folder, "run").resolve()
+    if root.is_file():
+        runs = [one for one in list(root.parents)[:3] if (one / "config.yaml").is_file()]
+        raise UserError(f"{folder} is a file; give the folder of a run" + (f": {runs[0]}" if runs else ""))
+    if not (root / "config.yaml").is_file() and (root.parent / "config.yaml").is_file():
+        raise UserError(
+            f"{folder} is a folder in a run; give the run and name the stage: {root.parent} --stage {root.name}"
+        )
+    config = load_config(existing(root / "config.yaml", "config of the run"))
+    if config.seeds:
+        first = root / f"seed{config.seeds[0]}"
+        raise UserError(f"{folder} is a study of {len(config.seeds)} seeds; give one seed's folder, such as {first}")
+    return Run(config.model_copy(update={"runs": str(root.parent), "name": root.name, "seeds": ()}))
+
+
+def judge_by_name(place: str | Path, name: str, adapter: str | Path | None = None) -> tuple[AnyJudge, Engine]:
+    """A judge for the games of a kept stage, and the engine that answers for it.
+
+    Args:
+        place: folder of the stage or a file; in a run's folder its judge stages and settings count.
+        name: a judge stage of that run, `base` for its judge model, or another model.
+        adapter: of another model.
+
+    Raises:
+        UserError: the place, the run's judge or the adapter is missing.
+    """
+    path = existing(place, "stage").resolve()
+    folder = path if path.is_dir() else path.parent
+    with_adapter = None if adapter is None else str(existing(adapter, "adapter").resolve())
+    if not (folder.parent / "config.yaml").is_file():
+        from debate_rl.engines.local.engine import TransformersEngine  # here: it takes seconds
+
+        return Judge(name=name, model=name, adapter=with_adapter), TransformersEngine(model_path)
+    run = kept_run(folder.parent)
+    found = judge_of(run, name)
+    if with_adapter is not None:
+        if isinstance(found, Panel) or found.adapter is not None:
+            raise UserError(f"judge {name!r} has an adapter of its own; name the model for another one")
+        found = found.model_copy(update={"adapter": with_adapter})
+    return found, open_engine(run.config, run.resolve)
+
+
+def judge_of(run: Run, name: str) -> AnyJudge:
+    """A judge by the name of its stage in a run, `base` for the run's judge model, or any model by its own name.
+
+    The judges of the run come to a verdict as `judge:` in its config says, by their own weights and under their own
+    names. A probe or panel is made of other weights than theirs: there the judge is asked for its probabilities.
+
+    Raises:
+        UserError: the stage is not finished, or trains no judge.
+    """
+    made = run.config.stages.get(name)
+    if name == "base":
+        return _as_the_run_asks(run, Judge(name="base judge", model=run.config.models.judge))
+    if made is None:
+        return Judge(name=name, model=name)
+    if made.kind != "judge":
+        judges = [other for other, stage in run.config.stages.items() if stage.kind == "judge"]
+        raise UserError(f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model")
+    if not (run.folder / name / "stage.json").is_file():
+        raise UserError(f"stage {name!r} of {run.folder} is not finished; finish it first: debate-rl run")
+    model, adapter = run.weights(name, run.config.models.judge)
+    path = run.folder / name / "calibrator.json"
+    calibrator = load_calibrator(path) if path.is_file() else None
+    return _as_the_run_asks(run, Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
+
+
+def _as_the_run_asks(run: Run, judge: Judge) -> AnyJudge:
+    """A judge with the run's kind of verdict, orders and least mass."""
+    wanted = run.config.judge
+    own: dict[str, Any] = {"name": None, "model": None, "adapter": None}
+    if wanted.kind in ("probe", "panel"):
+        own["kind"] = "model"
+    return judge_of_kind(wanted.model_copy(update=own), judge)

@@ -1,0 +1,186 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests import ROOT
+from tests.command import mistake
+from tests.tiny import tiny_adapter, tiny_model
+
+
+def config(tmp_path, **changes):
+    """A tournament between two players of tiny models."""
+    tree = {
+        "name": "t", "runs": str(tmp_path / "runs"), "questions": {"train": 4, "test": 2},
+        "protocol": {"prompts": "lab", "max_new_tokens": 8}, "tracking": {"mode": "disabled"},
+        "stages": {"tournament": {"players": ["base", "base@2"], "resamples": 20}},
+    }  # fmt: skip
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**tree, **changes}))
+    return path
+
+
+def models(path):
+    return {"debater": str(path), "judge": str(path)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "run",
+        "sft",
+        "dpo",
+        "grpo",
+        "plan",
+        "judge",
+        "judge train",
+        "judge evaluate",
+        "debate",
+        "tournament",
+        "weak-to-strong",
+        "report",
+    ],
+)
+def test_every_command_has_help(call, words):
+    code, out, _ = call(*words.split(), "--help")
+    assert code == 0 and "Usage" in out and len(out) > 200
+
+
+def test_ratings_of_any_csv(call, tmp_path, shared_data):
+    code, out, _ = call("ratings", shared_data / "ratings" / "simple.csv", "--json")
+    expected = json.loads((shared_data / "ratings" / "expected_derived.json").read_text())["simple"]
+    found = json.loads(out)["ratings"]
+    assert code == 0 and found == pytest.approx(expected, abs=1e-3)
+    (tmp_path / "v.csv").write_text("left,right,winner\na,b,left\na,b,left\n")
+    assert "--ridge" in mistake(call("ratings", tmp_path / "v.csv"))
+    assert call("ratings", tmp_path / "v.csv", "--ridge", "0.1")[0] == 0
+    (tmp_path / "v.csv").write_text("left,right,winner\na,b,won\n")
+    assert "v.csv:2" in mistake(call("ratings", tmp_path / "v.csv"))
+
+
+def test_recorded_judges_match_the_published_table(call, shared_data):
+    code, out, _ = call("judge", "evaluate", "--recorded", shared_data / "nyu_2023" / "debates.jsonl", "--json")
+    rows = {row["condition"]: row for row in json.loads(out)}
+    assert code == 0
+    for condition, n, accuracy, reward, brier in (
+        ("human debate", 154, 0.844, -0.891, 0.136),
+        ("human consultancy", 96, 0.745, -1.235, 0.207),
+    ):
+        row = rows[condition]
+        assert row["n"] == n
+        assert [round(row[key], 3) for key in ("accuracy", "mean_reward", "brier")] == [accuracy, reward, brier]
+
+
+def test_a_dry_run_writes_nothing_and_shows_prompts(call, tmp_path):
+    code, out, _ = call("run", config(tmp_path), "--dry-run")
+    assert code == 0 and "tournament" in out and "argue for" in out and "the answer is" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_is_planned_run_and_reported(call, tmp_path):
+    path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), seeds=[0, 1])
+    code, out, _ = call("run", path, "--dry-run")
+    assert code == 0 and "to be run 2 times: seeds 0, 1" in out and not (tmp_path / "runs").exists()
+    code, out, _ = call("run", path)
+    assert code == 0 and "base@2 over base" in out and "seed 1" in out and "effects.json" in out
+    page = tmp_path / "runs" / "t" / "report" / "index.html"
+    before = page.read_text()
+    page.unlink()
+    code, out, _ = call("report", tmp_path / "runs" / "t")
+    assert code == 0 and out.strip() == str(page) and page.read_text() == before
+    assert "seeds: [0, 1] there, [0, 2] now" in mistake(call("run", path, "seeds=[0, 2]"))
+    assert "stands there twice" in mistake(call("run", path, "seeds=[0, 0]"))
+    assert call("debate", path)[0] == 0
+
+
+def test_unknown_keys_and_files(call, tmp_path):
+    assert "did you mean 'stages.tournament'" in mistake(call("run", config(tmp_path, stages={"turnament": {}})))
+    assert "did you mean 'seed'" in mistake(call("run", config(tmp_path), "sead=1"))
+    assert "config not found" in mistake(call("run", tmp_path / "none.yaml"))
+    assert "no stage of kind 'sft'" in mistake(call("sft", config(tmp_path)))
+    assert "is no run" in mistake(call("report", tmp_path)) or "config.yaml" in mistake(call("report", tmp_path))
+
+
+def test_questions_that_can_not_be_used(call, tmp_path, question):
+    path = tmp_path / "q.jsonl"
+    source = {"source": "file", "path": str(path), "train": 2, "test": 2}
+    assert "q.jsonl" in mistake(call("run", config(tmp_path, questions=source)))
+    path.write_text(question.model_dump_json() + '\n{"id": \n')
+    assert "q.jsonl:2" in mistake(call("run", config(tmp_path, questions=source, name="t2")))
+    path.write_text(question.model_copy(update={"split": "train"}).model_dump_json() + "\n")
+    assert "test" in mistake(call("run", config(tmp_path, questions=source, name="t3")))
+    bare = [question.model_copy(update={"id": s, "split": s, "passage": None, "group": s}) for s in ("train", "test")]
+    path.write_text("\n".join(one.model_dump_json() for one in bare))
+    assert "has no passage" in mistake(call("run", config(tmp_path, questions=source, name="t4")))
+
+
+def test_models_that_can_not_be_used(call, tmp_path):
+    assert "model not found" in mistake(call("run", config(tmp_path, models=models(tmp_path / "none"))))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    assert "weights" in mistake(call("run", config(tmp_path, models=models(empty), name="t2")))
+    one, other = tiny_model(tmp_path / "one"), tiny_model(tmp_path / "other", hidden=64)
+    stages = {"sft": {"start": None}, "tournament": {"players": ["base", "sft"], "resamples": 20}}
+    path = config(tmp_path, models=models(other), stages=stages, name="t3")
+    adapter = tmp_path / "runs" / "t3" / "sft"
+    call("run", path, "--dry-run")
+    from debate_rl.config.tree import load_config
+    from debate_rl.records import write_json
+    from debate_rl.runs.folder import claim_folder
+    from debate_rl.runs.run import stage_fingerprints
+
+    found = load_config(path)
+    claim_folder(found)
+    adapter.mkdir()
+    tiny_adapter(one, adapter / "adapter")
+    made = {"name": "sft", "kind": "sft", "fingerprint": stage_fingerprints(found)["sft"], "files": {}}
+    write_json(adapter / "stage.json", made)
+    write_json(adapter / "metrics.json", {})
+    assert "adapter" in mistake(call("run", path))
+
+
+def test_a_run_with_another_config_is_refused_and_kept(call, tmp_path):
+    model = tiny_model(tmp_path / "model")
+    path = config(tmp_path, models=models(model))
+    assert call("run", path)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "runs").rglob("*.json*")}
+    assert "another config (seed: 0 there, 1 now)" in mistake(call("run", path, "seed=1"))
+    assert before == {p: p.read_bytes() for p in (tmp_path / "runs").rglob("*.json*")}
+
+
+def test_wandb_that_is_not_reachable_fails_nothing(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), tracking={"mode": "online"})
+    code, out, _ = call("run", path)
+    assert code == 0 and "kept offline" in out
+    assert list((tmp_path / "runs" / "t" / "wandb").glob("offline-run-*"))
+    assert "0" * 40 not in "".join(p.read_text(errors="replace") for p in (tmp_path / "runs").rglob("*") if p.is_file())
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
+    small, big = tmp_path / "small", tmp_path / "big"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), runs=str(small))
+        command = [sys.executable, "-m", "debate_rl.cli.main", "run", str(path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("debate-rl: ")]
+        assert done.returncode == 2 and len(lines) == 1 and "No space left" in lines[0], done.stderr
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert json.loads((small / "t" / "metrics.json").read_text())["tournament"]["legs"] == 8
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+    assert not big.exists()

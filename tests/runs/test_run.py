@@ -1,0 +1,228 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from debate_rl.config.tree import parse_config
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.errors import UserError
+from debate_rl.plan.plan import first_prompts, plan
+from debate_rl.runs.folder import claim_folder, input_files
+from debate_rl.runs.run import Run, needed, run_stages
+from debate_rl.stages import FUNCTIONS
+from tests import ROOT
+
+COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metrics.json", "calibrator.json")
+FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
+
+
+def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight"), **changes):
+    """A config of the whole pipeline that takes seconds."""
+    lora = {"r": 4, "alpha": 8}
+    every = {
+        "sft": {"limit": 12, "lora": lora, "train": FAST},
+        "judge": {
+            "questions": 12, "players": ["base"], "protocols": ["debate"], "calibrate": "none",
+            "lora": lora, "train": FAST,
+        },
+        "preferences": {"best_of": 2, "opponents": 1, "questions": 8},
+        "dpo": {"lora": lora, "train": FAST},
+        "tournament": {"players": ["base", "sft", "dpo"] if "dpo" in stages else ["base", "base@2"], "resamples": 50},
+        "oversight": {"players": ["dpo"], "protocols": ["debate", "single", "blind"]},
+        "weak_to_strong": {
+            "ensemble": 1, "seeds": 1, "supervisor": 12, "student": 12, "test": 10, "lora": lora, "train": FAST,
+            "debater": "dpo",
+        },
+        "report": {},
+    }  # fmt: skip
+    tree = {
+        "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
+        "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
+        "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
+        "models": {"weak": "lab-base"}, "stages": {stage: every[stage] for stage in stages},
+    }  # fmt: skip
+    return parse_config({**tree, **changes})
+
+
+def run(config, **options):
+    return run_stages(Run(config, say=lambda line: None, **options), FUNCTIONS)
+
+
+def results(folder):
+    """Everything that a run is about, without times and weights."""
+    found = {}
+    for path in sorted(folder.rglob("*.json*")):
+        relative = path.relative_to(folder)
+        finished = not relative.parts[0].startswith(".") and "trainings" not in relative.parts
+        if path.name in COMPARED and finished:
+            found[str(relative)] = path.read_text()
+    return found
+
+
+def test_the_whole_pipeline_runs_and_a_second_run_does_nothing(tmp_path):
+    stages = ("sft", "judge", "preferences", "dpo", "tournament", "oversight", "weak_to_strong", "report")
+    config = small(tmp_path, stages=stages)
+    metrics = run(config)
+    folder = tmp_path / "small"
+    assert set(metrics) == set(stages) == {p.parent.name for p in folder.glob("*/stage.json")}
+    assert len(metrics["tournament"]["ratings"]["standings"]) == 3
+    assert {row["protocol"] for row in metrics["oversight"]["rows"]} == {"debate", "single", "blind"}
+    assert (folder / "dpo/adapter/adapter_model.safetensors").is_file() and (folder / "report/index.html").is_file()
+    assert json.loads((folder / "metrics.json").read_text())["preferences"]["pairs"] > 0
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
+    said = []
+    run_stages(Run(config, say=said.append), FUNCTIONS)
+    assert sum("done before" in line for line in said) == 7
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
+
+
+def start(config, path):
+    """A run in a process of its own."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+    command = [sys.executable, "-m", "debate_rl.cli.main", "run", str(path)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    """Wait until a condition holds or the process ends."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return
+        time.sleep(0.02)
+
+
+def test_a_run_killed_at_several_moments_ends_like_one_that_was_not(tmp_path):
+    whole = small(tmp_path / "a")
+    run(whole)
+    killed = small(tmp_path / "b")
+    folder = tmp_path / "b" / "small"
+    moments = [
+        lambda: (folder / ".sft" / "checkpoints" / "checkpoint-2").is_dir(),
+        lambda: any((folder / "store").glob("*.jsonl")) and (folder / ".judge").is_dir(),
+        lambda: (folder / ".judge" / "checkpoints" / "checkpoint-2").is_dir(),
+        lambda: (folder / ".preferences").is_dir(),
+        lambda: (folder / ".dpo" / "checkpoints" / "checkpoint-4").is_dir(),
+        lambda: (folder / ".tournament" / "legs.jsonl").is_file(),
+    ]
+    stopped = 0
+    for moment in moments:
+        process = start(killed, tmp_path / "b.yaml")
+        wait_for(moment, process)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            stopped += 1
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
+    assert stopped >= 4
+    process = start(killed, tmp_path / "b.yaml")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()
+    expected, found = results(tmp_path / "a" / "small"), results(folder)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if expected[name] != found[name]] == []
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    engine = ScriptedEngine()
+    config = small(tmp_path, stages=("tournament",))
+    run(config, engine=engine)
+    with pytest.raises(UserError, match=r"another config \(seed: 0 there, 1 now\)"):
+        run(config.model_copy(update={"seed": 1}), engine=engine)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("x")
+    with pytest.raises(UserError, match="is not a run"):
+        run(config.model_copy(update={"name": "other"}), engine=engine)
+    assert (tmp_path / "other" / "precious.txt").read_text() == "x"
+
+
+def test_a_mistake_found_before_anything_is_finished_does_not_spend_the_name(tmp_path):
+    config = small(tmp_path, stages=("sft", "tournament"))
+    wrong = config.model_copy(
+        update={
+            "stages": {**config.stages, "sft": config.stages["sft"].model_copy(update={"train": {"lerning_rate": 1}})}
+        }
+    )
+    with pytest.raises(UserError, match="learning_rate"):
+        run(wrong)
+    assert set(run(config)) == {"sft", "tournament"}
+
+
+def test_folders_that_a_config_names_are_inputs(tmp_path):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "debater.j2").write_text("one")
+    before = input_files({"protocol": {"prompts": str(folder)}})
+    (folder / "debater.j2").write_text("two")
+    assert before and before != input_files({"protocol": {"prompts": str(folder)}})
+
+
+def test_input_files_that_change_are_noticed(tmp_path, question):
+    path = tmp_path / "q.jsonl"
+    lines = [question.model_copy(update={"id": f"q{i}", "group": f"g{i}"}).model_dump_json() for i in range(40)]
+    path.write_text("\n".join(lines))
+    config = small(
+        tmp_path, stages=("tournament",), questions={"source": "file", "path": str(path), "train": 5, "test": 3}
+    )
+    run(config, engine=ScriptedEngine())
+    path.write_text("\n".join(lines[:-1]))
+    with pytest.raises(UserError, match="have changed since"):
+        run(config, engine=ScriptedEngine())
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    import fcntl
+
+    config = small(tmp_path, stages=("tournament",))
+    (tmp_path / "small").mkdir()
+    claim_folder(config)
+    with (tmp_path / "small" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is at work"):
+            run(config, engine=ScriptedEngine())
+
+
+def test_a_plan_counts_debates_and_shows_every_seat(tmp_path):
+    config = small(tmp_path, stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight", "report"))
+    found = {row.stage: row for row in plan(Run(config))}
+    assert found["tournament"].debates == 6 * (3 * 2 + 3)
+    assert found["judge"].speeches == (12 + 6) * 2
+    # Each player's two sides, once, whoever sits opposite; the base model's are those that the judge was tested on.
+    assert found["tournament"].speeches == 6 * 2 * 2
+    assert found["preferences"].speeches == 8 * 2 * (2 + 1)
+    assert found["oversight"].debates == 18 and found["sft"].note == "trains"
+    assert [seat for seat, _ in first_prompts(Run(config))] == ["debater A, turn 1", "debater B, turn 1", "judge"]
+    assert not (tmp_path / "small").exists()
+
+
+def test_what_a_stage_builds_on(tmp_path):
+    config = small(tmp_path)
+    assert needed(config, "sft") == {"sft"}
+    assert needed(config, "dpo") == {"sft", "judge", "preferences", "dpo"}
+    assert needed(config, "tournament") == {"sft", "judge", "preferences", "dpo", "tournament"}
+    with pytest.raises(UserError, match="no stage of kind 'weak_to_strong'"):
+        needed(config, "weak_to_strong")
+
+
+def test_players_by_name(tmp_path):
+    one = Run(small(tmp_path))
+    assert one.debater("base").adapter is None and one.debater("dpo@4").best_of == 4
+    assert one.debater("dpo@4").adapter == "dpo/adapter"
+    with pytest.raises(UserError, match="did you mean 'dpo'"):
+        one.debater("dop")
+    refined = one.debater("dpo@4c2")
+    assert (refined.best_of, refined.refine, refined.adapter) == (4, 2, "dpo/adapter")
+    for wrong in ("dpo@x", "dpo@0", "dpo@4c", "dpo@4c0", "dpo@c1"):
+        with pytest.raises(UserError, match="whole number"):
+            one.debater(wrong)

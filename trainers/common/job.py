@@ -1,0 +1,373 @@
+"""Run a training job: rows in, adapter out. In this process, or through `accelerate launch`.
+
+A killed job goes on from its last whole checkpoint and ends with the same adapter. What is under the final names
+(`adapter/` or `model/`, `history.json`, `result.json`) is complete. As a program:
+
+    accelerate launch --config_file configs/accelerate/zero3.yaml -m debate_rl.trainers.common.job job.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
+from debate_rl.errors import UserError, existing
+from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
+from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.common.memory import check_spread
+from debate_rl.trainers.common.settings import Job, Result
+from debate_rl.trainers.grpo.settings import content
+
+_KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_ROOM = 32 << 20
+_PARENT = "DEBATE_RL_LAUNCHED_BY"
+"""Environment variable of launched trainings: the process that launched them (see `_process_mark`)."""
+
+
+def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Result:
+    """Train in this process, from the last whole checkpoint where there is one.
+
+    A job that is finished already (same job, same rows, same models) gives its result at once.
+
+    Args:
+        job: what to train on what.
+        callbacks: transformers TrainerCallbacks, for tracking.
+        quiet: do not print losses.
+
+    Raises:
+        UserError: the settings, rows or models are not usable, the folder holds another job, the loss is not a number,
+            or the disk is full.
+    """
+    name = job_name(job)
+    done = finished(job, name)
+    if done is not None:
+        return done
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports each trainer to the hub
+    from debate_rl.trainers.common.state import kept_global_state
+
+    with kept_global_state(), _disk_errors(Path(job.out)), _alone(Path(job.out)):
+        return _train(job, name, callbacks, quiet)
+
+
+def job_name(job: Job) -> str:
+    """Name of a job by content: its settings, its rows and the weights it starts from, wherever they lie.
+
+    Raises:
+        UserError: rows, model or adapter are not there.
+    """
+    files = [job.rows, job.eval_rows] if job.eval_rows else [job.rows]
+    rows = [hashlib.sha256(existing(path, "rows file").read_bytes()).hexdigest()[:16] for path in files]
+    other = job.reference
+    start = (job.model, job.adapter, *((other.model, other.adapter) if other else ()))
+    weights = [fingerprint(path) for path in start if path]
+    apart = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online"}
+    settings = job.model_dump(mode="json", exclude=apart)
+    return digest([settings, rows, weights, *([content(job.online)] if job.online else [])])
+
+
+def finished(job: Job, name: str) -> Result | None:
+    """The result that the job's folder holds, or None where it is still to be made.
+
+    Raises:
+        UserError: the folder holds another job, finished or begun.
+    """
+    out = Path(job.out)
+    note = out / "job.json"
+    if not note.is_file():
+        return None
+    begun = (out / "result.json").is_file() or any((out / "checkpoints").glob("checkpoint-*"))
+    if begun and read_json(note).get("name") != name:
+        raise UserError(f"{out} holds another training job; choose another folder, or remove it to train anew")
+    if not (out / "result.json").is_file():
+        return None
+    # The folder may have been moved since.
+    return Result.model_validate(read_json(out / "result.json")).model_copy(update={"path": str(_final(job))})
+
+
+def launch(
+    job: Job, accelerate_config: str | None = None, processes: int | None = None, callbacks: Sequence[Any] = ()
+) -> Result:
+    """Train in this process, or in those that accelerate starts by a config file.
+
+    Args:
+        job: what to train on what.
+        accelerate_config: file for `accelerate launch`; None trains here.
+        processes: number of processes, where it differs from the file's.
+        callbacks: see `run_job`; for training in this process only.
+
+    Raises:
+        UserError: see `run_job`; or the file is missing.
+        RuntimeError: a process failed otherwise; what it printed stands above.
+    """
+    if accelerate_config is None:
+        return run_job(job, callbacks)
+    done = finished(job, job_name(job))
+    if done is not None:
+        return done
+    _check_launch(accelerate_config, processes)
+    out = Path(job.out)
+    order, complaint = out / "launch.json", out / "launch.error"
+    write_json(order, job.model_dump(mode="json"))
+    complaint.unlink(missing_ok=True)
+    environment = {**os.environ, _PARENT: _process_mark(os.getpid())}
+    code = subprocess.run(_command(accelerate_config, processes, order), env=environment).returncode
+    if complaint.is_file():
+        raise UserError(complaint.read_text(encoding="utf-8"))
+    if code != 0:
+        raise RuntimeError(f"training ended with exit code {code}; its output stands above")
+    order.unlink()
+    result = finished(job, job_name(job))
+    if result is None:
+        raise RuntimeError(f"training ended without {out / 'result.json'}; its output stands above")
+    return result
+
+
+def _check_launch(config: str, processes: int | None) -> None:
+    """Make sure that as many processes start as are wanted and that no two would share a GPU.
+
+    Raises:
+        UserError: the config is for one process and more are asked for, or more than there are GPUs, on a machine that
+            has some.
+    """
+    import torch
+
+    settings = read_yaml(config, "accelerate config")
+    there = torch.cuda.device_count()
+    wanted = processes or int(settings.get("num_processes") or 1)
+    check_spread(config, settings, wanted)
+    if there and wanted > there and settings.get("num_machines", 1) == 1:
+        raise UserError(
+            f"{config}: {wanted} processes, and {there} GPUs; set hardware.cards {there}, or num_processes in the file"
+        )
+
+
+def _command(config: str, processes: int | None, order: Path) -> list[str]:
+    """The command line of `accelerate launch`, on a free port where the config names none."""
+    settings = read_yaml(config, "accelerate config")
+    deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
+    if deepspeed is not None and not Path(deepspeed).is_file():
+        raise UserError(f"{config}: {deepspeed} not found; run from the repository's root or give an absolute path")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    if processes is not None:
+        command += ["--num_processes", str(processes)]
+    if "main_process_port" not in settings and settings.get("num_machines", 1) == 1:
+        command += ["--main_process_port", "0"]
+    return [*command, "-m", "debate_rl.trainers.common.job", str(order)]
+
+
+def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result:
+    """Build the trainer, train, save."""
+    from transformers import PrinterCallback, set_seed
+
+    from debate_rl.trainers.common.arguments import training_arguments
+    from debate_rl.trainers.common.build_trainer import build_trainer, prepare
+    from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave, history, mean_loss
+    from debate_rl.trainers.common.load import load_tokenizer
+    from debate_rl.trainers.grpo.groups import arguments_of
+
+    out = Path(job.out)
+    train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
+    of_job = None if job.online is None else arguments_of(job.online, job.train)
+    config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
+    _check_processes(config)
+    tokenizer = load_tokenizer(job.model)
+    prepared = prepare(job, tokenizer)
+    set_seed(job.seed)  # before new weights are drawn
+    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
+    if quiet:
+        trainer.remove_callback(PrinterCallback)
+    with config.main_process_first(desc="checkpoints"):
+        checkpoint = last_complete_checkpoint(out / "checkpoints")
+    if config.process_index == 0:
+        write_json(out / "job.json", {"name": name, "job": job.model_dump(mode="json")})
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    entries = history(trainer.state.log_history)
+    loss = mean_loss(entries)
+    path = _save(job, trainer, out)
+    result = Result(
+        kind=job.kind, path=str(path), base=fingerprint(job.model), rows=prepared.read, too_long=prepared.too_long,
+        steps=trainer.state.global_step, loss=loss, seconds=time.monotonic() - started,
+    )  # fmt: skip
+    if config.process_index == 0:
+        write_json(out / "history.json", entries)
+        write_json(out / "result.json", result.model_dump(mode="json"))
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _check_processes(config: Any) -> None:
+    """Make sure that processes started together train together, and that one process uses one GPU."""
+    started, state = int(os.environ.get("WORLD_SIZE", "1")), config.distributed_state
+    if state.num_processes != started or (started > 1 and str(state.distributed_type).endswith("NO")):
+        raise UserError(
+            f"{started} processes were started but each would train alone; on CPU leave train.use_cpu true, "
+            "or use a DeepSpeed config"
+        )
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and config.use_cpu:
+        raise UserError(
+            "FSDP needs GPUs, of which there are none here: every process would hold the whole model; "
+            "use configs/accelerate/multi_gpu.yaml or zero3.yaml"
+        )
+    if config.n_gpu > 1:
+        raise UserError(
+            f"{config.n_gpu} GPUs are visible to one process; use configs/accelerate/multi_gpu.yaml "
+            "or show it one with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _save(job: Job, trainer: Any, out: Path) -> Path:
+    """Save adapter or model beside its final name and rename it; all processes take part."""
+    final = _final(job)
+    partial = out / f".{final.name}.partial"
+    if trainer.args.process_index == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(partial), _internal_call=True)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.process_index == 0:
+        _tidy(partial, adapter=job.lora is not None)
+        write_json(partial / BASE_FILE, {"model": job.model, "fingerprint": fingerprint(job.model)})
+        write_sums(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    return final
+
+
+def _final(job: Job) -> Path:
+    """Where the job's weights end up."""
+    return Path(job.out) / ("model" if job.lora is None else "adapter")
+
+
+def _tidy(folder: Path, adapter: bool) -> None:
+    """Keep what a reader needs: no pickles, no copy of the reference adapter, no second copy of the tokenizer."""
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    if not adapter:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in _KEPT_OF_ADAPTER:
+            path.unlink()
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Say so where a write failed because the disk is full."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        folder = next(path for path in [out, *out.resolve().parents] if path.is_dir())
+        if shutil.disk_usage(folder).free > _ROOM:
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"no space left in {out} ({first}); free some and run again, it goes on from the last whole checkpoint"
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job of a JSON file; the exit code is 2 for a user's mistake, which is said in one line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _end_with_parent()
+    first = os.environ.get("RANK", "0") == "0"
+    out = None
+    try:
+        if len(given) != 1:
+            raise UserError("usage: python -m debate_rl.trainers.common.job JOB.json")
+        try:
+            job = Job.model_validate(read_json(given[0]))
+        except ValidationError as error:
+            raise UserError(f"{given[0]}: {explain(error)}") from error
+        out = Path(job.out)
+        run_job(job)
+    except UserError as error:
+        if first:
+            print(f"error: {error}", file=sys.stderr)
+            if out is not None:
+                write_text(out / "launch.error", str(error))
+        return 2
+    finally:
+        _leave_group()
+    return 0
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the job's folder; of processes that train together the first one does.
+
+    A training whose run was killed ends within a second (see `_end_with_parent`), so a new one waits for that long.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    busy = f"another training is at work in {out}; wait for it, or stop it"
+    lock = out / ".training.lock"
+    with locked(lock, busy, patience=10):
+        yield
+        lock.unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the run that launched it is gone, as after a SIGKILL.
+
+    Between the two stands `accelerate launch`, which would go on by itself.
+    """
+    parent = os.environ.get(_PARENT)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while _is_alive(parent):
+            time.sleep(0.5)
+        print("the run that launched this training is gone; it ends here and goes on with the run", file=sys.stderr)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _process_mark(pid: int) -> str:
+    """A process by its number and, where the system tells, its start time: numbers are given again."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return f"{pid}:{fields[19]}"
+    except (OSError, IndexError):
+        return f"{pid}:"
+
+
+def _is_alive(mark: str) -> bool:
+    """Whether the process of a mark still runs."""
+    pid = int(mark.partition(":")[0])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _process_mark(pid) == mark
+
+
+def _leave_group() -> None:
+    """Leave the group of processes, which torch asks for at the end."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Base models and tokenizers from a folder or hub name: safetensors only, no code from the model's repository."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from debate_rl.engines import load
+from debate_rl.engines.weights import check_adapter, check_sums, check_weights
+from debate_rl.errors import UserError
+from debate_rl.trainers.common.settings import Dtype
+
+_SCALE = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+"""What of a LoRA config changes what the same weights do."""
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a model, with a padding token.
+
+    Raises:
+        UserError: no such model, or it has no tokenizer that can be read.
+    """
+    check_weights(model)
+    tokenizer = load.load_tokenizer(model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise UserError(f"the tokenizer of {model} has no padding, end or unknown token; set its pad_token and save it")
+    return tokenizer
+
+
+def load_model(
+    model: str,
+    kind: Literal["causal", "classifier", "reward"] = "causal",
+    adapter: str | None = None,
+    trainable: bool = True,
+    dtype: Dtype = "auto",
+    quantize: Literal["nf4"] | None = None,
+    **options: Any,
+) -> Any:
+    """A base model, with a LoRA adapter on it where one is given. It stays on CPU unless it is quantized.
+
+    Args:
+        model: folder or hub name.
+        kind: a language model, one with a new head of two classes, or one with a head that gives a reward.
+        adapter: folder of a LoRA adapter of this base.
+        trainable: whether the adapter will be trained on.
+        dtype: of the base's weights; `auto` is float32 on CPU and bfloat16 on a GPU that has it.
+        quantize: hold the base's weights in 4 bits.
+        options: further arguments of from_pretrained, such as `attn_implementation`.
+
+    Raises:
+        UserError: no such model, no weights, or an adapter of another base.
+    """
+    import transformers
+
+    check_weights(model)
+    if adapter is not None:
+        check_adapter(model, adapter)
+    auto = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSequenceClassification
+    if kind != "causal":
+        options["num_labels"] = 2 if kind == "classifier" else 1
+    mixture = quantize is not None and _has_experts(model)
+    if quantize is not None:
+        options |= _quantized(dtype, on_cpu=mixture)
+    level = transformers.logging.get_verbosity()
+    if kind != "causal":
+        transformers.logging.set_verbosity_error()  # that the new head is new is no news
+    try:
+        loaded = load.load_network(auto, model, torch_dtype(dtype), **options)
+    finally:
+        transformers.logging.set_verbosity(level)
+    if mixture:
+        _quantize_experts(loaded)
+    loaded.config.use_cache = False
+    return loaded if adapter is None else _with_adapter(loaded, adapter, trainable, quantize is not None)
+
+
+def torch_dtype(dtype: Dtype) -> Any:
+    """The torch type of a name; `auto` is bfloat16 on a GPU that has it, else float32."""
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _has_experts(model: str) -> bool:
+    """Whether a model is a mixture of experts."""
+    text = load.text_config(model)
+    return (getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1) > 1
+
+
+def _quantize_experts(model: Any) -> None:
+    """Put a mixture's experts into 4 bits, table by table, and the model on its device.
+
+    transformers 5 keeps them as tables of three dimensions, which its quantization of linear layers passes by: nine
+    tenths of a Mixtral would stay in 16 bits, more than a card of 80 GB holds.
+    """
+    from accelerate import PartialState
+    from bitsandbytes.nn.parametrize import replace_parameter_4bit
+
+    device = PartialState().device
+    for module in model.modules():
+        for name, table in list(module.named_parameters(recurse=False)):
+            if table.ndim == 3:
+                table.data = table.data.to(device)
+                replace_parameter_4bit(module, name, compress_statistics=True, quant_type="nf4", blocksize=64)
+    if device.type != "cpu":
+        model.to(device)
+
+
+def _quantized(dtype: Dtype, on_cpu: bool = False) -> dict[str, Any]:
+    """Options that load the weights as NF4 with double quantization (Dettmers et al. 2023), on its device."""
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch_dtype(dtype),
+    )
+    if is_deepspeed_zero3_enabled():  # it places the weights itself
+        return {"quantization_config": config}
+    return {"quantization_config": config, "device_map": {"": "cpu" if on_cpu else PartialState().device}}
+
+
+def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> Any:
+    """Put a LoRA adapter on a model, under the name `default` that TRL looks for."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    # ZeRO-3 gathers parameters of one type only, so there the adapter keeps the base's.
+    cast = quantized or not is_deepspeed_zero3_enabled()
+    return load.load_adapter(base, adapter, "default", trainable, autocast_adapter_dtype=cast)
+
+
+def other_scale(adapter: str, r: int, alpha: int) -> str | None:
+    """What is said of a training whose settings ask for another rank or scale than the adapter it goes on from has.
+
+    Returns:
+        None where they agree.
+    """
+    from peft import LoraConfig
+
+    own = LoraConfig.from_pretrained(adapter)
+    if (own.r, own.lora_alpha) == (r, alpha):
+        return None
+    return (
+        f"goes on from adapter {adapter} with r {own.r} and alpha {own.lora_alpha}; lora's r {r} and alpha {alpha} "
+        "are not used: an adapter keeps its rank"
+    )
+
+
+def start_from(model: Any, adapter: str) -> None:
+    """Put an adapter's weights into the one that is trained, `default`, in place; the reference's stay as they are.
+
+    Raises:
+        UserError: the adapter is of another rank or scale, or has other modules.
+    """
+    from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
+
+    check_sums(adapter)
+    own, there = LoraConfig.from_pretrained(adapter), model.peft_config["default"]
+    for name in _SCALE:  # weights alone do not tell: with another scale they are another policy
+        if getattr(own, name) != getattr(there, name):
+            raise UserError(
+                f"adapter {adapter} has {name} {getattr(own, name)} and the reference {getattr(there, name)}; "
+                "give both the same rank, alpha and modules"
+            )
+    try:
+        found = set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"), adapter_name="default")
+    except RuntimeError as error:
+        raise UserError(
+            f"adapter {adapter} is of another shape than the reference; give both the same rank and modules"
+        ) from error
+    missing = [name for name in found.missing_keys if ".default" in name]
+    if missing or found.unexpected_keys:
+        raise UserError(f"adapter {adapter} has other modules than the reference; give both the same target_modules")

@@ -1,0 +1,274 @@
+"""The rows that trainers eat, built from records: one line of a rows file is one of these."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pydantic import Field
+
+from debate_rl.data.sources.instructions import Instruction
+from debate_rl.data.sources.provenance import Source
+from debate_rl.errors import UserError
+from debate_rl.game.prompts import Message, debater_messages, judge_candidates, judge_messages
+from debate_rl.game.protocol import Side
+from debate_rl.game.question import Split
+from debate_rl.game.transcript import Transcript
+from debate_rl.judges.judge import Presentation, presentations
+from debate_rl.records import Record, digest
+
+
+class SftRow(Record):
+    """A prompt and the speech that answers it.
+
+    Example:
+        SftRow(prompt=[{"role": "user", "content": "story : ... argue for shed"}], completion="the answer is shed ...",
+               question="lab-7-2", group="lab-7", side="A", turn=0, source="human", corpus="nyu-human",
+               licence="CC BY 4.0", split="train")
+    """
+
+    prompt: list[Message]
+    completion: str
+    question: str = ""
+    group: str = ""
+    side: Side | None = None
+    turn: int | None = None
+    source: str = ""
+    """Who spoke: the player's name."""
+    corpus: str = ""
+    """Where the row comes from: a source of transcripts, or of instructions."""
+    licence: str = ""
+    split: Split | None = None
+    """Of the question, in its own data set."""
+
+
+class PreferenceRow(Record):
+    """Two speeches of one side to one prompt, with the judge's probability for that side after each.
+
+    Example:
+        PreferenceRow(prompt=[{"role": "user", "content": "... argue for shed"}], chosen="the answer is shed ...",
+                      rejected="the answer is shed", p_chosen=0.71, p_rejected=0.52, question="lab-7-2", group="lab-7",
+                      side="A", turn=0)
+    """
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    p_chosen: float = Field(ge=0, le=1)
+    p_rejected: float = Field(ge=0, le=1)
+    question: str = ""
+    group: str = ""
+    side: Side | None = None
+    turn: int | None = None
+
+
+class JudgeRow(Record):
+    """A judge's prompt, its two continuations, and the wanted probability of the first.
+
+    Example:
+        JudgeRow(prompt=[{"role": "user", "content": "question : ... the answer is"}], candidates=("shed", "barn"),
+                 target=1.0, question="lab-7-2", group="lab-7")
+    """
+
+    prompt: list[Message]
+    candidates: tuple[str, str]
+    target: float = Field(ge=0, le=1)
+    """Probability of candidate 0: 1 or 0 for a gold label, between for a soft one."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
+    question: str = ""
+    group: str = ""
+
+
+class ClassifierRow(Record):
+    """A text, or a prompt in the tokenizer's chat format, with the probability that what it states is correct.
+
+    Example:
+        ClassifierRow(id="sciq-12", text="Q: What is the least dangerous radioactive decay? A: alpha decay", target=1.0)
+    """
+
+    id: str
+    text: str = ""
+    prompt: list[Message] = []
+    """Encoded as an engine would, up to where the assistant begins; the text is not read then."""
+    target: float = Field(default=0.5, ge=0, le=1)
+    """P(correct); not read when predicting."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
+    group: str = ""
+
+
+class RewardRow(Record):
+    """Two replies to a prompt, with the probability that the first is the better one.
+
+    Example:
+        RewardRow(id="hh-1f0c5577aa90d2e8", prompt=[{"role": "user", "content": "What is a pen?"}],
+                  chosen="A tool to write with.", rejected="No.", group="hh-8e1f0c5577aa90d2")
+    """
+
+    id: str = ""
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    target: float = Field(default=1.0, ge=0, le=1)
+    """P(chosen is better): below 1 for a soft label, below 1/2 where a weaker model prefers the other."""
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """By how much the better one is to win, in rewards."""
+    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of the row's loss; the mean is over rows, whatever their weights."""
+    group: str = ""
+
+
+def sft_rows(transcripts: Iterable[Transcript], source: Source | None = None) -> list[SftRow]:
+    """One row for every speech, with the prompt that its speaker saw: earlier turns only, never its own turn.
+
+    Speeches without text are left out: there is nothing to learn from them (`speechless` counts them).
+    """
+    return [
+        SftRow(
+            prompt=debater_messages(transcript, speech.side, speech.turn),
+            completion=speech.text,
+            question=transcript.question.id,
+            group=transcript.question.cluster,
+            side=speech.side,
+            turn=speech.turn,
+            source=transcript.players[speech.side],
+            corpus=source.name if source else "",
+            licence=source.licence if source else "",
+            split=transcript.question.split,
+        )
+        for transcript in transcripts
+        for speech in transcript.speeches
+        if speech.text.strip()
+    ]
+
+
+def speechless(transcripts: Iterable[Transcript]) -> int:
+    """Speeches without text, of which `sft_rows` makes no rows."""
+    return sum(not speech.text.strip() for transcript in transcripts for speech in transcript.speeches)
+
+
+def instruction_rows(instructions: Iterable[Instruction], source: Source) -> list[SftRow]:
+    """One row for every instruction: a user asks it, the assistant answers."""
+    return [
+        SftRow(
+            prompt=[{"role": "user", "content": one.text}],
+            completion=one.answer,
+            question=one.id,
+            source=source.name,
+            corpus=source.name,
+            licence=source.licence,
+        )
+        for one in instructions
+    ]
+
+
+def judge_rows(
+    transcripts: Sequence[Transcript], labels: Sequence[float] | None = None, both_orders: bool = True
+) -> list[JudgeRow]:
+    """Rows to finetune a judge on finished games, each shown as the judge will be shown them.
+
+    Args:
+        transcripts: the games.
+        labels: wanted probability of answer 0 for each game (a human's confidence, another judge's verdict); None
+            takes the correct answer.
+        both_orders: show every game in both presentation orders; else in one order, drawn by the game's name, so that
+            no position is favoured.
+
+    Raises:
+        UserError: a game without a label has a question whose correct answer is unknown.
+    """
+    if labels is None:
+        labels = [_gold(transcript) for transcript in transcripts]
+    rows = []
+    for transcript, label in zip(transcripts, labels, strict=True):
+        for sides, order in _shown(transcript, both_orders):
+            row = JudgeRow(
+                prompt=judge_messages(transcript, sides, order),
+                candidates=judge_candidates(transcript, order),
+                target=label,
+                question=transcript.question.id,
+                group=transcript.question.cluster,
+            )
+            rows.append(row)
+    return rows
+
+
+def _gold(transcript: Transcript) -> float:
+    """1 where answer 0 is correct, 0 where answer 1 is."""
+    if transcript.question.correct is None:
+        raise UserError(f"question {transcript.question.id!r} has no correct answer; give labels or leave it out")
+    return 1.0 - transcript.question.correct
+
+
+def _shown(transcript: Transcript, both_orders: bool) -> list[Presentation]:
+    """What the judge is shown of a game; in one order it is that drawn by the game's name."""
+    found = presentations(transcript)
+    if both_orders:
+        return found
+    drawn = ((0, 1), (1, 0))[int(digest(["judge order", transcript.id]), 16) % 2]
+    return [(sides, order) for sides, order in found if order == drawn]
+
+
+def preference_rows(
+    prompt: list[Message],
+    candidates: Sequence[tuple[str, float]],
+    pairs_per_pool: int = 1,
+    min_gap: float = 0.0,
+    question: str = "",
+    group: str = "",
+    side: Side | None = None,
+    turn: int | None = None,
+    dropped: Counter[str] | None = None,
+) -> list[PreferenceRow]:
+    """Pairs of a pool of speeches to one prompt, the widest gaps first.
+
+    Args:
+        prompt: what the speaker saw.
+        candidates: (speech, judge's probability for the speaker's side).
+        pairs_per_pool: at most so many pairs.
+        min_gap: the least difference of probabilities; equal ones never make a pair, nor do equal texts or empty ones.
+        question: id of the question.
+        group: its cluster.
+        side: who speaks.
+        turn: when.
+        dropped: counts the pairs that make no row by reason, where wanted: `empty_speech`, `equal_texts`,
+            `equal_scores`, `below_gap`, and `narrower` for those after the first `pairs_per_pool`.
+    """
+    dropped = Counter() if dropped is None else dropped
+    ranked = sorted(enumerate(candidates), key=lambda item: (-item[1][1], item[0]))
+    pairs = []
+    for (_, better), (_, worse) in itertools.combinations(ranked, 2):
+        reason = _no_pair(better, worse, min_gap)
+        if reason is None:
+            pairs.append((better, worse))
+        else:
+            dropped[reason] += 1
+    pairs.sort(key=lambda pair: pair[1][1] - pair[0][1])
+    dropped["narrower"] += len(pairs[pairs_per_pool:])
+    return [
+        PreferenceRow(
+            prompt=prompt,
+            chosen=better,
+            rejected=worse,
+            p_chosen=p_better,
+            p_rejected=p_worse,
+            question=question,
+            group=group,
+            side=side,
+            turn=turn,
+        )
+        for (better, p_better), (worse, p_worse) in pairs[:pairs_per_pool]
+    ]
+
+
+def _no_pair(better: tuple[str, float], worse: tuple[str, float], min_gap: float) -> str | None:
+    """Why two speeches with their probabilities make no pair; None if they do."""
+    if not better[0].strip() or not worse[0].strip():
+        return "empty_speech"
+    if better[0] == worse[0]:
+        return "equal_texts"
+    if better[1] <= worse[1]:
+        return "equal_scores"
+    return "below_gap" if better[1] - worse[1] < min_gap else None
