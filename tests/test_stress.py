@@ -12,7 +12,7 @@ import time
 import pytest
 
 from debate_rl.errors import UserError
-from tests.test_experiment import results, run, small, start
+from tests.runs.test_run import results, run, small, start
 
 KILLS = int(os.environ.get("KILLS", "20"))
 CORRUPTIONS = int(os.environ.get("CORRUPTIONS", "30"))

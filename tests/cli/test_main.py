@@ -173,7 +173,7 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
         pytest.skip("mounting a small file system is not allowed here")
     try:
         path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), runs=str(small))
-        command = [sys.executable, "-m", "debate_rl.cli.main", "run", str(path)]
+        command = [sys.executable, "-m", "debate_rl", "run", str(path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         lines = [line for line in done.stderr.splitlines() if line.startswith("debate-rl: ")]
         assert done.returncode == 2 and len(lines) == 1 and "No space left" in lines[0], done.stderr

@@ -114,9 +114,14 @@ def test_the_games_of_a_run(tmp_path):
 def play(tmp_path, typed, *words):
     """`debate-rl judge play` as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "debate_rl.cli.main", "judge", "play", *map(str, words)], input=typed, capture_output=True,
-        text=True, cwd=tmp_path, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-m", "debate_rl", "judge", "play", *map(str, words)],
+        input=typed,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def test_a_person_judges_a_run_through_a_real_process(tmp_path, call):

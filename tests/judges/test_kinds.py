@@ -14,7 +14,7 @@ from debate_rl.judges.probe import save_probe
 from debate_rl.records import read
 from debate_rl.runs.run import Run, run_stages
 from debate_rl.stages import FUNCTIONS
-from tests.engines.test_server import Server, logprobs, send, text
+from tests.engines.server.test_engine import Server, logprobs, send, text
 
 
 def config(tmp_path, **changes):

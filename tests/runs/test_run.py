@@ -84,7 +84,7 @@ def test_the_whole_pipeline_runs_and_a_second_run_does_nothing(tmp_path):
 def start(config, path):
     """A run in a process of its own."""
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
-    command = [sys.executable, "-m", "debate_rl.cli.main", "run", str(path)]
+    command = [sys.executable, "-m", "debate_rl", "run", str(path)]
     return subprocess.Popen(
         command,
         cwd=ROOT,

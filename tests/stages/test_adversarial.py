@@ -13,7 +13,7 @@ from debate_rl.records import read_json, write_json
 from debate_rl.runs.run import Run
 from debate_rl.stages import adversarial, judge
 from debate_rl.stages.adversarial import mixed
-from tests.judges.test_robustness import debates, swayed
+from tests.judges.attacks.test_robustness import debates, swayed
 from tests.stages.test_attacks import config
 from tests.stages.test_judge import JUDGE, ran
 

@@ -17,7 +17,7 @@ from debate_rl.runs.run import Run
 from debate_rl.stages import attacks
 from debate_rl.stages.attacks import attack_run, compare_attacks, draw, judge_of
 from tests.command import mistake
-from tests.judges.test_robustness import debates, swayed
+from tests.judges.attacks.test_robustness import debates, swayed
 
 NAMES = ["suffix_sure", "position", "sycophancy"]
 

@@ -8,7 +8,7 @@ from debate_rl.errors import UserError
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.runs.run import Run
 from debate_rl.stages import judge
-from tests.judges.test_robustness import JUDGE, debates
+from tests.judges.attacks.test_robustness import JUDGE, debates
 
 
 def ran(tmp_path, monkeypatch, write, score, **changes):

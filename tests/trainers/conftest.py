@@ -11,8 +11,7 @@ import pytest
 
 from debate_rl.records import write
 from debate_rl.trainers.common.settings import Job, Lora
-
-from .tiny import EXAMPLES, make_model
+from tests.trainers.tiny import EXAMPLES, make_model
 
 # Nothing heavy is imported above, so the hub's and torch's settings are still read after this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

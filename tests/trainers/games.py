@@ -9,8 +9,7 @@ from debate_rl.game.question import Question
 from debate_rl.judges.judge import Judge
 from debate_rl.records import digest
 from debate_rl.trainers.grpo.settings import Online
-
-from .tiny import PLACES
+from tests.trainers.tiny import PLACES
 
 RULES = {"prompts": "lab", "max_new_tokens": 6}
 

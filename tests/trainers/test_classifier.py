@@ -19,8 +19,7 @@ from debate_rl.trainers.classifier import (
 from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.load import load_model
 from debate_rl.trainers.common.rows import ClassifierRow
-
-from .tiny import make_tokenizer, text_examples
+from tests.trainers.tiny import make_tokenizer, text_examples
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from debate_rl.records import read_json
 from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.pairs import encode_pairs
 from debate_rl.trainers.common.settings import Lora, Objective
-
-from .tiny import make_tokenizer, pair_examples
+from tests.trainers.tiny import make_tokenizer, pair_examples
 
 PLAIN = Objective(target="binary", sft_weight=0, normalise=False)
 

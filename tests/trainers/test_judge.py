@@ -8,8 +8,7 @@ from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message
 from debate_rl.records import read_json, write
 from debate_rl.trainers.common.job import run_job
-
-from .tiny import judge_examples
+from tests.trainers.tiny import judge_examples
 
 
 def chosen(rows, model, adapter=None):

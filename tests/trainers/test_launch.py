@@ -19,8 +19,7 @@ from debate_rl.trainers.common.settings import Job, Lora
 from debate_rl.trainers.grpo.eval_metrics import Point
 from debate_rl.trainers.grpo.settings import Online, Rewards, Watch
 from tests import ROOT
-
-from .games import questions, rules
+from tests.trainers.games import questions, rules
 
 CONFIGS = ROOT / "configs/accelerate"
 TRAIN = {"max_steps": 4, "logging_steps": 1, "save_steps": 2, "learning_rate": 1e-2}

@@ -9,9 +9,8 @@ from debate_rl.records import read_json
 from debate_rl.trainers.common.job import job_name, run_job
 from debate_rl.trainers.common.pairs import encode_pairs
 from debate_rl.trainers.common.settings import Lora, Objective, Weights
-
-from .test_dpo import load, sequence_logprob
-from .tiny import make_tokenizer, pair_examples
+from tests.trainers.test_dpo import load, sequence_logprob
+from tests.trainers.tiny import make_tokenizer, pair_examples
 
 SUMS = Objective(target="binary", sft_weight=0, normalise=False)
 ONCE = {"max_steps": 1, "per_device_train_batch_size": 8, "logging_steps": 1}

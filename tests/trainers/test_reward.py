@@ -13,8 +13,7 @@ from debate_rl.trainers.common.load import load_model
 from debate_rl.trainers.common.losses import bradley_terry
 from debate_rl.trainers.common.rows import RewardRow
 from debate_rl.trainers.reward import cut_pairs, encode_rewards, predict_pairs
-
-from .tiny import ask, make_tokenizer, reward_examples
+from tests.trainers.tiny import ask, make_tokenizer, reward_examples
 
 FIRST = {"max_steps": 1, "per_device_train_batch_size": 8, "logging_steps": 1, "disable_dropout": True}
 

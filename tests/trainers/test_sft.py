@@ -10,8 +10,7 @@ from debate_rl.records import read_json, write
 from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.sft import encode_speeches
-
-from .tiny import ask, make_tokenizer, sft_examples
+from tests.trainers.tiny import ask, make_tokenizer, sft_examples
 
 
 def test_first_loss_is_the_mean_over_speech_tokens_by_hand(make_job, base):

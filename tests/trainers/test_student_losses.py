@@ -12,8 +12,7 @@ from debate_rl.trainers.common.binary_trainer import student_loss, xent
 from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.losses import confidence_ramp, hardened, product_target
 from debate_rl.trainers.common.settings import StudentLoss
-
-from .tiny import judge_examples, text_examples
+from tests.trainers.tiny import judge_examples, text_examples
 
 batches = st.lists(
     st.tuples(st.floats(-8, 8), st.floats(-8, 8), st.sampled_from([0.0, 0.03, 0.3, 0.5, 0.8, 1.0])),

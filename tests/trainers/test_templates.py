@@ -12,8 +12,7 @@ from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.load import load_tokenizer
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.sft import encode_speeches
-
-from .tiny import make_model, make_tokenizer
+from tests.trainers.tiny import make_model, make_tokenizer
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"

@@ -9,7 +9,7 @@ from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.local.models import can_share
 from debate_rl.engines.request import Choice, Message, Request, Sampling
 from debate_rl.trainers.common.load import load_model
-from tests.engines.test_transformers_engine import brute_force
+from tests.engines.local.test_engine import brute_force
 from tests.tiny import tiny_model, tiny_tokenizer
 
 # Name in transformers, what its config needs beyond the common sizes, and whether its rows can share.

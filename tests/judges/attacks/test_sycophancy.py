@@ -10,7 +10,7 @@ from debate_rl.judges.attacks.robustness import attack_judge
 from debate_rl.judges.attacks.sycophancy import alone, both_kinds, consultants, fit_lone, is_drawn, sycophancy
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.judge import Judge, judge_transcripts
-from tests.judges.test_robustness import JUDGE, debates, swayed
+from tests.judges.attacks.test_robustness import JUDGE, debates, swayed
 
 
 def measured(*groups):

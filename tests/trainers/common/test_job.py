@@ -20,8 +20,7 @@ from debate_rl.errors import UserError
 from debate_rl.records import read_json, write, write_json
 from debate_rl.trainers.common.job import launch, main, run_job
 from debate_rl.trainers.common.settings import Job, Lora
-
-from .tiny import EXAMPLES, make_model, sft_examples
+from tests.trainers.tiny import EXAMPLES, make_model, sft_examples
 
 DROPOUT = Lora(r=4, alpha=8, dropout=0.1)
 SAVING = {"max_steps": 9, "save_steps": 3, "logging_steps": 2, "lr_scheduler_type": "cosine", "warmup_steps": 2}

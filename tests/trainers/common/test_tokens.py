@@ -8,8 +8,7 @@ from debate_rl.errors import UserError
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.tokens import Encoder
 from debate_rl.trainers.sft import encode_speeches
-
-from .tiny import TEMPLATES, ask, make_tokenizer
+from tests.trainers.tiny import TEMPLATES, ask, make_tokenizer
 
 SPEECH = "the answer is shed because ines saw"
 ENDS = {"chatml": "<|im_end|>", "llama2": "</s>", "system": "<|im_end|>"}

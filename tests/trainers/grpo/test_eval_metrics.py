@@ -7,8 +7,7 @@ from debate_rl.game.verdict import Failure, Leg, Verdict
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, point, sounded
 from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.settings import Alarms
-
-from .games import question, rules
+from tests.trainers.games import question, rules
 
 ALARMS = Alarms(judges_part=0.1, one_side=0.9, accuracy_falls=0.1)
 

@@ -10,8 +10,7 @@ from debate_rl.players.debater import Debater
 from debate_rl.trainers.grpo.groups import POLICY, Place, block_of, learning_sides, places, read_place
 from debate_rl.trainers.grpo.selfplay import LATE, rollout
 from debate_rl.trainers.grpo.settings import Online, Opponents, Rewards
-
-from .games import TokenEngine, drawn_verdict, numbered, online, question, questions, rules
+from tests.trainers.games import TokenEngine, drawn_verdict, numbered, online, question, questions, rules
 
 POLICY_PLAYER = Debater(name=POLICY, model="policy")
 RIVAL = Debater(name="rival", model="rival")
@@ -219,7 +218,7 @@ def test_speeches_that_were_cut_off_are_counted(truncated, learnt, monkeypatch):
         def generate(self, requests):
             return [answer.model_copy(update={"finish": "length"}) for answer in super().generate(requests)]
 
-    monkeypatch.setattr("tests.trainers.test_selfplay.TokenEngine", Cut)
+    monkeypatch.setattr("tests.trainers.grpo.test_selfplay.TokenEngine", Cut)
     played, _, _ = roll(online(rewards=Rewards(truncated=truncated)), copies=3)
     assert played.counts["truncated"] == 6
     assert sum(one.learnt for one in played.sequences) == learnt

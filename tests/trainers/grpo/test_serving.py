@@ -22,8 +22,7 @@ from debate_rl.trainers.grpo.eval_metrics import Point
 from debate_rl.trainers.grpo.settings import Online, Opponents, Rewards, Server, Watch
 from tests import ROOT
 from tests.engines.wire import WireServer
-
-from .games import questions, rules
+from tests.trainers.games import questions, rules
 
 CONFIGS = ROOT / "configs/accelerate"
 TRAIN = {"max_steps": 2, "num_generations": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 8,

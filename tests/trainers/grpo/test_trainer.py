@@ -32,8 +32,7 @@ from debate_rl.trainers.grpo.opponent_pool import Member
 from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Watch
 from debate_rl.trainers.grpo.trainer import Blocks
 from tests import ROOT
-
-from .games import question, questions, rules
+from tests.trainers.games import question, questions, rules
 
 TRAIN = {"max_steps": 3, "num_generations": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 8,
          "learning_rate": 1e-2, "beta": 0.1}  # fmt: skip
