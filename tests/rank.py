@@ -12,8 +12,8 @@ from debate_rl.config.tree import load_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.workers import join
 from debate_rl.records import digest
-from debate_rl.runs.run import Run, run_stages
-from debate_rl.stages import FUNCTIONS
+from debate_rl.runs.execute import run_stages
+from debate_rl.runs.run import Run
 
 
 def scripted(told=None, local=0, dies=None):
@@ -34,7 +34,7 @@ def main():
     dies = int(sys.argv[2]) if len(sys.argv) > 2 else None
     crew = join(lambda told, local: scripted(told, local, dies))
     own = scripted()
-    run_stages(Run(config, own, crew=crew), FUNCTIONS)
+    run_stages(Run(config, own, crew=crew))
     members = {} if crew is None else {rank: crew.member(rank) for rank in range(1, crew.size)}
     print("answered", len(own.requests) + len(own.choices), {r: m and m.answered for r, m in members.items()})
 

@@ -12,8 +12,8 @@ import yaml
 from debate_rl.config.tree import load_config
 from debate_rl.game.verdict import Leg
 from debate_rl.records import read
-from debate_rl.runs.run import Run, run_stages
-from debate_rl.stages import FUNCTIONS
+from debate_rl.runs.execute import run_stages
+from debate_rl.runs.run import Run
 from tests import ROOT
 from tests.rank import scripted
 from tests.tiny import tiny_model
@@ -96,7 +96,7 @@ def answered(out):
 
 def test_two_processes_leave_the_files_of_one_and_a_dead_one_loses_nothing(tmp_path):
     alone = scripted()
-    run_stages(Run(load_config(config(tmp_path, "one")), alone, say=lambda line: None), FUNCTIONS)
+    run_stages(Run(load_config(config(tmp_path, "one")), alone, say=lambda line: None))
     every = len(alone.requests) + len(alone.choices)
     outs, codes, told = finish(start(2, config(tmp_path, "two")))
     assert codes == [0, 0], told

@@ -6,6 +6,8 @@ from debate_rl.config.tree import load_config
 from debate_rl.errors import UserError
 from debate_rl.plan import training_cost
 from debate_rl.runs.run import Run
+from debate_rl.stages import judge, preferences, sft
+from debate_rl.stages.workload import Rows
 from debate_rl.trainers.common.memory import Training, card_of, memory
 from tests import ROOT
 
@@ -24,11 +26,9 @@ def test_every_config_can_be_read(path):
 def published(monkeypatch):
     """Rows of the published numbers and of QuALITY's length in place of data that is not here."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(
-        training_cost, "_speeches", lambda stage, run: training_cost.Rows(4290, 4290 * 5000, 10000, 500)
-    )
-    monkeypatch.setattr(training_cost, "_pairs", lambda stage, run: training_cost.Rows(7512, 7512 * 14600, 10000, 300))
-    monkeypatch.setattr(training_cost.judge, "games", lambda stage, run: [])
+    monkeypatch.setattr(sft, "training_rows", lambda stage, run: Rows(4290, 4290 * 5000, 10000, 500))
+    monkeypatch.setattr(preferences, "pair_rows", lambda stage, run: Rows(7512, 7512 * 14600, 10000, 300))
+    monkeypatch.setattr(judge.JudgeStage, "games", lambda stage, run: [])
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -35,9 +35,10 @@ def execute(
     """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
     typer.echo(f"{config}: reading")
     from debate_rl.config.tree import load_config
-    from debate_rl.runs.run import Run, needed
+    from debate_rl.plan.check import check_run
+    from debate_rl.runs.execute import needed
+    from debate_rl.runs.run import Run
     from debate_rl.runs.study import seed_configs
-    from debate_rl.stages.check import check_run
 
     found = load_config(config, overrides or [])
     only = None if kind is None else needed(found, kind, table)
@@ -53,7 +54,7 @@ def execute(
         show_dry_run(found, only)
         return
     from debate_rl.engines.workers import join
-    from debate_rl.runs.run import member_engine
+    from debate_rl.runs.member import member_engine
 
     crew = join(member_engine, typer.echo)  # where accelerate started other processes, they do not come back from here
     if found.seeds:
@@ -76,14 +77,14 @@ def _run_once(config: Config, only: set[str] | None, crew: Crew | None) -> None:
     """Run a config without seeds, and print its effects where it has a report."""
     from debate_rl.analysis.effects.table import read_effects
     from debate_rl.cli.show import show_effects
-    from debate_rl.runs.run import Run, run_stages
-    from debate_rl.stages import FUNCTIONS
+    from debate_rl.runs.execute import run_stages
+    from debate_rl.runs.run import Run
     from debate_rl.trainers.common.state import freeze_imports
 
     freeze_imports()
     run = Run(config, crew=crew)
-    run_stages(run, FUNCTIONS, only)
-    reports = [name for name, s in config.stages.items() if s.kind == "report" and (only is None or name in only)]
+    run_stages(run, only)
+    reports = [name for name, s in config.stages.items() if s.repeats and (only is None or name in only)]
     for name in reports[-1:]:
         show_effects(read_effects(run.folder / name / "effects.json"), [config.seed])
     typer.echo(f"metrics: {run.folder / 'metrics.json'}")
@@ -95,9 +96,8 @@ def _run_study(config: Config, only: set[str] | None, crew: Crew | None) -> None
     """Run a config under all its seeds, and print the effects."""
     from debate_rl.cli.show import show_effects
     from debate_rl.runs.study import run_study
-    from debate_rl.stages import FUNCTIONS
 
-    show_effects(run_study(config, FUNCTIONS, only, crew=crew), config.seeds)
+    show_effects(run_study(config, only, crew=crew), config.seeds)
     folder = Path(config.runs) / config.name
     typer.echo(f"effects: {folder / 'effects.json'}")
     typer.echo(f"report:  {folder / 'report' / 'index.html'}")

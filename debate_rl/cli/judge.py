@@ -145,10 +145,9 @@ def _played(one: Run, rules: Protocol, order: Callable[[list[Transcript]], list[
     """Play each game when it is wanted."""
     from debate_rl.arena.rollout import play
     from debate_rl.game.transcript import open_transcript
-    from debate_rl.runs.run import open_engine
 
     players = {"base": one.debater("base")}
-    engine = open_engine(one.config, one.resolve)
+    engine = one.open_engine()
     opened = [open_transcript(q, rules, {"A": "base", "B": "base"}, one.config.seed) for q in one.questions("test")]
     for game in order([game for game in opened if game.question.correct is not None]):
         (leg,) = play([game], players, engine, None)
@@ -202,7 +201,7 @@ def judge_attack(
 ) -> None:
     """Attack a judge on a run's kept debates: suffixes, quotes, forgeries, order, sycophancy; nothing is generated."""
     from debate_rl.judges.attacks.edits import chosen
-    from debate_rl.stages.attacks import attack_run
+    from debate_rl.runs.attack import attack_run
 
     names = chosen(True if attacks == "all" else tuple(name.strip() for name in attacks.split(",")))
     found = attack_run(folder, judge, names, stage, limit, seed)

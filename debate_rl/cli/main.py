@@ -125,7 +125,7 @@ def debate(
     from debate_rl.arena.rollout import play
     from debate_rl.cli.show import show_leg
     from debate_rl.game.transcript import open_transcript
-    from debate_rl.runs.run import Run, open_engine
+    from debate_rl.runs.run import Run
 
     found = config_or_lab(config, overrides)
     one = Run(found)
@@ -137,7 +137,7 @@ def debate(
             raise UserError(f"stage {name!r} of {one.folder} is not finished; run it first: debate-rl run {config}")
     game = open_transcript(questions[question], one.protocol(protocol), {"A": a, "B": b}, found.seed)
     players = {name: one.debater(name) for name in (a, b)}
-    show_leg(play([game], players, open_engine(found, one.resolve), one.judge())[0])
+    show_leg(play([game], players, one.open_engine(), one.judge())[0])
 
 
 @app.command()

@@ -10,12 +10,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from debate_rl.config.tree import Config, Hardware
+from debate_rl.config.settings import Hardware
+from debate_rl.config.tree import Config
 from debate_rl.plan.cost import Bill, bills
-from debate_rl.plan.plan import Planned, first_prompts, plan
+from debate_rl.plan.plan import Planned, plan
 from debate_rl.plan.training_cost import estimates
 from debate_rl.runs.run import Run
 from debate_rl.runs.study import seed_configs
+from debate_rl.stages.habits import first_prompts
 from debate_rl.trainers.common.memory import Card, card_of
 
 

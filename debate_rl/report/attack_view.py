@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from debate_rl.judges.attacks.robustness import AttackRow
 from debate_rl.report import plots
-from debate_rl.report.metrics import JudgeAttacks
 from debate_rl.report.plots import Row, RowPlot
+from debate_rl.stages.judge import JudgeAttacks
 
 
 class AttackView(NamedTuple):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from debate_rl.intervals import Estimate
 from debate_rl.report import plots
-from debate_rl.report.metrics import OnlineMetrics
 from debate_rl.report.plots import Scatter, Write
+from debate_rl.stages.grpo import GrpoResult
 from debate_rl.trainers.grpo.eval_metrics import Point
 
 
@@ -16,7 +16,7 @@ class OnlineView(NamedTuple):
     """One online training."""
 
     stage: str
-    found: OnlineMetrics
+    found: GrpoResult
     unit: str
     figures: tuple[tuple[Scatter, str], ...]
     """Plots over steps with their captions."""
@@ -24,7 +24,7 @@ class OnlineView(NamedTuple):
     """Step and what was heard."""
 
 
-def online_view(stage: str, key: str, found: OnlineMetrics, unit: str) -> OnlineView:
+def online_view(stage: str, key: str, found: GrpoResult, unit: str) -> OnlineView:
     """Lay out the curve of a stage.
 
     Args:

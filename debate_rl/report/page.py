@@ -12,6 +12,7 @@ import jinja2
 from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
+from debate_rl.analysis.oversight import Oversight
 from debate_rl.analysis.significance import slope
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
@@ -20,20 +21,17 @@ from debate_rl.records import read_json, write_text
 from debate_rl.report import plots
 from debate_rl.report.attack_view import AttackView, attack_view
 from debate_rl.report.debates import Legs, failures_by_kind, read_legs, sample
-from debate_rl.report.metrics import (
-    IterationsMetrics,
-    JudgeMetrics,
-    OnlineMetrics,
-    OversightMetrics,
-    ReadingMetrics,
-    TournamentMetrics,
-)
 from debate_rl.report.online_view import OnlineView, online_view
 from debate_rl.report.plots import Curve, Reliability, Row, RowPlot, Scatter
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
 from debate_rl.report.transcripts import exhibit
 from debate_rl.report.transfer_tables import load_tables, write_tables
 from debate_rl.report.transfer_view import findings, transfer_views
+from debate_rl.stages.grpo import GrpoResult
+from debate_rl.stages.iterations import IterationsResult
+from debate_rl.stages.judge import JudgeResult
+from debate_rl.stages.reading import ReadingResult
+from debate_rl.stages.tournament import TournamentResult
 from debate_rl.weak_to_strong.results.tables import ENDS, Table
 
 TRAINING = ("sft", "dpo", "grpo", "preferences")
@@ -63,7 +61,7 @@ class RatingsView(NamedTuple):
     """A tournament, ready to show."""
 
     stage: str
-    found: TournamentMetrics
+    found: TournamentResult
     unit: str
     elo: RowPlot
     against_rating: Scatter | None
@@ -75,7 +73,7 @@ class IterationsView(NamedTuple):
     """Iterated training, ready to show."""
 
     stage: str
-    found: IterationsMetrics
+    found: IterationsResult
     unit: str
     elo: Scatter | None
     """Elo over the start; None where the protocol has no opponent."""
@@ -86,7 +84,7 @@ class OversightView(NamedTuple):
     """Judge accuracy by protocol, ready to show."""
 
     stage: str
-    found: OversightMetrics
+    found: Oversight
     unit: str
     accuracy: RowPlot
     calibration: list[Reliability]
@@ -96,14 +94,14 @@ class ReadingView(NamedTuple):
     """Untrained readers, ready to show."""
 
     stage: str
-    found: ReadingMetrics
+    found: ReadingResult
 
 
 class JudgeView(NamedTuple):
     """A finetuned judge, ready to show."""
 
     stage: str
-    found: JudgeMetrics
+    found: JudgeResult
     before: Reliability
     after: Reliability
     coverage_before: RowPlot | None
@@ -180,7 +178,7 @@ def render(
             iterations=[_iterations(stage, legs.get(stage.name)) for stage in run.of("iterations")],
             online=[_online(stage, legs.get(stage.name)) for stage in run.of("grpo")],
             oversight=[_oversight(stage, legs.get(stage.name)) for stage in run.of("oversight")],
-            readings=[ReadingView(stage.name, stage.read(ReadingMetrics)) for stage in run.of("reading")],
+            readings=[ReadingView(stage.name, stage.read(ReadingResult)) for stage in run.of("reading")],
             judges=[_judge(stage) for stage in run.of("judge")],
             judge_errors=errors,
             transfer=transfer,
@@ -211,7 +209,7 @@ def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:
 
 def _ratings(stage: Stage, legs: Legs | None) -> RatingsView:
     """Ratings, and judge accuracy against them."""
-    found = stage.read(TournamentMetrics)
+    found = stage.read(TournamentResult)
     elo = {row.player: row.rating for row in found.ratings.standings}
     both = {name: (elo[name], scores.accuracy) for name, scores in found.judge_accuracy.items() if name in elo}
     key = slug(stage.name)
@@ -239,7 +237,7 @@ def _slope(elo: dict[str, Estimate], legs: Legs | None) -> Effect | None:
 
 def _iterations(stage: Stage, legs: Legs | None) -> IterationsView:
     """The curve of ratings, of consultants that of persuasion."""
-    found = stage.read(IterationsMetrics)
+    found = stage.read(IterationsResult)
     key = slug(stage.name)
     start, *later = found.points
     elo = {point.player: point.over_start for point in later if point.over_start is not None}
@@ -261,12 +259,12 @@ def _iterations(stage: Stage, legs: Legs | None) -> IterationsView:
 
 def _online(stage: Stage, legs: Legs | None) -> OnlineView:
     """The curve of an online training."""
-    return online_view(stage.name, slug(stage.name), stage.read(OnlineMetrics), legs.unit if legs else "clusters")
+    return online_view(stage.name, slug(stage.name), stage.read(GrpoResult), legs.unit if legs else "clusters")
 
 
 def _oversight(stage: Stage, legs: Legs | None) -> OversightView:
     """Judge accuracy of each protocol and player."""
-    found = stage.read(OversightMetrics)
+    found = stage.read(Oversight)
     players = {row.player for row in found.rows}
     names = [row.protocol if len(players) == 1 else f"{row.protocol} \u00b7 {row.player}" for row in found.rows]
     key = slug(stage.name)
@@ -288,7 +286,7 @@ def _oversight(stage: Stage, legs: Legs | None) -> OversightView:
 
 def _judge(stage: Stage) -> JudgeView:
     """A judge before and after finetuning."""
-    found = stage.read(JudgeMetrics)
+    found = stage.read(JudgeResult)
     key = slug(stage.name)
     return JudgeView(
         stage=stage.name,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from debate_rl.config.tree import load_config
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing
-from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge, Panel
-from debate_rl.runs.run import Run, judge_of_kind, open_engine
+from debate_rl.runs.run import Run
 
 
 def kept_run(folder: str | Path) -> Run:
@@ -54,43 +52,9 @@ def judge_by_name(place: str | Path, name: str, adapter: str | Path | None = Non
 
         return Judge(name=name, model=name, adapter=with_adapter), TransformersEngine(model_path)
     run = kept_run(folder.parent)
-    found = judge_of(run, name)
+    found = run.judge_named(name)
     if with_adapter is not None:
         if isinstance(found, Panel) or found.adapter is not None:
             raise UserError(f"judge {name!r} has an adapter of its own; name the model for another one")
         found = found.model_copy(update={"adapter": with_adapter})
-    return found, open_engine(run.config, run.resolve)
-
-
-def judge_of(run: Run, name: str) -> AnyJudge:
-    """A judge by the name of its stage in a run, `base` for the run's judge model, or any model by its own name.
-
-    The judges of the run come to a verdict as `judge:` in its config says, by their own weights and under their own
-    names. A probe or panel is made of other weights than theirs: there the judge is asked for its probabilities.
-
-    Raises:
-        UserError: the stage is not finished, or trains no judge.
-    """
-    made = run.config.stages.get(name)
-    if name == "base":
-        return _as_the_run_asks(run, Judge(name="base judge", model=run.config.models.judge))
-    if made is None:
-        return Judge(name=name, model=name)
-    if made.kind != "judge":
-        judges = [other for other, stage in run.config.stages.items() if stage.kind == "judge"]
-        raise UserError(f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model")
-    if not (run.folder / name / "stage.json").is_file():
-        raise UserError(f"stage {name!r} of {run.folder} is not finished; finish it first: debate-rl run")
-    model, adapter = run.weights(name, run.config.models.judge)
-    path = run.folder / name / "calibrator.json"
-    calibrator = load_calibrator(path) if path.is_file() else None
-    return _as_the_run_asks(run, Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
-
-
-def _as_the_run_asks(run: Run, judge: Judge) -> AnyJudge:
-    """A judge with the run's kind of verdict, orders and least mass."""
-    wanted = run.config.judge
-    own: dict[str, Any] = {"name": None, "model": None, "adapter": None}
-    if wanted.kind in ("probe", "panel"):
-        own["kind"] = "model"
-    return judge_of_kind(wanted.model_copy(update=own), judge)
+    return found, run.open_engine()

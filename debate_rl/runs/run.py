@@ -1,68 +1,31 @@
-"""Runs: named stages, each a function of its config and of what came before; killed anywhere, they go on.
-
-runs/NAME/
-    config.yaml      the resolved config, written first; a run with another config is refused
-    code.json        version and commit
-    store/           answers of the models (debate_rl.engines.store)
-    paid.jsonl       what a server was paid (debate_rl.engines.server.budget)
-    .STAGE/          a stage at work: its logs and checkpoints, from which it goes on
-    STAGE/           a finished stage: stage.json, metrics.json, and what it made
-    metrics.json     the metrics of all finished stages
-    wandb/           the W&B run, where tracking is offline
-"""
+"""A run at work: the names of its players and judges with their weights, its folder, its engine and its reporter."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
-from debate_rl.arena.progress import ProgressLine, duration
+from debate_rl.arena.progress import ProgressLine
 from debate_rl.arena.resume_log import Progress
-from debate_rl.config.stages import (
-    JudgeSettings,
-    OversightStage,
-    ReportStage,
-    Stage,
-    TournamentStage,
-    WeakToStrongStage,
-    made_by,
-    references,
-)
-from debate_rl.config.training_stages import IterationsStage, TrainingStage
-from debate_rl.config.tree import Config, settled
+from debate_rl.config.tree import Config
 from debate_rl.data.models import model_path
-from debate_rl.data.questions import load_questions
-from debate_rl.engines.file_hashes import changed_file, folder_hashes
-from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
-from debate_rl.engines.workers import Crew, CrewEngine
+from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
-from debate_rl.game.verdict import PASSING_KINDS, Leg
+from debate_rl.game.verdict import Leg
 from debate_rl.judges.calibration import load_calibrator
-from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
-from debate_rl.judges.probe import load_probe
+from debate_rl.judges.judge import AnyJudge, Judge
+from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
-from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
+from debate_rl.records import digest
+from debate_rl.runs.engines import load_splits, open_engine, shared_engine
 from debate_rl.runs.tracking import Tracker
-
-Metrics = dict[str, Any]
-"""What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
-SILENCE = 9.0
-"""Seconds without a line after which a stage says that it is at work."""
-_CHANGE_LATER = ("README.md", "timing.json")
-"""Files that are completed after their stage, or that tell how long it took."""
-StageFunction = Callable[[Any, "Run", Path], Metrics]
 
 
 class Run:
@@ -105,7 +68,7 @@ class Run:
     def engine(self) -> Engine:
         """The engine with this run's store in front, opened when first needed."""
         if self._front is None:
-            own = self._engine or open_engine(self.config, self.resolve)
+            own = self._engine or self.open_engine()
             self._stored, self._front = shared_engine(own, self.folder / "store", self.config, self.crew)
             self._engine = own
         return self._front
@@ -118,6 +81,16 @@ class Run:
         from debate_rl.engines.server.engine import ServerEngine
 
         return self._engine.budget.summary() if isinstance(self._engine, ServerEngine) else {}
+
+    def open_engine(self) -> Engine:
+        """A new engine of the config's kind, without the run's store."""
+        return open_engine(self.config, self.resolve)
+
+    @property
+    def store_counts(self) -> tuple[int, int, int]:
+        """Answers taken from the store, answers made, and tokens read and written for these, in this process."""
+        stored = self._stored
+        return (0, 0, 0) if stored is None else (stored.hits, stored.misses, stored.tokens)
 
     def rest(self) -> None:
         """Have the crew's processes let go of their models, before a training takes the devices."""
@@ -188,7 +161,7 @@ class Run:
             UserError: the source can not be read, or the split is empty.
         """
         if not self._questions:
-            self._questions = _load_splits(self.config)
+            self._questions = load_splits(self.config)
         found = self._questions[split]
         if not found:
             raise UserError(f"no questions in split {split!r} of source {self.config.questions.source!r}")
@@ -220,405 +193,68 @@ class Run:
         names, at = list(self.config.stages), at or self.at
         earlier = names if at is None else names[: names.index(at)]
         for name in reversed(earlier):
-            if self.config.stages[name].kind == "judge" and (self.folder / name / "stage.json").is_file():
-                model, adapter = self.weights(name, self.config.models.judge)
-                found = self.folder / name / "calibrator.json"
-                calibrator = load_calibrator(found) if found.is_file() else None
-                return Judge(name=name, model=model, adapter=adapter, calibrator=calibrator)
+            if self.config.stages[name].trains_judge and (self.folder / name / "stage.json").is_file():
+                return self._trained_judge(name)
         return Judge(name="base judge", model=self.config.models.judge)
+
+    def judge_named(self, name: str) -> AnyJudge:
+        """A judge by the name of its stage, `base` for the run's judge model, or any model by its own name.
+
+        The judges of the run come to a verdict as `judge:` in its config says, by their own weights and under their
+        own names. A probe or panel is made of other weights than theirs: there the judge is asked for its
+        probabilities.
+
+        Raises:
+            UserError: the stage is not finished, or trains no judge.
+        """
+        stages = self.config.stages
+        if name == "base":
+            return self._asked_like_the_run(Judge(name="base judge", model=self.config.models.judge))
+        if name not in stages:
+            return Judge(name=name, model=name)
+        if not stages[name].trains_judge:
+            judges = [other for other, stage in stages.items() if stage.trains_judge]
+            raise UserError(
+                f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model"
+            )
+        if not (self.folder / name / "stage.json").is_file():
+            raise UserError(f"stage {name!r} of {self.folder} is not finished; finish it first: debate-rl run")
+        return self._asked_like_the_run(self._trained_judge(name))
+
+    def judge_to_be(self, wanted: str | JudgeSettings) -> AnyJudge:
+        """A second judge before the run; one that is still to be trained is as large as the run's own."""
+        if not isinstance(wanted, str):
+            return judge_of_kind(wanted, self.model_judge())
+        if wanted in self.config.stages:
+            return self.model_judge().model_copy(update={"adapter": f"{wanted}/adapter", "name": wanted})
+        return Judge(name=wanted, model=self.config.models.judge if wanted == "base" else wanted)
+
+    def _trained_judge(self, stage: str) -> Judge:
+        """The judge of a finished stage, with its calibration where it has one."""
+        model, adapter = self.weights(stage, self.config.models.judge)
+        path = self.folder / stage / "calibrator.json"
+        calibrator = load_calibrator(path) if path.is_file() else None
+        return Judge(name=stage, model=model, adapter=adapter, calibrator=calibrator)
+
+    def _asked_like_the_run(self, judge: Judge) -> AnyJudge:
+        """A judge with the run's kind of verdict, orders and least mass."""
+        settings = self.config.judge
+        changes: dict[str, Any] = {"name": None, "model": None, "adapter": None}
+        if settings.kind in ("probe", "panel"):
+            changes["kind"] = "model"
+        return judge_of_kind(settings.model_copy(update=changes), judge)
 
     def weights(self, stage: str, base: str) -> tuple[str, str | None]:
         """Model and adapter that a training stage or an iteration (NAME.K) made; `base` is the model as it is."""
         if stage == "base":
             return base, None
-        trained = {
-            player: folder
-            for name, made in self.config.stages.items()
-            if isinstance(made, TrainingStage | IterationsStage)
-            for player, folder in made_by(name, made).items()
-        }
+        trained: dict[str, str] = {}
+        for name, made in self.config.stages.items():
+            if made.makes_players:
+                trained |= made.makes(name)
         if stage not in trained:
             raise UserError(f"no player or training stage {stage!r}; {nearest(stage, ['base', *trained])}")
         model = f"{trained[stage]}/model"
         if any((self.folder / path).is_dir() for path in (model, f".{model}")):
             return model, None
         return base, f"{trained[stage]}/adapter"
-
-
-def judge_of_kind(wanted: JudgeSettings, run_judge: Judge) -> AnyJudge:
-    """The judge that settings ask for; a calibrator holds for the kind of verdict that it was fitted on, and stays."""
-    judge = run_judge
-    if wanted.model is not None:
-        judge = Judge(name=wanted.model, model=wanted.model, adapter=wanted.adapter)
-    if wanted.kind == "model":
-        changed = {
-            "name": wanted.name or judge.name,
-            "both_orders": wanted.both_orders,
-            "least_mass": wanted.least_mass,
-        }
-        return judge.model_copy(update=changed)
-    name = wanted.name or f"{wanted.kind} {judge.name}"
-    if wanted.kind == "panel":
-        members = tuple(judge_of_kind(member, run_judge) for member in wanted.members)
-        return Panel(name=wanted.name or "panel", members=members, combine=wanted.combine)
-    if wanted.kind == "probe":
-        return load_probe(wanted.path or "").model_copy(
-            update={"name": wanted.name or "probe", "both_orders": wanted.both_orders}
-        )
-    written = {key: getattr(wanted, key) for key in ("temperature", "max_new_tokens")}
-    fields = {
-        "name": name, "model": judge.model, "adapter": judge.adapter, "both_orders": wanted.both_orders,
-        "votes": wanted.votes, "combine": wanted.combine, **{key: v for key, v in written.items() if v is not None},
-    }  # fmt: skip
-    return (ReasoningJudge if wanted.kind == "reasoning" else StatedJudge).model_validate(fields)
-
-
-def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None = None) -> dict[str, Metrics]:
-    """Run the stages of a config in order, leaving out the finished ones.
-
-    Args:
-        run: the experiment.
-        functions: by kind of stage.
-        only: names of the stages to run; None runs all.
-
-    Returns:
-        Metrics of every finished stage, by name.
-
-    Raises:
-        UserError: the folder holds a run with another config, or a stage can not be done.
-    """
-    with alone(run.folder):
-        claim_folder(run.config)
-        sweep_partials(run.folder)
-        if run.config.engine.threads:
-            import torch
-
-            torch.set_num_threads(run.config.engine.threads)  # of trainings as well
-        return _run_stages(run, functions, only)
-
-
-def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
-    """See `run_stages`; the folder is this process's own."""
-    done: dict[str, Metrics] = {}
-    made_anew: set[str] = set()
-    fingerprints = stage_fingerprints(run.config)
-    for name, stage in run.config.stages.items():
-        if only is not None and name not in only:
-            continue
-        fingerprint = fingerprints[name]
-        final = run.folder / name
-        before: dict[str, str] | None = None
-        if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
-            note = read_note(final)
-            if note.fingerprint != fingerprint:
-                raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            older = [other for other in made_anew if _builds_on(stage, other, run.config.stages[other])]
-            if not note.passing_failures and not older:
-                done[name] = read_json(final / "metrics.json")
-                run.say(f"{name}: done before")
-                continue
-            before = note.files
-            if note.passing_failures:
-                count = note.passing_failures
-                run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
-            else:
-                run.say(f"{name}: made again, since {older[0]} was")
-        done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
-        if before is not None and read_note(final).files != before:
-            made_anew.add(name)
-        write_json(run.folder / "metrics.json", _all_metrics(run))
-    run.finish_tracking()
-    if run.paid:
-        cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
-        tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
-        run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
-    return done
-
-
-@contextlib.contextmanager
-def heartbeat(run: Run, place: str) -> Iterator[None]:
-    """Say that a stage is still at work whenever nothing was said for a while.
-
-    Args:
-        run: whose `say` is used.
-        place: the stage, and which of how many it is.
-    """
-    done, began = Event(), time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            if time.monotonic() - run.last_said >= SILENCE:
-                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-class StageNote(Record):
-    """What a finished stage says of itself, in its `stage.json`.
-
-    Example:
-        StageNote(name="sft", kind="sft", fingerprint="9f86d081884c7d65", files={"metrics.json": "5feceb66ffc8..."})
-    """
-
-    name: str
-    kind: str
-    fingerprint: str
-    """What it was made from (see `stage_fingerprints`)."""
-    files: dict[str, str]
-    """SHA-256 of each of its files; model cards may be completed by later stages."""
-    passing_failures: int = 0
-    """Games that failed for causes that may have passed since; a run that goes on tries them again."""
-
-
-def read_note(folder: Path) -> StageNote:
-    """The note of a finished stage, whose files are as they were.
-
-    Raises:
-        UserError: a file is damaged or was changed.
-    """
-    fix = f"remove {folder} and run again: what its models said is in the store"
-    note = read_kept(folder / "stage.json", StageNote, fix)
-    changed = changed_file(folder, note.files)
-    if changed is not None:
-        raise UserError(f"{changed} is damaged or was changed since the stage was finished; {fix}")
-    return note
-
-
-def passing_failures(folder: Path) -> int:
-    """Failures in a stage's logs whose cause may pass: those of a server that did not answer."""
-    count = 0
-    for path in folder.rglob("*.jsonl"):
-        with path.open("rb") as file:
-            for line in file:
-                if b'"failure":{' in line:
-                    count += _passing_in(json.loads(line))
-    return count
-
-
-def _passing_in(record: Any) -> int:
-    """Failures of passing kinds anywhere in a record."""
-    if isinstance(record, list):
-        return sum(map(_passing_in, record))
-    if not isinstance(record, dict):
-        return 0
-    failure = record.get("failure")
-    own = isinstance(failure, dict) and failure.get("kind") in PASSING_KINDS
-    return int(own) + sum(map(_passing_in, record.values()))
-
-
-def stage_fingerprints(config: Config) -> dict[str, str]:
-    """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
-    shared = settled(config, "stages", "name", "seeds")
-    fingerprint = digest([shared, input_files(shared)])
-    found = {}
-    for name, stage in config.stages.items():
-        tree = stage.model_dump(mode="json")
-        found[name] = fingerprint = digest([fingerprint, name, tree, input_files(tree)])
-    return found
-
-
-def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str) -> Metrics:
-    """Run one stage in its working folder, which takes its final name when everything is in it."""
-    working, final = run.folder / f".{name}", run.folder / name
-    note = working / "fingerprint"
-    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
-        remove_inside(working, run.folder)  # begun from another config or other files
-    write_text(note, fingerprint)
-    began, cpu = time.perf_counter(), _cpu_seconds()
-    hits, misses, tokens = _store_counts(run)
-    run.at = name
-    place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
-    run.say(f"{place}: started")
-    with heartbeat(run, place):
-        metrics = function(stage, run, working)
-    write_json(working / "metrics.json", metrics)
-    note.unlink()
-    for sums in working.rglob(f"*{SUMS}"):
-        sums.unlink()  # of logs that only grow while the stage is at work
-    stage_note = StageNote(
-        name=name,
-        kind=stage.kind,
-        fingerprint=fingerprint,
-        files=folder_hashes(working, without=_CHANGE_LATER),
-        passing_failures=passing_failures(working),
-    )
-    write_json(working / "stage.json", stage_note.model_dump(mode="json"))
-    seconds = time.perf_counter() - began
-    found, made, read = _store_counts(run)
-    counts: dict[str, Any] = {
-        "seconds": round(seconds, 1), "cpu_seconds": round(_cpu_seconds() - cpu, 1), "tokens": read - tokens,
-        "store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory(),
-        **({"paid_so_far": run.paid} if run.paid else {}),
-    }  # fmt: skip
-    write_json(working / "timing.json", counts)
-    remove_inside(final, run.folder)
-    working.rename(final)
-    run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
-    run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
-    run.say(f"{name}: finished in {seconds:.0f} s")
-    return metrics
-
-
-def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
-    """Names of the stages of a kind and of all that they build on.
-
-    Args:
-        config: the experiment.
-        kind: of stage.
-        table: of weak_to_strong only the columns of this table, and the report.
-
-    Raises:
-        UserError: the config has no stage of that kind, or no such table.
-    """
-    found = {name for name, stage in config.stages.items() if stage.kind == kind}
-    if not found:
-        raise UserError(
-            f"the config has no stage of kind {kind!r}; its stages are: {', '.join(config.stages) or 'none'}"
-        )
-    if table is not None:
-        found = _columns(config, table)
-    names = list(config.stages)
-    for name in reversed(names):
-        if name in found:
-            earlier = names[: names.index(name)]
-            found |= {other for other in earlier if _builds_on(config.stages[name], other, config.stages[other])}
-    reports = {name for name, stage in config.stages.items() if isinstance(stage, ReportStage)}
-    return found if table is None else found | reports
-
-
-def _columns(config: Config, table: str) -> set[str]:
-    """Stages that are columns of a weak-to-strong table."""
-    tables = {
-        name: stage.table or name for name, stage in config.stages.items() if isinstance(stage, WeakToStrongStage)
-    }
-    if table not in tables.values():
-        raise UserError(f"the config has no table {table!r}; {nearest(table, list(dict.fromkeys(tables.values())))}")
-    return {name for name, own in tables.items() if own == table}
-
-
-def _builds_on(stage: Stage, name: str, other: Stage) -> bool:
-    """Whether a stage reads what an earlier one made: it is named, or judges for it, or rates players of oversight."""
-    if stage.kind == "report" or set(made_by(name, other)) & references(stage):
-        return True
-    if isinstance(other, TournamentStage) and isinstance(stage, OversightStage):
-        return len(set(other.players) & set(stage.players)) > 1  # it rates the debaters
-    if isinstance(stage, WeakToStrongStage) and stage.asks_judge and other.kind == "judge":
-        return True
-    return other.kind == "judge" and stage.kind in ("preferences", "grpo", "iterations", "tournament", "oversight")
-
-
-def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers at the top of a stage's metrics; of an estimate its value."""
-    found = {}
-    for key, value in metrics.items():
-        if isinstance(value, Mapping) and isinstance(value.get("value"), int | float):
-            found[key] = float(value["value"])
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[key] = float(value)
-    return found
-
-
-def _all_metrics(run: Run) -> dict[str, Metrics]:
-    """Metrics of the finished stages, by name."""
-    names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
-    return {name: read_json(run.folder / name / "metrics.json") for name in names}
-
-
-def peak_memory() -> int:
-    """Most memory that this process has held so far, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
-
-
-def _store_counts(run: Run) -> tuple[int, int, int]:
-    """Answers taken from the store, answers made, and tokens read and written for these, so far in this process."""
-    stored = run._stored
-    return (0, 0, 0) if stored is None else (stored.hits, stored.misses, stored.tokens)
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of those it waited for, so far."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def _load_splits(config: Config) -> dict[Split, list[Question]]:
-    """Train and test questions, whose stories differ."""
-    wanted = config.questions
-    counts: dict[Split, int] = {"train": wanted.train, "test": wanted.test}
-    seeds: dict[Split, int] = {"train": config.seed, "test": config.question_seed}
-    return {
-        split: load_questions(
-            wanted.source, wanted.path, split, count, seeds[split],
-            family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
-            human=wanted.human,
-        )
-        for split, count in counts.items()
-    }  # fmt: skip
-
-
-def shared_engine(
-    own: Engine, store: Path, config: Config, crew: Crew | None = None
-) -> tuple[StoredEngine, Engine]:  # fmt: skip
-    """An engine with its store, and what is asked: where several parts are answered at a time, each through the store.
-
-    A server answers many requests at a time by itself, so a crew has nothing to do there.
-    """
-    if config.engine.kind == "server":
-        from debate_rl.engines.server.engine import ServerEngine
-
-        if isinstance(own, ServerEngine):
-            stored = StoredEngine(own, store)
-            return stored, Parallel(stored, own)
-    elif crew is not None:
-        spread = CrewEngine(own, crew, config)
-        stored = StoredEngine(spread, store)
-        return stored, Parallel(stored, spread)
-    stored = StoredEngine(own, store)
-    return stored, stored
-
-
-def member_engine(config: Config, local: int) -> Engine:
-    """The engine of a crew's process: on the device of its number, where the config names none."""
-    import torch
-
-    cards = torch.cuda.device_count()
-    if config.engine.device is None and cards:
-        engine = config.engine.model_copy(update={"device": f"cuda:{local % cards}"})
-        config = config.model_copy(update={"engine": engine})
-    if config.engine.threads:
-        torch.set_num_threads(config.engine.threads)
-    return open_engine(config, Run(config).resolve)
-
-
-def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
-    """The engine of the config's kind, with its settings."""
-    wanted = config.engine
-    if wanted.kind == "server":
-        from debate_rl.engines.server.budget import Budget
-        from debate_rl.engines.server.engine import ServerEngine
-
-        folder = Path(config.runs) / config.name
-        ledger = folder / "paid.jsonl" if (folder / "config.yaml").is_file() else None
-        return ServerEngine(
-            wanted.url or "", wanted.key_env, concurrency=wanted.concurrency, retries=wanted.retries,
-            timeout=wanted.timeout, deployed=wanted.revision, resolve=resolve, load_adapters=wanted.load_adapters,
-            refused=wanted.refused,
-            budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
-        )  # fmt: skip
-    from debate_rl.engines.local.engine import TransformersEngine
-
-    return TransformersEngine(
-        resolve,
-        device=wanted.device,
-        dtype=wanted.dtype,
-        batch_tokens=wanted.batch_tokens,
-        revision=wanted.revision,
-        cache_tokens=wanted.cache_tokens,
-    )

@@ -13,7 +13,7 @@ runs; what is trained, the questions that are learnt from, and all sampling foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -26,8 +26,9 @@ from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError
 from debate_rl.report.run_folder import seed_folder
 from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
+from debate_rl.runs.execute import run_stages
 from debate_rl.runs.folder import alone, claim_folder
-from debate_rl.runs.run import Run, StageFunction, run_stages
+from debate_rl.runs.run import Run
 
 
 def seed_configs(config: Config) -> list[Config]:
@@ -45,7 +46,6 @@ def seed_configs(config: Config) -> list[Config]:
 
 def run_study(
     config: Config,
-    functions: Mapping[str, StageFunction],
     only: set[str] | None = None,
     engine: Engine | None = None,
     say: Callable[[str], None] = print,
@@ -57,7 +57,6 @@ def run_study(
 
     Args:
         config: with `seeds`.
-        functions: by kind of stage.
         only: names of the stages to run; None runs all.
         engine: answers instead of the transformers engine, for tests and rules.
         say: takes lines of progress.
@@ -73,22 +72,22 @@ def run_study(
     with alone(folder):
         claim_folder(config)
         if config.processes > 1 and engine is None and crew is None:
-            _side_by_side(config, functions, only)
+            _side_by_side(config, only)
         else:
             for one in seed_configs(config):
                 say(f"seed {one.seed}:")
-                run_stages(Run(one, engine, say, crew), functions, only)
+                run_stages(Run(one, engine, say, crew), only)
         return write_study(folder, folder / "report")[0]
 
 
-def _side_by_side(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
+def _side_by_side(config: Config, only: set[str] | None) -> None:
     """The seeds' runs, several at a time, each in a process of its own.
 
     Raises:
         UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
     with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
-        running = [pool.submit(_run_seed, one, functions, only) for one in seed_configs(config)]
+        running = [pool.submit(_run_seed, one, only) for one in seed_configs(config)]
     for done in running:
         try:
             done.result()
@@ -106,9 +105,9 @@ def _settle() -> None:
     freeze_imports()
 
 
-def _run_seed(config: Config, functions: Mapping[str, StageFunction], only: set[str] | None) -> None:
+def _run_seed(config: Config, only: set[str] | None) -> None:
     """One seed's run, its lines of progress named after it."""
-    run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), functions, only)
+    run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), only)
 
 
 def write_study(folder: str | Path, out: str | Path) -> tuple[list[EffectRow], Path]:

@@ -13,21 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
-from debate_rl.config.training_stages import JudgeStage
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.attacks.edits import Attack, attacked_copies, suffix_words
 from debate_rl.judges.attacks.suffix_search import Found, Search, attack_with, search_suffix
 from debate_rl.judges.judge import Judge
 from debate_rl.records import read_json, write_json
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.stages.base import Metrics
 from debate_rl.stages.training import train
 from debate_rl.trainers.common.rows import judge_rows
+
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
+    from debate_rl.stages.judge import JudgeStage
 
 SEARCHES = (Search(length=1, pool=1_000_000), Search(), Search())
 """Of each round: every word alone, and two searches for several words, on other games each: a search finds one way in
 of many."""
-SHARE = 1 / 3
+ROUND_SHARE = 1 / 3
 """Of the games that the judge learns from, drawn anew in each round."""
 
 
@@ -54,7 +58,7 @@ def adversarial_rounds(
         texts = dict.fromkeys(text for each in found for one in each for text in one.texts)
         attacks = mixed(stage.train_attacks, [attack_with(text) for text in texts])
         run.say(f"  round {number}: found {', '.join(one.text for one in found[-1] if one.text) or 'nothing'}")
-        drawn = Random(f"{run.config.seed}/{number}").sample(list(shown), max(1, round(SHARE * len(shown))))
+        drawn = Random(f"{run.config.seed}/{number}").sample(list(shown), max(1, round(ROUND_SHARE * len(shown))))
         copies = attacked_copies(drawn, attacks, stage.train_copies)
         trained.append(train(run, stage, "judge", judge_rows([*drawn, *copies]), folder, judge.model, judge.adapter))
         place = {"model": str(folder / "model")} if stage.lora is None else {"adapter": str(folder / "adapter")}

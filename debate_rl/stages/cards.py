@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from debate_rl.arena.ratings import Ratings
 from debate_rl.judges.scores import JudgeScores
-from debate_rl.report.model_card import complete_model_card
-from debate_rl.runs.run import Run
+from debate_rl.trainers.common.model_card import complete_model_card
+
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
 
 
 def complete_cards(run: Run, stage: str, accuracy: Mapping[str, JudgeScores], ratings: Ratings | None = None) -> None:

@@ -3,28 +3,153 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from debate_rl.config.training_stages import GrpoStage
+from debate_rl.arena.rollout import play
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.judges.judge import AnyJudge, Panel, models_of
+from debate_rl.judges.judge import AnyJudge, Panel, judge_transcripts, models_of
+from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import explain, read_json, read_log, write
-from debate_rl.runs.reopen import judge_of
-from debate_rl.runs.run import Metrics, Run, judge_of_kind
+from debate_rl.records import Record, explain, read_json, read_log, write
+from debate_rl.stages.base import Metrics, StageResult, TrainingStage
+from debate_rl.stages.habits import measured_habits, model_sizes, size_of
 from debate_rl.stages.training import start_from, train
+from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, some_games
 from debate_rl.trainers.common.arguments import default_arguments
-from debate_rl.trainers.common.memory import sharding_of
-from debate_rl.trainers.grpo.eval_metrics import Measured, Point
-from debate_rl.trainers.grpo.groups import COPIES, block_of
-from debate_rl.trainers.grpo.settings import Online, Server, Watch
+from debate_rl.trainers.common.memory import Reference, sharding_of
+from debate_rl.trainers.common.model_shapes import shape_of
+from debate_rl.trainers.common.settings import Kind
+from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point
+from debate_rl.trainers.grpo.groups import COPIES, POLICY, block_of, places
+from debate_rl.trainers.grpo.opponent_pool import draw_player
+from debate_rl.trainers.grpo.selfplay import rollout, schedule
+from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Server, Watch
+
+if TYPE_CHECKING:
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
+
+
+class GrpoResult(StageResult):
+    """Online training: who played, and the curve."""
+
+    start: str
+    protocol: str
+    opponent: str
+    judge: str
+    second: str | None = None
+    stopped: bool = False
+    steps: int
+    generated_tokens: int
+    skipped: dict[str, int] = {}
+    curve: tuple[Point, ...] = ()
+
+
+class WatchSettings(Record):
+    """What is measured while an online training goes on."""
+
+    every: int = Field(default=20, ge=1)
+    """Steps between two measurements; there is one before the first step and one after the last."""
+    questions: int = Field(default=40, ge=2)
+    """Training questions kept for it: the last ones, which are not played in training."""
+    pool: tuple[str, ...] = ()
+    """Fixed players that the policy meets, besides what it starts from."""
+    second: str | JudgeSettings | None = None
+    """Held-out judge: a judge stage, `base` for the judge model as it is, another model, or settings as of `judge`."""
+    alarms: Alarms = Alarms()
+
+
+class GrpoStage(TrainingStage):
+    """Online training: the debater plays, is judged, and learns from what its speeches earned (TRL's GRPO)."""
+
+    kind: Literal["grpo"] = "grpo"
+    start: str = "sft"
+    """Earlier stage whose debater is trained further; KL (`train.beta`) is taken to it."""
+    protocol: str | None = None
+    questions: int | None = Field(default=None, ge=1)
+    """Training questions that are played; empty takes all but those of `watch`."""
+    skip: int = Field(default=0, ge=0)
+    """Training questions left out before the first."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Of the policy and its opponents while it learns; empty is engine.temperature."""
+    rewards: Rewards = Rewards()
+    opponent: Literal["self", "start", "pool", "players"] = "self"
+    """Who speaks for the other side: the current policy (which learns on both), what it started from, past checkpoints
+    drawn by rating, or `players`."""
+    players: tuple[str, ...] = ()
+    """Of opponent players: one is drawn for each question and step."""
+    snapshot: int = Field(default=25, ge=1)
+    """Of opponent pool: a checkpoint joins every so many steps."""
+    spread: float = Field(default=200.0, gt=0)
+    """Of opponent pool: a member is drawn e times as often as one rated so many Elo points lower."""
+    roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
+    """Sides that learn; those of the other ones are played all the same."""
+    judge_seconds: float | None = Field(default=None, gt=0)
+    """The judge's time in each step; what it has not judged by then earns nothing and is counted."""
+    served: Literal["all", "speeches", "none"] = "all"
+    """What an engine of kind server answers while the debater learns: speeches and verdicts (it is sent the policy's
+    adapter before every step), speeches alone, or nothing, so that the training process holds policy and judge."""
+    watch: WatchSettings | None = WatchSettings()
+    """Ratings, accuracy of two judges and alarms over steps; null measures nothing."""
+
+    @model_validator(mode="after")
+    def _has_opponents(self) -> GrpoStage:
+        if (self.opponent == "players") != bool(self.players):
+            raise ValueError("opponent: players and players belong together; name at least one player")
+        if self.train.get("eval_strategy") is not None:
+            raise ValueError("train.eval_strategy is not for online training; set watch")
+        return self
+
+    def against(self, players: tuple[Any, ...]) -> Opponents:
+        """The opponents, with the players named."""
+        return Opponents(kind=self.opponent, players=players, snapshot=self.snapshot, spread=self.spread)
+
+    def references(self) -> set[str]:
+        """Where it starts, its opponents, and whom its curve is measured against."""
+        return {self.start, *self.players, *(self.watch.pool if self.watch else ())}
+
+    @property
+    def asks_judge(self) -> bool:
+        """Every rollout is judged."""
+        return True
+
+    def trainings(self) -> Iterator[tuple[Kind, TrainingStage]]:
+        """One."""
+        yield "grpo", self
+
+    def games(self, run: Run) -> list[Transcript]:
+        """The games of one pass over the training questions."""
+        return _one_pass(self, run)
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """The rollouts on some questions and one measurement of the curve, each as often as training has them."""
+        return _rehearse(self, run, name, run.judge(name), engine)
+
+    def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
+        """The speeches that it learns from, each time that they are read."""
+        amount = volume(self, run, planned(self, run, run.judge(name)))
+        reference: Reference | None = None
+        if self.train.get("beta") and self.start == "base" and self.lora is not None:
+            reference = "base"
+        return TrainingLoad(
+            "grpo",
+            run.config.models.debater,
+            _sequences(name, self, run, like),
+            batch=amount.batch,
+            beside=_beside(name, self, run),
+            reference=reference,
+        )
+
+    def execute(self, run: Run, out: Path) -> Metrics:
+        """Train, and put the curve together."""
+        return _execute(self, run, out)
 
 
 def shares(stage: GrpoStage, run: Run) -> tuple[list[Question], list[Question]]:
@@ -93,20 +218,6 @@ def volume(stage: GrpoStage, run: Run, online: Online) -> Volume:
     )  # fmt: skip
 
 
-def games(stage: GrpoStage, run: Run) -> list[Transcript]:
-    """The games of one pass over the training questions, for planning."""
-    rules, copies = run.protocol(stage.protocol), int(stage.train.get("num_generations", COPIES))
-    seats: list[dict[Side, str]] = [dict.fromkeys(SIDES, stage.start)]
-    if rules.sides == "drawn":
-        seats = [{side: stage.start} for side in SIDES]
-    return [
-        Transcript(question=question, protocol=rules, players=seated, seed=copy)
-        for question in shares(stage, run)[0]
-        for seated in seats
-        for copy in range(copies)
-    ]
-
-
 def planned(stage: GrpoStage, run: Run, judge: AnyJudge) -> Online:
     """The stage's settings before anything that it needs is there.
 
@@ -124,7 +235,7 @@ def planned(stage: GrpoStage, run: Run, judge: AnyJudge) -> Online:
         raise UserError(explain(error)) from error
 
 
-def run(stage: GrpoStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: GrpoStage, run: Run, out: Path) -> Metrics:
     """Train, and put the curve together."""
     played, watched = shares(stage, run)
     base, start = start_from(run, stage.start, run.config.models.debater)
@@ -237,7 +348,7 @@ def second_judge(stage: GrpoStage, run: Run) -> AnyJudge | None:
     if stage.watch is None or stage.watch.second is None:
         return None
     wanted = stage.watch.second
-    found = judge_of(run, wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
+    found = run.judge_named(wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
     if found.model_copy(update={"name": run.judge().name}) == run.judge():
         raise UserError(f"watch.second: {found.name!r} is the judge that training uses; name another one")
     return found
@@ -283,3 +394,98 @@ def counted(history: list[dict[str, Any]], names: Sequence[str] = COUNTED) -> di
                 totals[name] += float(entry.get(f"rollout/{name}") or 0.0) * (entry["step"] - last)
             last = entry["step"]
     return {name: round(total) for name, total in totals.items()}
+
+
+def _one_pass(stage: GrpoStage, run: Run) -> list[Transcript]:
+    """The games of one pass over the training questions, for planning."""
+    rules, copies = run.protocol(stage.protocol), int(stage.train.get("num_generations", COPIES))
+    seats: list[dict[Side, str]] = [dict.fromkeys(SIDES, stage.start)]
+    if rules.sides == "drawn":
+        seats = [{side: stage.start} for side in SIDES]
+    return [
+        Transcript(question=question, protocol=rules, players=seated, seed=copy)
+        for question in shares(stage, run)[0]
+        for seated in seats
+        for copy in range(copies)
+    ]
+
+
+def _rehearse(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
+    """The rollouts on some questions and one measurement of the curve, each as often as training has them."""
+    settings = planned(stage, run, judge)
+    amount, (played, watched) = volume(stage, run, settings), shares(stage, run)
+    names = {game.question.id for game in some_games(_one_pass(stage, run))}
+    kept = [question for question in played if question.id in names]
+    start, policy = (
+        run.debater(player).model_copy(update={"name": seat, "temperature": settings.temperature})
+        for player, seat in ((stage.start, START), (name, POLICY))
+    )
+    drawn = draw_player(settings.opponents.players, run.config.seed) if settings.opponents.players else None
+
+    def opponent(question: Question) -> Debater | None:
+        if settings.opponents.kind == "self":
+            return None
+        return start if drawn is None else drawn(question.id, 0)
+
+    rolling = engine.learning()
+    wanted = [place for at, question in enumerate(kept) for place in places(at, question, settings)]
+    found = rollout(
+        wanted, amount.copies, kept, settings, policy, opponent, rolling,
+        lambda asked: judge_transcripts(asked, judge, rolling), lambda request: (), [run.config.seed, "plan"],
+    )  # fmt: skip
+    times = amount.questions / max(len(kept), 1)
+    counted = {weights: own.times(times) for weights, own in rolling.asked.items()}
+    debates = round(times * len(found.legs))
+    if stage.watch is not None:
+        measuring = engine.learning()
+        table = {name: run.debater(name) for name in stage.watch.pool} | {POLICY: policy, START: start}
+        shown = schedule([START, *stage.watch.pool], watched, settings, run.config.seed)
+        legs = play(shown, table, measuring, judge)
+        if stage.watch.second is not None:
+            own = [leg for leg in legs if POLICY in leg.transcript.players.values()]
+            judge_transcripts([leg.transcript for leg in own], run.judge_to_be(stage.watch.second), measuring)
+        for weights, asked in measuring.asked.items():
+            counted[weights] = counted.get(weights, Asked()) + asked.times(amount.points)
+        debates += amount.points * len(shown)
+    return Rehearsed(debates, 1.0, counted)
+
+
+def _sequences(name: str, stage: GrpoStage, run: Run, like: Path | None) -> Rows:
+    """The speeches that an online training learns from, each time that it reads them, with their prompts."""
+    rules, habits = planned(stage, run, run.judge(name)), measured_habits(run.folder if like is None else like)
+    a_token = size_of(model_sizes(run), run.config.models.debater)[0]
+    policy, most = run.debater(name), rules.protocol.max_new_tokens
+    total, count, longest = 0.0, 0, 0.0
+    for index, question in enumerate(shares(stage, run)[0]):
+        for place in places(index, question, rules):
+            seats = {place.side: "-"} if rules.protocol.sides == "drawn" else dict.fromkeys(SIDES, "-")
+            game = Transcript(question=question, protocol=rules.protocol, players=seats)
+            first = policy.request(game, place.side, 0)
+            seen = place.turn * (2 if rules.protocol.speakers_see == "all" else 1)
+            new, prompt = habits.tokens(first), sum(len(message.content) for message in first.messages) / a_token
+            total, count = total + prompt + (seen + 1) * new, count + 1
+            longest = max(longest, prompt + seen * most)
+    sequences = volume(stage, run, rules).sequences
+    return Rows(sequences, round(sequences * total / max(count, 1)), round(longest), most)
+
+
+def _beside(name: str, stage: GrpoStage, run: Run) -> float:
+    """Bytes of the models that an online training holds beside the policy: judges, and other players' base."""
+    served, models = run.config.engine.kind == "server", set[str]()
+    if not served or stage.served != "all":
+        judges = [run.judge(name)]
+        if stage.watch is not None and stage.watch.second is not None:
+            judges.append(run.judge_to_be(stage.watch.second))
+        models |= {model for judge in judges for model in _base_models(judge)}
+    if (stage.watch is not None or stage.opponent != "self") and (not served or stage.served == "none"):
+        models.add(run.config.models.debater)
+    shapes = [shape_of(run.resolve(model)) for model in sorted(models)]
+    unit = 2 if run.config.hardware is not None else 4
+    return float(unit * sum(shape.parameters for shape in shapes if shape is not None))
+
+
+def _base_models(wanted: AnyJudge) -> set[str]:
+    """Base models of a judge."""
+    if isinstance(wanted, Panel):
+        return {model for member in wanted.members for model in _base_models(member)}
+    return {wanted.model}

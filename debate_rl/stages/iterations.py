@@ -12,27 +12,174 @@ Each part is kept when it is finished, and what was begun goes on at the unit of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from debate_rl.analysis.behaviour.behaviour import behaviour
+from pydantic import Field, model_validator
+
+from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour
 from debate_rl.analysis.iterations import Point, curve
 from debate_rl.arena.ratings import Ratings
-from debate_rl.arena.rollout import play_to_file
+from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, scores
-from debate_rl.config.training_stages import DpoStage, IterationsStage, PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
+from debate_rl.judges.judge import AnyJudge
+from debate_rl.judges.scores import JudgeScores
+from debate_rl.players.debater import Debater
 from debate_rl.records import read, read_json, write, write_json
-from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages import dpo, preferences
+from debate_rl.stages.base import Metrics, Stage, StageResult, TrainingStage
 from debate_rl.stages.cards import complete_cards
+from debate_rl.stages.dpo import DpoStage
+from debate_rl.stages.preferences import PreferencesStage
+from debate_rl.stages.workload import Rehearsed, TrainingLoad, some_games
 from debate_rl.trainers.common.rows import PreferenceRow
+from debate_rl.trainers.common.settings import Kind
+
+if TYPE_CHECKING:
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 LEARNING_RATE = 1e-4
 """Of the first iteration where `dpo.train` names none: what every dpo stage takes then."""
+
+
+class Iteration(StageResult):
+    """How one iteration went."""
+
+    iteration: int
+    player: str
+    learning_rate: float
+    reference: str
+    opponent: str
+    questions: int
+    met_before: int = 0
+    """Of these, questions that an earlier iteration played on."""
+    preferences: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    rating: Point | None = None
+
+
+class IterationsResult(StageResult):
+    """Iterated training: the curve, and how each iteration went."""
+
+    points: tuple[Point, ...] = Field(min_length=2)
+    iterations: tuple[Iteration, ...] = ()
+    ratings: Ratings | None = None
+    judge_accuracy: dict[str, JudgeScores] = {}
+    behaviour: tuple[Behaviour, ...] = ()
+    legs: int
+    failed: int = 0
+
+
+class IterationsStage(Stage):
+    """Generate, judge, train, rate, repeat. NAME.K is the debater after iteration K, NAME the one after the last."""
+
+    makes_players: ClassVar[bool] = True
+
+    kind: Literal["iterations"] = "iterations"
+    start: str = "sft"
+    """Earlier stage whose debater the first iteration plays and trains."""
+    iterations: int = Field(default=2, ge=1)
+    preferences: PreferencesStage = PreferencesStage()
+    """How each iteration makes its rows; the player is the newest debater."""
+    dpo: DpoStage = DpoStage()
+    """How each iteration trains, and with what learning rate the first one does."""
+    learning_rate_factor: float = Field(default=0.5, gt=0)
+    """Learning rate of an iteration over that of the one before (published: 1e-4, then 5e-5)."""
+    reference: Literal["last", "start"] = "last"
+    """Of the loss: the debater that the iteration starts from, or in every iteration the very first one."""
+    opponents: Literal["current", "start"] = "current"
+    """Who speaks for the other side in `preferences`: the newest debater or those it names, or in every iteration the
+    very first one."""
+    fresh_questions: bool = True
+    """Each iteration plays on training questions that no other one does, as far as there are enough."""
+    pool: tuple[str, ...] = ("base",)
+    """Players that every iteration's debater meets on the test questions, besides the start and earlier iterations."""
+    questions: int | None = Field(default=None, ge=1)
+    """Test questions of the ratings; empty takes all."""
+    ridge: float = Field(default=0.1, ge=0)
+    """See the tournament's."""
+    resamples: int = Field(default=1000, ge=10)
+
+    @model_validator(mode="after")
+    def _roles_are_its_own(self) -> IterationsStage:
+        """The parts of an iteration name no stages: the iterations do."""
+        named = {"preferences.player": self.preferences.player, "dpo.start": self.dpo.start}
+        for key, value in named.items():
+            if value not in ("sft", self.start):
+                raise ValueError(f"{key} is the newest debater in each iteration; set `start` to {value!r} instead")
+        if self.dpo.reference is not None or self.dpo.preferences != "preferences":
+            raise ValueError("dpo.reference and dpo.preferences are set by the iterations; use `reference`")
+        if self.opponents == "start" and self.preferences.opponents_from:
+            raise ValueError("opponents: start names the other side; leave out preferences.opponents_from")
+        return self
+
+    @model_validator(mode="after")
+    def _rate_is_a_number(self) -> IterationsStage:
+        """Each iteration's learning rate is computed from it."""
+        rate = self.dpo.train.get("learning_rate", 0.0)
+        try:
+            fine = 0 <= float(rate) < float("inf")
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise ValueError(f"dpo.train.learning_rate is {rate!r}; give a number such as 1.0e-4")
+        return self
+
+    @property
+    def pooled(self) -> tuple[str, ...]:
+        """Whom all iterations meet: the pool and the start."""
+        return self.pool if self.start in self.pool else (*self.pool, self.start)
+
+    def references(self) -> set[str]:
+        """Whom the iterations meet, the critic, and named opponents."""
+        critic = {self.preferences.critic} if self.preferences.critic else set()
+        return {*self.pooled, *self.preferences.opponents_from} | critic
+
+    def makes(self, name: str) -> dict[str, str]:
+        """A player of each iteration; the stage's own name is the last one's."""
+        folders = {f"{name}.{k}": f"{name}/iteration{k}" for k in range(1, self.iterations + 1)}
+        return {name: folders[f"{name}.{self.iterations}"], **folders}
+
+    @property
+    def asks_judge(self) -> bool:
+        """Every speech is scored and every rating game judged."""
+        return True
+
+    def trainings(self) -> Iterator[tuple[Kind, TrainingStage]]:
+        """One, done once for each iteration."""
+        yield "dpo", self.dpo
+
+    def games(self, run: Run) -> list[Transcript]:
+        """The pools of every iteration, then the games of the ratings."""
+        return _games(self, run)
+
+    def players_of(self, run: Run, games: list[Transcript]) -> dict[str, Debater]:
+        """Everybody who speaks, with the opponents that preferences are made with."""
+        names = {name for game in games for name in game.players.values()} - {"-"}
+        return {name: run.debater(name, self.preferences.opponents) for name in names}
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Every iteration's pools, then the ratings."""
+        return _rehearse(self, run, run.judge(name), engine)
+
+    def plan_note(self, run: Run) -> str:
+        """Say that it trains."""
+        return "trains"
+
+    def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
+        """At most the pairs of an iteration, so many times."""
+        rows = preferences.pair_rows(self.preferences, run)
+        return TrainingLoad("dpo", run.config.models.debater, rows, self.iterations, share_prompt=self.dpo.share_prompt)
+
+    def execute(self, run: Run, out: Path) -> IterationsResult:
+        """Iterate, then draw the curve over all iterations."""
+        return _execute(self, run, out)
 
 
 def name_of(run: Run, stage: IterationsStage) -> str:
@@ -98,11 +245,11 @@ def dpo_of(stage: IterationsStage, name: str, number: int) -> DpoStage:
     )
 
 
-def games(stage: IterationsStage, run: Run) -> list[Transcript]:
+def _games(stage: IterationsStage, run: Run) -> list[Transcript]:
     """The pools of every iteration, then the games of the ratings."""
     name = name_of(run, stage)
     numbers = range(1, stage.iterations + 1)
-    found = [game for k in numbers for game in preferences.games(preferences_of(stage, run, name, k), run)]
+    found = [game for k in numbers for game in preferences_of(stage, run, name, k).games(run)]
     return found + _rating_games(stage, run, players(stage, name, stage.iterations))
 
 
@@ -113,7 +260,7 @@ def _rating_games(stage: IterationsStage, run: Run, names: list[str]) -> list[Tr
     return cross + self_play(names, questions, protocol, run.config.seed)
 
 
-def run(stage: IterationsStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
     """Iterate, then draw the curve over all iterations."""
     name = name_of(run, stage)
     count = share(stage, len(run.questions("train")), 1)[1]
@@ -129,22 +276,22 @@ def run(stage: IterationsStage, run: Run, out: Path) -> Metrics:
         _log(run, name, point)
     run.log_debates(name, legs)
     complete_cards(run, name, accuracy, ratings)
-    return {
-        "points": [point.model_dump(mode="json") for point in points],
-        "iterations": done,
-        "ratings": None if ratings is None else ratings.model_dump(mode="json"),
-        "judge_accuracy": {one: found.model_dump(mode="json") for one, found in accuracy.items()},
-        "behaviour": [row.model_dump(mode="json") for row in behaviour(legs)],
-        "legs": len(legs),
-        "failed": sum(leg.verdict is None for leg in legs),
-    }
+    return IterationsResult(
+        points=tuple(points),
+        iterations=tuple(done),
+        ratings=ratings,
+        judge_accuracy=accuracy,
+        behaviour=tuple(behaviour(legs)),
+        legs=len(legs),
+        failed=sum(leg.verdict is None for leg in legs),
+    )
 
 
-def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int) -> Metrics:
+def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int) -> Iteration:
     """One iteration: rows, training, rating."""
     folder = out / f"iteration{number}"
     wanted, training = preferences_of(stage, run, name, number), dpo_of(stage, name, number)
-    made = _once(folder / "preferences.json", lambda: preferences.run(wanted, run, folder / "preferences"))
+    made = _once(folder / "preferences.json", lambda: wanted.execute(run, folder / "preferences"))
 
     def learn() -> Metrics:
         rows = read(folder / "preferences" / "rows.jsonl", PreferenceRow)
@@ -158,18 +305,18 @@ def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int
     point = Point.model_validate(_once(folder / "rating.json", rate))
     run.say(f"  {point}")
     met = {place for k in range(1, number) for place in _places(preferences_of(stage, run, name, k))}
-    return {
-        "iteration": number,
-        "player": player(stage, name, number),
-        "learning_rate": training.train["learning_rate"],
-        "reference": training.reference or training.start,
-        "opponent": ", ".join(wanted.opponents_from) or wanted.player,
-        "questions": wanted.questions,
-        "met_before": len(met & _places(wanted)),
-        "preferences": made,
-        "training": trained,
-        "rating": point.model_dump(mode="json"),
-    }
+    return Iteration(
+        iteration=number,
+        player=player(stage, name, number),
+        learning_rate=training.train["learning_rate"],
+        reference=training.reference or training.start,
+        opponent=", ".join(wanted.opponents_from) or wanted.player,
+        questions=wanted.questions,
+        met_before=len(met & _places(wanted)),
+        preferences=made,
+        training=trained,
+        rating=point,
+    )
 
 
 def _places(wanted: PreferencesStage) -> set[int]:
@@ -205,3 +352,15 @@ def _log(run: Run, name: str, point: Point) -> None:
              "words": point.words, "judge_accuracy": point.judge.accuracy}  # fmt: skip
     values = {f"{name}/{key}": estimate.value for key, estimate in found.items() if estimate is not None}
     run.tracker.log(values, {f"{name}/iteration": float(point.iteration)})
+
+
+def _rehearse(stage: IterationsStage, run: Run, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
+    """Every iteration's pools, then the ratings."""
+    games, name = _games(stage, run), name_of(run, stage)
+    made = [preferences_of(stage, run, name, k) for k in range(1, stage.iterations + 1)]
+    counts = [preferences.rehearse(wanted, run, judge, engine) for wanted in made]
+    rated = games[sum(len(wanted.games(run)) for wanted in made) :]
+    kept = some_games(rated)
+    play(kept, stage.players_of(run, kept), engine, judge)
+    whole, played = sum(count for count, _ in counts) + len(rated), sum(count for _, count in counts) + len(kept)
+    return Rehearsed(len(games), whole / max(played, 1), engine.asked)

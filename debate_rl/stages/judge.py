@@ -7,36 +7,171 @@ the consultancies among its protocols, else each side of the debates alone, for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from debate_rl.arena.rollout import check_played, play_to_file
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from debate_rl.arena.rollout import check_played, play, play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.config.training_stages import JudgeStage
+from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
-from debate_rl.judges.attacks.edits import attacked_copies
+from debate_rl.intervals import Effect
+from debate_rl.judges.agreement import Agreement
+from debate_rl.judges.attacks.edits import attacked_copies, chosen, learnable, suffix_words
+from debate_rl.judges.attacks.robustness import AttackTable, attack_judge
+from debate_rl.judges.attacks.suffix_search import search_suffix
 from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
-from debate_rl.judges.scores import judge_change, judge_scores, order_effect
+from debate_rl.judges.scores import JudgeScores, OrderEffect, judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json
-from debate_rl.runs.run import Metrics, Run
 from debate_rl.stages import recorded_judge
-from debate_rl.stages.adversarial import adversarial_rounds
+from debate_rl.stages.adversarial import ROUND_SHARE, SEARCHES, adversarial_rounds
 from debate_rl.stages.attacks import compare_attacks
+from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.training import train
+from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, some_games, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
+from debate_rl.trainers.common.settings import Kind as TrainingKind
+
+if TYPE_CHECKING:
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 CALIBRATION_SHARE = 0.25
 """Of the training stories, held out from finetuning to calibrate on."""
+_PLAYED = ("players", "protocols", "calibrate_lone", "train_attacks", "train_copies", "adversarial_rounds", "attacks",
+           "attack_games")  # fmt: skip
+"""Settings of a judge that learns from games which are played for it."""
 
 
-def games(stage: JudgeStage, run: Run) -> list[Transcript]:
-    """Self-play on training questions, then on the test questions that the judge is measured on; none if recorded."""
-    if stage.from_ == "recorded":
-        return []
-    return _training_games(stage, run) + _test_games(stage, run)
+class JudgeChange(StageResult):
+    """After minus before, paired by held-out transcript."""
+
+    accuracy: Effect
+    brier: Effect
+    log_score: Effect | None = None
+    ece: Effect | None = None
+    reliability: Effect | None = None
+    resolution: Effect | None = None
+    area: Effect | None = None
+
+
+class JudgeAttacks(StageResult):
+    """The same attacks on a judge before and after finetuning."""
+
+    before: AttackTable
+    after: AttackTable
+    taught: tuple[str, ...] = ()
+    """Attacks that the finetuned judge has learnt from."""
+    rounds: tuple[tuple[str, ...], ...] = ()
+    """Suffixes that were found against it in each adversarial round, and that it has learnt from."""
+
+
+class JudgeResult(StageResult):
+    """A judge before and after finetuning, on held-out transcripts."""
+
+    before: JudgeScores
+    after: JudgeScores
+    change: JudgeChange
+    order_effect: OrderEffect | None = None
+    humans: tuple[Agreement, ...] = ()
+    """Human judges, the constant predictor and the models on the same recorded games."""
+    attacks: JudgeAttacks | None = None
+
+
+class JudgeStage(TrainingStage):
+    """Finetuning and calibrating the judge on verdict labels."""
+
+    trains_judge: ClassVar[bool] = True
+
+    kind: Literal["judge"] = "judge"
+    from_: Literal["self_play", "recorded"] = Field(default="self_play", alias="from")
+    """self_play: the players' debates on training questions, and their gold labels. recorded: the human debates of the
+    source nyu and their judges' final probabilities, compared with the humans on test stories."""
+    players: tuple[str, ...] = ("base", "sft")
+    """Whose debates the judge learns from."""
+    protocols: tuple[str, ...] = ("debate", "single")
+    questions: int = Field(default=200, ge=2)
+    """Training questions; a quarter of the stories is held out to calibrate on."""
+    calibrate: Literal["temperature", "platt", "isotonic", "none"] = "temperature"
+    calibrate_lone: bool = True
+    """Calibrate lone speakers (consultancies) apart from debates; else one map serves all protocols."""
+    train_attacks: tuple[str, ...] = ()
+    """Attacks that the judge learns to see through: it is shown every training game once more with one of these, by
+    its sides in turn. Judge by attacks that it has not learnt from."""
+    train_copies: int = Field(default=1, ge=1)
+    """Times that every game is shown with an attack, each time with the next one of the list."""
+    adversarial_rounds: int = Field(default=0, ge=0)
+    """After the training: rounds of a search for suffixes against the judge, on stories that it learns from, and of
+    further training on a third of its games with what was found."""
+    attacks: bool | tuple[str, ...] = False
+    """Attacks on the base judge and the finetuned one, on its test debates: true for all, or names of
+    judges/attacks/edits.py, such as [suffix_sure, suffix_search, sycophancy]."""
+    attack_games: int = Field(default=100, ge=2)
+    """Test debates that are attacked, drawn by name; each is judged some 70 times over by either judge."""
+
+    @model_validator(mode="after")
+    def _recorded_games_are_as_they_are(self) -> JudgeStage:
+        changed = [name for name in _PLAYED if getattr(self, name) != type(self).model_fields[name].default]
+        if changed and self.from_ == "recorded":
+            raise ValueError(f"{changed[0]} is for from: self_play; recorded games are neither played nor attacked")
+        return self
+
+    @field_validator("attacks", "train_attacks")
+    @classmethod
+    def _known_attacks(cls, names: bool | tuple[str, ...], info: ValidationInfo) -> bool | tuple[str, ...]:
+        try:
+            if isinstance(names, bool) or info.field_name == "attacks":
+                chosen(names)
+            else:
+                learnable(names)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return names
+
+    def references(self) -> set[str]:
+        """The players, where games are played for it."""
+        return set() if self.from_ == "recorded" else set(self.players)
+
+    def makes(self, name: str) -> dict[str, str]:
+        """The judge of its last adversarial round, else of its only training."""
+        return {name: f"{name}/round{self.adversarial_rounds}" if self.adversarial_rounds else name}
+
+    def trainings(self) -> Iterator[tuple[TrainingKind, TrainingStage]]:
+        """One, whose settings the adversarial rounds share."""
+        yield "judge", self
+
+    def games(self, run: Run) -> list[Transcript]:
+        """Self-play on training questions, then on the test questions it is measured on; none if recorded."""
+        if self.from_ == "recorded":
+            return []
+        return _training_games(self, run) + _test_games(self, run)
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Play some games without a judge, then measure and attack it as the stage will."""
+        games = self.games(run)
+        shown = some_games(games)
+        legs = play(shown, self.players_of(run, shown), engine, None) if shown else []
+        scale = len(games) / max(len(shown), 1)
+        _rehearse_measuring(self, run, name, legs, engine)
+        if self.adversarial_rounds:
+            _rehearse_rounds(self, run, name, legs, engine, scale)
+        return Rehearsed(len(games), scale, engine.asked)
+
+    def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
+        """Every game in both orders, with the attacked copies."""
+        return TrainingLoad("judge", run.config.models.judge, _attacked(self, verdict_rows(self.games(run), 2)))
+
+    def execute(self, run: Run, out: Path) -> Metrics:
+        """Finetune, calibrate on held-out stories, and compare before and after on test stories."""
+        if self.from_ == "recorded":
+            return recorded_judge.execute(self, run, out, CALIBRATION_SHARE)
+        return _execute(self, run, out)
 
 
 def _training_games(stage: JudgeStage, run: Run) -> list[Transcript]:
@@ -53,12 +188,10 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
     return self_play(stage.players[-1:], run.questions("test"), run.protocol(), run.config.seed)
 
 
-def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
-    if stage.from_ == "recorded":
-        return recorded_judge.run(stage, run, out, CALIBRATION_SHARE)
     players = {name: run.debater(name) for name in stage.players}
-    planned = games(stage, run)
+    planned = stage.games(run)
     legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
     write(out / "legs.jsonl", legs)
     check_played(legs)
@@ -148,3 +281,48 @@ def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run,
         "order_effect": order_effect(first, second, labels).model_dump(mode="json"),
     }
     return measured, failed
+
+
+def _rehearse_measuring(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine) -> None:
+    """Verdicts of the judge before and after its training, on test debates; the calibration's, and attacks."""
+    before = Judge(name="base judge", model=run.config.models.judge)
+    after = before.model_copy(update={"adapter": f"{name}/adapter"})
+    tested = {question.id for question in run.questions("test")}
+    games = [leg.transcript for leg in legs if leg.failure is None]
+    test = [game for game in games if game.question.id in tested]
+    held_out = [game for game in games if game.question.id not in tested]
+    for judge in (before, after):
+        judge_transcripts(test, judge, engine)
+        if stage.attacks and test:
+            count = len(test) if stage.attack_games is None else stage.attack_games
+            attack_judge(test[:count], judge, engine, stage.attacks)
+    if stage.calibrate != "none":
+        drawn = held_out[:: 4 * max(1, len(stage.players))]
+        judge_transcripts(drawn, after, engine)
+        debates = [game for game in drawn if len(game.present) == 2]
+        if stage.calibrate_lone and not any(is_drawn(game) for game in drawn):
+            judge_transcripts(consultants(debates), after, engine)
+
+
+def _rehearse_rounds(
+    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> None:
+    """The searches of all rounds: each asks as often, however many games the stage has."""
+    judge = Judge(name="base judge", model=run.config.models.judge, adapter=f"{name}/adapter")
+    games = [leg.transcript for leg in legs if len(leg.transcript.present) == 2 and leg.failure is None]
+    if not games:
+        return
+    searching = engine.learning()
+    words = suffix_words(games)
+    for search in SEARCHES:
+        search_suffix(games, judge, searching, words, search)
+    for weights, asked in searching.asked.items():
+        counted = asked.times(stage.adversarial_rounds / scale)
+        engine.asked[weights] = engine.asked.get(weights, Asked()) + counted
+
+
+def _attacked(stage: JudgeStage, rows: Rows) -> Rows:
+    """Games, their attacked copies, and the share of both that each adversarial round shows once more."""
+    copies = stage.train_copies
+    times = 1 + copies * bool(stage.train_attacks) + stage.adversarial_rounds * ROUND_SHARE * (1 + copies)
+    return replace(rows, count=round(times * rows.count), tokens=round(times * rows.tokens))

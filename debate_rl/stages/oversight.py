@@ -2,26 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
 
 from debate_rl.analysis.judging.second_judge import SecondJudge, beside, judge_again
-from debate_rl.analysis.oversight import oversight
+from debate_rl.analysis.oversight import Oversight, oversight
 from debate_rl.arena.ratings import Ratings
-from debate_rl.arena.rollout import play_to_file
+from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.config.stages import OversightStage, TournamentStage
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.judges.check import check_games, check_one_judge
 from debate_rl.judges.judge import AnyJudge, Panel
+from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.records import read_json, write
-from debate_rl.runs.reopen import judge_of
-from debate_rl.runs.run import Metrics, Run, judge_of_kind
+from debate_rl.stages.base import Stage
+from debate_rl.stages.workload import Rehearsed, some_games
+
+if TYPE_CHECKING:
+    from debate_rl.config.settings import Models
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 Key = tuple[str, str]
 """Protocol and player."""
+
+
+class OversightStage(Stage):
+    """Judge accuracy under each protocol on the same questions and debaters."""
+
+    kind: Literal["oversight"] = "oversight"
+    protocols: tuple[str, ...] = Field(
+        default=(
+            "debate", "sequential", "open_debate", "double", "ensembled", "single", "open_single", "market_making",
+            "blind", "open_book",
+        ),
+        min_length=1,
+    )  # fmt: skip
+    reference: str | None = None
+    """The protocol that every other one is compared with; empty is debate, else the first."""
+    players: tuple[str, ...] = Field(default=("dpo",), min_length=1)
+    questions: int | None = Field(default=None, ge=1)
+    opponents: int = Field(default=2, ge=0)
+    second: str | JudgeSettings | None = None
+    """An independent judge that is shown every finished game as well: a judge stage, `base` for the judge model as it
+    is, another model, or settings as of `judge`."""
+    unsure: float = Field(default=0.1, ge=0, lt=0.5)
+    """Of the split by what the judge knows beforehand: a blind verdict so near to one half is neither right nor
+    wrong."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> OversightStage:
+        for key, names in (("protocols", self.protocols), ("players", self.players)):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{key} has {twice!r} twice; give each once")
+        if self.reference is not None and self.reference not in self.protocols:
+            raise ValueError(f"reference {self.reference!r} is not among protocols: {', '.join(self.protocols)}")
+        return self
+
+    @property
+    def compared_with(self) -> str:
+        """The reference."""
+        return self.reference or ("debate" if "debate" in self.protocols else self.protocols[0])
+
+    def references(self) -> set[str]:
+        """The players."""
+        return set(self.players)
+
+    @property
+    def asks_judge(self) -> bool:
+        """Every game is judged."""
+        return True
+
+    def is_rated_by(self, other: Stage) -> bool:
+        """Whether a stage rates two of its debaters against one another."""
+        return len(set(other.rated_players) & set(self.players)) > 1
+
+    def builds_on(self, name: str, other: Stage) -> bool:
+        """It also reads the ratings of its debaters."""
+        return super().builds_on(name, other) or self.is_rated_by(other)
+
+    def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
+        """The config's, and the second judge's."""
+        yield from super().models_used(models)
+        if isinstance(self.second, JudgeSettings) and self.second.model:
+            yield "second.model", self.second.model
+
+    def games(self, run: Run) -> list[Transcript]:
+        """Self-play of each player under each protocol."""
+        return [game for _, game in _keyed(self, run)]
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Play and judge some games, once more for the second judge."""
+        games = self.games(run)
+        shown = some_games(games)
+        legs = play(shown, self.players_of(run, shown), engine, run.judge(name))
+        if self.second is not None:
+            judge_again(legs, run.judge_to_be(self.second), engine)
+        return Rehearsed(len(games), len(games) / max(len(shown), 1), engine.asked)
+
+    def execute(self, run: Run, out: Path) -> Oversight:
+        """Play, judge, judge again, compare."""
+        return _execute(self, run, out)
 
 
 def _keyed(stage: OversightStage, run: Run) -> list[tuple[Key, Transcript]]:
@@ -36,12 +123,7 @@ def _keyed(stage: OversightStage, run: Run) -> list[tuple[Key, Transcript]]:
     return found
 
 
-def games(stage: OversightStage, run: Run) -> list[Transcript]:
-    """Self-play of each player under each protocol."""
-    return [game for _, game in _keyed(stage, run)]
-
-
-def run(stage: OversightStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     """Play, judge, judge again, compare."""
     keyed = _keyed(stage, run)
     keys = [key for key, _ in keyed]
@@ -65,7 +147,7 @@ def run(stage: OversightStage, run: Run, out: Path) -> Metrics:
     for row in found.rows:
         run.say(f"  {row.protocol:<12} {row.player:<10} accuracy {row.scores.accuracy}")
     run.log_debates(out.name.lstrip("."), legs)
-    return found.model_dump(mode="json")
+    return found
 
 
 def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:
@@ -77,7 +159,7 @@ def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:
     wanted = stage.second
     if wanted is None:
         return None
-    found = judge_of(run, wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
+    found = run.judge_named(wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
     first = run.judge()
     if found.model_copy(update={"name": first.name}) == first:
         raise UserError(f"second: {found.name!r} is the run's own judge; name another model or judge stage, or `base`")
@@ -122,8 +204,7 @@ def _ratings(stage: OversightStage, run: Run) -> dict[str, float]:
     names = list(run.config.stages)
     for name in reversed(names if run.at is None else names[: names.index(run.at)]):
         earlier, path = run.config.stages[name], run.folder / name / "metrics.json"
-        rates = isinstance(earlier, TournamentStage) and len(set(earlier.players) & set(stage.players)) > 1
-        if rates and path.is_file():
+        if stage.is_rated_by(earlier) and path.is_file():
             ratings = Ratings.model_validate(read_json(path)["ratings"])
             return {row.player: row.rating.value for row in ratings.standings}
     return {}

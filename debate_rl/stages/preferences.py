@@ -6,23 +6,30 @@ from collections import Counter
 from collections.abc import Sequence
 from math import comb
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from debate_rl.arena.game_tree import Tree, grow_to_file, pools_of
-from debate_rl.arena.rollout import play_to_file, read_pools
+from pydantic import Field, field_validator, model_validator
+
+from debate_rl.arena.game_tree import Opponents, Tree, grow, grow_to_file, pools_of
+from debate_rl.arena.rollout import play, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
-from debate_rl.config.training_stages import PreferencesStage
 from debate_rl.errors import UserError
 from debate_rl.game.prompts import debater_messages
-from debate_rl.game.protocol import Protocol
+from debate_rl.game.protocol import Protocol, load_protocol, shipped_protocols
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure
+from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Critic, Debater
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.stages.base import Metrics, Stage
+from debate_rl.stages.workload import Rehearsed, Rows, rough_tokens, some_games
 from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
+
+if TYPE_CHECKING:
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 REASONS = (
     "speech_failed", "judge_failed", "empty_speech", "equal_texts", "equal_scores", "below_gap", "narrower",
@@ -30,6 +37,82 @@ REASONS = (
 )  # fmt: skip
 """Why two speeches to one prompt make no row; `narrower`: their pool gives wider pairs, and so many are wanted only.
 Every pair that could be is a row or is counted under one of these."""
+
+
+class PreferencesStage(Stage):
+    """Speeches to one prompt on training questions, scored by the judge: the rows of DPO."""
+
+    kind: Literal["preferences"] = "preferences"
+    method: Literal["best_of_n", "full", "half", "single"] = "best_of_n"
+    """best_of_n: each speech against simulated opponents, before the game goes on. Or trees of games, a speech scored
+    by the mean verdict of the finished games through it, that branch in every turn of one side (full), in one drawn by
+    seed (half), or in the first (single)."""
+    player: str = "sft"
+    best_of: int = Field(default=4, ge=2)
+    """Of best_of_n: candidates for each speech."""
+    opponents: int = Field(default=2, ge=0)
+    """Of best_of_n: simulated opponents that each candidate meets."""
+    opponents_from: tuple[str, ...] = ()
+    """Players that speak for the other side: simulated by best_of_n, of trees one really plays, drawn by seed for each
+    tree. Empty is the player itself."""
+    aggregate: Literal["mean", "min"] = "mean"
+    """Over the simulated opponents, or over the finished games: expected or worst case."""
+    branches: int = Field(default=2, ge=2)
+    """Of trees: speeches at a branching node."""
+    flip: bool = True
+    """Of trees: one for each side of a question; else for one side, drawn."""
+    refine: int = Field(default=0, ge=0)
+    """Rounds of critique and refinement of every speech."""
+    critic: str | None = None
+    """Player whose model criticises; empty is the player itself."""
+    questions: int = Field(default=200, ge=1)
+    skip: int = Field(default=0, ge=0)
+    """Training questions left out before the first, so that another stage can have them."""
+    pairs_per_pool: int = Field(default=1, ge=1)
+    min_gap: float = Field(default=0.0, ge=0, le=1)
+    """Least difference in the judge's probability between chosen and rejected."""
+    balance_sides: bool = False
+    """Leave out pairs of the side that has more, drawn by their content, until both sides have as many."""
+    protocol: str | None = None
+
+    @field_validator("protocol")
+    @classmethod
+    def _someone_speaks(cls, name: str | None) -> str | None:
+        if name in shipped_protocols() and load_protocol(name).turns == 0:
+            raise ValueError(f"under {name!r} nobody speaks, so it makes no preferences; choose another")
+        return name
+
+    @model_validator(mode="after")
+    def _critic_has_work(self) -> PreferencesStage:
+        if self.critic is not None and self.refine == 0:
+            raise ValueError("a critic needs rounds of refinement; set refine: 1, or leave the critic out")
+        return self
+
+    def references(self) -> set[str]:
+        """Who speaks and who criticises."""
+        return {self.player, *self.opponents_from} | ({self.critic} if self.critic else set())
+
+    @property
+    def asks_judge(self) -> bool:
+        """Every speech is scored."""
+        return True
+
+    def games(self, run: Run) -> list[Transcript]:
+        """Self-play of the Best-of-N player, or the trees' games before they branch."""
+        return games(self, run)
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Pools or trees of some questions."""
+        debates, played = rehearse(self, run, run.judge(name), engine)
+        return Rehearsed(debates, debates / max(played, 1), engine.asked)
+
+    def plan_note(self, run: Run) -> str:
+        """How many trees it grows."""
+        return "" if self.method == "best_of_n" else f"{len(trees(self, run))} trees"
+
+    def execute(self, run: Run, out: Path) -> Metrics:
+        """Play, keep the pools, make rows."""
+        return execute(self, run, out)
 
 
 class Played(NamedTuple):
@@ -113,7 +196,7 @@ def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow
     return [row for at, row in enumerate(rows) if at in kept]
 
 
-def run(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
+def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     """Play, keep the pools, make rows."""
     asked = questions(stage, run)
     if len(asked) < stage.questions:
@@ -205,3 +288,37 @@ def _grown(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Pla
 def _reason(failure: Failure | None) -> str:
     """What kept speeches from being scored."""
     return "judge_failed" if failure is not None and failure.seat == "judge" else "speech_failed"
+
+
+def rehearse(stage: PreferencesStage, run: Run, judge: AnyJudge, engine: CountingEngine) -> tuple[int, int]:
+    """Pools or trees of some questions: finished games of all, and of these."""
+    player = player_of(stage, run)
+    rivals = [run.debater(name, stage.opponents) for name in stage.opponents_from]
+    if stage.method == "best_of_n":
+        planned = games(stage, run)
+        shown = some_games(planned)
+        opponents: Opponents = {player.name: rivals} if rivals else None
+        play(shown, {player.name: player}, engine, judge, opponents)
+        return len(planned), len(shown)
+    planned_trees = trees(stage, run)
+    names = {game.question.id for game in some_games([tree.game for tree in planned_trees])}
+    grown = [tree for tree in planned_trees if tree.game.question.id in names]
+    grow(grown, {rival.name: rival for rival in rivals} | {player.name: player}, engine, judge)
+    return sum(tree.size[1] for tree in planned_trees), sum(tree.size[1] for tree in grown)
+
+
+def pair_rows(stage: PreferencesStage, run: Run) -> Rows:
+    """At most the pairs that a preferences stage makes: each pool gives all that it may."""
+    grown = {tree.game.id: tree for tree in trees(stage, run)}
+    count, tokens, longest, speech = 0, 0, 0, 0
+    for game in games(stage, run):
+        new, turns = game.protocol.max_new_tokens, game.protocol.turns
+        # Where the judge calls one side a turn, nobody is called before the game is played.
+        called = game.protocol.calls == "rejected"
+        speakers = turns if called else sum(len(game.speakers(turn)) for turn in range(turns))
+        pairs = grown[game.id].size[2] if game.id in grown else speakers * stage.pairs_per_pool
+        first = rough_tokens(debater_messages(game, (game.speakers(0) or game.present)[0], 0))
+        last = first + (turns - 1) * 2 * new
+        count, tokens = count + pairs, tokens + pairs * ((first + last) + 2 * new)
+        longest, speech = max(longest, last), max(speech, new)
+    return Rows(count, tokens, longest, speech)

@@ -1,47 +1,97 @@
-"""Untrained models as judges without debates: how well each reads, with the passage and without it."""
+"""Reading: how well untrained models judge without debates, with the passage and without it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from debate_rl.arena.tournament import scores
-from debate_rl.config.stages import ReadingStage
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.game.verdict import Failure, Leg
 from debate_rl.judges.judge import Judge, judge_transcripts
-from debate_rl.records import write
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.judges.scores import JudgeScores
+from debate_rl.records import Record, write
+from debate_rl.stages.base import Stage, StageResult
+from debate_rl.stages.workload import Rehearsed, some_games
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from debate_rl.config.settings import Models
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 PROTOCOLS = ("open_book", "blind")
 
 
-def _asked(stage: ReadingStage, run: Run) -> list[Transcript]:
-    """Every test question under both protocols."""
-    questions = run.questions("test", stage.questions)
-    seed = run.config.seed
-    return [open_transcript(question, run.protocol(name), {}, seed) for name in PROTOCOLS for question in questions]
+class Reading(Record):
+    """One untrained model under one protocol."""
+
+    model: str
+    protocol: str
+    scores: JudgeScores
 
 
-def games(stage: ReadingStage, run: Run) -> list[Transcript]:
-    """What each model is asked; nobody speaks."""
-    return _asked(stage, run) * len(stage.models)
+class ReadingResult(StageResult):
+    """Untrained models as judges without debates."""
+
+    rows: tuple[Reading, ...] = Field(min_length=1)
+    failed: int = 0
 
 
-def run(stage: ReadingStage, run: Run, out: Path) -> Metrics:
-    """Ask every model, and score its answers."""
-    asked = _asked(stage, run)
-    legs: list[Leg] = []
-    rows = []
-    for model in stage.models:
-        found = judge_transcripts(asked, Judge(name=model, model=model), run.engine)
-        read = [
-            Leg(transcript=game, failure=one) if isinstance(one, Failure) else Leg(transcript=game, verdict=one)
-            for game, one in zip(asked, found, strict=True)
-        ]
-        for name in PROTOCOLS:
-            scored = scores([leg for leg in read if leg.transcript.protocol.name == name])
-            run.say(f"  {model:<12} {name:<10} accuracy {scored.accuracy}")
-            rows.append({"model": model, "protocol": name, "scores": scored.model_dump(mode="json")})
-        legs += read
-    write(out / "legs.jsonl", legs)
-    return {"rows": rows, "failed": sum(leg.failure is not None for leg in legs)}
+class ReadingStage(Stage):
+    """Untrained models as judges of the test questions without debates, with the passage and without it."""
+
+    kind: Literal["reading"] = "reading"
+    models: tuple[str, ...] = Field(default=("lab-base", "lab-small"), min_length=1)
+    """Lab models, folders or hub names."""
+    questions: int | None = Field(default=None, ge=1)
+    """Test questions; empty takes all."""
+
+    def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
+        """Its own; those of the config are not used."""
+        for model in self.models:
+            yield "models", model
+
+    def _asked(self, run: Run) -> list[Transcript]:
+        """Every test question under both protocols; nobody speaks."""
+        questions = run.questions("test", self.questions)
+        seed = run.config.seed
+        return [open_transcript(question, run.protocol(name), {}, seed) for name in PROTOCOLS for question in questions]
+
+    def games(self, run: Run) -> list[Transcript]:
+        """What each model is asked."""
+        return self._asked(run) * len(self.models)
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Ask every model about some of the questions."""
+        asked = self._asked(run)
+        shown = some_games(asked)
+        for model in self.models:
+            judge_transcripts(shown, Judge(name=model, model=model), engine)
+        return Rehearsed(len(asked) * len(self.models), len(asked) / max(len(shown), 1), engine.asked)
+
+    def plan_note(self, run: Run) -> str:
+        """Nobody speaks."""
+        return "verdicts alone"
+
+    def execute(self, run: Run, out: Path) -> ReadingResult:
+        """Ask every model, and score its answers."""
+        asked = self._asked(run)
+        legs: list[Leg] = []
+        rows = []
+        for model in self.models:
+            answers = judge_transcripts(asked, Judge(name=model, model=model), run.engine)
+            read = []
+            for game, answer in zip(asked, answers, strict=True):
+                answered = {"failure": answer} if isinstance(answer, Failure) else {"verdict": answer}
+                read.append(Leg(transcript=game, **answered))
+            for name in PROTOCOLS:
+                scored = scores([leg for leg in read if leg.transcript.protocol.name == name])
+                run.say(f"  {model:<12} {name:<10} accuracy {scored.accuracy}")
+                rows.append(Reading(model=model, protocol=name, scores=scored))
+            legs += read
+        write(out / "legs.jsonl", legs)
+        return ReadingResult(rows=tuple(rows), failed=sum(leg.failure is not None for leg in legs))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from debate_rl.config.training_stages import JudgeStage
 from debate_rl.data.sources.nyu import CONDITIONS
 from debate_rl.data.sources.nyu import games as recorded_games
 from debate_rl.errors import UserError
@@ -20,12 +20,16 @@ from debate_rl.judges.human_records import legs
 from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.judges.scores import judge_change, judge_scores
 from debate_rl.records import write, write_json
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.stages.base import Metrics
 from debate_rl.stages.training import train
 from debate_rl.trainers.common.rows import judge_rows
 
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
+    from debate_rl.stages.judge import JudgeStage
 
-def run(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
+
+def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     """Learn the final probabilities of live judges on training stories; predict them on test stories.
 
     Args:

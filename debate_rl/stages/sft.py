@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from debate_rl.config.stages import WeakToStrongStage
-from debate_rl.config.training_stages import SftStage
+from pydantic import Field, model_validator
+
 from debate_rl.data.mix import counts
 from debate_rl.data.shorten import shorten
 from debate_rl.data.sources.instructions import load_instructions
@@ -17,16 +18,89 @@ from debate_rl.data.sources.provenance import Source, source_of
 from debate_rl.data.splits import sample
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.data.transcripts import NYU, load_transcripts
-from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.report.data_card import DataFacts, Gathered
-from debate_rl.runs.run import Metrics, Run
-from debate_rl.stages import weak_to_strong
+from debate_rl.stages.base import Metrics, TrainingStage
 from debate_rl.stages.training import start_from, train
+from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, rough_tokens
+from debate_rl.trainers.common.data_card import DataFacts, Gathered
 from debate_rl.trainers.common.rows import SftRow, instruction_rows, sft_rows, speechless
+from debate_rl.trainers.common.settings import Kind
+
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
 
 INSTRUCTIONS = "instructions"
 TESTED = "its story is tested on, known by "
+
+
+HEADER_TOKENS = 200
+"""Tokens of a debater's prompt beside its passage, about."""
+
+
+class SftStage(TrainingStage):
+    """Supervised finetuning of the debater on transcripts."""
+
+    kind: Literal["sft"] = "sft"
+    transcripts: tuple[str, ...] = Field(default=("lab-human", "lab-gpt"), min_length=1)
+    """Sources: lab-human, lab-gpt, nyu (all of it), nyu-human, nyu-gpt, khan, instructions, or a .jsonl file of
+    transcripts or legs."""
+    mix: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Share of each source in the rows, as numbers of any size; empty takes all rows of every source."""
+    paths: dict[str, str] = {}
+    """Where sources lie, by name; of the nyu ones the default is questions.path."""
+    stories: str | None = None
+    """QuALITY's folder, for khan, whose release leaves the stories out; empty is questions.path."""
+    licences: dict[str, str] = {}
+    """Licence of sources that do not say it themselves (a file, instructions), for the data card."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use at most so many questions' transcripts of each source."""
+    rows: int | None = Field(default=None, ge=1)
+    """Train on so many rows, drawn by seed; all are built and counted."""
+    passage_tokens: int | None = Field(default=None, ge=1)
+    """Shorten longer passages of the prompts to about so many tokens: whole paragraphs that hold no quote of the game
+    give way to a visible [...], and the data card counts the rows."""
+    start: str | None = None
+    """Earlier stage whose adapter is trained further."""
+
+    @model_validator(mode="after")
+    def _sources_agree(self) -> SftStage:
+        for key, named in (("mix", self.mix), ("paths", self.paths), ("licences", self.licences)):
+            for name in named:
+                if name not in self.transcripts:
+                    raise ValueError(f"{key} names {name!r}, which is not among transcripts: {list(self.transcripts)}")
+        missing = [name for name in self.transcripts if self.mix and name not in self.mix]
+        if missing:
+            raise ValueError(f"mix has no share for {missing[0]!r}; give one, or take it out of transcripts")
+        twice = next((name for name in self.transcripts if self.transcripts.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"transcripts has {twice!r} twice; give each once (mix sets how much of it there is)")
+        return self
+
+    def references(self) -> set[str]:
+        """The stage that it starts from."""
+        return {self.start} if self.start else set()
+
+    def trainings(self) -> Iterator[tuple[Kind, TrainingStage]]:
+        """One."""
+        yield "sft", self
+
+    def input_files(self) -> Iterator[tuple[str, str]]:
+        """Transcripts, the folders of sources, and the stories."""
+        for source in self.transcripts:
+            if source.endswith(".jsonl"):
+                yield "transcripts", source
+        for source, path in self.paths.items():
+            yield f"paths.{source}", path
+        if self.stories is not None:
+            yield "stories", self.stories
+
+    def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
+        """The rows that its sources give."""
+        return TrainingLoad("sft", run.config.models.debater, training_rows(self, run))
+
+    def execute(self, run: Run, out: Path) -> Metrics:
+        """Build rows from transcripts, mix them, and train."""
+        return _execute(self, run, out)
 
 
 @dataclass(frozen=True)
@@ -47,9 +121,7 @@ def tested_stories(run: Run) -> list[Story]:
     """The stories that something is measured on: those of the test questions and of weak-to-strong's questions."""
     questions = run.questions("test")
     for other in run.config.stages.values():
-        if isinstance(other, WeakToStrongStage) and not other.generative:
-            items = weak_to_strong.splits(other, run).every
-            questions = questions + [item.question for item in items if isinstance(item.question, Question)]
+        questions = questions + other.tested_questions(run)
     return list({q.cluster: Story(id=q.cluster, text=q.passage or "") for q in questions}.values())
 
 
@@ -133,7 +205,7 @@ def drawn(stage: SftStage, materials: Sequence[Material], seed: int) -> list[tup
     ]
 
 
-def run(stage: SftStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
     """Build rows from transcripts, mix them, and train."""
     tested = tested_stories(run)
     materials = [material(stage, run, name, tested) for name in stage.transcripts]
@@ -177,3 +249,17 @@ def _valid(games: Sequence[Transcript]) -> float:
     """Share of quotes that stand in the passage, exactly or nearly."""
     quotes = [quote for game in games for speech in game.speeches for quote in speech.quotes]
     return sum(quote.verdict != "invalid" for quote in quotes) / len(quotes) if quotes else 0.0
+
+
+def training_rows(stage: SftStage, run: Run) -> Rows:
+    """The rows that transcripts and instructions give, by their length in characters."""
+    # Shortening passages needs the model's tokenizer, which may be out of reach: they are counted as cut.
+    plain, limit = stage.model_copy(update={"passage_tokens": None}), stage.passage_tokens
+    tested = tested_stories(run)
+    found = [material(plain, run, name, tested) for name in stage.transcripts]
+    rows = [found[at].rows[place] for at, place in drawn(plain, found, run.config.seed)]
+    prompts = [rough_tokens(row.prompt) for row in rows]
+    if limit is not None:
+        prompts = [min(prompt, limit + HEADER_TOKENS) for prompt in prompts]
+    speeches = [len(row.completion) // CHARACTERS_PER_TOKEN for row in rows]
+    return Rows(len(rows), sum(prompts) + sum(speeches), max(prompts, default=0), max(speeches, default=0))

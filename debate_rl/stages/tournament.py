@@ -3,58 +3,133 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from debate_rl.analysis.accuracy import accuracy_over_rating, cross_play
-from debate_rl.analysis.behaviour.behaviour import behaviour
-from debate_rl.analysis.behaviour.debater_behaviour import conduct
+from pydantic import Field, field_validator
+
+from debate_rl.analysis.accuracy import CrossPlay, accuracy_over_rating, cross_play
+from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour, spoken
+from debate_rl.analysis.behaviour.debater_behaviour import Conduct, conduct
+from debate_rl.analysis.behaviour.relevance import relevance
+from debate_rl.arena.ratings import Ratings
+from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, save_tournament
-from debate_rl.config.stages import TournamentStage
 from debate_rl.game.transcript import Transcript
+from debate_rl.intervals import Effect
 from debate_rl.judges.judge import Judge
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.judges.scores import JudgeScores
+from debate_rl.stages.base import Stage, StageResult
 from debate_rl.stages.cards import complete_cards
+from debate_rl.stages.workload import Rehearsed, some_games
+
+if TYPE_CHECKING:
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
 
 
-def games(stage: TournamentStage, run: Run) -> list[Transcript]:
-    """Cross-play with sides swapped, then self-play."""
-    questions, protocol = run.questions("test", stage.questions), run.protocol(stage.protocol)
-    seed = run.config.seed
-    return round_robin(stage.players, questions, protocol, seed) + self_play(stage.players, questions, protocol, seed)
+class TournamentResult(StageResult):
+    """A round robin: ratings from cross-play, judge accuracy from self-play."""
+
+    ratings: Ratings
+    judge_accuracy: dict[str, JudgeScores] = {}
+    cross_play: CrossPlay | None = None
+    accuracy_over_rating: Effect | None = None
+    behaviour: tuple[Behaviour, ...] = ()
+    conduct: Conduct = Conduct()
+    legs: int
+    failed: int = 0
 
 
-def run(stage: TournamentStage, run: Run, out: Path) -> Metrics:
-    """Play, rate, and say what the players do."""
-    result = play_tournament(
-        [run.debater(name, stage.opponents) for name in stage.players],
-        run.questions("test", stage.questions),
-        run.judge(),
-        run.protocol(stage.protocol),
-        engine=run.engine,
-        folder=out,
-        seed=run.config.seed,
-        ridge=stage.ridge,
-        resamples=stage.resamples,
-        progress=run.progress(out),
-    )
-    legs = list(result.legs)  # the analyses go through them many times
-    save_tournament(result, out)
-    run.say(str(result.ratings))
-    elo = {row.player: row.rating.value for row in result.ratings.standings}
-    alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
-    trend, crossed = accuracy_over_rating(alone, elo), cross_play(legs)
-    run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
-    run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
-    run.log_debates(out.name.lstrip("."), legs)
-    complete_cards(run, out.name.lstrip("."), result.judge_accuracy, result.ratings)
-    reader = Judge(name="reader", model=run.config.models.judge)
-    return {
-        "ratings": result.ratings.model_dump(mode="json"),
-        "judge_accuracy": {name: found.model_dump(mode="json") for name, found in result.judge_accuracy.items()},
-        "cross_play": None if crossed is None else crossed.model_dump(mode="json"),
-        "accuracy_over_rating": None if trend is None else trend.model_dump(mode="json"),
-        "behaviour": [row.model_dump(mode="json") for row in behaviour(legs)],
-        "conduct": conduct(legs, stage.players, reader, run.engine, stage.readings).model_dump(mode="json"),
-        "legs": len(legs),
-        "failed": sum(leg.verdict is None for leg in legs),
-    }
+class TournamentStage(Stage):
+    """Round robin with sides swapped, ratings, and judge accuracy in self-play."""
+
+    kind: Literal["tournament"] = "tournament"
+    players: tuple[str, ...] = ("base", "sft", "dpo")
+    """Names: base, or a training stage; @N plays Best-of-N, @NcK also refines each candidate K times."""
+    protocol: str | None = None
+    questions: int | None = Field(default=None, ge=1)
+    """Test questions; empty takes all."""
+    opponents: int = Field(default=2, ge=0)
+    """Simulated opponents of Best-of-N players."""
+    ridge: float = Field(default=0.1, ge=0)
+    """Penalty that keeps the ratings of undefeated players finite."""
+    resamples: int = Field(default=1000, ge=10)
+    readings: int = Field(default=40, ge=0)
+    """Speeches of each player and side whose quotes alone are shown to the untrained judge, who guesses the side."""
+
+    @field_validator("players")
+    @classmethod
+    def _two_players(cls, players: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(players)) != len(players) or len(players) < 2:
+            raise ValueError("needs at least two players, each once")
+        return players
+
+    def references(self) -> set[str]:
+        """The players."""
+        return set(self.players)
+
+    @property
+    def asks_judge(self) -> bool:
+        """Every game is judged."""
+        return True
+
+    @property
+    def rated_players(self) -> tuple[str, ...]:
+        """All of its players."""
+        return self.players
+
+    def games(self, run: Run) -> list[Transcript]:
+        """Cross-play with sides swapped, then self-play."""
+        questions, protocol = run.questions("test", self.questions), run.protocol(self.protocol)
+        seed = run.config.seed
+        return round_robin(self.players, questions, protocol, seed) + self_play(self.players, questions, protocol, seed)
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Play and judge some games, and read the evidence of as many speeches as the stage will."""
+        games = self.games(run)
+        shown = some_games(games)
+        legs = play(shown, self.players_of(run, shown), engine, run.judge(name))
+        scale = len(games) / max(len(shown), 1)
+        if self.readings:
+            reader = Judge(name="reader", model=run.config.models.judge)
+            # Of each player and side as many speeches are read, however many games there are.
+            count = max(1, round(self.readings / scale))
+            relevance(spoken(legs), reader, engine, count, run.protocol().prompts)
+        return Rehearsed(len(games), scale, engine.asked)
+
+    def execute(self, run: Run, out: Path) -> TournamentResult:
+        """Play, rate, and say what the players do."""
+        result = play_tournament(
+            [run.debater(name, self.opponents) for name in self.players],
+            run.questions("test", self.questions),
+            run.judge(),
+            run.protocol(self.protocol),
+            engine=run.engine,
+            folder=out,
+            seed=run.config.seed,
+            ridge=self.ridge,
+            resamples=self.resamples,
+            progress=run.progress(out),
+        )
+        legs = list(result.legs)  # the analyses go through them many times
+        save_tournament(result, out)
+        run.say(str(result.ratings))
+        elo = {row.player: row.rating.value for row in result.ratings.standings}
+        alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
+        trend, crossed = accuracy_over_rating(alone, elo), cross_play(legs)
+        run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
+        run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
+        run.log_debates(out.name.lstrip("."), legs)
+        complete_cards(run, out.name.lstrip("."), result.judge_accuracy, result.ratings)
+        reader = Judge(name="reader", model=run.config.models.judge)
+        return TournamentResult(
+            ratings=result.ratings,
+            judge_accuracy=result.judge_accuracy,
+            cross_play=crossed,
+            accuracy_over_rating=trend,
+            behaviour=tuple(behaviour(legs)),
+            conduct=conduct(legs, self.players, reader, run.engine, self.readings),
+            legs=len(legs),
+            failed=sum(leg.verdict is None for leg in legs),
+        )

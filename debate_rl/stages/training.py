@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from debate_rl.config.training_stages import TrainingStage
 from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
 from debate_rl.game.quotes import check_quotes
 from debate_rl.records import explain, read_json, write
-from debate_rl.report.data_card import DataFacts, Gathered, write_data_card
-from debate_rl.report.model_card import write_model_card
-from debate_rl.runs.run import Metrics, Run
+from debate_rl.stages.base import Metrics, TrainingStage
+from debate_rl.trainers.common.data_card import DataFacts, Gathered, write_data_card
+from debate_rl.trainers.common.model_card import write_model_card
 from debate_rl.trainers.common.rows import PreferenceRow
 from debate_rl.trainers.common.settings import Job, Kind
+
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
 
 
 def train(

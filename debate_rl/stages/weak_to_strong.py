@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from debate_rl.config.stages import WeakToStrongStage
-from debate_rl.config.tree import Models
+from pydantic import Field, field_validator, model_validator
+
+from debate_rl.arena.rollout import play
 from debate_rl.data.questions import claims, load_questions
 from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
 from debate_rl.data.tasks.reward_pairs import load_pairs
+from debate_rl.errors import UserError, name_fault
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import write, write_json
-from debate_rl.runs.run import Metrics, Run, open_engine
-from debate_rl.weak_to_strong.contexts import ROLES, Context
-from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS
+from debate_rl.stages.base import TrainingStage
+from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rehearsed, Rows, TrainingLoad, some_games, verdict_rows
+from debate_rl.trainers.common.settings import Kind, StudentLoss
+from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
+from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS, Combination
+from debate_rl.weak_to_strong.labels import Labelling
+from debate_rl.weak_to_strong.methods import Method, check_methods
 from debate_rl.weak_to_strong.results.results import Results, results
 from debate_rl.weak_to_strong.results.split_report import write_account
 from debate_rl.weak_to_strong.results.tables import measures
@@ -28,10 +34,222 @@ from debate_rl.weak_to_strong.tasks.items import Samples, Splits, items_of, plai
 from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pair_samples
 
 if TYPE_CHECKING:
+    from debate_rl.config.settings import Models
+    from debate_rl.plan.counting_engine import CountingEngine
+    from debate_rl.runs.run import Run
     from debate_rl.weak_to_strong.training_cache import Settings
 
 SPARE = 8
 """Items loaded beyond those used: splits do not cut stories, so the parts miss their sizes by less than a story."""
+READOUTS: dict[str, Kind] = {"answers": "judge", "head": "classifier", "probe": "classifier", "reward": "reward"}
+"""What trains models that answer in each way."""
+
+
+class WeakToStrongStage(TrainingStage):
+    """Weak supervisors label data, with or without debates to help them; a strong student learns from the labels."""
+
+    kind: Literal["weak_to_strong"] = "weak_to_strong"
+    context: tuple[str, ...] = Field(default=("none", "debate"), min_length=1)
+    """What the supervisor reads beside the item: none, debate, consultancy, market_making, explanations,
+    explanations_weak, or one of `contexts`."""
+    contexts: dict[str, Context] = {}
+    """Further help by name, or changes to what ships: who speaks, in how many turns, under which protocol."""
+    ensemble: int = Field(default=4, ge=1, le=8)
+    """Supervisors whose labels are combined; with debates each reads its own draw."""
+    combine: Combination = "mean"
+    """How: mean (of probabilities), vote, confidence or boosting."""
+    labels: Labelling = Labelling()
+    """What becomes of their labels: soft, hard, confident, weighted or truth, with errors at a rate."""
+    loss: StudentLoss = StudentLoss()
+    """What students minimise: xent, confidence, product or entropy."""
+    methods: dict[str, Method] = {}
+    """Rows of the table, by name, the first being what the others are compared with; empty makes one of each context,
+    with the settings above."""
+    debater: str = "dpo"
+    """Who speaks where a context names nobody."""
+    naive: str = "none"
+    """Context of the weak model alone: none, or one of kind recorded, whose labels are those of a file."""
+    task: str = "questions"
+    """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
+    sciq, boolq, cosmosqa or hh, the path of a binary task's YAML file, pairs (which of two replies of Anthropic HH do
+    people prefer; with readout: reward), or chess-mate and chess-best (puzzles whose answers are written; of `methods`
+    the members count, who vote)."""
+    protocol: str | None = None
+    """Of the debates; empty is the run's own for questions and `claim` for the others."""
+    readout: Literal["answers", "head", "probe", "reward"] = "answers"
+    """How models answer: by their probabilities of the two answers, by a new classification head, by a head on
+    frozen weights, or by the rewards of both answers."""
+    knobs: dict[str, Any] = {}
+    """Knobs of the lab's stories in place of the run's, so that what is asked may be new to every model."""
+    path: str | None = None
+    """Local file of the task; empty loads it from the hub."""
+    supervisor: int = Field(default=200, ge=2)
+    """D1: items with ground truth for the weak supervisor."""
+    student: int = Field(default=200, ge=2)
+    """D2: items that the supervisor labels for the student."""
+    test: int = Field(default=200, ge=2)
+    seeds: int = Field(default=2, ge=1)
+    supervisor_reads_passage: bool = True
+    """Whether the weak supervisor may read the passage as well; the student always does."""
+    family: str | None = None
+    """Family of lab stories in place of the run's."""
+    weak: str | None = None
+    """Weak model in place of the run's (`models.weak`), for tables over sizes."""
+    strong: str | None = None
+    """Strong model in place of the run's."""
+    table: str | None = None
+    """Table in which this stage is a column; empty is a table of its own, by the stage's name."""
+    curve: Literal["members", "turns", "errors"] | None = None
+    """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
+    differ in nothing else are points of one line."""
+
+    @field_validator("table")
+    @classmethod
+    def _is_file_name(cls, table: str | None) -> str | None:
+        fault = None if table is None else name_fault(table, "a table")
+        if fault is not None:
+            raise ValueError(fault)
+        return table
+
+    @field_validator("methods")
+    @classmethod
+    def _folders(cls, value: dict[str, Method]) -> dict[str, Method]:
+        for name in value:
+            fault = name_fault(name, "a method")
+            if fault is not None:
+                raise ValueError(fault)
+            if name in ("ceiling", "weak", "untrained"):
+                raise ValueError(f"{name!r} can not name a method; use letters, digits and - and not a model's name")
+        return value
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> WeakToStrongStage:
+        try:
+            check_methods(self.rows, self.helps)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        naive = self.helps.get(self.naive)
+        if self.naive != "none" and (naive is None or naive.kind != "recorded"):
+            raise ValueError(f"naive is none or a context of kind recorded, not {self.naive!r}")
+        if self.readout == "probe" and self.lora is not None:
+            raise ValueError("readout: probe trains a head on frozen weights; set lora: null, or readout: head")
+        return self
+
+    @model_validator(mode="after")
+    def _writes_or_answers(self) -> WeakToStrongStage:
+        if self.generative and any(row != Method(members=row.members) for row in self.rows.values()):
+            raise ValueError(
+                f"answers to {self.task} are written, so its methods differ in members alone; set context: [none]"
+            )
+        if self.generative and self.readout != "answers":
+            raise ValueError(f"answers to {self.task} are written; leave out readout")
+        return self
+
+    @property
+    def generative(self) -> bool:
+        """Whether models write their answers, and an exact match counts."""
+        return self.task in ("chess-mate", "chess-best")
+
+    @property
+    def helps(self) -> dict[str, Context]:
+        """All contexts by name, with the stage's protocol for debates that name none."""
+        known = {**SHIPPED, **self.contexts}
+        return {
+            name: one.model_copy(update={"protocol": self.protocol})
+            if self.protocol and one.protocol is None and one.kind == "debate"
+            else one
+            for name, one in known.items()
+        }
+
+    def references(self) -> set[str]:
+        """Who speaks for some method, apart from the stage's own weak and strong model."""
+        return {name for name in self.players if name.partition("@")[0] not in ROLES}
+
+    @property
+    def players(self) -> set[str]:
+        """Who speaks for some method, as named."""
+        used = [self.helps[row.context] for row in self.rows.values() if row.context != "none"]
+        return {name for one in used if one.kind != "recorded" for name in (one.debater or self.debater, *one.players)}
+
+    @property
+    def rows(self) -> dict[str, Method]:
+        """The methods by name, those made of `context` included."""
+        if self.methods:
+            return self.methods
+        return {
+            name: Method(context=name, members=self.ensemble, combine=self.combine, labels=self.labels, loss=self.loss)
+            for name in self.context
+        }
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
+        best = any("@" in name for name in self.players)
+        turns = any(self.helps[name].kind == "market_making" and self.helps[name].turns != 1 for name in self.draws)
+        return best or turns or any(row.transfer.refine for row in self.rows.values())
+
+    @property
+    def draws(self) -> dict[str, int]:
+        """Games of an item that some supervisor reads, by context."""
+        found: dict[str, int] = {}
+        for row in self.rows.values():
+            if row.context != "none" and self.helps[row.context].kind != "recorded":
+                found[row.context] = max(found.get(row.context, 0), 1 if row.same_sample else row.members)
+        return found
+
+    def table_name(self, name: str) -> str:
+        """The table it is a column of; one of its own where it names none."""
+        return self.table or name
+
+    def trainings(self) -> Iterator[tuple[Kind, TrainingStage]]:
+        """All of one kind, by what models answer with."""
+        yield "sft" if self.generative else READOUTS[self.readout], self
+
+    def input_files(self) -> Iterator[tuple[str, str]]:
+        """The task and its items."""
+        if self.path is not None:
+            yield "path", self.path
+        if self.task.endswith((".yaml", ".yml")):
+            yield "task", self.task
+
+    def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
+        """The config's, and its weak and strong model."""
+        yield from super().models_used(models)
+        yield "models.weak", self.weak or models.weak
+        yield "models.strong", self.strong or models.strong
+
+    def tested_questions(self, run: Run) -> list[Question]:
+        """The questions of all its parts."""
+        if self.generative:
+            return []
+        return [item.question for item in splits(self, run).every if isinstance(item.question, Question)]
+
+    def games(self, run: Run) -> list[Transcript]:
+        """The games of each context, one an item for each draw that some supervisor reads."""
+        return _games(self, run)
+
+    def players_of(self, run: Run, games: list[Transcript]) -> dict[str, Debater]:
+        """Everybody who speaks; the stage's own weak and strong model among them."""
+        names = {name for game in games for name in game.players.values()} - {"-"}
+        return {name: player(self, run, name) for name in names}
+
+    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
+        """Play some games; they are judged where the run's judge decides something in them."""
+        games = self.games(run)
+        shown = some_games(games)
+        if shown:
+            play(shown, self.players_of(run, shown), engine, run.judge(name) if self.asks_judge else None)
+        return Rehearsed(len(games), len(games) / max(len(shown), 1), engine.asked)
+
+    def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
+        """Items for every supervisor and student, for each seed."""
+        return TrainingLoad(
+            READOUTS[self.readout], self.strong or run.config.models.strong, _items(self, run), self.seeds
+        )
+
+    def execute(self, run: Run, out: Path) -> Results:
+        """Play the games, train supervisors, students and ceiling, measure PGR."""
+        return _written(self, run, out) if self.generative else _execute(self, run, out)
 
 
 def splits(stage: WeakToStrongStage, run: Run) -> Splits:
@@ -74,22 +292,6 @@ def first_seed(run: Run) -> int:
     return run.config.seed * MOST_MEMBERS
 
 
-def games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
-    """The games of each context, one an item for each draw that some supervisor reads; later rounds' are not known."""
-    if not stage.draws:
-        return []
-    items = splits(stage, run).every
-    # Which side market-making calls first is known when the weak model is trained; either costs the same.
-    told = Told(p={item.id: 0.0 for item in items})
-    found = []
-    for name, draws in stage.draws.items():
-        context = stage.helps[name]
-        played = rules(stage, run, context)
-        for seed in range(first_seed(run), first_seed(run) + draws):
-            found += open_games(context, played, items, seed, stage.debater, told)
-    return found
-
-
 def models(stage: WeakToStrongStage, run: Run) -> Models:
     """The run's models with the stage's own weak and strong one."""
     own = {role: name for role, name in (("weak", stage.weak), ("strong", stage.strong)) if name is not None}
@@ -105,10 +307,8 @@ def player(stage: WeakToStrongStage, run: Run, name: str) -> Debater:
     return Debater(name=name, model=model, best_of=best_of, refine=refine, temperature=run.config.engine.temperature)
 
 
-def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     """Play the games, train supervisors, students and ceiling, measure PGR."""
-    if stage.generative:
-        return _written(stage, run, out)
     from debate_rl.weak_to_strong.study import Reading, run_study  # here: it loads torch
     from debate_rl.weak_to_strong.training_cache import Trainings
 
@@ -129,7 +329,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     readers = {"weak": (reading.weak, settings.weak), "strong": (reading.strong, settings.strong)}
     for note in write_account(out, parts, readers, selection).notes:
         run.say(f"  {note}")
-    trainings = Trainings(settings, lambda: open_engine(run.config, run.resolve), shared)
+    trainings = Trainings(settings, run.open_engine, shared)
     found = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
     legs = [leg for played in rollout.played.values() for leg in played]
     if legs:
@@ -137,7 +337,7 @@ def run(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
     return _told(run, found)
 
 
-def _written(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
+def _written(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     """The same of a task whose answers are written."""
     from debate_rl.weak_to_strong.tasks.generative import generative_task, run_generative
 
@@ -145,17 +345,16 @@ def _written(stage: WeakToStrongStage, run: Run, out: Path) -> Metrics:
         stage.task, stage.supervisor, stage.student, stage.test, run.config.question_seed, stage.path  # type: ignore[arg-type]
     )  # fmt: skip
     members = {name: method.members for name, method in stage.rows.items()}
-    engine = lambda: open_engine(run.config, run.resolve)  # noqa: E731
-    hits = run_generative(task, _settings(stage, run), engine, run.folder / "transfer", members)
+    hits = run_generative(task, _settings(stage, run), run.open_engine, run.folder / "transfer", members)
     write_json(out / "trainings" / "hits.json", hits.model_dump(mode="json"))
     return _told(run, results(hits))
 
 
-def _told(run: Run, found: Results) -> Metrics:
-    """Print and log what was found, and give it as metrics."""
+def _told(run: Run, found: Results) -> Results:
+    """Print and log what was found."""
     _say(run, found)
     _track(run, found)
-    return found.model_dump(mode="json")
+    return found
 
 
 def _samples(stage: WeakToStrongStage, parts: Splits, blind: Protocol, passage: bool) -> Samples:
@@ -212,3 +411,38 @@ def _say(run: Run, found: Results) -> None:
     run.say("  " + ", ".join(f"{name} {end.value:.3f}" for name, end in ends.items() if end is not None))
     for note in found.notes:
         run.say(f"  {note}")
+
+
+def _games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
+    """The games of each context, one an item for each draw that some supervisor reads; later rounds' are not known."""
+    if not stage.draws:
+        return []
+    items = splits(stage, run).every
+    # Which side market-making calls first is known when the weak model is trained; either costs the same.
+    told = Told(p={item.id: 0.0 for item in items})
+    found = []
+    for name, draws in stage.draws.items():
+        context = stage.helps[name]
+        played = rules(stage, run, context)
+        for seed in range(first_seed(run), first_seed(run) + draws):
+            found += open_games(context, played, items, seed, stage.debater, told)
+    return found
+
+
+def _items(stage: WeakToStrongStage, run: Run) -> Rows:
+    """Items for every supervisor and student, with their passage and a debate."""
+    games = _games(stage, run)
+    debates = verdict_rows(games, 1)
+    passage = max((len(game.question.passage or "") for game in games), default=0) // CHARACTERS_PER_TOKEN
+    supervisors = {row.supervisor(member) for row in stage.rows.values() for member in range(row.members)}
+    supervisors.add(Method(members=1).supervisor(0))  # the weak model alone
+    count = (len(supervisors) + 1) * stage.supervisor + stage.student  # the strong model on D1, and the ceiling
+    count += sum(_taught(row, stage.supervisor, stage.student) for row in stage.rows.values())
+    return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
+
+
+def _taught(method: Method, supervisor: int, student: int) -> int:
+    """Items that a method's students read in training, and its supervisors of later rounds; a chain divides D2."""
+    wanted = method.transfer
+    trainings = 1 + wanted.generative + (wanted.refine is not None)
+    return trainings * student * wanted.rounds + (wanted.rounds - 1) * method.members * supervisor

@@ -130,8 +130,8 @@ def test_models_that_can_not_be_used(call, tmp_path):
     call("run", path, "--dry-run")
     from debate_rl.config.tree import load_config
     from debate_rl.records import write_json
+    from debate_rl.runs.execute import stage_fingerprints
     from debate_rl.runs.folder import claim_folder
-    from debate_rl.runs.run import stage_fingerprints
 
     found = load_config(path)
     claim_folder(found)

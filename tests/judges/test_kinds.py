@@ -12,8 +12,8 @@ from debate_rl.game.verdict import Leg
 from debate_rl.judges.judge import Judge, Panel, Probe, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import save_probe
 from debate_rl.records import read
-from debate_rl.runs.run import Run, run_stages
-from debate_rl.stages import FUNCTIONS
+from debate_rl.runs.execute import run_stages
+from debate_rl.runs.run import Run
 from tests.engines.server.test_engine import Server, logprobs, send, text
 
 
@@ -98,7 +98,7 @@ def test_a_run_counts_statements_that_can_not_be_read(tmp_path):
 
     run = Run(config(tmp_path, judge={"kind": "stated"}), engine=ScriptedEngine(write), say=lambda line: None)
     unlucky = run.questions("test")[0].text
-    metrics = run_stages(run, FUNCTIONS)["oversight"]
+    metrics = run_stages(run)["oversight"]
     legs = read(tmp_path / "k" / "oversight" / "legs.jsonl", Leg)
     failed = [leg.failure.kind for leg in legs if leg.transcript.question.text == unlucky]
     assert set(failed) == {"unparsed"} and metrics["failed"] == len(failed) < len(legs) == 9
@@ -122,7 +122,7 @@ def test_a_run_at_a_server(tmp_path):
     server = Server(answer)
     changes = {"engine": {"kind": "server", "url": server.url}, "judge": {"kind": "reasoning", "votes": 2}}
     try:
-        metrics = run_stages(Run(config(tmp_path, **changes), say=lambda line: None), FUNCTIONS)["oversight"]
+        metrics = run_stages(Run(config(tmp_path, **changes), say=lambda line: None))["oversight"]
     finally:
         server.http.shutdown()
     assert metrics["failed"] == 0

@@ -11,10 +11,11 @@ from debate_rl.engines.request import Completion, Request, Sampling
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.plan.cost import bills
 from debate_rl.plan.counting_engine import Habits
-from debate_rl.plan.plan import _learning, measured_habits, plan
+from debate_rl.plan.plan import plan
 from debate_rl.records import digest
-from debate_rl.runs.run import Run, run_stages
-from debate_rl.stages import FUNCTIONS
+from debate_rl.runs.execute import run_stages
+from debate_rl.runs.run import Run
+from debate_rl.stages.habits import _learning, measured_habits
 from debate_rl.trainers.common.memory import card_of
 from tests.command import mistake
 
@@ -71,7 +72,7 @@ def played(one, engine=None):
     measured = Measured(engine)
     measured.run = Run(one, measured, say=lambda line: None)
     measured.engine = engine or TransformersEngine(measured.run.resolve, device="cpu")
-    run_stages(measured.run, FUNCTIONS)
+    run_stages(measured.run)
     return measured
 
 

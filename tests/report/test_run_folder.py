@@ -2,10 +2,11 @@ import json
 
 import pytest
 
+from debate_rl.analysis.oversight import Oversight
 from debate_rl.errors import UserError
 from debate_rl.records import write_json
 from debate_rl.report import load_run
-from debate_rl.report.metrics import OversightMetrics, TournamentMetrics
+from debate_rl.stages.tournament import TournamentResult
 
 
 def test_stages_come_in_the_order_of_the_config(run_folder):
@@ -55,14 +56,14 @@ def test_malformed_metrics_name_file_and_field(made, tmp_path):
     run = made.open_run(tmp_path)
     made.put(run, "tournament", {"ratings": {"standings": []}, "legs": 3})
     with pytest.raises(UserError, match=r"tournament/metrics.json: ratings.pairs: Field required; remove"):
-        load_run(run).of("tournament")[0].read(TournamentMetrics)
+        load_run(run).of("tournament")[0].read(TournamentResult)
 
 
 def test_oversight_without_rows_is_refused(made, tmp_path):
     run = made.open_run(tmp_path)
     made.put(run, "oversight", {"rows": []})
     with pytest.raises(UserError, match="rows"):
-        load_run(run).of("oversight")[0].read(OversightMetrics)
+        load_run(run).of("oversight")[0].read(Oversight)
 
 
 def test_broken_json_names_file_and_line(made, tmp_path):

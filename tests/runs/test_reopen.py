@@ -1,11 +1,10 @@
 import pytest
 
-from debate_rl.config.judge import JudgeSettings
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge, StatedJudge
-from debate_rl.runs import reopen
-from debate_rl.runs.reopen import judge_by_name, judge_of, kept_run
+from debate_rl.judges.settings import JudgeSettings
+from debate_rl.runs.reopen import judge_by_name, kept_run
 from debate_rl.runs.run import Run
 from tests.stages.test_attacks import run  # noqa: F401  a fixture: the folder of a run with a judge stage
 
@@ -31,7 +30,7 @@ def test_a_study_is_no_run(run):  # noqa: F811
 def test_the_settings_of_the_judge_count(run):  # noqa: F811
     def found(stage, **judge):
         changed = kept_run(run).config.model_copy(update={"judge": JudgeSettings(**judge)})
-        return judge_of(Run(changed), stage)
+        return Run(changed).judge_named(stage)
 
     one = found("judge", least_mass=0.3, both_orders=False, name="mine", model="other")
     assert (one.name, one.least_mass, one.both_orders, one.adapter) == ("judge", 0.3, False, "judge/adapter")
@@ -44,7 +43,7 @@ def test_the_settings_of_the_judge_count(run):  # noqa: F811
 
 def test_judges_of_the_run_and_others(run, monkeypatch):  # noqa: F811
     engine = object()
-    monkeypatch.setattr(reopen, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(Run, "open_engine", lambda self: engine)
     found, opened = judge_by_name(run / "sft", "judge")
     assert opened is engine and found.calibrator is not None
     assert judge_by_name(run / "sft" / "legs.jsonl", "base")[0].name == "base judge"

@@ -11,10 +11,11 @@ import yaml
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.plan.plan import first_prompts, plan
+from debate_rl.plan.plan import plan
+from debate_rl.runs.execute import needed, run_stages
 from debate_rl.runs.folder import claim_folder, input_files
-from debate_rl.runs.run import Run, needed, run_stages
-from debate_rl.stages import FUNCTIONS
+from debate_rl.runs.run import Run
+from debate_rl.stages.habits import first_prompts
 from tests import ROOT
 
 COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metrics.json", "calibrator.json")
@@ -50,7 +51,7 @@ def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", 
 
 
 def run(config, **options):
-    return run_stages(Run(config, say=lambda line: None, **options), FUNCTIONS)
+    return run_stages(Run(config, say=lambda line: None, **options))
 
 
 def results(folder):
@@ -76,7 +77,7 @@ def test_the_whole_pipeline_runs_and_a_second_run_does_nothing(tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["preferences"]["pairs"] > 0
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
     said = []
-    run_stages(Run(config, say=said.append), FUNCTIONS)
+    run_stages(Run(config, say=said.append))
     assert sum("done before" in line for line in said) == 7
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
 

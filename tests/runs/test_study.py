@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from debate_rl.analysis.effects.table import effects, read_effects
+from debate_rl.config.kinds import STAGES
 from debate_rl.config.tree import load_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.records import digest, read_json
 from debate_rl.report.study_page import study_seeds, write_study_page
+from debate_rl.runs.execute import run_stages
 from debate_rl.runs.folder import claim_folder
-from debate_rl.runs.run import Run, run_stages
+from debate_rl.runs.run import Run
 from debate_rl.runs.study import run_study, seed_configs
-from debate_rl.stages import FUNCTIONS, weak_to_strong
+from debate_rl.stages import weak_to_strong
 from tests.tiny import tiny_model
 
 
@@ -50,8 +52,8 @@ def engine():
     )
 
 
-def study(config, functions=FUNCTIONS, said=None):
-    return run_study(config, functions, engine=engine(), say=(said if said is not None else []).append)
+def study(config, said=None):
+    return run_study(config, engine=engine(), say=(said if said is not None else []).append)
 
 
 def files(folder):
@@ -72,7 +74,7 @@ def test_seeds_share_the_test_questions_and_nothing_else(config):
     stage = stage.stages["weak_to_strong"]
     parts = [weak_to_strong.splits(stage, run) for run in runs]
     assert parts[0] == parts[1]
-    games = [{game.id for game in weak_to_strong.games(stage, run)} for run in runs]
+    games = [{game.id for game in stage.games(run)} for run in runs]
     assert not games[0] & games[1]
 
 
@@ -96,7 +98,7 @@ def test_a_study_joins_its_seeds(config):
     assert skill.seeds[0] == pytest.approx(alone.estimate.value) and skill.seeds[0] != skill.seeds[1]
     assert skill.estimate.n == 2 * alone.estimate.n and skill.estimate.clusters == alone.estimate.clusters
     assert load_config(folder / "seed3" / "config.yaml").seed == 3 and [s for s in said if s.startswith("seed ")]
-    assert run_stages(Run(seed_configs(config)[1], say=said.append), {**FUNCTIONS}, {"tournament"})
+    assert run_stages(Run(seed_configs(config)[1], say=said.append), {"tournament"})
 
 
 class Links(HTMLParser):
@@ -132,17 +134,20 @@ def test_the_page_of_a_study_leads_to_the_pages_of_its_seeds(config, tmp_path):
 
 
 @pytest.mark.parametrize("moment", [("seed0", "oversight"), ("seed3", "reading"), ("seed3", "tournament")])
-def test_a_study_stopped_between_or_inside_seeds_ends_like_one_that_was_not(config, tmp_path, moment):
+def test_a_study_stopped_between_or_inside_seeds_ends_like_one_that_was_not(config, tmp_path, moment, monkeypatch):
     whole = config.model_copy(update={"runs": str(tmp_path / "whole")})
     study(whole)
 
-    def stop(stage, run, out):
-        if (run.folder.name, stage.kind) == moment:
-            raise KeyboardInterrupt
-        return FUNCTIONS[stage.kind](stage, run, out)
+    work = STAGES[moment[1]].execute
 
-    with pytest.raises(KeyboardInterrupt):
-        study(config, dict.fromkeys(FUNCTIONS, stop))
+    def stop(stage, run, out):
+        if run.folder.name == moment[0]:
+            raise KeyboardInterrupt
+        return work(stage, run, out)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(STAGES[moment[1]], "execute", stop)
+        study(config)
     folder = Path(config.runs) / "s"
     assert not (folder / "effects.json").exists() and not (folder / moment[0] / moment[1]).exists()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("seed0/*/legs.jsonl")}
@@ -157,9 +162,9 @@ def test_a_folder_of_another_study_or_run_is_refused(config):
         study(config.model_copy(update={"seeds": (0, 1)}))
     alone = config.model_copy(update={"seeds": ()})
     with pytest.raises(UserError, match="seeds"):
-        run_stages(Run(alone, engine()), FUNCTIONS)
+        run_stages(Run(alone, engine()))
     once = alone.model_copy(update={"name": "once"})
-    run_stages(Run(once, engine(), say=lambda line: None), FUNCTIONS)
+    run_stages(Run(once, engine(), say=lambda line: None))
     with pytest.raises(UserError, match=r"seeds: \[\] there"):
         study(config.model_copy(update={"name": "once"}))
     assert not (Path(config.runs) / "s" / "seed1").exists()
@@ -172,7 +177,7 @@ def test_seeds_can_change_while_nothing_is_finished(config):
 
 def test_an_ordinary_run_has_the_same_table_on_its_page(config):
     alone = config.model_copy(update={"seeds": (), "name": "once"})
-    run_stages(Run(alone, engine(), say=lambda line: None), FUNCTIONS)
+    run_stages(Run(alone, engine(), say=lambda line: None))
     folder = Path(config.runs) / "once"
     rows = read_effects(folder / "report" / "effects.json")
     assert rows == effects([folder]) and all(len(row.seeds) == 1 for row in rows)
@@ -191,15 +196,15 @@ def test_seeds_that_run_side_by_side_find_the_same(config, tmp_path):
     found = []
     for processes in (1, 2):
         one = parse_config({**small, "name": f"p{processes}", "processes": processes})
-        run_study(one, FUNCTIONS)
+        run_study(one)
         found.append(files(tmp_path / "runs" / f"p{processes}"))
     assert found[0] == found[1] and len(found[0]) > 5
     bad = parse_config({**small, "name": "bad", "processes": 2, "models": {"debater": "nowhere", "judge": "nowhere"}})
     with pytest.raises(UserError, match="nowhere"):
-        run_study(bad, FUNCTIONS)
+        run_study(bad)
 
 
-def killed(config, functions, only):
+def killed(config, only):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -207,4 +212,4 @@ def test_a_process_that_is_killed_is_said_in_a_line(tmp_path, monkeypatch):
     one = parse_config({"name": "k", "runs": str(tmp_path), "seeds": [0, 1], "processes": 2, "stages": {"report": {}}})
     monkeypatch.setattr("debate_rl.runs.study._run_seed", killed)
     with pytest.raises(UserError, match="was killed, .*goes on where it was"):
-        run_study(one, FUNCTIONS)
+        run_study(one)

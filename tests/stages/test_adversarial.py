@@ -2,17 +2,16 @@
 
 import pytest
 
-from debate_rl.config.stages import made_by
-from debate_rl.config.training_stages import JudgeStage
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.judges.attacks.edits import attacked_copies
 from debate_rl.judges.attacks.suffix_search import Found, Search
-from debate_rl.plan.training_cost import Rows, _attacked
 from debate_rl.records import read_json, write_json
 from debate_rl.runs.run import Run
 from debate_rl.stages import adversarial, judge
 from debate_rl.stages.adversarial import mixed
+from debate_rl.stages.judge import JudgeStage, _attacked
+from debate_rl.stages.workload import Rows
 from tests.judges.attacks.test_robustness import debates, swayed
 from tests.stages.test_attacks import config
 from tests.stages.test_judge import JUDGE, ran
@@ -102,8 +101,8 @@ def test_the_last_rounds_judge_is_the_stages_and_its_rounds_are_told(tmp_path, t
 
 
 def test_where_the_weights_are_and_what_is_refused(tmp_path):
-    assert made_by("judge", JudgeStage(adversarial_rounds=2)) == {"judge": "judge/round2"}
-    assert made_by("judge", JudgeStage()) == {"judge": "judge"}
+    assert JudgeStage(adversarial_rounds=2).makes("judge") == {"judge": "judge/round2"}
+    assert JudgeStage().makes("judge") == {"judge": "judge"}
     with pytest.raises(UserError, match="is for from: self_play"):
         config(tmp_path, adversarial_rounds=1, **{"from": "recorded"})
 

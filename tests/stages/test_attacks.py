@@ -11,11 +11,11 @@ from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.judge import Judge
 from debate_rl.records import read, write, write_json, write_text
 from debate_rl.report.attack_view import attack_view
-from debate_rl.report.metrics import JudgeAttacks
 from debate_rl.report.page import environment
+from debate_rl.runs.attack import attack_run
 from debate_rl.runs.run import Run
-from debate_rl.stages import attacks
-from debate_rl.stages.attacks import attack_run, compare_attacks, draw, judge_of
+from debate_rl.stages.attacks import compare_attacks, draw
+from debate_rl.stages.judge import JudgeAttacks
 from tests.command import mistake
 from tests.judges.attacks.test_robustness import debates, swayed
 
@@ -121,20 +121,20 @@ def test_games_are_drawn_by_name():
 
 def test_judges_by_name(run):
     opened = Run(config(run.parent))
-    base, trained, other = (judge_of(opened, name) for name in ("base", "judge", "org/model"))
+    base, trained, other = (opened.judge_named(name) for name in ("base", "judge", "org/model"))
     assert (base.name, base.model, base.adapter) == ("base judge", opened.config.models.judge, None)
     assert trained.adapter == "judge/adapter" and trained.calibrator.slope == 0.5
     assert (other.model, other.adapter) == ("org/model", None)
     with pytest.raises(UserError, match="'sft' trains no judge; choose one of: base, judge"):
-        judge_of(opened, "sft")
+        opened.judge_named("sft")
     (run / "judge" / "stage.json").unlink()
     with pytest.raises(UserError, match="is not finished"):
-        judge_of(opened, "judge")
+        opened.judge_named("judge")
 
 
 def test_the_command_attacks_kept_debates_and_writes_nothing(run, call, monkeypatch):
     engine = swayed("clearly")
-    monkeypatch.setattr(attacks, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(Run, "open_engine", lambda self: engine)
     files = sorted(run.rglob("*"))
     code, out, _ = call("judge", "attack", run, "--judge", "judge", "--attacks", "suffix_sure,sycophancy")
     assert code == 0 and "on 8 debates, right on 50.0" in out and "suffix_sure" in out and "lone consultants" in out
@@ -148,7 +148,7 @@ def test_the_command_attacks_kept_debates_and_writes_nothing(run, call, monkeypa
 
 
 def test_without_a_judge_stage_the_test_debates_of_the_runs_protocol_are_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(attacks, "open_engine", lambda *_: swayed("clearly"))
+    monkeypatch.setattr(Run, "open_engine", lambda self: swayed("clearly"))
     tree = {"name": "r", "runs": str(tmp_path), "protocol": {"prompts": "lab"}}
     found = parse_config({**tree, "stages": {"sft": {}, "preferences": {}, "oversight": {"players": ["base"]}}})
     folder = tmp_path / "r"

@@ -15,8 +15,9 @@ from debate_rl.plan.training_cost import estimates
 from debate_rl.records import read, read_json, read_log
 from debate_rl.report.page import render
 from debate_rl.report.run_folder import load_run
-from debate_rl.runs.run import Run, needed, run_stages
-from debate_rl.stages import FUNCTIONS, grpo
+from debate_rl.runs.execute import needed, run_stages
+from debate_rl.runs.run import Run
+from debate_rl.stages import grpo
 from debate_rl.trainers.common.load import load_tokenizer
 from debate_rl.trainers.grpo.eval_metrics import Point
 from tests.engines.wire import WireServer
@@ -53,7 +54,7 @@ def finished(tmp_path_factory):
                   "players": ["base"]},
         "tournament": {"players": ["base", "grpo", "again"], "resamples": 20, "readings": 0},
     })  # fmt: skip
-    return found, run_stages(quiet(found), FUNCTIONS), folder / "on"
+    return found, run_stages(quiet(found)), folder / "on"
 
 
 def test_the_debater_is_a_player_of_later_stages_and_the_judge_learns_from_its_debates(finished):
@@ -153,7 +154,7 @@ def test_the_runs_server_writes_the_speeches_and_keeps_no_policy(tmp_path):
     server = WireServer(writer, served=("lab-small",), adapters="lab-small", ids=True, prompt=ids)
     engine = {"kind": "server", "url": server.url, "temperature": 1.0, "threads": 1}
     grpo = {**GRPO, "served": "speeches", "watch": None}
-    found = run_stages(quiet(config(tmp_path, {"grpo": grpo}, engine=engine)), FUNCTIONS)["grpo"]
+    found = run_stages(quiet(config(tmp_path, {"grpo": grpo}, engine=engine)))["grpo"]
     server.close()
     assert found["steps"] == 2 and found["retokenized"] == 0 and found["skipped"]["failed_games"] == 0
     assert [name.rpartition("-")[0] for name in server.unloaded] == ["policy-step0", "policy-step1"]
@@ -189,7 +190,7 @@ def test_models_are_named_as_who_answers_knows_them(tmp_path, served):
 def test_what_can_not_be_done_is_said_in_a_line(tmp_path, changes, said):
     found = config(tmp_path, {"grpo": {**GRPO, **changes}})
     with pytest.raises(UserError, match=said) as error:
-        run_stages(quiet(found), FUNCTIONS)
+        run_stages(quiet(found))
     assert "\n" not in str(error.value)
 
 

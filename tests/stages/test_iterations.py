@@ -2,13 +2,15 @@
 
 import pytest
 
-from debate_rl.config.training_stages import IterationsStage, PreferencesStage
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
 from debate_rl.plan.plan import plan
 from debate_rl.records import read, read_json
-from debate_rl.runs.run import Run, needed, run_stages
-from debate_rl.stages import FUNCTIONS, iterations
+from debate_rl.runs.execute import needed, run_stages
+from debate_rl.runs.run import Run
+from debate_rl.stages import iterations
+from debate_rl.stages.iterations import IterationsStage
+from debate_rl.stages.preferences import PreferencesStage
 from debate_rl.trainers.common.arguments import training_arguments
 from debate_rl.trainers.common.rows import PreferenceRow
 
@@ -32,7 +34,7 @@ def config(folder, name="it", stages=None, **changes):
 
 
 def run(config):
-    return run_stages(Run(config, say=lambda line: None), FUNCTIONS)
+    return run_stages(Run(config, say=lambda line: None))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ class Killed(BaseException):
 def test_stopped_in_any_part_it_ends_the_same(finished, tmp_path, monkeypatch, part):
     _, expected, folder = finished
     again = config(tmp_path)
-    where = {"preferences": (iterations.preferences, "run"), "training": (iterations.dpo, "learn"),
+    where = {"preferences": (iterations.preferences, "execute"), "training": (iterations.dpo, "learn"),
              "rating": (iterations, "curve")}[part]  # fmt: skip
     true, calls = getattr(*where), []
 

@@ -20,7 +20,7 @@ def ran(tmp_path, monkeypatch, write, score, **changes):
     config = parse_config({**tree, "questions": questions, "stages": {"judge": stage}})
     said = []
     run = Run(config, ScriptedEngine(write, score), say=said.append)
-    return judge.run(config.stages["judge"], run, tmp_path / "out"), said
+    return config.stages["judge"].execute(run, tmp_path / "out"), said
 
 
 def test_nothing_fails_and_nothing_is_said(tmp_path, monkeypatch):

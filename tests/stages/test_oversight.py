@@ -7,17 +7,17 @@ import pytest
 
 from debate_rl.analysis.judging.rejudge import saved_legs
 from debate_rl.analysis.oversight import Oversight
-from debate_rl.config.stages import OversightStage
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Leg
 from debate_rl.plan.plan import plan
 from debate_rl.records import append, digest, read, read_json
-from debate_rl.runs import reopen, run
-from debate_rl.runs.run import Run, needed, run_stages
+from debate_rl.runs.execute import needed, run_stages
+from debate_rl.runs.run import Run
 from debate_rl.runs.study import seed_configs
-from debate_rl.stages import FUNCTIONS, oversight
+from debate_rl.stages import oversight
+from debate_rl.stages.oversight import OversightStage
 from tests.command import mistake
 
 EVERY = OversightStage().protocols
@@ -60,7 +60,7 @@ def played(tree, out, score=judge, **stage):
     config = parse_config({**tree, "stages": {**tree["stages"], "oversight": {"players": ["base"], **stage}}})
     engine = ScriptedEngine(speak, score)
     run = Run(config, engine, say=lambda line: None)
-    return Oversight.model_validate(oversight.run(config.stages["oversight"], run, out)), engine
+    return config.stages["oversight"].execute(run, out), engine
 
 
 def test_every_protocol_of_the_design_is_played_on_the_same_questions(tree, tmp_path):
@@ -219,8 +219,7 @@ def test_verdicts_of_two_judges_are_not_mixed(tree, tmp_path):
 def scripted(monkeypatch):
     """The command line with a scripted engine in place of models."""
     engine = ScriptedEngine(speak, judge)
-    monkeypatch.setattr(run, "open_engine", lambda *_: engine)
-    monkeypatch.setattr(reopen, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(Run, "open_engine", lambda self: engine)
     return engine
 
 
@@ -269,7 +268,7 @@ def test_saved_stages_are_judged_again_and_single_consultancies_become_double(tr
     tree["stages"]["oversight"] |= {"protocols": ["debate", "single", "double"]}
     config = parse_config(tree)
     for one in seed_configs(config):
-        run_stages(Run(one, scripted, say=lambda line: None), FUNCTIONS)
+        run_stages(Run(one, scripted, say=lambda line: None))
     spoken = len(scripted.requests)
     stages = [tmp_path / "runs" / "r" / f"seed{seed}" / "oversight" for seed in (0, 1)]
     out = tmp_path / "again.jsonl"

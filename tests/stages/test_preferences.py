@@ -13,7 +13,6 @@ from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.plan.plan import plan
-from debate_rl.plan.training_cost import _pairs
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, read
 from debate_rl.runs.run import Run
@@ -36,7 +35,7 @@ def made(tmp_path, write=numbered, score=believes, turns=2, protocol="debate", *
     """The stage run with a scripted engine: metrics, folder, engine."""
     engine = ScriptedEngine(write, score)
     run = opened(tmp_path, engine, turns, protocol, **stage)
-    return preferences.run(run.config.stages["preferences"], run, tmp_path / "out"), tmp_path / "out", engine
+    return run.config.stages["preferences"].execute(run, tmp_path / "out"), tmp_path / "out", engine
 
 
 def opened(tmp_path, engine=None, turns=2, protocol="debate", **stage):
@@ -146,7 +145,7 @@ def test_a_stopped_stage_ends_like_one_that_was_not(tmp_path, method):
 
     run = opened(tmp_path / "b", Dying(numbered), method=method)
     with pytest.raises(KeyboardInterrupt):
-        preferences.run(run.config.stages["preferences"], run, tmp_path / "b" / "out")
+        run.config.stages["preferences"].execute(run, tmp_path / "b" / "out")
     again, out, later = made(tmp_path / "b", method=method)
     assert again == whole and len(later.requests) < len(engine.requests)  # what was written came from the store
     for name in ("pools.jsonl", "rows.jsonl", "trees.jsonl" if method == "half" else "legs.jsonl"):
@@ -167,20 +166,24 @@ def test_the_plan_counts_trees_and_what_refinement_adds(tmp_path):
 def test_what_leaves_no_questions_or_no_speeches_is_one_line(tmp_path, method):
     run = opened(tmp_path, ScriptedEngine(numbered, believes), method=method, skip=5000)
     stage = run.config.stages["preferences"]
-    for use in (lambda: plan(run), lambda: _pairs(stage, run), lambda: preferences.run(stage, run, tmp_path / "out")):
+    for use in (
+        lambda: plan(run),
+        lambda: preferences.pair_rows(stage, run),
+        lambda: stage.execute(run, tmp_path / "out"),
+    ):
         with pytest.raises(UserError, match="skip 5000 leaves no training questions of 12"):
             use()
     for name in ("blind", "open_book"):
         run = opened(tmp_path, protocol=name, method=method)
         with pytest.raises(UserError, match=f"protocol '{name}' has no speeches to make preferences of"):
-            _pairs(run.config.stages["preferences"], run)
+            preferences.pair_rows(run.config.stages["preferences"], run)
         with pytest.raises(UserError, match=f"under '{name}' nobody speaks"):
             parse_config({"stages": {"preferences": {"player": "base", "protocol": name}}})
 
 
 def test_where_the_judge_calls_a_side_the_estimate_counts_one_a_turn(tmp_path):
     run = opened(tmp_path, protocol="market_making", best_of=2)
-    assert _pairs(run.config.stages["preferences"], run).count == 6 * run.protocol().turns
+    assert preferences.pair_rows(run.config.stages["preferences"], run).count == 6 * run.protocol().turns
 
 
 def test_fewer_questions_than_asked_are_counted_and_told(tmp_path):
@@ -188,7 +191,7 @@ def test_fewer_questions_than_asked_are_counted_and_told(tmp_path):
     run = opened(tmp_path, ScriptedEngine(numbered, believes), questions=20, skip=5)
     run.say = told.append
     stage = run.config.stages["preferences"]
-    metrics = preferences.run(stage, run, tmp_path / "out")
+    metrics = stage.execute(run, tmp_path / "out")
     assert metrics["questions"] == 7
     assert "  preferences: 7 training questions; 20 were asked for, there are no more" in told
     assert "on 7 training questions" in preference_facts(stage, run, "preferences")["data"]

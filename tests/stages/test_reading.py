@@ -5,8 +5,8 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.verdict import Leg
 from debate_rl.plan.plan import plan
 from debate_rl.records import read
-from debate_rl.runs.run import Run, needed
-from debate_rl.stages import reading
+from debate_rl.runs.execute import needed
+from debate_rl.runs.run import Run
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def rows(metrics):
 
 def test_models_are_scored_with_the_passage_and_without(config, tmp_path):
     run = Run(config, ScriptedEngine(score=reader), say=lambda line: None)
-    found = rows(reading.run(config.stages["reading"], run, tmp_path))
+    found = rows(config.stages["reading"].execute(run, tmp_path).model_dump(mode="json"))
     assert [found[key]["accuracy"]["value"] for key in (("big", "open_book"), ("big", "blind"))] == [1, 0.5]
     assert found["small", "open_book"]["accuracy"]["value"] == 0.5
     assert found["big", "open_book"]["brier"]["value"] < found["big", "blind"]["brier"]["value"] == 0.25
@@ -55,7 +55,7 @@ def test_what_can_not_be_read_is_a_failure_and_no_wrong_answer(config, tmp_path)
         return reader(choice)
 
     run = Run(config, ScriptedEngine(score=score), say=lambda line: None)
-    metrics = reading.run(config.stages["reading"], run, tmp_path)
+    metrics = config.stages["reading"].execute(run, tmp_path).model_dump(mode="json")
     scored = rows(metrics)["big", "open_book"]
     assert (metrics["failed"], scored["n"], scored["accuracy"]["value"]) == (1, 7, 1)
 

@@ -12,7 +12,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
 from debate_rl.records import read
 from debate_rl.runs.run import Run
-from debate_rl.stages import judge, recorded_judge
+from debate_rl.stages import recorded_judge
 from debate_rl.trainers.common.rows import JudgeRow
 
 
@@ -49,8 +49,8 @@ def test_human_confidences_are_learnt_on_some_stories_and_predicted_on_others(sm
     run = Run(found, engine=ScriptedEngine())
     out = tmp_path / "out"
     out.mkdir()
-    assert judge.games(found.stages["judge"], run) == []
-    metrics = judge.run(found.stages["judge"], run, out)
+    assert found.stages["judge"].games(run) == []
+    metrics = found.stages["judge"].execute(run, out)
     assert all(isinstance(row, JudgeRow) for row in taught)
     assert any(row.target not in (0, 1) for row in taught)
     humans, models = read(out / "human_legs.jsonl", Leg), read(out / "test_legs.jsonl", Leg)
@@ -83,4 +83,4 @@ def test_settings_of_games_that_are_played_are_refused(tmp_path, name, value):
 def test_another_source_is_refused_in_one_line(tmp_path):
     found = config(tmp_path, tmp_path, source="file")
     with pytest.raises(UserError, match="`from: recorded` reads questions: {source: nyu"):
-        recorded_judge.run(found.stages["judge"], Run(found, engine=ScriptedEngine()), tmp_path, 0.25)
+        recorded_judge.execute(found.stages["judge"], Run(found, engine=ScriptedEngine()), tmp_path, 0.25)

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from debate_rl.config.training_stages import SftStage
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
 from debate_rl.records import read, read_json, write
-from debate_rl.runs.run import Run, run_stages
-from debate_rl.stages import FUNCTIONS, sft
+from debate_rl.runs.execute import run_stages
+from debate_rl.runs.run import Run
+from debate_rl.stages import sft
+from debate_rl.stages.sft import SftStage
 from debate_rl.trainers.common.rows import SftRow
 
 PASSAGE = "\n\n".join(
@@ -132,7 +133,7 @@ def test_lab_and_instructions_are_mixed_trained_and_put_on_a_card(tmp_path):
             "lora": {"r": 2, "alpha": 4}, "train": {"max_steps": 1, "per_device_train_batch_size": 4},
         }},
     })  # fmt: skip
-    metrics = run_stages(Run(config, say=lambda line: None), FUNCTIONS)["sft"]
+    metrics = run_stages(Run(config, say=lambda line: None))["sft"]
     assert metrics["rows_by_source"] == {"lab-human": 4, "lab-gpt": 12, "instructions": 8}
     assert (metrics["rows_built"], metrics["rows"], metrics["left_out"]) == (24 + 24 + 9, 24, {})
     rows = read(tmp_path / "mix" / "sft" / "rows.jsonl", SftRow)

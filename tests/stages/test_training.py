@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from debate_rl.config.training_stages import SftStage
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
+from debate_rl.stages.sft import SftStage
 from debate_rl.stages.training import train
 from debate_rl.trainers.common.rows import SftRow
 

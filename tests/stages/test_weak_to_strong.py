@@ -1,13 +1,13 @@
 import pytest
 
-from debate_rl.config.stages import references
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Leg
-from debate_rl.plan.training_cost import _items
 from debate_rl.records import read, read_json
-from debate_rl.runs.run import Run, needed, run_stages
-from debate_rl.stages import FUNCTIONS, weak_to_strong
+from debate_rl.runs.execute import needed, run_stages
+from debate_rl.runs.run import Run
+from debate_rl.stages import weak_to_strong
+from debate_rl.stages.weak_to_strong import _items
 from debate_rl.trainers.common import job as jobs
 from debate_rl.trainers.common.rows import JudgeRow, RewardRow
 from debate_rl.weak_to_strong.results.predictions import Hits
@@ -38,7 +38,7 @@ def test_tables_of_a_run_share_games_supervisors_and_ceiling(tmp_path, monkeypat
     train = jobs._train
     monkeypatch.setattr(jobs, "_train", lambda job, *rest: trained.append(job) or train(job, *rest))
     run = Run(found, say=lambda _: None)
-    metrics = run_stages(run, FUNCTIONS)
+    metrics = run_stages(run)
     assert [row["name"] for row in metrics["main"]["methods"]] == ["none", "debate"]
     # main: weak, 2 supervisors with debates, 2 students, strong on D1, ceiling; more: a supervisor and two students.
     assert len(trained) == 7 + 3
@@ -63,9 +63,9 @@ def test_a_table_names_its_players_and_what_it_builds_on(tmp_path):
     }  # fmt: skip
     found = parse_config({"stages": stages})
     stage = found.stages["weak_to_strong"]
-    assert stage.players == {"dpo@4", "sft", "weak", "strong"} and references(stage) == {"dpo", "sft"}
+    assert stage.players == {"dpo@4", "sft", "weak", "strong"} and stage.named_stages == {"dpo", "sft"}
     assert stage.draws == {"bon": 3, "two": 3, "explanations": 3} and stage.asks_judge
-    assert "judge" in needed(found, "weak_to_strong") and not references(found.stages["plain"])
+    assert "judge" in needed(found, "weak_to_strong") and not found.stages["plain"].named_stages
     assert not found.stages["plain"].asks_judge and found.stages["plain"].draws == {}
     run = Run(found)
     strong, weak = (weak_to_strong.player(stage, run, name) for name in ("strong", "weak@2"))
@@ -78,7 +78,7 @@ def test_replies_are_argued_about_and_weighed_by_rewards(tmp_path, shared_data):
     sizes = {"supervisor": 6, "student": 6, "test": 6, "train": {**TRAIN, "max_length": 256}}
     table = {"task": "pairs", "path": path, "readout": "reward", "methods": methods, **sizes}
     run = Run(config(tmp_path, main=table), say=lambda _: None)
-    run_stages(run, FUNCTIONS)
+    run_stages(run)
     (log,) = (tmp_path / "r/transfer/games").glob("*.jsonl")
     game = read(log, Leg)[0].transcript
     assert game.protocol.name == "debate" and set(game.question.answers) != {"correct", "incorrect"}
@@ -105,7 +105,7 @@ def test_how_a_binary_task_was_read_is_accounted(tmp_path, shared_data):
     run = Run(
         config(tmp_path, main={"task": "sciq", "path": path, "methods": {"none": {"members": 1}}}), say=said.append
     )
-    run_stages(run, FUNCTIONS)
+    run_stages(run)
     source = read_json(tmp_path / "r/main/splits.json")["source"]
     assert source["read"] >= 36 and set(source) == {"read", "repeated", "unused", "dropped"}
 
@@ -127,7 +127,7 @@ def test_games_are_planned_by_context_and_draw(tmp_path):
     table = {"context": ["debate", "consultancy"], "ensemble": 2, "task": "claims"}
     found = config(tmp_path, main=table)
     run = Run(found)
-    games = weak_to_strong.games(found.stages["main"], run)
+    games = found.stages["main"].games(run)
     assert len(games) == 36 * 2 * 2 and len({game.id for game in games}) == len(games)
     names = {game.protocol.name for game in games}
     assert names == {"claim", "claim_single"} and {game.protocol.turns for game in games} == {3, 1}
@@ -172,7 +172,7 @@ def test_written_answers_go_their_own_way(tmp_path, monkeypatch):
 
     monkeypatch.setattr("debate_rl.weak_to_strong.tasks.generative.run_generative", run_generative)
     run = Run(found, say=lambda _: None)
-    metrics = run_stages(run, FUNCTIONS)
+    metrics = run_stages(run)
     ((task, folder, methods),) = asked
     assert [len(task.parts[part]) for part in ("supervisor", "student", "test")] == [3, 4, 5]
     assert folder == tmp_path / "r/transfer" and methods == {"one": 1, "two": 2}
@@ -184,7 +184,7 @@ def test_models_that_cannot_write_moves_are_an_error(tmp_path):
     pytest.importorskip("chess")
     found = config(tmp_path, chess={"task": "chess-mate", "context": ["none"], "ensemble": 1})
     with pytest.raises(UserError, match="no legal answer to any of 12 items"):
-        run_stages(Run(found, say=lambda _: None), FUNCTIONS)
+        run_stages(Run(found, say=lambda _: None))
 
 
 @pytest.mark.parametrize(

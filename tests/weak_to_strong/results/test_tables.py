@@ -5,7 +5,7 @@ import pytest
 
 from debate_rl.config.tree import load_config, parse_config
 from debate_rl.errors import UserError
-from debate_rl.runs.run import needed
+from debate_rl.runs.execute import needed
 from debate_rl.trainers.common.settings import StudentLoss
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.labels import Labelling

@@ -1,4 +1,4 @@
-"""Settings of a judge: how it comes to a verdict."""
+"""Settings of a judge: how it comes to a verdict, and the judge that they ask for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
+from debate_rl.judges.probe import load_probe
 from debate_rl.records import Record
 
 _OF_KIND = {
@@ -61,3 +63,31 @@ class JudgeSettings(Record):
         if self.adapter is not None and self.model is None:
             raise ValueError("adapter needs the model that it belongs to; set model as well")
         return self
+
+
+def judge_of_kind(settings: JudgeSettings, run_judge: Judge) -> AnyJudge:
+    """The judge that settings ask for; a calibrator holds for the kind of verdict that it was fitted on, and stays."""
+    judge = run_judge
+    if settings.model is not None:
+        judge = Judge(name=settings.model, model=settings.model, adapter=settings.adapter)
+    if settings.kind == "model":
+        changed = {
+            "name": settings.name or judge.name,
+            "both_orders": settings.both_orders,
+            "least_mass": settings.least_mass,
+        }
+        return judge.model_copy(update=changed)
+    name = settings.name or f"{settings.kind} {judge.name}"
+    if settings.kind == "panel":
+        members = tuple(judge_of_kind(member, run_judge) for member in settings.members)
+        return Panel(name=settings.name or "panel", members=members, combine=settings.combine)
+    if settings.kind == "probe":
+        return load_probe(settings.path or "").model_copy(
+            update={"name": settings.name or "probe", "both_orders": settings.both_orders}
+        )
+    written = {key: getattr(settings, key) for key in ("temperature", "max_new_tokens")}
+    fields = {
+        "name": name, "model": judge.model, "adapter": judge.adapter, "both_orders": settings.both_orders,
+        "votes": settings.votes, "combine": settings.combine, **{key: v for key, v in written.items() if v is not None},
+    }  # fmt: skip
+    return (ReasoningJudge if settings.kind == "reasoning" else StatedJudge).model_validate(fields)

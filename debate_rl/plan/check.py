@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from debate_rl.config.stages import OversightStage, ReadingStage, Stage, WeakToStrongStage
-from debate_rl.config.training_stages import IterationsStage, SftStage, TrainingStage
 from debate_rl.data.models import SHIPPED
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.load import context_of, load_config, load_tokenizer
@@ -21,6 +19,7 @@ from debate_rl.game.prompts import debater_messages
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import open_transcript
 from debate_rl.runs.run import Run
+from debate_rl.stages.base import Stage, TrainingStage
 from debate_rl.trainers.common.settings import Kind
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,23 +46,13 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
         if (only is None or name in only) and not (run.folder / name / "stage.json").is_file()
     }
     for name, stage in stages.items():
-        _check_files(name, stage)
-        for kind, training in _trainings(stage):
+        for key, path in stage.input_files():
+            existing(path, f"stages.{name}.{key}")
+        for kind, training in stage.trainings():
             _check_keys(name, kind, training)
-    for role, model in _models(run, stages.values()):
+    for role, model in dict.fromkeys(_models(run, stages.values())):
         _check_model(run, role, model)
     return _too_long(run) if stages else []
-
-
-def _trainings(stage: Stage) -> Iterator[tuple[Kind, TrainingStage]]:
-    """Each training of a stage with its kind."""
-    if isinstance(stage, IterationsStage):
-        yield "dpo", stage.dpo
-    elif isinstance(stage, WeakToStrongStage):
-        kinds: dict[str, Kind] = {"answers": "judge", "reward": "reward"}
-        yield "sft" if stage.generative else kinds.get(stage.readout, "classifier"), stage
-    elif isinstance(stage, TrainingStage):
-        yield stage.kind, stage
 
 
 def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
@@ -80,40 +69,11 @@ def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
         raise UserError(f"stages.{name}: {error}") from error
 
 
-def _check_files(name: str, stage: Stage) -> None:
-    """The files that a stage names."""
-    where = f"stages.{name}"
-    if isinstance(stage, SftStage):
-        for source in stage.transcripts:
-            if source.endswith(".jsonl"):
-                existing(source, f"{where}.transcripts")
-        for source, path in stage.paths.items():
-            existing(path, f"{where}.paths.{source}")
-        if stage.stories is not None:
-            existing(stage.stories, f"{where}.stories")
-    if isinstance(stage, WeakToStrongStage):
-        if stage.path is not None:
-            existing(stage.path, f"{where}.path")
-        if stage.task.endswith((".yaml", ".yml")):
-            existing(stage.task, f"{where}.task")
-
-
 def _models(run: Run, stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
     """Each model that the stages use, with the key that names it."""
     config = run.config
-    kinds = {stage.kind for stage in stages}
-    if kinds - {"report", "reading"}:
-        yield "models.debater", config.models.debater
-        yield "models.judge", config.models.judge
     for stage in stages:
-        if isinstance(stage, WeakToStrongStage):
-            yield "models.weak", stage.weak or config.models.weak
-            yield "models.strong", stage.strong or config.models.strong
-        if isinstance(stage, ReadingStage):
-            for model in stage.models:
-                yield "models", model
-        if isinstance(stage, OversightStage) and not isinstance(stage.second, str | None) and stage.second.model:
-            yield "second.model", stage.second.model
+        yield from stage.models_used(config.models)
     if config.judge.model is not None:
         yield "judge.model", config.judge.model
     if config.judge.adapter is not None:

@@ -1,5 +1,5 @@
 from debate_rl.data.sources.provenance import Source
-from debate_rl.report.data_card import DataFacts, Gathered, data_card, write_data_card
+from debate_rl.trainers.common.data_card import DataFacts, Gathered, data_card, write_data_card
 from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
 
 COUNTS = {

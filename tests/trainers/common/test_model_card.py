@@ -4,7 +4,7 @@ from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
 from debate_rl.judges.scores import judge_scores
 from debate_rl.report import write_model_card
-from debate_rl.report.model_card import complete_model_card, model_card
+from debate_rl.trainers.common.model_card import complete_model_card, model_card
 
 ESTIMATE = Estimate(value=0.844, low=0.781, high=0.902, n=154, clusters=77)
 EFFECT = Effect(value=0.041, low=0.008, high=0.075, n=433, clusters=96, p=0.017)

@@ -1,0 +1,182 @@
+"""Settings above the stages: questions, models, engine, protocol, hardware and tracking.
+
+The text under a field is its help.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from debate_rl.engines.server.budget import Price
+from debate_rl.game.protocol import Protocol, load_protocol
+from debate_rl.records import Record
+
+
+class Questions(Record):
+    """Where the questions come from and how many are used of each split."""
+
+    source: Literal["lab", "quality", "nyu", "file"] = "lab"
+    path: str | None = None
+    """File or folder of the source; the lab needs none."""
+    family: str = "whereabouts"
+    """Family of lab stories."""
+    knobs: dict[str, Any] = {}
+    """Knobs of the lab family, such as the number of moves."""
+    hard_only: bool = False
+    """Of QuALITY: questions marked difficult only."""
+    human: str | None = None
+    """Human debates (as source nyu) whose stories no test question may be about; known by id, title or text."""
+    train: int = Field(default=400, ge=1)
+    """Questions for transcripts, preferences and judge training."""
+    test: int = Field(default=80, ge=1)
+    """Questions for tournaments and judge accuracy; their stories are in no other split."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of the test questions and of the weak-to-strong items; empty is the config's seed. A study over seeds keeps it
+    the same for all of them; the other questions follow each run's own seed."""
+
+
+class Models(Record):
+    """Model of each role: a lab model, a folder or a hub name."""
+
+    debater: str = "lab-base"
+    judge: str = "lab-base"
+    weak: str = "lab-small"
+    strong: str = "lab-base"
+
+
+class BudgetSettings(Record):
+    """What a run may spend at a server; it stops before it would pass that, and what is finished is kept."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """Of prompts and answers together."""
+    money: float | None = Field(default=None, gt=0)
+    """In the currency of `prices`."""
+
+
+class EngineSettings(Record):
+    """How models are run."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # a key or password typed into the wrong field stays unsaid
+
+    kind: Literal["transformers", "server"] = "transformers"
+    """transformers: in this process. server: any OpenAI-compatible endpoint; trainings still run here."""
+    url: str | tuple[str, ...] | None = None
+    """Of a server, for example http://localhost:8000/v1; a list names replicas of one another."""
+    key_env: str | None = None
+    """Environment variable that holds the server's key, for example OPENAI_API_KEY; empty sends none."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests to a server under way at a time."""
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds without a byte from a server until a try is given up."""
+    retries: int = Field(default=5, ge=0)
+    """Further tries at a server that is busy or does not answer."""
+    refused: dict[str, tuple[Literal["max_tokens", "temperature", "top_p", "seed", "stop", "n"], ...]] = {}
+    """Request fields that a server's model does not take: {gpt-5: [max_tokens, temperature, top_p]}; what is not named
+    here is learnt from its first refusal. Without max_tokens, max_completion_tokens is sent."""
+    load_adapters: bool = False
+    """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
+    budget: BudgetSettings = BudgetSettings()
+    prices: dict[str, Price] = {}
+    """Of a server's models, for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
+    device: str | None = None
+    """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
+    batch_tokens: int = Field(default=16384, ge=1)
+    """Tokens in memory at once; lower it if memory runs out."""
+    cache_tokens: int = Field(default=32768, ge=0)
+    """Tokens of prompts kept in memory for later rounds, beside those. 0 keeps none between calls, and then a run that
+    was stopped ends the same to the last bit, not only to rounding."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of PyTorch; empty keeps its own choice (OMP_NUM_THREADS)."""
+    temperature: float = Field(default=0.5, ge=0)
+    """Of every debater."""
+    reuse_opponents: bool = False
+    """Best-of-N players simulate the other side by the draws that its own speech is chosen from: fewer texts, but the
+    choice is then made against what the other side may really say."""
+    revision: str | None = None
+    """Revision of models from the hub; of a server, a name for the weights behind its url, which else is the url."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        from debate_rl.engines.server.endpoint import url_fault  # urllib3 only where a server is asked
+
+        for one in (url,) if isinstance(url, str) else url or ():
+            fault = url_fault(one)
+            if fault is not None:
+                raise ValueError(fault)
+        return url or None
+
+    @field_validator("key_env")
+    @classmethod
+    def _is_name(cls, name: str | None) -> str | None:
+        from debate_rl.engines.server.endpoint import key_env_fault
+
+        fault = None if name is None else key_env_fault(name)
+        if fault is not None:
+            raise ValueError(fault)
+        return name
+
+    @model_validator(mode="after")
+    def _server_has_url(self) -> EngineSettings:
+        if (self.kind == "server") != (self.url is not None):
+            raise ValueError("kind: server and url belong together; set both, or neither")
+        return self
+
+
+class Hardware(Record):
+    """The machine that a config is meant for: what does not fit is refused before anything runs."""
+
+    card: str | float = "h100-80gb"
+    """Name of a GPU, or its GiB (`debate_rl.trainers.common.memory.CARDS`)."""
+    cards: int = Field(default=1, ge=1)
+    """Processes of every training that has a `launch`, one for each card."""
+
+
+class Tracking(Record):
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where a key is set and the server answers, else offline."""
+    project: str = "debate-rl"
+    entity: str | None = None
+    group: str | None = None
+    """Stands before the run's name; a study puts its own name here for the runs of its seeds."""
+
+
+class ProtocolSettings(Record):
+    """The game of every stage that does not name another, and what changes in every protocol."""
+
+    name: str = "debate"
+    """A shipped protocol or a YAML file."""
+    turns: int | None = None
+    """Of this protocol; in others each side speaks as often, where they have no shape of their own (claim)."""
+    max_new_tokens: int | None = None
+    max_words: int | None = None
+    near_quotes: float | None = None
+    scratchpad: Literal["none", "private", "public"] | None = None
+    identities: Literal["hidden", "shown"] | None = None
+    needs_passage: bool | None = None
+    prompts: str | None = None
+    """Prompt set of every protocol: default, lab, or a folder."""
+
+    def load(self, name: str | None = None) -> Protocol:
+        """The protocol of this name (else the default one) with the changes applied.
+
+        `turns` is of the default protocol. In every other one each side speaks as often as in that, where its turns are
+        whole passes of its order; a shape of its own stays (claim: A, B, A), and so does the most that market-making
+        may take.
+        """
+        changes = self.model_dump(exclude_none=True, exclude={"name", "turns"})
+        found = load_protocol(name or self.name, **changes)
+        if self.turns is None or found.turns == 0:
+            return found
+        if name in (None, self.name):
+            return load_protocol(self.name, turns=self.turns, **changes)
+        if found.calls == "rejected" or found.turns % len(found.order):
+            return found
+        own = load_protocol(self.name)
+        passes = -(-self.turns // (2 if own.calls == "rejected" else len(own.order)))
+        return load_protocol(name or self.name, turns=passes * len(found.order), **changes)

@@ -1,0 +1,46 @@
+"""The report: the table of effects and one HTML page, from the run's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from debate_rl.analysis.effects.table import effects, write_effects
+from debate_rl.analysis.judging.judge_errors import judge_errors
+from debate_rl.records import write_json
+from debate_rl.report.page import ERRORS, write_report
+from debate_rl.stages.base import Metrics, Stage
+
+if TYPE_CHECKING:
+    from debate_rl.runs.run import Run
+
+
+class ReportStage(Stage):
+    """The HTML page."""
+
+    repeats: ClassVar[bool] = True
+    uses_models: ClassVar[bool] = False
+
+    kind: Literal["report"] = "report"
+    transcripts: int = Field(default=12, ge=0)
+    """Transcripts shown in full."""
+    judge_errors: bool = False
+    """Put errors into the run's verdicts and show what follows from them, as debate-rl judge errors does; of a study of
+    the lab some 30 seconds."""
+
+    def builds_on(self, name: str, other: Stage) -> bool:
+        """It shows every stage."""
+        return True
+
+    def execute(self, run: Run, out: Path) -> Metrics:
+        """Write the effects, the page and, where they are wanted, what errors of the judge would do."""
+        table = effects([run.folder])
+        write_effects(out / "effects.json", [run.config.seed], table)
+        errors = judge_errors(run.folder) if self.judge_errors else None
+        if errors is not None:
+            write_json(out / ERRORS, errors.model_dump(mode="json"))
+        page = write_report(run.folder, out, self.transcripts, table, errors)
+        run.say(f"  {run.folder / out.name.lstrip('.') / page.name}")
+        return {}

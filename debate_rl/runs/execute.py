@@ -1,0 +1,298 @@
+"""Runs: named stages, each a function of its config and of what came before; killed anywhere, they go on.
+
+runs/NAME/
+    config.yaml      the resolved config, written first; a run with another config is refused
+    code.json        version and commit
+    store/           answers of the models (debate_rl.engines.store)
+    paid.jsonl       what a server was paid (debate_rl.engines.server.budget)
+    .STAGE/          a stage at work: its logs and checkpoints, from which it goes on
+    STAGE/           a finished stage: stage.json, metrics.json, and what it made
+    metrics.json     the metrics of all finished stages
+    wandb/           the W&B run, where tracking is offline
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from pydantic import BaseModel
+
+from debate_rl.arena.progress import duration
+from debate_rl.config.tree import Config, settled
+from debate_rl.engines.file_hashes import changed_file, folder_hashes
+from debate_rl.errors import UserError, nearest
+from debate_rl.game.verdict import PASSING_KINDS
+from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
+from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
+from debate_rl.runs.run import Run
+from debate_rl.stages.base import Metrics, Stage
+
+SILENCE = 9.0
+"""Seconds without a line after which a stage says that it is at work."""
+_CHANGE_LATER = ("README.md", "timing.json")
+"""Files that are completed after their stage, or that tell how long it took."""
+
+
+def run_stages(run: Run, only: set[str] | None = None) -> dict[str, Metrics]:
+    """Run the stages of a config in order, leaving out the finished ones.
+
+    Args:
+        run: the experiment.
+        only: names of the stages to run; None runs all.
+
+    Returns:
+        Metrics of every finished stage, by name.
+
+    Raises:
+        UserError: the folder holds a run with another config, or a stage can not be done.
+    """
+    with alone(run.folder):
+        claim_folder(run.config)
+        sweep_partials(run.folder)
+        if run.config.engine.threads:
+            import torch
+
+            torch.set_num_threads(run.config.engine.threads)  # of trainings as well
+        return _run_stages(run, only)
+
+
+def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
+    """See `run_stages`; the folder is this process's own."""
+    done: dict[str, Metrics] = {}
+    made_anew: set[str] = set()
+    fingerprints = stage_fingerprints(run.config)
+    for name, stage in run.config.stages.items():
+        if only is not None and name not in only:
+            continue
+        fingerprint = fingerprints[name]
+        final = run.folder / name
+        before: dict[str, str] | None = None
+        if (final / "stage.json").is_file() and not stage.repeats:
+            note = read_note(final)
+            if note.fingerprint != fingerprint:
+                raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
+            older = [other for other in made_anew if stage.builds_on(other, run.config.stages[other])]
+            if not note.passing_failures and not older:
+                done[name] = read_json(final / "metrics.json")
+                run.say(f"{name}: done before")
+                continue
+            before = note.files
+            if note.passing_failures:
+                count = note.passing_failures
+                run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
+            else:
+                run.say(f"{name}: made again, since {older[0]} was")
+        done[name] = _run_stage(run, name, stage, fingerprint)
+        if before is not None and read_note(final).files != before:
+            made_anew.add(name)
+        write_json(run.folder / "metrics.json", _all_metrics(run))
+    run.finish_tracking()
+    if run.paid:
+        cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
+        tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
+        run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
+    return done
+
+
+@contextlib.contextmanager
+def heartbeat(run: Run, place: str) -> Iterator[None]:
+    """Say that a stage is still at work whenever nothing was said for a while.
+
+    Args:
+        run: whose `say` is used.
+        place: the stage, and which of how many it is.
+    """
+    done, began = Event(), time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(1.0):
+            if time.monotonic() - run.last_said >= SILENCE:
+                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class StageNote(Record):
+    """What a finished stage says of itself, in its `stage.json`.
+
+    Example:
+        StageNote(name="sft", kind="sft", fingerprint="9f86d081884c7d65", files={"metrics.json": "5feceb66ffc8..."})
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    """What it was made from (see `stage_fingerprints`)."""
+    files: dict[str, str]
+    """SHA-256 of each of its files; model cards may be completed by later stages."""
+    passing_failures: int = 0
+    """Games that failed for causes that may have passed since; a run that goes on tries them again."""
+
+
+def read_note(folder: Path) -> StageNote:
+    """The note of a finished stage, whose files are as they were.
+
+    Raises:
+        UserError: a file is damaged or was changed.
+    """
+    fix = f"remove {folder} and run again: what its models said is in the store"
+    note = read_kept(folder / "stage.json", StageNote, fix)
+    changed = changed_file(folder, note.files)
+    if changed is not None:
+        raise UserError(f"{changed} is damaged or was changed since the stage was finished; {fix}")
+    return note
+
+
+def passing_failures(folder: Path) -> int:
+    """Failures in a stage's logs whose cause may pass: those of a server that did not answer."""
+    count = 0
+    for path in folder.rglob("*.jsonl"):
+        with path.open("rb") as file:
+            for line in file:
+                if b'"failure":{' in line:
+                    count += _passing_in(json.loads(line))
+    return count
+
+
+def _passing_in(record: Any) -> int:
+    """Failures of passing kinds anywhere in a record."""
+    if isinstance(record, list):
+        return sum(map(_passing_in, record))
+    if not isinstance(record, dict):
+        return 0
+    failure = record.get("failure")
+    own = isinstance(failure, dict) and failure.get("kind") in PASSING_KINDS
+    return int(own) + sum(map(_passing_in, record.values()))
+
+
+def stage_fingerprints(config: Config) -> dict[str, str]:
+    """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
+    shared = settled(config, "stages", "name", "seeds")
+    fingerprint = digest([shared, input_files(shared)])
+    found = {}
+    for name, stage in config.stages.items():
+        tree = stage.model_dump(mode="json")
+        found[name] = fingerprint = digest([fingerprint, name, tree, input_files(tree)])
+    return found
+
+
+def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str) -> Metrics:
+    """Run one stage in its working folder, which takes its final name when everything is in it."""
+    working, final = run.folder / f".{name}", run.folder / name
+    note = working / "fingerprint"
+    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
+        remove_inside(working, run.folder)  # begun from another config or other files
+    write_text(note, fingerprint)
+    began, cpu = time.perf_counter(), _cpu_seconds()
+    hits, misses, tokens = run.store_counts
+    run.at = name
+    place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
+    run.say(f"{place}: started")
+    with heartbeat(run, place):
+        result = stage.execute(run, working)
+    metrics = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+    write_json(working / "metrics.json", metrics)
+    note.unlink()
+    for sums in working.rglob(f"*{SUMS}"):
+        sums.unlink()  # of logs that only grow while the stage is at work
+    stage_note = StageNote(
+        name=name,
+        kind=stage.kind,
+        fingerprint=fingerprint,
+        files=folder_hashes(working, without=_CHANGE_LATER),
+        passing_failures=passing_failures(working),
+    )
+    write_json(working / "stage.json", stage_note.model_dump(mode="json"))
+    seconds = time.perf_counter() - began
+    found, made, read = run.store_counts
+    counts: dict[str, Any] = {
+        "seconds": round(seconds, 1), "cpu_seconds": round(_cpu_seconds() - cpu, 1), "tokens": read - tokens,
+        "store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory(),
+        **({"paid_so_far": run.paid} if run.paid else {}),
+    }  # fmt: skip
+    write_json(working / "timing.json", counts)
+    remove_inside(final, run.folder)
+    working.rename(final)
+    run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
+    run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
+    run.say(f"{name}: finished in {seconds:.0f} s")
+    return metrics
+
+
+def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
+    """Names of the stages of a kind and of all that they build on.
+
+    Args:
+        config: the experiment.
+        kind: of stage.
+        table: of weak_to_strong only the columns of this table, and the report.
+
+    Raises:
+        UserError: the config has no stage of that kind, or no such table.
+    """
+    found = {name for name, stage in config.stages.items() if stage.kind == kind}
+    if not found:
+        raise UserError(
+            f"the config has no stage of kind {kind!r}; its stages are: {', '.join(config.stages) or 'none'}"
+        )
+    if table is not None:
+        found = _columns(config, table)
+    names = list(config.stages)
+    for name in reversed(names):
+        if name in found:
+            earlier = names[: names.index(name)]
+            found |= {other for other in earlier if config.stages[name].builds_on(other, config.stages[other])}
+    reports = {name for name, stage in config.stages.items() if stage.repeats}
+    return found if table is None else found | reports
+
+
+def _columns(config: Config, table: str) -> set[str]:
+    """Stages that are columns of a weak-to-strong table."""
+    tables = {name: stage.table_name(name) for name, stage in config.stages.items()}
+    if table not in tables.values():
+        known = [name for name in dict.fromkeys(tables.values()) if name is not None]
+        raise UserError(f"the config has no table {table!r}; {nearest(table, known)}")
+    return {name for name, own in tables.items() if own == table}
+
+
+def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers at the top of a stage's metrics; of an estimate its value."""
+    found = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping) and isinstance(value.get("value"), int | float):
+            found[key] = float(value["value"])
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = float(value)
+    return found
+
+
+def _all_metrics(run: Run) -> dict[str, Metrics]:
+    """Metrics of the finished stages, by name."""
+    names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
+    return {name: read_json(run.folder / name / "metrics.json") for name in names}
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those it waited for, so far."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
