@@ -110,7 +110,7 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     # Reasoning templates show an answer in the past otherwise than the one being written: then nothing goes before.
     before = whole[len(start) : at] if whole.startswith(start) and len(start) <= at else ""
     after = whole[at + len(_PROBE) :]
-    ends = [after.index(token) + len(token) for token in _special_tokens(tokenizer) if token in after]
+    ends = [after.index(token) + len(token) for token in _whole_tokens(tokenizer) if token in after]
     if ends:
         return Frame(before, after[: min(ends)])
     if tokenizer.eos_token is None:
@@ -118,10 +118,10 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     return Frame(before, tokenizer.eos_token)
 
 
-def _special_tokens(tokenizer: Any) -> list[str]:
-    """Every special token of more than one character."""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1})
+def _whole_tokens(tokenizer: Any) -> set[str]:
+    """Every token of more than one character that is whole in any text; one that ends a turn need not be special."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    return {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
 
 
 def closing_ids(tokenizer: Any) -> tuple[int, ...]:
