@@ -8,6 +8,7 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
@@ -36,6 +37,14 @@ DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
 _OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop_token_ids", "stop", "n")
 """Request fields that some models refuse."""
+_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "n": 1}
+"""What a server takes where a field is left out."""
+_NOT_TAKEN = re.compile(
+    r"unsupported|not (be )?support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed|not implemented"
+    r"|deprecated|can ?not|can't",
+    re.IGNORECASE,
+)
+"""Words of servers that take a field in no way; `temperature must be below 2` is about its value alone."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
 
@@ -311,11 +320,17 @@ class ServerEngine:
         """
         if failure.kind != "request":
             return False
-        fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
-        if not fields:
+        named = {key: re.search(rf"\b{key}\b", failure.message) for key in _OPTIONAL if key in sent}
+        fields = [(sent[key] != _DEFAULTS.get(key), at.start(), key) for key, at in named.items() if at is not None]
+        if not fields or not _NOT_TAKEN.search(failure.message):
             return False
+        # Of fields that do not go together one is left out: the one that changes nothing, else the first that is named.
+        matters, _, field = min(fields)
         with self._lock:
-            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
+            known = self._refused.get(name, frozenset())
+            self._refused[name] = known | {field}
+        if matters and field != "max_tokens" and field not in known:
+            print(f"{name} takes no {field}: it answers with its own (engine.refused)", file=sys.stderr, flush=True)
         return True
 
     def _ask(
