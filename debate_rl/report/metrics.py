@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from debate_rl.analysis.accuracy import CrossPlay, Difference, Row, Slope
+from debate_rl.analysis.accuracy import CrossPlay, Difference, Row
 from debate_rl.analysis.behaviour import Behaviour
 from debate_rl.analysis.conduct import Conduct
 from debate_rl.analysis.iterations import Point
 from debate_rl.analysis.known import Known
 from debate_rl.analysis.second import SecondJudge
+from debate_rl.analysis.slopes import Slope
 from debate_rl.arena.ratings import Ratings
 from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
@@ -32,6 +33,7 @@ class TournamentMetrics(_Metrics):
     ratings: Ratings
     judge_accuracy: dict[str, JudgeScores] = {}
     cross_play: CrossPlay | None = None
+    accuracy_over_rating: Effect | None = None
     behaviour: tuple[Behaviour, ...] = ()
     conduct: Conduct = Conduct()
     legs: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from debate_rl.analysis.accuracy import accuracy_over_rating, cross_play
+from debate_rl.analysis.accuracy import cross_play
 from debate_rl.analysis.behaviour import behaviour
 from debate_rl.analysis.conduct import conduct
+from debate_rl.analysis.slopes import Rated, measure
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, save_tournament
 from debate_rl.config_stages import TournamentStage
@@ -42,7 +43,7 @@ def run(stage: TournamentStage, run: Run, out: Path) -> Metrics:
     run.say(str(result.ratings))
     elo = {row.player: row.rating.value for row in result.ratings.standings}
     alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
-    trend, crossed = accuracy_over_rating(alone, elo), cross_play(legs)
+    slope, crossed = measure(Rated(legs, stage.ridge), alone), cross_play(legs)
     run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
     run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
     run.log_debates(out.name.lstrip("."), legs)
@@ -52,7 +53,7 @@ def run(stage: TournamentStage, run: Run, out: Path) -> Metrics:
         "ratings": result.ratings.model_dump(mode="json"),
         "judge_accuracy": {name: found.model_dump(mode="json") for name, found in result.judge_accuracy.items()},
         "cross_play": None if crossed is None else crossed.model_dump(mode="json"),
-        "accuracy_over_rating": None if trend is None else trend.model_dump(mode="json"),
+        "accuracy_over_rating": None if slope is None else slope.replicates.effect().model_dump(mode="json"),
         "behaviour": [row.model_dump(mode="json") for row in behaviour(legs)],
         "conduct": conduct(legs, stage.players, reader, run.engine, stage.readings).model_dump(mode="json"),
         "legs": len(legs),
