@@ -63,10 +63,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     write(out / "legs.jsonl", legs)
     check_played(legs)
     count = len(_training_games(stage, run))
-    learnt = [leg.transcript for leg in legs[:count] if leg.failure is None]
-    labels = [transcript.question.cluster for transcript in learnt]
-    held_out, kept = split_clusters(labels, CALIBRATION_SHARE, run.config.seed)
-    shown = [learnt[index] for index in kept]
+    shown, held_out = learnt_and_held_out(stage, run, [leg.transcript for leg in legs[:count] if leg.failure is None])
     rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)])
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
 
@@ -74,9 +71,7 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     before = Judge(name="base judge", model=run.config.models.judge)
     after, found, learnt_more = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
     if stage.calibrate != "none":
-        # On the kind of debate that it will judge: the weaker players' would make it look less sure than it may be.
-        last = [learnt[index] for index in held_out if _of_last(stage, learnt[index])]
-        calibrator, failed_verdicts = _calibrator(stage.calibrate, last, after, run, stage.calibrate_lone)
+        calibrator, failed_verdicts = _calibrator(stage.calibrate, held_out, after, run, stage.calibrate_lone)
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     tested = [leg.transcript for leg in legs[count:] if leg.failure is None]
@@ -86,6 +81,25 @@ def run(stage: JudgeStage, run: Run, out: Path) -> Metrics:
         run.say(f"  {failed_games} games and {counts['failed_verdicts']} verdicts failed; they count for nothing")
     attacked = compare_attacks(tested, before, after, stage, run, out, found)
     return {**metrics, **learnt_more, **counts, **compared, **attacked}
+
+
+def learnt_and_held_out(
+    stage: JudgeStage, run: Run, games: Sequence[Transcript]
+) -> tuple[list[Transcript], list[Transcript]]:
+    """Divide training games into those that the judge learns from and those that it is calibrated on.
+
+    The latter are of the last player, whose debates it will judge: the weaker players' would make it look less sure
+    than it may be.
+    """
+    held_out, kept = split_clusters([game.question.cluster for game in games], CALIBRATION_SHARE, run.config.seed)
+    return [games[at] for at in kept], [games[at] for at in held_out if _of_last(stage, games[at])]
+
+
+def lone_games(games: Sequence[Transcript]) -> list[Transcript]:
+    """What else is judged to calibrate lone speakers: each side alone, where the games hold no consultancies for it."""
+    if both_kinds([game for game in games if is_drawn(game)]):
+        return []
+    return consultants([game for game in games if len(game.present) == 2])
 
 
 def _calibrator(
@@ -101,8 +115,8 @@ def _calibrator(
     if not apart:
         return found, failed
     lone = [pair for pair in judged if is_drawn(pair[0])]
-    if not both_kinds([game for game, _ in lone]):
-        made = consultants([game for game, _ in together if len(game.present) == 2])
+    made = lone_games([game for game, _ in judged])
+    if made:
         lone = _verdicts(made, judge, run)
         failed += len(made) - len(lone)
     if not both_kinds([game for game, _ in lone]):

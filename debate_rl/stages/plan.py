@@ -147,17 +147,31 @@ def size_of(sizes: Sizes, model: str) -> tuple[float, float]:
 def measured_habits(folder: Path) -> Habits:
     """How long the speeches of a run were, by adapter, and how many different ones its models draw from a prompt."""
     sums: dict[str | None, list[int]] = {}
+    texts: dict[tuple[str, str], int] = {}
+    quotes: dict[tuple[str, str], int] = {}
     for path in sorted(folder.glob("*/legs.jsonl")):
         for _, leg in scan_log(path, Leg):
             for speech in leg.transcript.speeches:
                 own = sums.setdefault(speech.origin.adapter, [0, 0])
                 own[0] += speech.origin.new_tokens
                 own[1] += 1
+                valid = "\n".join(quote.text for quote in speech.quotes if quote.verdict != "invalid")
+                texts[leg.transcript.question.id, speech.text] = len(speech.text)
+                if valid:  # speeches with the same quotes are read once
+                    quotes[leg.transcript.question.id, valid] = len(valid)
     if not sums:
         return Habits()
     means = {adapter: tokens / count for adapter, (tokens, count) in sums.items()}
     tokens, count = (sum(column) for column in zip(*sums.values(), strict=True))
-    return Habits(means, tokens / count, _kinds(folder), _learning(folder))
+    mean_text = sum(texts.values()) / len(texts)
+    return Habits(
+        means=means,
+        mean=tokens / count,
+        kinds=_kinds(folder),
+        learning=_learning(folder),
+        quoting=len(quotes) / len(texts),
+        quoted=min(1.0, sum(quotes.values()) / max(len(quotes), 1) / max(mean_text, 1)),
+    )
 
 
 def _kinds(folder: Path) -> int:

@@ -7,6 +7,7 @@ them are played, and counts are scaled.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,17 +30,18 @@ from debate_rl.config_training import GrpoStage, IterationsStage, JudgeStage, Pr
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.experiment import Run, judge_of_kind
 from debate_rl.game.question import Question
-from debate_rl.game.transcript import Transcript
+from debate_rl.game.quotes import Quote
+from debate_rl.game.transcript import Speech, Transcript
 from debate_rl.game.verdict import Leg
-from debate_rl.judges.attacks import suffix_words
+from debate_rl.judges.attacks import chosen
 from debate_rl.judges.judge import AnyJudge, Judge, judge_transcripts
 from debate_rl.judges.robustness import attack_judge
-from debate_rl.judges.suffix_search import search_suffix
-from debate_rl.judges.sycophancy import consultants, is_drawn
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
-from debate_rl.stages import GAMES, iterations, online, preferences, weak_to_strong
-from debate_rl.stages.adversarial import SEARCHES
+from debate_rl.stages import GAMES, iterations, online, preferences, recorded, weak_to_strong
+from debate_rl.stages.adversarial import search
+from debate_rl.stages.attacks import draw
+from debate_rl.stages.judge import CALIBRATION_SHARE, learnt_and_held_out, lone_games
 from debate_rl.trainers.curve import START
 from debate_rl.trainers.league import draw_player
 from debate_rl.trainers.places import POLICY, places
@@ -51,6 +53,7 @@ CHARACTERS_PER_TOKEN = 4
 """Where no tokenizer is at hand."""
 WORD = 1.35
 """Tokens of a word, about; of the lab's models 1."""
+SEARCH = "suffix_search"
 _BLOCK = 8
 _SAMPLES = 12
 
@@ -67,12 +70,16 @@ class Habits:
         mean: over all; None where nothing is known.
         kinds: so many different texts a model draws from one prompt, each as likely; 0 is without end.
         learning: the same of a policy in online training, which draws at a temperature of its own.
+        quoting: different sets of valid quotes for each different speech.
+        quoted: length of such a set, as a share of a speech's.
     """
 
     means: Mapping[str | None, float] = field(default_factory=dict)
     mean: float | None = None
     kinds: int = 0
     learning: int = 0
+    quoting: float = 1.0
+    quoted: float = 1.0
 
     def tokens(self, request: Request) -> int:
         """How many tokens an answer is expected to have, else the most that it may have."""
@@ -126,19 +133,25 @@ class CountingEngine:
 
     def __init__(self, habits: Habits, words: Callable[[str], float] = lambda model: WORD) -> None:
         self.asked: dict[Weights, Asked] = {}
-        self._habits = habits
+        self.habits = habits
         self._words = words
         self._known: set[Any] = set()
         self._blocks: set[int] = set()
 
     def learning(self) -> CountingEngine:
         """One for online training, which draws otherwise and never asks the store."""
-        return CountingEngine(replace(self._habits, kinds=self._habits.learning), self._words)
+        return CountingEngine(replace(self.habits, kinds=self.habits.learning), self._words)
 
     def begin(self) -> None:
         """Count from 0, for the next stage."""
         self.asked = {}
         self._blocks.clear()
+
+    def take(self, factor: float = 1.0) -> dict[Weights, Asked]:
+        """What was asked since the last time, as much for each of so many repetitions; then count from 0."""
+        counted = {weights: own.times(factor) for weights, own in self.asked.items()}
+        self.asked = {}
+        return counted
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Words of the prompt, from a place that the seed draws."""
@@ -153,13 +166,13 @@ class CountingEngine:
         return digest(["rehearsal", model, adapter])
 
     def _text(self, request: Request) -> Completion:
-        new = self._habits.tokens(request)
+        new = self.habits.tokens(request)
         own, first = self._count(request)
         if first:
             own.texts += 1
             own.new += new
             own.write += sum(len(message.content) for message in request.messages)
-        drawn = request.seed % self._habits.kinds if self._habits.kinds else request.seed
+        drawn = request.seed % self.habits.kinds if self.habits.kinds else request.seed
         words = request.messages[-1].content.split() or ["word"]
         start = drawn * 7919 % len(words)
         wanted = max(1, round(new / self._words(request.model)))
@@ -242,37 +255,28 @@ def rehearse(run: Run, name: str, stage: Stage, engine: CountingEngine) -> Rehea
                 kept_games[: len(kept_games) // len(stage.models)], Judge(name=model, model=model), engine
             )
         return Rehearsed(len(games), len(games) / max(len(kept_games), 1), engine.asked)
+    if isinstance(stage, JudgeStage) and stage.from_ == "recorded":
+        return Rehearsed(0, 1.0, _recorded(stage, run, name, engine))
     silent = isinstance(stage, JudgeStage) or (isinstance(stage, WeakToStrongStage) and not stage.asks_judge)
     legs = play(kept_games, _players(stage, run, kept_games), engine, None if silent else judge)
+    scale = len(games) / max(len(kept_games), 1)
     if isinstance(stage, OversightStage) and stage.second is not None:
         _second(stage, run, legs, engine)
-    scale = len(games) / max(len(kept_games), 1)
+    counted = engine.take(scale)
+    if isinstance(stage, TournamentStage):
+        counted = _sum(counted, _readings(stage, run, legs, engine, scale))
     if isinstance(stage, JudgeStage):
-        _measure(stage, run, name, legs, engine)
-    if isinstance(stage, TournamentStage) and stage.readings:
-        reader = Judge(name="reader", model=run.config.models.judge)
-        # Of each player and side as many speeches are read, however many games there are.
-        relevance(spoken(legs), reader, engine, max(1, round(stage.readings / scale)), run.protocol().prompts)
-    if isinstance(stage, JudgeStage) and stage.adversarial_rounds:
-        _adversarial(stage, run, name, legs, engine, scale)
-    return Rehearsed(len(games), scale, engine.asked)
+        counted = _sum(counted, _judge_stage(stage, run, name, legs, engine, scale))
+    return Rehearsed(len(games), 1.0, counted)
 
 
-def _adversarial(
-    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
-) -> None:
-    """The searches of all rounds: each asks as often, however many games the stage has."""
-    judge = Judge(name="base judge", model=run.config.models.judge, adapter=f"{name}/adapter")
-    games = [leg.transcript for leg in legs if len(leg.transcript.present) == 2 and leg.failure is None]
-    if not games:
-        return
-    searching = engine.learning()
-    words = suffix_words(games)
-    for search in SEARCHES:
-        search_suffix(games, judge, searching, words, search)
-    for weights, asked in searching.asked.items():
-        counted = asked.times(stage.adversarial_rounds / scale)
-        engine.asked[weights] = engine.asked.get(weights, Asked()) + counted
+def _sum(*parts: Mapping[Weights, Asked]) -> dict[Weights, Asked]:
+    """What was asked in several parts of a stage."""
+    every: dict[Weights, Asked] = {}
+    for part in parts:
+        for weights, asked in part.items():
+            every[weights] = every.get(weights, Asked()) + asked
+    return every
 
 
 def _some(games: Sequence[Transcript]) -> list[Transcript]:
@@ -332,25 +336,91 @@ def _second(stage: OversightStage, run: Run, legs: Sequence[Leg], engine: Counti
         judge_again(legs, second_of(stage.second, run), engine)
 
 
-def _measure(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine) -> None:
-    """Verdicts of the judge before and after its training, on test debates; the calibration's, and attacks."""
+def _readings(
+    stage: TournamentStage, run: Run, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> dict[Weights, Asked]:
+    """Readings of the quotes alone: so many speeches of each player and side, however many questions there are.
+
+    Speeches quote as often and as much as is known of the players, else all of them from beginning to end.
+    """
+    if not stage.readings:
+        return {}
+    quoting = [said._replace(speech=_quoting(said.speech, engine.habits)) for said in spoken(legs)]
+    rows = relevance(quoting, Judge(name="reader", model=run.config.models.judge), engine, stage.readings)
+    speeches = Counter((said.player, said.argues) for said in quoting)
+    there = [speeches[row.player, row.argues] for row in rows]
+    rehearsed = sum(min(stage.readings, count) for count in there)
+    whole = sum(min(stage.readings, round(scale * count)) for count in there)
+    return engine.take(whole / max(rehearsed, 1))
+
+
+def _quoting(speech: Speech, habits: Habits) -> Speech:
+    """A speech with the quote that it would have, or with none; who quotes is drawn by the text."""
+    if crc32(speech.text.encode()) % 1000 >= 1000 * habits.quoting:
+        return speech
+    # From its end: there is what tells one rehearsed speech from another.
+    text = speech.text[-max(1, round(habits.quoted * len(speech.text))) :]
+    return speech.model_copy(update={"quotes": (Quote(text=text, verdict="exact", start=0, end=len(speech.text)),)})
+
+
+def _judge_stage(
+    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> dict[Weights, Asked]:
+    """Verdicts of a judge stage: its adversarial rounds, its calibration, the test debates before and after, attacks.
+
+    Searches and attacks are on so many games however many there are: their counts do not grow with the questions.
+    """
     before = Judge(name="base judge", model=run.config.models.judge)
-    after = before.model_copy(update={"adapter": f"{name}/adapter"})
     tested = {question.id for question in run.questions("test")}
     games = [leg.transcript for leg in legs if leg.failure is None]
     test = [game for game in games if game.question.id in tested]
-    held_out = [game for game in games if game.question.id not in tested]
+    shown, held_out = learnt_and_held_out(stage, run, [game for game in games if game.question.id not in tested])
+    adapters = [f"{name}/adapter"] + [f"{name}/round{number + 1}/adapter" for number in range(stage.adversarial_rounds)]
+    after = before.model_copy(update={"adapter": adapters[-1]})
+    parts: list[dict[Weights, Asked]] = []
+    if stage.adversarial_rounds:
+        search(shown, before, engine, 1)
+        for asked in engine.take().values():  # every round searches as much, each against the judge of the one before
+            parts += [{(before.model, adapter): asked} for adapter in adapters[:-1]]
+    if stage.calibrate != "none":
+        judge_transcripts(held_out, after, engine)
+        if stage.calibrate_lone:
+            judge_transcripts(lone_games(held_out), after, engine)
     for judge in (before, after):
         judge_transcripts(test, judge, engine)
-        if stage.attacks and test:
-            count = len(test) if stage.attack_games is None else stage.attack_games
-            attack_judge(test[:count], judge, engine, stage.attacks)
-    if stage.calibrate != "none":
-        drawn = held_out[:: 4 * max(1, len(stage.players))]
-        judge_transcripts(drawn, after, engine)
-        debates = [game for game in drawn if len(game.present) == 2]
-        if stage.calibrate_lone and not any(is_drawn(game) for game in drawn):
-            judge_transcripts(consultants(debates), after, engine)
+    parts.append(engine.take(scale))
+    if stage.attacks and test:
+        parts += _attacks(stage, test, (before, after), engine, scale)
+    return _sum(*parts)
+
+
+def _attacks(
+    stage: JudgeStage, test: Sequence[Transcript], judges: Sequence[Judge], engine: CountingEngine, scale: float
+) -> list[dict[Weights, Asked]]:
+    """Attacks on so many test debates before each judge; the search for a suffix, which is as long for any number."""
+    drawn = draw(test, stage.attack_games)
+    whole = min(stage.attack_games, round(scale * len(test)))
+    names = chosen(stage.attacks)
+    plain = tuple(one for one in names if one != SEARCH)
+    if plain:
+        attack_judge(drawn, judges[0], engine, plain)
+    counted = list(engine.take(whole / len(drawn)).values())
+    if SEARCH in names:
+        attack_judge(drawn, judges[0], engine, (SEARCH,))
+    counted += engine.take().values()
+    return [{(judge.model, judge.adapter): asked} for judge in judges for asked in counted]
+
+
+def _recorded(stage: JudgeStage, run: Run, name: str, engine: CountingEngine) -> dict[Weights, Asked]:
+    """Verdicts of a judge that learns from recorded games: on those that it is calibrated on, and on the test games."""
+    before = Judge(name="untrained judge", model=run.config.models.judge)
+    after = before.model_copy(update={"adapter": f"{name}/adapter"})
+    held_out = recorded.divided(stage, run, CALIBRATION_SHARE)[1]
+    judge_transcripts([leg.transcript for leg in held_out], after, engine)
+    test = [leg.transcript for leg in recorded.judged(run, "test")]
+    for judge in (before, after):
+        judge_transcripts(test, judge, engine)
+    return engine.take()
 
 
 def _online(
