@@ -107,10 +107,10 @@ def test_any_retry_after_is_lived_with(serve, said, monkeypatch):
 
 
 def test_a_long_retry_after_is_bounded_and_said(capsys, monkeypatch):
-    retry = endpoint._Retry()
-    assert retry.parse_retry_after("86400") == endpoint.LONGEST_WAIT
+    wait = endpoint.wait_asked
+    assert wait("86400") == endpoint.LONGEST_WAIT
     assert "86,400 s" in capsys.readouterr().err
-    assert retry.parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT") == endpoint.LONGEST_WAIT
+    assert wait("Fri, 31 Dec 9999 23:59:59 GMT") == endpoint.LONGEST_WAIT
 
 
 def test_text_of_a_server_that_no_file_can_hold_is_cleaned(serve, tmp_path):
