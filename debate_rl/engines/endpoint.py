@@ -191,7 +191,8 @@ class Endpoint:
             return EngineFailure(
                 kind=REFUSED, message=f"{self.url} has no credit left for this key ({status}: {said}); top it up"
             )
-        if status in (401, 403):
+        # A 403 is also how OpenAI refuses log-probabilities of some models.
+        if status == 401 or (status == 403 and "logprob" not in said):
             what = f"set the key in ${self.key_env}" if self.key_env else "name its variable: engine.key_env"
             return EngineFailure(kind=REFUSED, message=f"{self.url} refuses the key ({status}: {said}); {what}")
         if status == 404:

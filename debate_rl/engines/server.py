@@ -8,6 +8,7 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -38,6 +39,13 @@ _MOST_TOKENS = 10**9
 """Of one answer: what is above it is no count, and would spend any budget."""
 _OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
 """Request fields that some models refuse."""
+_CHANGES_NOTHING = {"temperature": 1.0, "top_p": 1.0}
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not (?:permitted|allowed|available)"
+    r"|incompatible|deprecated|cannot both|only the default",
+    re.IGNORECASE,
+)
+"""A field is refused as such. Other refusals are of its value, for example of a temperature above 2."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
 
@@ -212,18 +220,27 @@ class ServerEngine:
         except MALFORMED as error:
             return EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")
         shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
-        return [
-            Completion(
-                text=clean_text(text), prompt_tokens=usage[0], new_tokens=new, finish=finish,
-                revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
+        texts: list[Completion | EngineFailure] = []
+        for (text, finish, ids), new in zip(said, shares, strict=True):
+            if not isinstance(text, str) or finish not in ("stop", "length"):
+                kind = "filtered" if finish == "content_filter" else "no text"
+                texts.append(EngineFailure(kind=kind, message=f"{url} gave no text (finish reason {finish!r})"))
+                continue
+            cut = _before_stop(text, request.sampling.stop)
+            if cut is not None:  # only where the model takes no `stop`
+                text, finish, ids = cut, "stop", None
+            texts.append(
+                Completion(
+                    text=clean_text(text),
+                    prompt_tokens=usage[0],
+                    new_tokens=new,
+                    finish=finish,
+                    revision=self.revision(request.model, request.adapter),
+                    tokens=ids,
+                    prompt_ids=prompt,
+                )
             )
-            if isinstance(text, str) and finish in ("stop", "length")
-            else EngineFailure(
-                kind="filtered" if finish == "content_filter" else "no text",
-                message=f"{url} gave no text (finish reason {finish!r})",
-            )
-            for (text, finish, ids), new in zip(said, shares, strict=True)
-        ]  # fmt: skip
+        return texts
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
         """The log-probabilities of one choice's candidates."""
@@ -339,13 +356,25 @@ class ServerEngine:
         Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
         done without, so their refusal stands.
         """
-        if failure.kind != "request":
+        if failure.kind != "request" or not _UNSUPPORTED.search(failure.message):
             return False
         fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
         if not fields:
             return False
+        # Of two that exclude one another the one goes that changes nothing.
+        fields.sort(key=lambda key: sent[key] != _CHANGES_NOTHING.get(key))
+        field = fields[0]
         with self._lock:
-            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
+            known = self._refused.get(name, frozenset())
+            self._refused[name] = known | {field}
+        if (
+            field not in known
+            and field in ("temperature", "top_p", "seed")
+            and sent[field] != _CHANGES_NOTHING.get(field)
+        ):
+            print(
+                f"{name} takes no {field}: it is left out from now on ({failure.message})", file=sys.stderr, flush=True
+            )
         return True
 
     def _ask(
@@ -443,6 +472,12 @@ def _sent(messages: Sequence[Message]) -> list[dict[str, str]]:
 def _ids(told: Any) -> tuple[int, ...] | None:
     """Token ids, None where a server tells none."""
     return tuple(int(one) for one in told) if told else None
+
+
+def _before_stop(text: str, stops: Sequence[str]) -> str | None:
+    """The text before the first stop text; None where none stands in it."""
+    places = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(places)] if places else None
 
 
 def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:
