@@ -35,7 +35,8 @@ BODY_TIMEOUTS = 5
 MOST_BYTES = 64 << 20
 """Of a body."""
 _SAID_FROM = 5.0
-_LONGEST_BACKOFF = 30.0
+LONGEST_BACKOFF = 30.0
+"""Seconds between two tries where the server does not say."""
 _CONTEXT = re.compile(r"context(?! (?:deadline|cancell?ed))", re.IGNORECASE)
 """What servers say of a prompt that is too long; `context deadline exceeded` is a gateway's time-out."""
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
@@ -172,7 +173,7 @@ class Endpoint:
     def _wait(self, reply: _Reply | EngineFailure, number: int) -> None:
         """Wait before another try: as long as the server asks, or longer each time."""
         asked = wait_asked(reply.retry_after) if isinstance(reply, _Reply) else 0.0
-        backoff = min(self.backoff * 2 ** min(number, 16), _LONGEST_BACKOFF)
+        backoff = min(self.backoff * 2 ** min(number, 16), LONGEST_BACKOFF)
         time.sleep((asked or backoff) + self.backoff * random.random())
 
     def _lost(self, error: urllib3.exceptions.HTTPError) -> EngineFailure:
