@@ -22,8 +22,11 @@ COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metri
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
 
 
-def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight"), **changes):
-    """A config of the whole pipeline that takes seconds."""
+PIPELINE = ("sft", "judge", "preferences", "dpo", "tournament", "oversight")
+
+
+def small(tmp_path, name="small", stages=PIPELINE, own=None, **changes):
+    """A config of the whole pipeline that takes seconds, of some of its stages, or of stages of its own."""
     lora = {"r": 4, "alpha": 8}
     every = {
         "sft": {"limit": 12, "lora": lora, "train": FAST},
@@ -45,7 +48,7 @@ def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", 
         "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
         "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
         "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
-        "models": {"weak": "lab-base"}, "stages": {stage: every[stage] for stage in stages},
+        "models": {"weak": "lab-base"}, "stages": own or {stage: every[stage] for stage in stages},
     }  # fmt: skip
     return parse_config({**tree, **changes})
 
