@@ -13,18 +13,16 @@ runs/NAME/
 
 from __future__ import annotations
 
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from debate_rl.arena.log import Progress
-from debate_rl.arena.progress import ProgressLine, duration
+from debate_rl.arena.progress import ProgressLine, heartbeat
 from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
     JudgeSettings,
@@ -58,8 +56,6 @@ from debate_rl.tracking import Tracker
 
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
-SILENCE = 9.0
-"""Seconds without a line after which a stage says that it is at work."""
 _CHANGE_LATER = ("README.md", "timing.json")
 """Files that are completed after their stage, or that tell how long it took."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
@@ -331,30 +327,6 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
     return done
 
 
-@contextlib.contextmanager
-def heartbeat(run: Run, place: str) -> Iterator[None]:
-    """Say that a stage is still at work whenever nothing was said for a while.
-
-    Args:
-        run: whose `say` is used.
-        place: the stage, and which of how many it is.
-    """
-    done, began = Event(), time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            if time.monotonic() - run.last_said >= SILENCE:
-                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 class StageNote(Record):
     """What a finished stage says of itself, in its `stage.json`.
 
@@ -446,7 +418,7 @@ def _run_stage(
     run.at = name
     place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
     run.say(f"{place}: started")
-    with heartbeat(run, place):
+    with heartbeat(place, run.say, lambda: run.last_said):
         metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     note.unlink()
