@@ -79,5 +79,5 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
             table.add_section()
             table.add_row(row.group, style="bold")
         name = f"{row.name} ({row.note})" if row.note else row.name
-        table.add_row(name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)
+        table.add_row(*map(Text, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
     console.print(table)
