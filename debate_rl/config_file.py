@@ -98,5 +98,5 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
     try:
         node[last] = yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error

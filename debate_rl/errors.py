@@ -60,6 +60,10 @@ def existing(path: str | Path, what: str, fix: str = "") -> Path:
         UserError: nothing exists at the path.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # no name of a file at all
+        raise UserError(f"{what} not found: {str(path)[:80]}... is too long, or no path") from error
+    if not there:
         raise UserError(f"{what} not found: {path}" + (f"; {fix}" if fix else ""))
     return path

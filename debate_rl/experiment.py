@@ -13,18 +13,16 @@ runs/NAME/
 
 from __future__ import annotations
 
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from debate_rl.arena.log import Progress
-from debate_rl.arena.progress import ProgressLine, duration
+from debate_rl.arena.progress import ProgressLine, heartbeat
 from debate_rl.config import Config, settled
 from debate_rl.config_stages import (
     JudgeSettings,
@@ -58,8 +56,6 @@ from debate_rl.tracking import Tracker
 
 Metrics = dict[str, Any]
 """What a stage measured: numbers, estimates as {"value", "low", "high", ...}, and rows of them."""
-SILENCE = 9.0
-"""Seconds without a line after which a stage says that it is at work."""
 _CHANGE_LATER = ("README.md", "timing.json")
 """Files that are completed after their stage, or that tell how long it took."""
 StageFunction = Callable[[Any, "Run", Path], Metrics]
@@ -300,32 +296,28 @@ def run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] 
 def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str] | None) -> dict[str, Metrics]:
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
-    made_anew: set[str] = set()
     fingerprints = stage_fingerprints(run.config)
     for name, stage in run.config.stages.items():
         if only is not None and name not in only:
             continue
         fingerprint = fingerprints[name]
         final = run.folder / name
-        before: dict[str, str] | None = None
+        built_on = _built_on(run, name)
         if (final / "stage.json").is_file() and not isinstance(stage, ReportStage):
             note = read_note(final)
             if note.fingerprint != fingerprint:
                 raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            older = [other for other in made_anew if _builds_on(stage, other, run.config.stages[other])]
-            if not note.passing_failures and not older:
+            changed = [other for other, made in built_on.items() if note.built_on.get(other, made) != made]
+            if not note.passing_failures and not changed:
                 done[name] = read_json(final / "metrics.json")
                 run.say(f"{name}: done before")
                 continue
-            before = note.files
             if note.passing_failures:
                 count = note.passing_failures
                 run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
             else:
-                run.say(f"{name}: made again, since {older[0]} was")
-        done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint)
-        if before is not None and read_note(final).files != before:
-            made_anew.add(name)
+                run.say(f"{name}: made again, since {changed[0]} was")
+        done[name] = _run_stage(run, name, stage, functions[stage.kind], fingerprint, built_on)
         write_json(run.folder / "metrics.json", _all_metrics(run))
     run.finish_tracking()
     if run.paid:
@@ -333,30 +325,6 @@ def _run_stages(run: Run, functions: Mapping[str, StageFunction], only: set[str]
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
-
-
-@contextlib.contextmanager
-def heartbeat(run: Run, place: str) -> Iterator[None]:
-    """Say that a stage is still at work whenever nothing was said for a while.
-
-    Args:
-        run: whose `say` is used.
-        place: the stage, and which of how many it is.
-    """
-    done, began = Event(), time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            if time.monotonic() - run.last_said >= SILENCE:
-                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class StageNote(Record):
@@ -374,6 +342,8 @@ class StageNote(Record):
     """SHA-256 of each of its files; model cards may be completed by later stages."""
     passing_failures: int = 0
     """Games that failed for causes that may have passed since; a run that goes on tries them again."""
+    built_on: dict[str, str] = {}
+    """Digest of the files of each finished stage that it builds on: where one was made again, this one is as well."""
 
 
 def read_note(folder: Path) -> StageNote:
@@ -423,19 +393,32 @@ def stage_fingerprints(config: Config) -> dict[str, str]:
     return found
 
 
-def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str) -> Metrics:
+def _built_on(run: Run, name: str) -> dict[str, str]:
+    """Digest of the files of each finished stage that a stage builds on, by name."""
+    stages, digests = run.config.stages, {}
+    earlier = list(stages)[: list(stages).index(name)]
+    for other in earlier:
+        note = run.folder / other / "stage.json"
+        if _builds_on(stages[name], other, stages[other]) and note.is_file():
+            digests[other] = digest(read_json(note).get("files"))
+    return digests
+
+
+def _run_stage(
+    run: Run, name: str, stage: Stage, function: StageFunction, fingerprint: str, built_on: dict[str, str]
+) -> Metrics:
     """Run one stage in its working folder, which takes its final name when everything is in it."""
     working, final = run.folder / f".{name}", run.folder / name
-    note = working / "fingerprint"
-    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
-        remove_inside(working, run.folder)  # begun from another config or other files
-    write_text(note, fingerprint)
+    note, made_from = working / "fingerprint", digest([fingerprint, built_on])
+    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != made_from):
+        remove_inside(working, run.folder)  # begun from another config, other files or other stages
+    write_text(note, made_from)
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = _store_counts(run)
     run.at = name
     place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
     run.say(f"{place}: started")
-    with heartbeat(run, place):
+    with heartbeat(place, run.say, lambda: run.last_said):
         metrics = function(stage, run, working)
     write_json(working / "metrics.json", metrics)
     note.unlink()
@@ -447,6 +430,7 @@ def _run_stage(run: Run, name: str, stage: Stage, function: StageFunction, finge
         fingerprint=fingerprint,
         files=folder_hashes(working, without=_CHANGE_LATER),
         passing_failures=passing_failures(working),
+        built_on=built_on,
     )
     write_json(working / "stage.json", stage_note.model_dump(mode="json"))
     seconds = time.perf_counter() - began

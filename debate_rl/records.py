@@ -331,6 +331,8 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path}{where}: not valid YAML ({problem})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not text in UTF-8; save it as UTF-8, or give the {what}'s .yaml file") from error
+    except ValueError as error:  # such as a date that is none
+        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply for a {what}") from error
     except OSError as error:
@@ -339,6 +341,9 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path} is empty; write the {what}'s keys and values")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, such as name: mine; found {type(tree).__name__}")
+    for key in tree:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key!r} is no text; keys of a {what} are names")
     return tree
 
 

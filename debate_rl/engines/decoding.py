@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,7 +93,7 @@ def decode(
     ends: frozenset[int],
     stopped: Callable[[int, list[int]], bool],
     closing: dict[int, int] | None = None,
-) -> list[tuple[list[int], bool]]:
+) -> list[tuple[list[int], bool | None]]:
     """Continue every row until it ends, is stopped or reaches its limit.
 
     Args:
@@ -103,17 +104,22 @@ def decode(
         closing: takes the token that ended each row, where one did.
 
     Returns:
-        For each row its new tokens without the end token, and whether it ended by itself.
+        For each row its new tokens without the end token, and whether it ended by itself; None where the model gave
+        logits that are no numbers.
     """
     tokens: list[list[int]] = [[] for _ in draws]
-    ended = [False] * len(draws)
+    ended: list[bool | None] = [False] * len(draws)
     alive = list(range(len(draws)))
     step = 0
     while True:
         uniforms = np.array([draws[row].uniforms[step] for row in alive])
         new = draw(rows.logits, [draws[row].sampling for row in alive], uniforms)
         going = []
+        sound = (rows.logits < math.inf).all(-1).tolist()  # a NaN is below nothing
         for at, (row, token) in enumerate(zip(alive, new.tolist(), strict=True)):
+            if not sound[at]:
+                ended[row] = None
+                continue
             if token in ends:
                 ended[row] = True
                 if closing is not None:

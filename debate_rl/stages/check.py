@@ -23,7 +23,7 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import open_transcript
 from debate_rl.trainers.settings import Kind
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def check_run(run: Run, only: set[str] | None = None) -> list[str]:
@@ -40,6 +40,8 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
         UserError: a training's key is unknown or of the wrong type, a model or file is not there, or every prompt is
             longer than the model can read.
     """
+    if not run.config.stages:
+        raise UserError("the config has no stages; write what to run, such as stages: {tournament: {...}, report: {}}")
     # What is finished is not done again, so nothing of it is loaded or looked for.
     stages = {
         name: stage
@@ -48,6 +50,8 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
     }
     for name, stage in stages.items():
         _check_files(name, stage)
+        for protocol in _protocols(stage):
+            run.protocol(protocol)
         for kind, training in _trainings(stage):
             _check_keys(name, kind, training)
     for role, model in _models(run, stages.values()):
@@ -96,6 +100,18 @@ def _check_files(name: str, stage: Stage) -> None:
             existing(stage.path, f"{where}.path")
         if stage.task.endswith((".yaml", ".yml")):
             existing(stage.task, f"{where}.task")
+
+
+def _protocols(stage: Stage) -> Iterator[str]:
+    """Names of the protocols that a stage plays."""
+    named = getattr(stage, "protocol", None)
+    if named is not None:
+        yield named
+    yield from getattr(stage, "protocols", ())
+    if isinstance(stage, WeakToStrongStage):
+        for context in stage.helps.values():
+            if context.protocol is not None:
+                yield context.protocol
 
 
 def _models(run: Run, stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:

@@ -191,3 +191,23 @@ def test_mistakes_are_one_line(model, adapters, tmp_path):
     other = tiny_model(tmp_path / "other", hidden=64)
     with pytest.raises(UserError, match="another base|base"):
         TransformersEngine().generate([Request(messages=ask("w1"), model=other, adapter=adapters[0])])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_holds_no_numbers_is_a_failure_of_each_question_and_of_no_other(model, tmp_path, value):
+    from safetensors.torch import load_file, save_file
+
+    broken = tiny_adapter(model, tmp_path / "broken")
+    path = tmp_path / "broken" / "adapter_model.safetensors"
+    save_file({name: torch.full_like(tensor, value) for name, tensor in load_file(path).items()}, path)
+    requests = some_requests(model, 8, (None, broken))
+    answers = TransformersEngine().generate(requests)
+    assert answers[::2] == TransformersEngine().generate(requests[::2])
+    choices = [
+        Choice(messages=ask("w1 w2"), model=model, adapter=adapter, candidates=("w3", "w4 w5"))
+        for adapter in (None, broken)
+    ]
+    sound, failed = TransformersEngine().choose(choices)
+    assert all(map(np.isfinite, sound.logprobs))
+    for answer in (*answers[1::2], failed):
+        assert isinstance(answer, EngineFailure) and answer.kind == "not a number" and broken in answer.message
