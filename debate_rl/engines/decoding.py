@@ -15,6 +15,8 @@ from debate_rl.engines.request import Sampling
 
 _TOGETHER = 256
 """Rows of the vocabulary in double precision at once."""
+BROKEN = -1
+"""Drawn in place of a token where the logits are no numbers: the weights are damaged, or too large for their type."""
 
 
 class Continued(Protocol):
@@ -68,7 +70,7 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
         uniforms: (rows,) in [0, 1).
 
     Returns:
-        Token ids (rows,).
+        Token ids (rows,), `BROKEN` where a row's logits are no numbers.
     """
     temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
     top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)
@@ -82,7 +84,9 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
     levels = p.cumsum(-1)
     target = torch.as_tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * levels[:, -1:]
     drawn = (levels <= target).sum(-1).clamp(max=logits.size(-1) - 1)
-    return torch.where(temperature == 0, logits.argmax(-1), drawn)
+    tokens = torch.where(temperature == 0, logits.argmax(-1), drawn)
+    # A single NaN reaches the sum, and comparisons with it would draw token 0: padding, which reads as an empty text.
+    return torch.where(levels[:, -1].isfinite(), tokens, BROKEN)
 
 
 @torch.inference_mode()
@@ -100,7 +104,7 @@ def decode(
         draws: one for each row.
         ends: token ids that end an answer.
         stopped: function of (row, tokens so far) that says whether a stop text stands in them.
-        closing: takes the token that ended each row, where one did.
+        closing: takes the token that ended each row, where one did; `BROKEN` where there was none to draw.
 
     Returns:
         For each row its new tokens without the end token, and whether it ended by itself.
@@ -114,7 +118,7 @@ def decode(
         new = draw(rows.logits, [draws[row].sampling for row in alive], uniforms)
         going = []
         for at, (row, token) in enumerate(zip(alive, new.tolist(), strict=True)):
-            if token in ends:
+            if token in ends or token == BROKEN:
                 ended[row] = True
                 if closing is not None:
                     closing[row] = token

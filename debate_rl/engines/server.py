@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -34,7 +34,7 @@ SLACK = 4
 """Requests that a replica may have under way beyond the others, for its cache's sake."""
 DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
-_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
+_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop_token_ids", "stop", "n")
 """Request fields that some models refuse."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
@@ -55,6 +55,7 @@ class ServerEngine:
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
+        ends: token ids at which texts end beside the server's own; sent as `stop_token_ids` where there are any.
         refused: by model the request fields that it does not take; else they are learnt from its first refusal.
 
     Raises:
@@ -74,6 +75,7 @@ class ServerEngine:
         load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
+        ends: Iterable[int] = (),
         refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
@@ -90,6 +92,7 @@ class ServerEngine:
         self._single = False
         self._exact = True
         self._ids = keep_tokens
+        self._ends = sorted(ends)
         self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
         """By model the fields that it does not take."""
         self.prompt_tokens = 0
@@ -170,6 +173,7 @@ class ServerEngine:
             "seed": _seed(first),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"stop_token_ids": self._ends} if self._ends else {}),
             **({"return_token_ids": True} if self._ids else {}),
         }
         reply = self._chat(first, body, wanted * sampling.max_new_tokens)
@@ -243,7 +247,7 @@ class ServerEngine:
         prompt = self._tokens(choice, asked)
         found = []
         for candidate in choice.candidates if prompt else ():
-            ids = self._tokens(choice, {"prompt": candidate, "add_special_tokens": False})
+            ids = self._tokens(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
             body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
             reply = self._ask(choice, "/completions", body, len(prompt) + len(ids), 1)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from debate_rl.engines.chat import candidate_ids, prompt_ids
-from debate_rl.engines.decoding import Draw, decode, token_logprobs
+from debate_rl.engines.decoding import BROKEN, Draw, decode, token_logprobs
 from debate_rl.engines.memory import Memory, Usage
 from debate_rl.engines.networks import Loaded, Networks, device_of
 from debate_rl.engines.prefix import Row
@@ -137,6 +138,9 @@ class TransformersEngine:
             with self._networks.adapted(loaded, model, adapter) as network:
                 logprobs = self._score(network, loaded, self.revision(model, adapter), pairs)
             for choice, own in wanted.items():
+                if any(math.isnan(logprobs[pair]) for pair in own):
+                    answers[choice] = _not_finite(model, adapter)
+                    continue
                 answers[choice] = Scores(
                     logprobs=tuple(logprobs[pair] for pair in own),
                     prompt_tokens=len(own[0][0]),
@@ -146,7 +150,7 @@ class TransformersEngine:
 
     def _continue(
         self, network: Any, loaded: Loaded, requests: Sequence[Request], rows: Sequence[Row]
-    ) -> Iterator[tuple[Request, Completion]]:
+    ) -> Iterator[tuple[Request, Completion | EngineFailure]]:
         """Encode rows of one model wave by wave, continue them, and yield each request with its text."""
         if not requests:
             return
@@ -162,6 +166,9 @@ class TransformersEngine:
                 closing,
             )  # fmt: skip
             for at, (index, request, (tokens, ended)) in enumerate(zip(encoded.members, asked, results, strict=True)):
+                if closing.get(at) == BROKEN:
+                    yield request, _not_finite(request.model, request.adapter)
+                    continue
                 text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
                 cut = _stop(loaded.tokenizer, tokens, request.sampling.stop)
                 self.usage.new_tokens += len(tokens)
@@ -210,6 +217,13 @@ class TransformersEngine:
     def _load(self, name: str) -> Loaded:
         """A model in memory."""
         return self._networks.load(name)
+
+
+def _not_finite(model: str, adapter: str | None) -> EngineFailure:
+    """What is said of weights whose logits are no numbers."""
+    where = model if adapter is None else f"{model} with adapter {adapter}"
+    message = f"{where}: its logits are no numbers; the weights are damaged, or need another engine.dtype"
+    return EngineFailure(kind="not finite", message=message)
 
 
 def uniforms(request: Request) -> np.ndarray:
