@@ -17,6 +17,7 @@ Templates and expressions are Jinja2's, over the fields of a row, in its sandbox
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -152,14 +153,20 @@ def _shown(value: Any) -> str:
     raise ValueError(f"a text field holds {type(value).__name__}, expected text")
 
 
+_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>")
+"""What libraries write into a table for a value that is missing."""
+
+
 def _is_empty(value: Any) -> bool:
-    """Whether a field holds no answer."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    """Whether a field holds no answer: nothing, or what is no text and no number."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or isinstance(value, list | dict) or (isinstance(value, float) and math.isnan(value))
 
 
 def _of_text(change: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" of it."""
-    return lambda value, *words: value if value is None else change(value, *words)
+    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" or "[]" of it."""
+    return lambda value, *words: None if _is_empty(value) else change(value, *words)
 
 
 class Maker:
@@ -274,7 +281,7 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
             yield f"{path} row {number}", row
     else:
         for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
-            yield f"{path}:{number}", dict(cells)
+            yield f"{path}:{number}", {name: None if cell in _NULLS else cell for name, cell in cells.items()}
 
 
 def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:

@@ -17,6 +17,7 @@ import re
 import stat
 import time
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -171,6 +172,8 @@ def open_text(path: str | Path) -> TextIO:
     path = existing(path, "file")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file in it")
+    if not path.is_file():
+        raise UserError(f"{path} is no file but a device or a pipe, which may never end; give a file")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -178,7 +181,7 @@ def open_text(path: str | Path) -> TextIO:
             if packed:
                 file.seek(0)
                 start = gzip.GzipFile(fileobj=file).read(4)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
     if start == b"\x28\xb5\x2f\xfd":
         raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
@@ -190,7 +193,7 @@ def open_text(path: str | Path) -> TextIO:
     return path.open(encoding=encoding, newline="")
 
 
-def not_text(path: str | Path, error: UnicodeError | EOFError | OSError) -> UserError:
+def not_text(path: str | Path, error: Exception) -> UserError:
     """What is said of a file whose bytes are no text."""
     if not isinstance(error, UnicodeDecodeError):
         return UserError(f"{path}: not a whole text file ({error}); copy it again")
@@ -208,16 +211,21 @@ def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict
         UserError: the file is missing, is no text, or a row has another number of cells than the header.
     """
     with open_text(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
+        # Strict: a quotation mark that nothing closes would else take all rows after it into one cell.
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         limit = csv.field_size_limit(LARGEST_CELL)
         try:
+            names = [str(name).strip() for name in reader.fieldnames or ()]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"{path}:1: two columns are called {twice!r}; rename or remove one")
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
                 yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a row of a CSV file ({error})") from error
-        except (UnicodeError, EOFError, OSError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise not_text(path, error) from error
         finally:
             csv.field_size_limit(limit)
@@ -229,7 +237,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         UserError: the file is missing, or a line is not a JSON object; names file and line.
     """
-    if Path(path).is_dir():
+    if existing(path, "file").is_dir():
         raise UserError(f"{path} is a folder; give the JSON-lines file in it")
     number = 0
     with open_text(path) as file:
@@ -237,7 +245,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _object(line, f"{path}:{number}")
-        except (UnicodeError, EOFError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
 
 
@@ -319,7 +327,7 @@ def read_json(path: str | Path) -> Any:
             return clean_value(json.loads(file.read()))
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
-        except (UnicodeError, EOFError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise not_text(path, error) from error
         except RecursionError as error:
             raise UserError(f"{path}: nested too deeply") from error

@@ -41,6 +41,17 @@ _MARK = "\x00"
 _QUOTE_MARK = re.compile(r"</?(?:[vnu]_quote|scratchpad)>", re.I)
 
 
+class _Loader(jinja2.FileSystemLoader):
+    """Reads templates that lie in the folder; a link in it would show a model any other file of the machine."""
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> Any:
+        source = super().get_source(environment, template)
+        folder = Path(self.searchpath[0])
+        if not Path(source[1]).resolve().is_relative_to(folder.resolve()):
+            raise jinja2.TemplateError(f"{source[1]} is a link that leads out of {folder}; copy the file there")
+        return source
+
+
 @cache
 def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answers"]]:
     """Open a prompt set: its templates, and how it words the judge's candidates."""
@@ -49,7 +60,7 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
         choices = nearest(name, [path.name for path in SHIPPED.iterdir() if path.is_dir()])
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
     environment = Sandbox(
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=_Loader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         auto_reload=False,
     )  # fmt: skip
     settings = folder / "set.yaml"
