@@ -266,6 +266,10 @@ def _main() -> None:
     except UserError as error:
         _fail(error)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(
+                f"{str(error.filename)[:40]}... is too long to name a file or folder; see the config's paths and names"
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; what was finished is kept")

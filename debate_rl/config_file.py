@@ -55,7 +55,10 @@ def _inside(path: Path, other: str, root: Path) -> Path:
         UserError: it lies elsewhere, or is no YAML file.
     """
     extended = path.parent / other
-    place = extended.resolve()
+    try:
+        place = extended.resolve()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: extends: not the path of a file (too long, or with a NUL in it)") from error
     named = [folder for folder in (root, *root.parents) if folder.name == "configs"]
     tree = named[0] if named else root
     if place.suffix not in (".yaml", ".yml") or not place.is_relative_to(tree):

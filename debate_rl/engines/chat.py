@@ -7,8 +7,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jinja2
-
 from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
@@ -42,8 +40,8 @@ def applied(tokenizer: Any, turns: Sequence[Mapping[str, str]], add_generation_p
     """
     try:
         text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=add_generation_prompt)
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # an expression of a template may raise anything
+        said = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template fails ({said}); save another with the model"
         ) from error
@@ -154,7 +152,7 @@ def candidate_ids(tokenizer: Any, candidate: str) -> tuple[int, ...]:
     Raises:
         UserError: the candidate has no tokens.
     """
-    ids = tuple(tokenizer(candidate, add_special_tokens=False)["input_ids"])
+    ids = tuple(tokenizer(neutral(candidate, marks_of(tokenizer)), add_special_tokens=False)["input_ids"])
     if not ids:
         raise UserError(f"candidate {candidate!r} has no tokens in {tokenizer.name_or_path}")
     return ids

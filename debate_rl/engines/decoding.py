@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,8 @@ from debate_rl.engines.request import Sampling
 
 _TOGETHER = 256
 """Rows of the vocabulary in double precision at once."""
+BROKEN = -1
+"""Drawn in place of a token where the logits are no numbers: the weights are damaged, or too large for their type."""
 
 
 class Continued(Protocol):
@@ -69,7 +70,7 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
         uniforms: (rows,) in [0, 1).
 
     Returns:
-        Token ids (rows,).
+        Token ids (rows,), `BROKEN` where a row's logits are no numbers.
     """
     temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
     top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)
@@ -83,7 +84,9 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
     levels = p.cumsum(-1)
     target = torch.as_tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * levels[:, -1:]
     drawn = (levels <= target).sum(-1).clamp(max=logits.size(-1) - 1)
-    return torch.where(temperature == 0, logits.argmax(-1), drawn)
+    tokens = torch.where(temperature == 0, logits.argmax(-1), drawn)
+    # A single NaN reaches the sum, and comparisons with it would draw token 0: padding, which reads as an empty text.
+    return torch.where(levels[:, -1].isfinite(), tokens, BROKEN)
 
 
 @torch.inference_mode()
@@ -115,9 +118,8 @@ def decode(
         uniforms = np.array([draws[row].uniforms[step] for row in alive])
         new = draw(rows.logits, [draws[row].sampling for row in alive], uniforms)
         going = []
-        sound = (rows.logits < math.inf).all(-1).tolist()  # a NaN is below nothing
         for at, (row, token) in enumerate(zip(alive, new.tolist(), strict=True)):
-            if not sound[at]:
+            if token == BROKEN:
                 ended[row] = None
                 continue
             if token in ends:

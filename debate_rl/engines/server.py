@@ -290,7 +290,7 @@ class ServerEngine:
         try:
             prompt = self._tokens(choice, {"messages": _sent(choice.messages), "add_generation_prompt": True})
             for candidate in choice.candidates:
-                ids = self._tokens(choice, {"prompt": candidate, "add_special_tokens": False})
+                ids = self._tokens(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
                 end = len(prompt) + len(ids)
                 body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
                 reply = _answered(self._ask(choice, "/completions", body, end, 1))

@@ -211,3 +211,29 @@ def test_an_adapter_that_holds_no_numbers_is_a_failure_of_each_question_and_of_n
     assert all(map(np.isfinite, sound.logprobs))
     for answer in (*answers[1::2], failed):
         assert isinstance(answer, EngineFailure) and answer.kind == "not a number" and broken in answer.message
+
+
+@pytest.mark.parametrize("where", ["adapter", "base"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_weights_that_give_no_numbers_are_a_failure_and_never_an_empty_text_or_a_verdict(tmp_path, where, temperature):
+    from safetensors.torch import load_file, save_file
+
+    base = tiny_model(tmp_path / "base")
+    adapter = tiny_adapter(base, tmp_path / "lora")
+    broken = tmp_path / ("lora/adapter_model.safetensors" if where == "adapter" else "base/model.safetensors")
+    tensors = load_file(broken)
+    name = sorted(name for name in tensors if tensors[name].ndim == 2)[-1]
+    tensors[name][0, 0] = float("nan")
+    engine = TransformersEngine()
+    message = (Message(role="user", content="w1 w2"),)
+    request = Request(messages=message, model=base, sampling=Sampling(max_new_tokens=6, temperature=temperature))
+    choice = Choice(messages=message, model=base, candidates=("w1", "w2 w3"))
+    whole = engine.generate([request]) if where == "adapter" else None
+    save_file(tensors, broken, metadata={"format": "pt"})
+    own = {"adapter": adapter} if where == "adapter" else {}
+    said, scored = request.model_copy(update=own), choice.model_copy(update=own)
+    (text,), (scores,) = engine.generate([said]), engine.choose([scored])
+    for answer in (text, scores):
+        assert isinstance(answer, EngineFailure) and answer.kind == "not a number"
+    if where == "adapter":  # others of its base are not affected
+        assert engine.generate([said, request])[1:] == whole
