@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from debate_rl.data.left_out import LeftOut, answers_fault
+from debate_rl.data.left_out import LeftOut, question_fault, text_fault
 from debate_rl.data.sources import nyu, quality
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
@@ -103,15 +103,19 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
         try:
             question = Question.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"{path}:{number}: {explain(error)}") from error
-        fault = answers_fault(question)
+            lacking = text_fault(error, ("text", "answers"))
+            if lacking is None:
+                raise UserError(f"{path}:{number}: {explain(error)}") from error
+            left_out.add(lacking, f"{path}:{number}")
+            continue
+        fault = question_fault(question)
         if fault is not None:
             left_out.add(fault, f"{path}:{number}")
             continue
         if question.id in questions:
             raise UserError(f"{path}:{number}: id {question.id!r} was used before; give each question its own")
         questions[question.id] = question
-    left_out.say()
+    left_out.say(len(questions))
     every = list(questions.values())
     if split is None:
         return every

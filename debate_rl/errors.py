@@ -30,6 +30,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 RESERVED = ("store", "wandb", "base", "con", "nul", "aux", "prn")
 """Names that a run's folder or a file system uses for something else."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
+_TAKEN = re.compile(r"seed[0-9]+|(?:com|lpt)[0-9](?:\..*)?|wandb-id|.*\.(?:json|jsonl|yaml|html|lock|partial|sums)")
+"""Names of files that stand beside the stages of a run, and devices of Windows."""
 
 
 def name_fault(name: str, what: str) -> str | None:
@@ -48,7 +50,7 @@ def name_fault(name: str, what: str) -> str | None:
         return (
             f"{shown!r} can not name {what}; use letters, digits, _ . + -, at most 64, the first a letter, digit or _"
         )
-    if name.lower().partition(".")[0] in RESERVED or re.fullmatch(r"seed\d+", name.lower()):
+    if name.lower().partition(".")[0] in RESERVED or _TAKEN.fullmatch(name.lower()):
         return f"{name!r} can not name {what}: it is reserved; choose another name"
     return None
 
@@ -60,6 +62,10 @@ def existing(path: str | Path, what: str, fix: str = "") -> Path:
         UserError: nothing exists at the path.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # no name of a file at all
+        raise UserError(f"{what} not found: {str(path)[:80]}... is too long, or no path") from error
+    if not there:
         raise UserError(f"{what} not found: {path}" + (f"; {fix}" if fix else ""))
     return path

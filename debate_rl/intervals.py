@@ -102,6 +102,8 @@ class Replicates(NamedTuple):
     acceleration: float = 0.0
     """Of the tails, for skewness: known of means, where it is a sixth of that of the replicates; of ratings and ratios
     the skewness of the replicates says more about their scale, and 0 covers better."""
+    error: float = 0.0
+    """How far from the truth the arithmetic may leave a value, beside rounding: of a fit, where it stops."""
 
     def estimate(self, level: float = LEVEL) -> Estimate:
         """Value and interval.
@@ -110,7 +112,8 @@ class Replicates(NamedTuple):
         infinite, or where there is one cluster.
         """
         low, high = self._ends(level)
-        return Estimate(value=float(self.value), low=low, high=high, n=self.rows, clusters=self.clusters, level=level)
+        value = 0.0 if abs(self.value) <= self._rounding else float(self.value)
+        return Estimate(value=value, low=low, high=high, n=self.rows, clusters=self.clusters, level=level)
 
     def effect(self, level: float = LEVEL) -> Effect:
         """Value, interval and two-sided p-value against 0.
@@ -151,7 +154,7 @@ class Replicates(NamedTuple):
     def _rounding(self) -> float:
         """What rounding may leave of a 0 among such values."""
         finite = self.values[np.isfinite(self.values)]
-        return 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0)))
+        return max(self.error, 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0))))
 
     def _p_value(self) -> float:
         from scipy.special import ndtri, stdtr

@@ -17,6 +17,7 @@ import re
 import stat
 import time
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -47,10 +48,17 @@ _UNCLEAN = re.compile("[\ud800-\udfff\x00]")
 _LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
     "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
-    "\u2236\ua789\u02d0",
-    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXo:::",
+    "\u1d00\u0299\u1d04\u1d05\u1d07\ua730\u0262\u029c\u026a\u1d0a\u1d0b\u029f\u1d0d\u0274\u1d0f\u1d18\u0280\ua731"
+    "\u1d1b\u1d1c\u1d20\u1d21\u028f\u1d22\u0261"
+    "\u2236\ua789\u02d0\u02f8\u05c3\u0589\ua4fd\u0703\u0704\u205a",
+    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXoabcdefghijklmnoprstuvwyzg::::::::::",
 )
-"""Letters of the Cyrillic and Greek alphabets, colons and brackets that look like ASCII."""
+"""Letters of the Cyrillic and Greek alphabets, small capitals and colons that look like ASCII."""
+_ENCLOSED = {first + at: 65 + at for first in (0x1F150, 0x1F170, 0x1F1E6) for at in range(26)}
+"""White capital letters in black circles and squares, and the letters of flags."""
+_BLANK = "\u115f\u1160\u3164\uffa0"
+"""Letters without a form."""
+_PLAIN = re.compile(r"[\t\n\r -~]*\Z")
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -83,24 +91,35 @@ def clean_value(value: Any) -> Any:
 
 
 def folded(text: str) -> tuple[str, Sequence[int] | None]:
-    """A text in the letters that it looks like, and the place of each in the original; None where nothing changed.
+    """A text in the letters that it looks like, and the place of each in the original; None where all stayed.
 
-    Wide, bold and other forms of a letter become the letter (NFKC), letters of other alphabets that look like Latin
-    ones become these, and characters without width are left out.
+    Wide, bold and accented forms of a letter become the letter, letters of other alphabets that look like Latin ones
+    become these, and characters without width are left out. `None` says that every letter kept its place.
 
     Example:
         >>> folded("\uff1cb\u200b>")
-        ('<b>', (0, 1, 3))
+        ('<b>', [0, 1, 3])
     """
-    if text.isascii():
+    if _PLAIN.match(text):
         return text, None
-    letters: list[str] = []
+    forms = {character: _folded_character(character) for character in set(text)}
+    table = {ord(character): form for character, form in forms.items() if form != character}
+    uneven = "".join(sorted(character for character, form in forms.items() if len(form) != 1))
+    if not uneven:  # most texts: a few letters beyond ASCII, each one letter, so that all places stay
+        return text.translate(table), None
+    pieces: list[str] = []
     places: list[int] = []
-    for place, character in enumerate(text):
-        for letter in _folded_character(character):
-            letters.append(letter)
-            places.append(place)
-    return "".join(letters), tuple(places)
+    start = 0
+    for match in re.finditer(f"[{re.escape(uneven)}]", text):
+        place = match.start()
+        form = forms[match[0]]
+        pieces += [text[start:place].translate(table), form]
+        places += range(start, place)
+        places += [place] * len(form)
+        start = place + 1
+    pieces.append(text[start:].translate(table))
+    places += range(start, len(text))
+    return "".join(pieces), places
 
 
 def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None) -> str:
@@ -127,9 +146,13 @@ def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None
 
 @lru_cache(maxsize=4096)
 def _folded_character(character: str) -> str:
-    if unicodedata.category(character) in ("Cf", "Mn", "Me"):
+    category = unicodedata.category(character)
+    if category in ("Cf", "Mn", "Me") or (category == "Cc" and character not in "\t\n\r") or character in _BLANK:
         return ""
-    return unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKES)
+    # Tokenizers may take letters apart and drop the strokes and accents: a struck-through "<" is one then.
+    parts = unicodedata.normalize("NFKD", character.translate(_ENCLOSED))
+    bare = "".join(part for part in parts if unicodedata.category(part) not in ("Mn", "Me"))
+    return unicodedata.normalize("NFC", bare).translate(_LOOK_ALIKES)
 
 
 def explain(error: ValidationError) -> str:
@@ -149,6 +172,8 @@ def open_text(path: str | Path) -> TextIO:
     path = existing(path, "file")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file in it")
+    if not path.is_file():
+        raise UserError(f"{path} is no file but a device or a pipe, which may never end; give a file")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -156,7 +181,7 @@ def open_text(path: str | Path) -> TextIO:
             if packed:
                 file.seek(0)
                 start = gzip.GzipFile(fileobj=file).read(4)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
     if start == b"\x28\xb5\x2f\xfd":
         raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
@@ -168,7 +193,7 @@ def open_text(path: str | Path) -> TextIO:
     return path.open(encoding=encoding, newline="")
 
 
-def not_text(path: str | Path, error: UnicodeError | EOFError | OSError) -> UserError:
+def not_text(path: str | Path, error: Exception) -> UserError:
     """What is said of a file whose bytes are no text."""
     if not isinstance(error, UnicodeDecodeError):
         return UserError(f"{path}: not a whole text file ({error}); copy it again")
@@ -186,16 +211,21 @@ def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict
         UserError: the file is missing, is no text, or a row has another number of cells than the header.
     """
     with open_text(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
+        # Strict: a quotation mark that nothing closes would else take all rows after it into one cell.
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         limit = csv.field_size_limit(LARGEST_CELL)
         try:
+            names = [str(name).strip() for name in reader.fieldnames or ()]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UserError(f"{path}:1: two columns are called {twice!r}; rename or remove one")
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
                 yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
         except csv.Error as error:
             raise UserError(f"{path}:{reader.line_num}: not a row of a CSV file ({error})") from error
-        except (UnicodeError, EOFError, OSError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise not_text(path, error) from error
         finally:
             csv.field_size_limit(limit)
@@ -207,7 +237,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         UserError: the file is missing, or a line is not a JSON object; names file and line.
     """
-    if Path(path).is_dir():
+    if existing(path, "file").is_dir():
         raise UserError(f"{path} is a folder; give the JSON-lines file in it")
     number = 0
     with open_text(path) as file:
@@ -215,7 +245,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _object(line, f"{path}:{number}")
-        except (UnicodeError, EOFError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
 
 
@@ -297,7 +327,7 @@ def read_json(path: str | Path) -> Any:
             return clean_value(json.loads(file.read()))
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from error
-        except (UnicodeError, EOFError) as error:
+        except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise not_text(path, error) from error
         except RecursionError as error:
             raise UserError(f"{path}: nested too deeply") from error
@@ -331,6 +361,8 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path}{where}: not valid YAML ({problem})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not text in UTF-8; save it as UTF-8, or give the {what}'s .yaml file") from error
+    except ValueError as error:  # such as a date that is none
+        raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply for a {what}") from error
     except OSError as error:
@@ -339,6 +371,9 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path} is empty; write the {what}'s keys and values")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, such as name: mine; found {type(tree).__name__}")
+    for key in tree:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key!r} is no text; keys of a {what} are names")
     return tree
 
 

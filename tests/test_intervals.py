@@ -211,3 +211,23 @@ def test_mistakes_end_in_one_line(call, message):
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("noise", [1.1e-16, -1.1e-16, 3e-13, -3e-13])
+def test_what_rounding_leaves_is_neither_above_nor_below_0(noise):
+    found = Replicates(noise, np.full(500, noise), 100, 50).effect()
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert found.p == 1
+    real = Replicates(1e-3, np.full(500, 1e-3), 100, 50).effect()
+    assert real.low > 0 and real.p < 0.05
+
+
+def test_a_difference_of_numbers_that_are_equal_but_for_rounding_is_0():
+    random = np.random.default_rng(0)
+    parts = random.random((60, 3))
+    one, two = parts[:, 0] + parts[:, 1] + parts[:, 2], parts[:, 2] + parts[:, 1] + parts[:, 0]
+    assert (one != two).any()
+    found = difference(one, two)
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+    always = difference(np.full(60, 0.1 + 0.2), np.full(60, 0.3))
+    assert (always.low, always.high, always.p) == (0, 0, 1)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.errors import UserError
 from debate_rl.trainers.common.binary_trainer import BinaryTrainer, Loss, in_lines, token_budget, xent
 from debate_rl.trainers.common.load import load_model, load_tokenizer
@@ -77,8 +78,11 @@ def encode_texts(tokenizer: Any, rows: Sequence[ClassifierRow]) -> list[dict[str
     Raises:
         UserError: a text has no tokens.
     """
-    chat = Encoder(tokenizer)
-    ids = [chat.encode(row.prompt)[0] if row.prompt else list(tokenizer(row.text)["input_ids"]) for row in rows]
+    chat, marks = Encoder(tokenizer), marks_of(tokenizer)
+    ids = [
+        chat.encode(row.prompt)[0] if row.prompt else list(tokenizer(neutral(row.text, marks))["input_ids"])
+        for row in rows
+    ]
     encoded = [
         {"input_ids": one, "target": row.target, "weight": row.weight} for one, row in zip(ids, rows, strict=True)
     ]

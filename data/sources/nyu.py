@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from debate_rl.data.left_out import LeftOut, question_fault
 from debate_rl.data.sources.nyu_rooms import read_room
 from debate_rl.data.splits import parts, sample, split_part
 from debate_rl.data.stories import Story
@@ -354,7 +355,15 @@ def questions(
     listed = path is not None and Path(path).name == "questions.jsonl"
     found = _listed(Path(str(path))) if listed else (session.question for session in sessions(path))
     distinct = {question.id: question for question in found}
-    turned = [_turned(question, seed) for question in distinct.values()]
+    left_out = LeftOut("questions")
+    turned = []
+    for question in distinct.values():
+        fault = question_fault(question)
+        if fault is None:
+            turned.append(_turned(question, seed))
+        else:
+            left_out.add(fault, f"{path} {question.id}")
+    left_out.say(len(turned))
     return sample(turned if split is None else split_part(turned, split), limit, seed)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from debate_rl.data.left_out import LeftOut, answers_fault
+from debate_rl.data.left_out import LeftOut, question_fault
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story
 from debate_rl.errors import UserError, existing
@@ -207,7 +207,7 @@ def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
         for place, item in enumerate(row.questions, start=1):
             name = f"quality-{item.question_unique_id or f'{row.set_unique_id or group}-{place}'}"
             question = _question(item, name, group, passage, seed)
-            fault = answers_fault(question)
+            fault = question_fault(question)
             if fault is not None:
                 left_out.add(fault, f"{path}:{number} {name}")
                 continue

@@ -63,7 +63,7 @@ class Pairs(Record):
     repeated: int
     """Rows that say the same as an earlier one."""
     unused: int
-    """Rows whose replies are the same or whose conversations differ before the last reply."""
+    """Rows that hold no pair: replies that are the same, conversations that differ before them or are none."""
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -144,14 +144,16 @@ def _collect(rows: Iterable[tuple[str, Row]], name: str, place: str, limit: int 
         try:
             pair = make_pair(row, name)
         except ValueError as error:
-            raise UserError(f"{where}: {name}: {error}") from error
+            unused += 1
+            left_out.add(str(error), where)
+            continue
         if pair is None:
             unused += 1
             left_out.add("both replies are the same or empty, or the conversations differ before them", where)
         repeated += pair is not None and pair.id in pairs
         if pair is not None:
             pairs.setdefault(pair.id, pair)
-    left_out.say()
+    left_out.say(len(pairs))
     if not pairs:
         raise UserError(f"no pairs of {name} in {place}: {read} rows, {unused} of them unusable")
     return Pairs(pairs=tuple(sample(list(pairs.values()), limit, seed)), read=read, repeated=repeated, unused=unused)

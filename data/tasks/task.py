@@ -17,6 +17,7 @@ Templates and expressions are Jinja2's, over the fields of a row, in its sandbox
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -26,12 +27,12 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from jinja2 import StrictUndefined, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import StrictUndefined, UndefinedError, meta
 from pydantic import ValidationError, model_validator
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Split
+from debate_rl.game.sandbox import Sandbox, fill, template_fault
 from debate_rl.records import Record, csv_rows, explain, lines, read_json, read_yaml
 
 Row = dict[str, Any]
@@ -131,8 +132,10 @@ def load_task(name: str) -> Task:
         Maker(task)
     except ValidationError as error:
         raise UserError(f"{name}: {explain(error)}") from error
-    except (TemplateError, re.error) as error:
-        raise UserError(f"{name}: a template, expression or pattern is not readable: {error}") from error
+    except Exception as error:  # compiling a template may raise anything
+        raise UserError(
+            f"{name}: a template, expression or pattern is not readable: {template_fault(error)}"
+        ) from error
     return task
 
 
@@ -150,14 +153,20 @@ def _shown(value: Any) -> str:
     raise ValueError(f"a text field holds {type(value).__name__}, expected text")
 
 
+_NULLS = ("nan", "NaN", "None", "null", "NULL", "<NA>")
+"""What libraries write into a table for a value that is missing."""
+
+
 def _is_empty(value: Any) -> bool:
-    """Whether a field holds no answer."""
-    return value is None or (isinstance(value, str) and not value.strip())
+    """Whether a field holds no answer: nothing, or what is no text and no number."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or isinstance(value, list | dict) or (isinstance(value, float) and math.isnan(value))
 
 
 def _of_text(change: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" of it."""
-    return lambda value, *words: value if value is None else change(value, *words)
+    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" or "[]" of it."""
+    return lambda value, *words: None if _is_empty(value) else change(value, *words)
 
 
 class Maker:
@@ -167,9 +176,9 @@ class Maker:
         """Compile.
 
         Raises:
-            jinja2.TemplateError: a template or expression is malformed.
+            Exception: a template or expression is malformed.
         """
-        env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_shown, keep_trailing_newline=True)
+        env = Sandbox(undefined=StrictUndefined, finalize=_shown, keep_trailing_newline=True)
         env.filters["pick"] = _pick
         for name in ("trim", "lower", "upper", "title", "capitalize"):
             env.filters[name] = _of_text(env.filters[name])
@@ -201,12 +210,13 @@ class Maker:
         """
         try:
             if self._right is None or self._answers is None:
-                text = self._text.render(row)
+                text = fill(self._text, row)
                 return Drawn(text, self._read_label(row), self._shared(row, text), "")
             return self._offer(row, random)
-        except (TemplateError, ValueError, TypeError, IndexError, KeyError) as error:
+        except Exception as error:  # an expression of a template may raise anything
             missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
-            raise ValueError(f"no field {missing[1]!r}" if missing else str(error)) from error
+            said = str(error) if isinstance(error, ValueError | UndefinedError) else template_fault(error)
+            raise ValueError(f"no field {missing[1]!r}" if missing else said) from error
 
     def empty_answers(self, row: Row) -> list[str]:
         """Fields of a row that should hold an answer and hold none."""
@@ -242,11 +252,11 @@ class Maker:
         if not wrong:
             return None
         answer = right if label else random.choice(wrong)
-        text = self._text.render({**row, "offered": answer})
-        return Drawn(text, label, self._shared(row, self._text.render({**row, "offered": ""})), answer)
+        text = fill(self._text, {**row, "offered": answer})
+        return Drawn(text, label, self._shared(row, fill(self._text, {**row, "offered": ""})), answer)
 
     def _shared(self, row: Row, otherwise: str) -> str:
-        return self._group.render(row) if self._group is not None else otherwise
+        return fill(self._group, row) if self._group is not None else otherwise
 
 
 def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
@@ -271,7 +281,7 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
             yield f"{path} row {number}", row
     else:
         for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
-            yield f"{path}:{number}", dict(cells)
+            yield f"{path}:{number}", {name: None if cell in _NULLS else cell for name, cell in cells.items()}
 
 
 def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:

@@ -1,4 +1,4 @@
-"""Judge accuracy by protocol and player, on the same questions, with paired differences; over ratings; by pair."""
+"""Judge accuracy by protocol and player, on the same questions, with paired differences; by pair."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from debate_rl.analysis.significance import Condition, compare, slope
+from debate_rl.analysis.significance import Condition, compare
 from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Leg
@@ -45,20 +45,6 @@ class Difference(Record):
     """Below 0 is better under the first; None in files of earlier versions, as below."""
     log_score: Effect | None = None
     """Bits."""
-
-
-class Slope(Record):
-    """How judge accuracy in self-play moves with the players' rating, under one protocol.
-
-    Example:
-        Slope(protocol="debate", players=("base", "sft", "dpo"), accuracy=Effect(value=0.13, low=0.09, high=0.17, ...))
-    """
-
-    protocol: str
-    players: tuple[str, ...]
-    """Those with a rating."""
-    accuracy: Effect
-    """For 100 Elo points."""
 
 
 class Pair(Record):
@@ -122,34 +108,6 @@ def paired_differences(legs: Mapping[tuple[str, str], Sequence[Leg]], reference:
                 }
                 who = player if debater == "-" else debater
                 found.append(Difference(first=reference, second=protocol, player=who, **effects))
-    return found
-
-
-def accuracy_over_rating(legs: Sequence[Leg], ratings: Mapping[str, float]) -> Effect | None:
-    """Slope of judge accuracy in self-play over the player's rating, for 100 Elo points; None for one rating only.
-
-    Args:
-        legs: self-play; of a consultancy the one player.
-        ratings: Elo of each player.
-    """
-    rows = [
-        (ratings[next(iter(leg.transcript.players.values()))], leg.p_correct, leg.transcript.question.cluster)
-        for leg in legs
-        if leg.p_correct is not None
-    ]
-    if len({rating for rating, _, _ in rows}) < 2:
-        return None
-    return slope([rating for rating, _, _ in rows], hits([p for _, p, _ in rows]), [label for _, _, label in rows])
-
-
-def slopes(legs: Mapping[tuple[str, str], Sequence[Leg]], ratings: Mapping[str, float]) -> list[Slope]:
-    """`accuracy_over_rating` of every protocol with speeches, over the players that have a rating."""
-    found = []
-    for protocol in dict.fromkeys(protocol for protocol, _ in legs):
-        players = tuple(player for name, player in legs if name == protocol and player in ratings)
-        effect = accuracy_over_rating([leg for player in players for leg in legs[protocol, player]], ratings)
-        if effect is not None:
-            found.append(Slope(protocol=protocol, players=players, accuracy=effect))
     return found
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from debate_rl.analysis.accuracy import Difference, Row, Slope, accuracy_table, paired_differences, slopes
+from debate_rl.analysis.accuracy import Difference, Row, accuracy_table, paired_differences
 from debate_rl.analysis.columns import cell, columns
 from debate_rl.analysis.judging.prior_accuracy import UNSURE, Known, by_knowledge
 from debate_rl.analysis.judging.second_judge import SecondJudge
+from debate_rl.analysis.slopes import Rated, Slope, slopes
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Leg
 from debate_rl.records import Record
@@ -29,6 +30,8 @@ class Oversight(Record):
     differences: tuple[Difference, ...] = ()
     slopes: tuple[Slope, ...] = ()
     """Of accuracy over the players' rating; empty without a tournament that rated two of them."""
+    rated_by: str | None = None
+    """The stage of that tournament."""
     known: Known | None = None
     """By the judge's blind verdict; None where it gave none."""
     second: SecondJudge | None = None
@@ -90,7 +93,8 @@ def oversight(
     legs: Mapping[tuple[str, str], Sequence[Leg]],
     judge: str,
     reference: str = "debate",
-    ratings: Mapping[str, float] | None = None,
+    rated: Rated | None = None,
+    rated_by: str | None = None,
     unsure: float = UNSURE,
     second: SecondJudge | None = None,
 ) -> Oversight:
@@ -100,7 +104,8 @@ def oversight(
         legs: self-play by (protocol, player); "-" is the player of a protocol without speeches.
         judge: whose verdicts they hold.
         reference: the protocol that the others are compared with.
-        ratings: Elo of players.
+        rated: games by which the players are rated.
+        rated_by: the stage of these games.
         unsure: see `known.by_knowledge`.
         second: another judge on the same games.
 
@@ -116,7 +121,8 @@ def oversight(
         reference=reference,
         rows=tuple(accuracy_table(judged)),
         differences=tuple(paired_differences(judged, reference)),
-        slopes=tuple(slopes(judged, ratings or {})),
+        slopes=() if rated is None else tuple(slopes(judged, rated)),
+        rated_by=rated_by,
         known=by_knowledge(judged, unsure),
         second=second,
         failed=sum(leg.verdict is None for found in legs.values() for leg in found),

@@ -1,4 +1,4 @@
-"""Significance: is one condition better than another, and does accuracy rise with rating.
+"""Significance: is one condition better than another.
 
 Conditions are compared on the questions they share: questions differ far more than protocols do, and pairing takes
 that out. Intervals and p-values are bootstraps over stories (`debate_rl.intervals`).
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from debate_rl.errors import UserError
-from debate_rl.intervals import LEVEL, RESAMPLES, Effect, Estimate, Floats, bootstrap_totals, difference, finite, mean
+from debate_rl.intervals import LEVEL, RESAMPLES, Effect, Estimate, difference, finite, mean
 from debate_rl.records import Record
 
 
@@ -86,46 +86,6 @@ def compare(
         difference=difference(a, b, labels, level=level, resamples=resamples, seed=seed),
         unmatched=len(one.keys() ^ two.keys()),
     )
-
-
-def slope(
-    ratings: ArrayLike,
-    values: ArrayLike,
-    labels: Sequence[Hashable] | None = None,
-    *,
-    per: float = 100.0,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Effect:
-    """Least-squares slope of a score against the rating of the debaters, with interval and p-value.
-
-    Args:
-        ratings: (n,) Elo of the debaters of each row, taken as known: the noise of the ratings is not in the interval.
-        values: (n,) judge accuracy or another score of the row.
-        labels: (n,) clusters; a question is judged at every rating, so rows of a story stay together.
-        per: rating points the slope is given for.
-        level: coverage of the interval.
-        resamples: of clusters.
-        seed: of the draws.
-
-    Raises:
-        UserError: no rows, lengths that differ, or one rating only.
-    """
-    x, y = finite(ratings, "ratings") / per, finite(values, "values")
-    if len(x) != len(y) or np.ptp(x) == 0:
-        raise UserError(
-            f"{len(x)} ratings and {len(y)} values; a slope takes one each, and two different ratings or more"
-        )
-    x, y = x - x.mean(), y - y.mean()  # for precision; a slope does not see it
-
-    def fitted(sums: Floats) -> Floats:
-        n, sx, sy, sxx, sxy = sums.T
-        spread = sxx - sx**2 / n
-        return np.divide(sxy - sx * sy / n, spread, out=np.full(len(sums), np.nan), where=spread > 1e-12 * n)
-
-    columns = np.column_stack([np.ones(len(x)), x, y, x * x, x * y])
-    return bootstrap_totals(fitted, columns, labels, resamples=resamples, seed=seed).effect(level)
 
 
 def _by_question(condition: Condition) -> dict[str, tuple[float, Hashable]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
 from typing import TextIO
 
 EVERY = 10.0
 """Seconds between two lines of a log, at least."""
+SILENCE = 9.0
+"""Seconds without a line after which work that goes on says so."""
 
 
 class ProgressLine:
@@ -74,6 +78,34 @@ class ProgressLine:
         terminal.write(("\x1b[1A\x1b[K" if self._shown else "") + text[:width] + "\n")
         terminal.flush()
         self._shown = True
+
+
+@contextlib.contextmanager
+def heartbeat(place: str, say: Callable[[str], None], last_said: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+    """Say that work still goes on whenever nothing was said for a while.
+
+    Args:
+        place: what is at work.
+        say: takes the lines.
+        last_said: when somebody else said something last, by `time.monotonic`.
+    """
+    done, began = Event(), time.monotonic()
+
+    def beat() -> None:
+        said = began
+        while not done.wait(min(1.0, SILENCE)):
+            now = time.monotonic()
+            if now - max(said, last_said()) >= SILENCE:
+                said = now
+                say(f"  {place}: at work for {duration(now - began)}")
+
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def duration(seconds: float) -> str:

@@ -31,6 +31,8 @@ VOTES_RIDGE = 0.0
 ours uses RIDGE instead: it is small, and its players may be undefeated."""
 RESAMPLES = 1000
 MOST_PAIRED = 60
+ERROR = 1e-6
+"""Elo points that a fit may be away from its minimum: Newton's method ends at a step of 1e-9 in log-odds."""
 
 
 class Standing(Record):
@@ -129,6 +131,7 @@ def rate(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    all_pairs: int = MOST_PAIRED,
 ) -> Ratings:
     """Rate players from their matches.
 
@@ -139,6 +142,7 @@ def rate(
         resamples: refits for the intervals. They carry a ridge of RIDGE at least, since a resample may leave a player
             undefeated where the data do not; resamples whose graph falls apart are left out.
         seed: of the resampling.
+        all_pairs: players up to which every pair is compared, else neighbours in the table.
 
     Raises:
         UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
@@ -151,7 +155,7 @@ def rate(
     rank = {row.player: i for i, row in enumerate(standings)}
     order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
     # Of many players only neighbours are compared: 2,000 would make two million pairs.
-    compared = combinations(order, 2) if len(order) <= MOST_PAIRED else pairwise(order)
+    compared = combinations(order, 2) if len(order) <= all_pairs else pairwise(order)
     pairs = [
         Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
         for i, j in compared
@@ -266,7 +270,7 @@ class _Sample(NamedTuple):
         return found
 
     def _replicates(self, values: Floats, rows: float) -> Replicates:
-        return Replicates(float(values[0]), values[1:], int(rows), self.clusters)
+        return Replicates(float(values[0]), values[1:], int(rows), self.clusters, error=ERROR)
 
 
 def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:

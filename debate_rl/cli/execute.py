@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,29 +31,26 @@ DryRun = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+@contextlib.contextmanager
+def at_work(what: str) -> Iterator[None]:
+    """Say at once, and again whenever it takes long, that a command is at work; on stderr, beside its result."""
+    from debate_rl.arena.progress import heartbeat
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    say(f"{what}: at work")
+    with heartbeat(what, say):
+        yield
+
+
 def execute(
     config: Path, overrides: list[str] | None, dry_run: bool, kind: str | None = None, table: str | None = None
 ) -> None:
     """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
-    typer.echo(f"{config}: reading")
-    from debate_rl.config.tree import load_config
-    from debate_rl.plan.check import check_run
-    from debate_rl.runs.execute import needed
-    from debate_rl.runs.run import Run
-    from debate_rl.runs.study import seed_configs
-
-    found = load_config(config, overrides or [])
-    only = None if kind is None else needed(found, kind, table)
-    for line in check_run(Run(seed_configs(found)[0]), only):
-        typer.echo(line)
-    if found.hardware is not None and not dry_run:
-        from debate_rl.plan.training_cost import check_hardware
-
-        check_hardware(Run(seed_configs(found)[0]), only)
+    with at_work(f"{config}"):
+        found, only = _checked(config, overrides or [], dry_run, kind, table)
     if dry_run:
-        from debate_rl.cli.show_plan import show_dry_run
-
-        show_dry_run(found, only)
         return
     from debate_rl.engines.workers import join
     from debate_rl.runs.member import member_engine
@@ -63,6 +62,31 @@ def execute(
         _run_once(found, only, crew)
     if table is not None:
         _print_table(Path(found.runs) / found.name, table)
+
+
+def _checked(
+    path: Path, overrides: list[str], dry_run: bool, kind: str | None, table: str | None
+) -> tuple[Config, set[str] | None]:
+    """A config that can be run, and the stages wanted of it; a dry run is shown here."""
+    from debate_rl.config.tree import load_config
+    from debate_rl.plan.check import check_run
+    from debate_rl.runs.execute import needed
+    from debate_rl.runs.run import Run
+    from debate_rl.runs.study import seed_configs
+
+    found = load_config(path, overrides)
+    only = None if kind is None else needed(found, kind, table)
+    for line in check_run(Run(seed_configs(found)[0]), only):
+        typer.echo(line)
+    if found.hardware is not None and not dry_run:
+        from debate_rl.plan.training_cost import check_hardware
+
+        check_hardware(Run(seed_configs(found)[0]), only)
+    if dry_run:
+        from debate_rl.cli.show_plan import show_dry_run
+
+        show_dry_run(found, only)
+    return found, only
 
 
 def _print_table(folder: Path, table: str) -> None:

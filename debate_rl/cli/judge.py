@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute
+from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, at_work, config_or_lab, execute
 from debate_rl.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def judge_compare(config: ConfigFile, overrides: Overrides = None, dry_run: DryR
 
 
 @judge_app.command("rejudge")
+@at_work("judge rejudge")
 def judge_rejudge(
     stages: Annotated[
         list[Path],
@@ -157,6 +158,7 @@ def _played(one: Run, rules: Protocol, order: Callable[[list[Transcript]], list[
 
 
 @judge_app.command("probe")
+@at_work("judge probe")
 def judge_probe(
     legs: Annotated[Path, typer.Argument(help="Folder of a run, or a file of legs.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where to write the probe, for `judge: {kind: probe, path: ...}`.")],
@@ -180,6 +182,7 @@ def judge_probe(
 
 
 @judge_app.command("attack")
+@at_work("judge attack")
 def judge_attack(
     folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
     judge: Annotated[
@@ -209,6 +212,7 @@ def judge_attack(
 
 
 @judge_app.command("errors")
+@at_work("judge errors")
 def judge_errors(
     folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
     rates: Annotated[str, typer.Option(help="Shares of wrong verdicts, with commas between.")] = "0,0.05,0.1,0.2,0.3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -25,7 +26,15 @@ for _name, _value in {
 
 import typer  # noqa: E402
 
-from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, config_or_lab, execute  # noqa: E402
+from debate_rl.cli.execute import (  # noqa: E402
+    ConfigFile,
+    DryRun,
+    Json,
+    Overrides,
+    at_work,
+    config_or_lab,
+    execute,
+)
 from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
@@ -48,6 +57,7 @@ def run(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False
 
 
 @app.command()
+@at_work("plan")
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -106,6 +116,7 @@ def weak_to_strong(
 
 
 @app.command()
+@at_work("debate")
 def debate(
     config: Annotated[
         Path | None, typer.Argument(help="YAML config; without one, the lab.", show_default=False)
@@ -162,6 +173,7 @@ def ratings(
 
 
 @app.command()
+@at_work("rescore")
 def rescore(
     folder: Annotated[
         Path, typer.Argument(help="A finished stage, for example runs/quickstart/preferences.", show_default=False)
@@ -189,6 +201,7 @@ def rescore(
 
 
 @app.command()
+@at_work("report")
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, for example runs/quickstart.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Where to write index.html; default FOLDER/report.")] = None,
@@ -230,28 +243,30 @@ def _fail(message: Any) -> None:
     raise SystemExit(2)
 
 
-def _stop() -> NoReturn:
-    """End at once after Ctrl-C: threads may still wait for a server, and libraries for their own ends."""
-    sys.stdout.flush()
+def _stop(number: int, frame: Any) -> NoReturn:
+    """End at once after Ctrl-C or a polite kill: threads may wait for a server, and libraries swallow exceptions."""
+    with contextlib.suppress(RuntimeError):  # it came while a line was being written
+        sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":
-        print(
-            "\ndebate-rl: stopped. Finished stages, games and answers are kept; the same command goes on from here.",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = "debate-rl: stopped. Finished stages, games and answers are kept; the same command goes on from here."
+        os.write(2, f"\n{said}\n".encode())
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(130)
 
 
-def _terminated(signal_number: int, frame: Any) -> None:
-    """A polite kill stops like Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of `debate-rl`."""
-    signal.signal(signal.SIGTERM, _terminated)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _main() -> None:
+    """See `main`; signals are taken care of."""
     # Of no use to who runs a command: one library tells another what it will rename.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     try:
@@ -259,11 +274,13 @@ def main() -> None:
     except UserError as error:
         _fail(error)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(
+                f"{str(error.filename)[:40]}... is too long to name a file or folder; see the config's paths and names"
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; what was finished is kept")
-    except KeyboardInterrupt:
-        _stop()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +29,7 @@ def _speech(speech: Speech) -> Text:
 
 def show_leg(leg: Leg, console: Console | None = None) -> None:
     """Print a leg: question, passage, speeches, verdict or failure."""
-    console = console or Console(highlight=False, markup=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     game = leg.transcript
     question = game.question
     if question.passage:
@@ -65,7 +64,7 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
     """
     if not rows:
         return
-    console = console or Console(highlight=False, markup=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file has no edge to break lines at
     several = seeds if len(seeds) > 1 else ()
@@ -80,5 +79,5 @@ def show_effects(rows: Sequence[EffectRow], seeds: Sequence[int], console: Conso
             table.add_section()
             table.add_row(row.group, style="bold")
         name = f"{row.name} ({row.note})" if row.note else row.name
-        table.add_row(*map(escape, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
+        table.add_row(*map(Text, (name, row.text, row.unit, *(row.by_seed if several else ()), row.shown)))
     console.print(table)

@@ -23,7 +23,7 @@ from debate_rl.trainers.common.memory import Card, card_of
 
 def show_dry_run(config: Config, only: set[str] | None) -> None:
     """Print what would run, of a study one seed's run, and the first prompt of every seat."""
-    run, console = Run(seed_configs(config)[0]), Console(markup=False)
+    run, console = Run(seed_configs(config)[0]), Console(markup=False, emoji=False)
     rows = plan(run, only)
     console.print(f"{config.name}: would write {Path(config.runs) / config.name}", highlight=False)
     _study(config, console)
@@ -50,7 +50,7 @@ def show_plan(
     if card is not None:
         named = float(card) if card.replace(".", "", 1).isdigit() else card
         config = config.model_copy(update={"hardware": Hardware(card=named, cards=cards or 1)})
-    run, console = Run(seed_configs(config)[0]), Console(markup=False)
+    run, console = Run(seed_configs(config)[0]), Console(markup=False, emoji=False)
     hardware = run.config.hardware
     found = None if hardware is None else card_of(hardware.card)
     rows = plan(run, like=like)

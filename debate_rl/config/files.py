@@ -55,7 +55,10 @@ def _inside(path: Path, other: str, root: Path) -> Path:
         UserError: it lies elsewhere, or is no YAML file.
     """
     extended = path.parent / other
-    place = extended.resolve()
+    try:
+        place = extended.resolve()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: extends: not the path of a file (too long, or with a NUL in it)") from error
     named = [folder for folder in (root, *root.parents) if folder.name == "configs"]
     tree = named[0] if named else root
     if place.suffix not in (".yaml", ".yml") or not place.is_relative_to(tree):
@@ -98,5 +101,5 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
     try:
         node[last] = yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error

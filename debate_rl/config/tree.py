@@ -58,7 +58,7 @@ class Config(Record):
     @field_validator("name")
     @classmethod
     def _is_folder_name(cls, name: str) -> str:
-        fault = None if re.fullmatch(r"seed\d+", name) else name_fault(name, "a run")
+        fault = None if re.fullmatch(r"seed[0-9]+", name) else name_fault(name, "a run")
         if fault is not None:
             raise ValueError(fault)
         return name

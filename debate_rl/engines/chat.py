@@ -7,8 +7,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jinja2
-
 from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
@@ -42,8 +40,8 @@ def applied(tokenizer: Any, turns: Sequence[Mapping[str, str]], add_generation_p
     """
     try:
         text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=add_generation_prompt)
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:  # an expression of a template may raise anything
+        said = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template fails ({said}); save another with the model"
         ) from error
@@ -110,7 +108,7 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     # Reasoning templates show an answer in the past otherwise than the one being written: then nothing goes before.
     before = whole[len(start) : at] if whole.startswith(start) and len(start) <= at else ""
     after = whole[at + len(_PROBE) :]
-    ends = [after.index(token) + len(token) for token in _special_tokens(tokenizer) if token in after]
+    ends = [after.index(token) + len(token) for token in _whole_tokens(tokenizer) if token in after]
     if ends:
         return Frame(before, after[: min(ends)])
     if tokenizer.eos_token is None:
@@ -118,10 +116,10 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     return Frame(before, tokenizer.eos_token)
 
 
-def _special_tokens(tokenizer: Any) -> list[str]:
-    """Every special token of more than one character."""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1})
+def _whole_tokens(tokenizer: Any) -> set[str]:
+    """Every token of more than one character that is whole in any text; one that ends a turn need not be special."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    return {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
 
 
 def closing_ids(tokenizer: Any) -> tuple[int, ...]:
@@ -154,7 +152,7 @@ def candidate_ids(tokenizer: Any, candidate: str) -> tuple[int, ...]:
     Raises:
         UserError: the candidate has no tokens.
     """
-    ids = tuple(tokenizer(candidate, add_special_tokens=False)["input_ids"])
+    ids = tuple(tokenizer(neutral(candidate, marks_of(tokenizer)), add_special_tokens=False)["input_ids"])
     if not ids:
         raise UserError(f"candidate {candidate!r} has no tokens in {tokenizer.name_or_path}")
     return ids

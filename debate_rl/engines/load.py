@@ -6,15 +6,15 @@ for on a terminal where it is not told. Here it is always told no.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from debate_rl.engines.weights import LOADING, check_sums
+from debate_rl.engines.weights import LOADING, check_adapter_kind, check_sums
 from debate_rl.errors import UserError
-from debate_rl.records import read_json
 
 _NO_CODE = {"trust_remote_code": False}
-_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError)
+_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
 
 
 def load_config(path: str | Path, revision: str | None = None) -> Any:
@@ -92,35 +92,26 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
         options: further arguments of PEFT.
 
     Raises:
-        UserError: it is damaged, changes the base's biases, or does not fit the model.
+        UserError: it is damaged, lacks weights, changes the base, or does not fit the model.
     """
     from peft import PeftModel
 
     check_sums(adapter)
-    check_bias(adapter)
+    check_adapter_kind(adapter)
     try:
-        with LOADING:
+        with LOADING, warnings.catch_warnings():
+            # PEFT only warns of weights that it does not find, and leaves them as they were drawn.
+            warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
             if isinstance(model, PeftModel):
-                model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, **options)
+                loaded = model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, **options)
+                if loaded.missing_keys:
+                    raise UserWarning("missing adapter keys")
                 return model
             return PeftModel.from_pretrained(model, str(adapter), adapter_name=name, is_trainable=trainable, **options)
+    except UserWarning as error:
+        raise UserError(f"adapter {adapter} lacks weights that its config asks for; copy or train it again") from error
     except _FAILURES as error:
         raise UserError(f"cannot load adapter {adapter}: {first_line(error)}") from error
-
-
-def check_bias(adapter: str | Path) -> None:
-    """Refuse an adapter that changes the base's biases: they stay changed for every other player of that base.
-
-    Raises:
-        UserError: its config says so.
-    """
-    file = Path(adapter) / "adapter_config.json"
-    bias = read_json(file).get("bias", "none") if file.is_file() else "none"
-    if bias != "none":
-        raise UserError(
-            f"adapter {adapter} was trained with bias: {bias}, which changes its base for all other players; "
-            "train it with bias: none, or merge it into a model of its own"
-        )
 
 
 def first_line(error: Exception) -> str:
@@ -134,5 +125,10 @@ def _complaint(what: str, path: str | Path, error: Exception) -> str:
         return (
             f"{path} needs Python code from its own folder, which is never run here; "
             "choose a model that transformers knows by itself"
+        )
+    if "`kernels`" in str(error):
+        return (
+            f"{path} asks for attention from a kernel on the hub, which is not fetched here; set attn_implementation "
+            "to sdpa, eager or flash_attention_2 (in its config.json, or train.model_init_kwargs)"
         )
     return f"cannot load {what}{path}: {first_line(error)}"

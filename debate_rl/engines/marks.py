@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -18,15 +19,23 @@ from debate_rl.records import folded, spaced_after
 _NAMES = "think|tool_call|tool_response|tools|function|tool_calls|tool_code|tool_output|image|video|audio"
 _BRACKETS = (
     "INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|MODEL_SETTINGS|THINK|"
-    "IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX"
+    "IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX|gMASK"
 )
-# A look-ahead, so that marks which overlap are all found.
+_TOKENS = (
+    r"[be]o[sd]|pad|unk|mask|[se]op|(?:start|end)_of_(?:turn|image)|(?:BOS|EOS|EOD|PAD|UNK)_TOKEN|seed:[a-z_]{1,30}|"
+    r"(?:extra_id|unused|special|reserved|reserved_special_token)_?\d{1,5}"
+)
+# A look-ahead, so that marks which overlap are all found; templates may change the case of what they are given.
 _USUAL = re.compile(
-    rf"(?=<\|[^|<>]{{1,60}}\|>|</?s>|<(?:start|end)_of_(?:turn|image)>|<[be]os>|<(?:pad|unk|mask)>"
-    rf"|<</?SYS>>|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)"
+    rf"(?=<\|[^|<>]{{1,60}}\|>|\[\|[^|\[\]]{{1,60}}\|\]|</?s>|<(?:{_TOKENS})>"
+    rf"|<</?SYS>>|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)",
+    re.I,
 )
-_IN_TEMPLATE = re.compile(r"<<?[|/]?[A-Za-z_][^<>\s'\"]{0,60}>>?|\[/?[A-Z_]{2,40}\]")
-_LABEL_IN_TEMPLATE = re.compile(r"(?:user|human|assistant|system|instruction|response|gpt|bot)(?=\s?:)", re.I)
+_WRITTEN = re.compile(r"<<?[|/]?[A-Za-z_][^<>\s'\"]{0,60}>>?|\[/?[A-Z_]{2,40}\]")
+_FRAMED = re.compile(r"[^\w\s]{1,3}\w[^\s<>\[\]]{0,60}[\]\[>|}]+")
+_LABEL = re.compile(r"(?:user|human|assistant|system|instruction|response|gpt|bot)(?=\s?:)", re.I)
+_LAST_LABEL = re.compile(r"([^\W\d_][\w ]{0,30}?)\s*:\s*\Z")
+_PROBE = "debate-rl-probe"
 
 
 class Marks:
@@ -47,7 +56,10 @@ class Marks:
         beginnings = "|".join(re.escape(beginning) for beginning in sorted(self._lengths))
         self._beginning = re.compile(f"(?=({beginnings}))") if beginnings else None
         names = "|".join(re.escape(label) for label in sorted(set(labels)))
-        self._label = re.compile(rf"^[ \t#*]*(?:{names})(?=\s*:)", re.I | re.M) if names else None
+        # In capitals anywhere, since some templates write all turns into one line.
+        capitals = "|".join(re.escape(label.upper()) for label in sorted(set(labels)))
+        label = rf"^[ \t#*]*(?i:{names})(?=:)|(?<!\w)(?:{capitals})(?=:)"
+        self._label = re.compile(label, re.M) if names else None
 
     def places(self, text: str) -> Iterator[int]:
         """Characters of a folded text after which a space breaks a mark; one may come twice."""
@@ -86,8 +98,23 @@ def marks_of(tokenizer: Any) -> Marks:
 @lru_cache(maxsize=32)
 def _marks_of(tokenizer: Any, template: str) -> Marks:
     """See `marks_of`; the template's text is given so that a tokenizer with another template is asked again."""
-    written = set(_IN_TEMPLATE.findall(template))
+    frames = _frames(tokenizer)
+    shown = "\n".join(frames)
+    written = {*_WRITTEN.findall(template), *_WRITTEN.findall(shown), *_FRAMED.findall(shown)}
+    lines = (line.strip() for line in shown.splitlines())
+    written |= {line for line in lines if line.startswith("#") and not line.endswith(":")}
     added = tokenizer.added_tokens_decoder.values()
     # A token that is not special counts where the template writes it: others, such as the tags of quotes, are words.
-    control = [str(token) for token in added if token.special or str(token) in template]
-    return Marks({*control, *tokenizer.all_special_tokens, *written}, _LABEL_IN_TEMPLATE.findall(template))
+    control = [str(token) for token in added if token.special or str(token) in template or str(token) in shown]
+    labels = [match[1] for frame in frames if (match := _LAST_LABEL.search(frame))]
+    return Marks({*control, *tokenizer.all_special_tokens, *written}, [*labels, *_LABEL.findall(template)])
+
+
+def _frames(tokenizer: Any) -> list[str]:
+    """What a chat template writes before, between and after messages: it may make marks of parts, and of roles."""
+    for roles in (("system", "user", "assistant", "user"), ("user", "assistant", "user")):
+        turns = [{"role": role, "content": _PROBE} for role in roles]
+        with suppress(Exception):  # it may refuse a role, or fail: that is said where a prompt is made by it
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return str(text).split(_PROBE)
+    return []

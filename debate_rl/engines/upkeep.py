@@ -91,6 +91,8 @@ def prune(folder: str | Path, days: float | None = None, of: str | None = None) 
 
 def _prune(folder: str | Path, days: float | None, of: str | None) -> Pruned:
     """See `prune`; nobody writes meanwhile."""
+    for left_over in Path(folder).glob(".*.partial"):  # of a pruning that was killed
+        left_over.unlink()
     kept = removed = before = after = 0
     limit = 0.0 if days is None else time.time() - days * DAY
     for files in _by_weights(folder):

@@ -35,6 +35,8 @@ _CONFIGS = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+_HARMLESS_STARTS = ("gaussian", "orthogonal", "eva")
+"""How LoRA weights may have been drawn; the base stays as it is."""
 _NOT_CONTENT = ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "local_files_only")
 
 
@@ -102,14 +104,21 @@ def check_weights(model: str | Path) -> Path:
     if not (folder / "config.json").is_file():
         what = "an adapter, give it as the adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
         raise UserError(f"{folder} is not a model folder ({what}); choose a folder with config.json and *.safetensors")
-    files = [path for path in weight_files(folder) if path.name != "adapter_model.safetensors"]
+    # Transformers would load the base that the adapter names in place of this model, or fetch it.
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds a model and an adapter; move the adapter's files into a folder of their own")
+    _fields(folder / "config.json")
+    files = weight_files(folder)
     if not files:
         raise UserError(f"{folder} has no *.safetensors weights; save the model with save_pretrained")
     for path in files:
         header(path)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        missing = sorted(set(read_json(index)["weight_map"].values()) - {path.name for path in files})
+        shards = _fields(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise UserError(f"{index} names no weights; copy it again")
+        missing = sorted(set(map(str, shards.values())) - {path.name for path in files})
         if missing:
             raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; copy the missing shards")
     return folder
@@ -171,16 +180,51 @@ def check_adapter(model: str | Path, adapter: str | Path) -> None:
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"{adapter} is not an adapter folder (adapter_config.json and adapter_model.safetensors)")
+    check_adapter_kind(folder)
     tensors = header(folder / "adapter_model.safetensors")
     note = folder / BASE_FILE
     if note.is_file():
-        kept = read_json(note)
+        kept = _fields(note)
         if kept.get("fingerprint") != fingerprint(model):
             raise UserError(f"adapter {adapter} was trained on {kept.get('model')}, not on {model}; use its own base")
         return
     wrong = _misfit(local_folder(model), tensors)
     if wrong:
         raise UserError(f"adapter {adapter} does not fit {model} ({wrong}); use the base it was trained on")
+
+
+def check_adapter_kind(adapter: str | Path) -> None:
+    """Make sure that an adapter only adds to its base: every player of that base shares it in memory.
+
+    Raises:
+        UserError: it is no LoRA adapter, or one that changes the base's biases, weights or layers.
+    """
+    fields = _fields(Path(adapter) / "adapter_config.json")
+    kind, bias = fields.get("peft_type", "LORA"), fields.get("bias", "none")
+    start = fields.get("init_lora_weights", True)
+    if kind != "LORA":
+        raise UserError(f"adapter {adapter} is of kind {kind!r}; only LoRA adapters are used: merge it into its model")
+    merge = "which changes its base for all other players; train it without, or merge it into a model of its own"
+    if bias != "none":
+        raise UserError(f"adapter {adapter} was trained with bias: {bias}, {merge}")
+    # PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA take what they start from out of the base's weights.
+    if isinstance(start, str) and start not in _HARMLESS_STARTS:
+        raise UserError(f"adapter {adapter} was trained with init_lora_weights: {start}, {merge}")
+    for name in ("layer_replication", "alora_invocation_tokens", "megatron_config"):
+        if fields.get(name):
+            raise UserError(f"adapter {adapter} was trained with {name}, which is not supported; train it without")
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: expected an object with fields, found {type(fields).__name__}; copy it again")
+    return fields
 
 
 def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
@@ -202,10 +246,9 @@ def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
 
 def _content(path: Path) -> str:
     """Text of a config file without what does not change the model: paths and library versions."""
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".json" or path.name == "tokenizer.json":
-        return text
-    fields = json.loads(text)
+        return path.read_text(encoding="utf-8", errors="backslashreplace")
+    fields = _fields(path)
     kept = {key: value for key, value in fields.items() if key not in _NOT_CONTENT}
     if isinstance(kept.get("target_modules"), list):
         kept["target_modules"] = sorted(kept["target_modules"])  # peft writes a set, in another order each time

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import SIDES, Side
+from debate_rl.game.sandbox import Sandbox, fill, template_fault
 from debate_rl.game.transcript import (
     Speech,
     Transcript,
@@ -41,6 +41,17 @@ _MARK = "\x00"
 _QUOTE_MARK = re.compile(r"</?(?:[vnu]_quote|scratchpad)>", re.I)
 
 
+class _Loader(jinja2.FileSystemLoader):
+    """Reads templates that lie in the folder; a link in it would show a model any other file of the machine."""
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> Any:
+        source = super().get_source(environment, template)
+        folder = Path(self.searchpath[0])
+        if not Path(source[1]).resolve().is_relative_to(folder.resolve()):
+            raise jinja2.TemplateError(f"{source[1]} is a link that leads out of {folder}; copy the file there")
+        return source
+
+
 @cache
 def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answers"]]:
     """Open a prompt set: its templates, and how it words the judge's candidates."""
@@ -48,9 +59,8 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
     if not (folder / "debater.j2").is_file() or not (folder / "judge.j2").is_file():
         choices = nearest(name, [path.name for path in SHIPPED.iterdir() if path.is_dir()])
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
-    # A template may be another person's file: the sandbox keeps it from reaching Python behind the values.
-    environment = ImmutableSandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    environment = Sandbox(
+        loader=_Loader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         auto_reload=False,
     )  # fmt: skip
     settings = folder / "set.yaml"
@@ -74,25 +84,15 @@ def _role(name: str) -> str:
 def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> list[Message]:
     """Fill in the seat's template and cut it into messages."""
     try:
-        text = _template(prompts, protocol, seat).render(**values, role=_role)
-    except SecurityError as error:
-        raise UserError(
-            f"prompt set {prompts!r}, {seat}: the template reaches for Python internals ({error}); "
-            "use only the values that the seat is given"
-        ) from error
+        text = fill(_template(prompts, protocol, seat), {**values, "role": _role})
     except jinja2.TemplatesNotFound as error:
         raise UserError(f"prompt set {prompts!r} has no {seat}.j2; write one, or play without that seat") from error
     except jinja2.UndefinedError as error:
         raise UserError(
             f"prompt set {prompts!r}, {seat}: {error.message}; this seat is not given that value"
         ) from error
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"prompt set {prompts!r}, {error.name}:{error.lineno}: {error.message}") from error
-    except jinja2.TemplateError as error:
-        raise UserError(f"prompt set {prompts!r}, {seat}: {' '.join(str(error).split())}") from error
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, OSError, RecursionError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"prompt set {prompts!r}, {seat}: the template fails: {said}") from error
+    except Exception as error:  # an expression of a template may raise anything
+        raise UserError(f"prompt set {prompts!r}, {seat}: {template_fault(error)}") from error
     parts = text.split(_MARK)[1:]
     messages = zip(parts[::2], parts[1::2], strict=True)
     return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]

@@ -69,14 +69,23 @@ def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
                 places.append(place)
             continue
         for part in _folded(character):
-            at = len(folded)
-            rank = unicodedata.combining(part)
-            # Marks on one letter have an order of their own, whatever order they were typed in.
-            while rank and at and unicodedata.combining(folded[at - 1]) > rank:
-                at -= 1
-            folded.insert(at, part)
-            places.insert(at, place)
+            folded.append(part)
+            places.append(place)
+    _order_marks(folded, places)
     return "".join(folded), tuple(places)
+
+
+def _order_marks(letters: list[str], places: list[int]) -> None:
+    """Give marks on one letter their canonical order, whatever order they were typed in."""
+    ranks = list(map(unicodedata.combining, letters))
+    start = 0
+    for at in range(len(letters) + 1):
+        if at < len(letters) and ranks[at]:
+            continue
+        if at - start > 1:
+            order = sorted(range(start, at), key=ranks.__getitem__)  # stable: marks of one rank stay as they are
+            letters[start:at], places[start:at] = [letters[i] for i in order], [places[i] for i in order]
+        start = at + 1
 
 
 @lru_cache(maxsize=4096)

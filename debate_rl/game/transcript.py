@@ -18,12 +18,15 @@ MARKS = {"exact": "v_quote", "near": "n_quote", "invalid": "u_quote"}
 
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _ROLE_TAG = re.compile(
-    r"\b((?:debater|consultant|judge|user|assistant|system)(?:\s+\w)?|for(?:\s+\S+){1,3}?)\s*:", re.I
+    # No letter before it (an underline may be markup), a seat's letter and its player's name, and markup to the colon.
+    r"(?<![^\W_])(?:(?:debater|consultant|judge|user|assistant|system|human)(?:[\s_*~`]+\w)?(?:\s*\([^()\n]{1,60}\))?"
+    r"|for(?:\s+\S+){1,3}?)[\s_*~`]*:",
+    re.I,
 )
 _ESCAPES = str.maketrans(
     {
-        **dict.fromkeys("<\uff1c\ufe64", "\u2039"),
-        **dict.fromkeys(">\uff1e\ufe65", "\u203a"),
+        **dict.fromkeys("<\uff1c\ufe64\u226e", "\u2039"),
+        **dict.fromkeys(">\uff1e\ufe65\u226f", "\u203a"),
         **dict.fromkeys("[\uff3b\ufe47", "("),
         **dict.fromkeys("]\uff3d\ufe48", ")"),
         "\x00": "",

@@ -52,8 +52,12 @@ class Verdict(Record):
         return self.p[0] if side == "A" else self.p[1]
 
 
-PASSING_KINDS = frozenset({"rate limit", "server", "time-out", "connection", "unreachable", "malformed"})
-"""Kinds of failures whose cause passes: a resumed run tries these again."""
+PASSING_KINDS = frozenset(
+    {"rate limit", "server", "time-out", "connection", "unreachable", "malformed", "request", "no text"}
+    | {"log-probabilities"}
+)
+"""Kinds of failures whose cause may pass: a resumed run tries these again. A server that is ill refuses in any way, and
+a refused request costs nothing."""
 
 
 class Failure(Record):

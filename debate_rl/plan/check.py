@@ -22,7 +22,7 @@ from debate_rl.runs.run import Run
 from debate_rl.stages.base import Stage, TrainingStage
 from debate_rl.trainers.common.settings import Kind
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def check_run(run: Run, only: set[str] | None = None) -> list[str]:
@@ -39,6 +39,8 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
         UserError: a training's key is unknown or of the wrong type, a model or file is not there, or every prompt is
             longer than the model can read.
     """
+    if not run.config.stages:
+        raise UserError("the config has no stages; write what to run, such as stages: {tournament: {...}, report: {}}")
     # What is finished is not done again, so nothing of it is loaded or looked for.
     stages = {
         name: stage
@@ -48,6 +50,8 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
     for name, stage in stages.items():
         for key, path in stage.input_files():
             existing(path, f"stages.{name}.{key}")
+        for protocol in stage.protocols_named():
+            run.protocol(protocol)
         for kind, training in stage.trainings():
             _check_keys(name, kind, training)
     for role, model in dict.fromkeys(_models(run, stages.values())):

@@ -28,19 +28,25 @@ class CountingEngine:
 
     def __init__(self, habits: Habits, words: Callable[[str], float] = lambda model: WORD) -> None:
         self.asked: dict[Weights, Asked] = {}
-        self._habits = habits
+        self.habits = habits
         self._words = words
         self._known: set[Any] = set()
         self._blocks: set[int] = set()
 
     def learning(self) -> CountingEngine:
         """One for online training, which draws otherwise and never asks the store."""
-        return CountingEngine(replace(self._habits, kinds=self._habits.learning), self._words)
+        return CountingEngine(replace(self.habits, kinds=self.habits.learning), self._words)
 
     def begin(self) -> None:
         """Count from 0, for the next stage."""
         self.asked = {}
         self._blocks.clear()
+
+    def take(self, factor: float = 1.0) -> dict[Weights, Asked]:
+        """What was asked since the last time, as much for each of so many repetitions; then count from 0."""
+        counted = {weights: own.times(factor) for weights, own in self.asked.items()}
+        self.asked = {}
+        return counted
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Words of the prompt, from a place that the seed draws."""
@@ -55,13 +61,13 @@ class CountingEngine:
         return digest(["rehearsal", model, adapter])
 
     def _text(self, request: Request) -> Completion:
-        new = self._habits.tokens(request)
+        new = self.habits.tokens(request)
         own, first = self._count(request)
         if first:
             own.texts += 1
             own.new += new
             own.write += sum(len(message.content) for message in request.messages)
-        drawn = request.seed % self._habits.kinds if self._habits.kinds else request.seed
+        drawn = request.seed % self.habits.kinds if self.habits.kinds else request.seed
         words = request.messages[-1].content.split() or ["word"]
         start = drawn * 7919 % len(words)
         wanted = max(1, round(new / self._words(request.model)))

@@ -13,10 +13,9 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.analysis.oversight import Oversight
-from debate_rl.analysis.significance import slope
 from debate_rl.errors import UserError
 from debate_rl.intervals import Effect, Estimate
-from debate_rl.judges.scores import JudgeScores, hits
+from debate_rl.judges.scores import JudgeScores
 from debate_rl.records import read_json, write_text
 from debate_rl.report import plots
 from debate_rl.report.attack_view import AttackView, attack_view
@@ -222,17 +221,9 @@ def _ratings(stage: Stage, legs: Legs | None) -> RatingsView:
         against_rating=plots.scatter(
             f"skill-{key}", "Judge accuracy against rating", ("Elo", "judge accuracy"), both
         ) if len(both) > 1 else None,
-        slope=_slope(elo, legs),
+        # Of two players it would be their difference in other words.
+        slope=found.accuracy_over_rating if len(both) > 2 else None,
     )  # fmt: skip
-
-
-def _slope(elo: dict[str, Estimate], legs: Legs | None) -> Effect | None:
-    """How judge accuracy in self-play moves with the debaters' rating."""
-    judged = [row for row in legs.self_play if row.player in elo] if legs else []
-    ratings = [elo[row.player].value for row in judged]
-    if len(set(ratings)) < 3:  # of two players it would be their difference in other words
-        return None
-    return slope(ratings, hits([row.p_correct for row in judged]), [row.cluster for row in judged])
 
 
 def _iterations(stage: Stage, legs: Legs | None) -> IterationsView:

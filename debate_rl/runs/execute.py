@@ -13,19 +13,17 @@ runs/NAME/
 
 from __future__ import annotations
 
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 from pydantic import BaseModel
 
-from debate_rl.arena.progress import duration
+from debate_rl.arena.progress import heartbeat
 from debate_rl.config.tree import Config, settled
 from debate_rl.engines.file_hashes import changed_file, folder_hashes
 from debate_rl.errors import UserError, nearest
@@ -35,8 +33,6 @@ from debate_rl.runs.folder import alone, claim_folder, input_files, remove_insid
 from debate_rl.runs.run import Run
 from debate_rl.stages.base import Metrics, Stage
 
-SILENCE = 9.0
-"""Seconds without a line after which a stage says that it is at work."""
 _CHANGE_LATER = ("README.md", "timing.json")
 """Files that are completed after their stage, or that tell how long it took."""
 
@@ -67,32 +63,28 @@ def run_stages(run: Run, only: set[str] | None = None) -> dict[str, Metrics]:
 def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
     """See `run_stages`; the folder is this process's own."""
     done: dict[str, Metrics] = {}
-    made_anew: set[str] = set()
     fingerprints = stage_fingerprints(run.config)
     for name, stage in run.config.stages.items():
         if only is not None and name not in only:
             continue
         fingerprint = fingerprints[name]
         final = run.folder / name
-        before: dict[str, str] | None = None
+        built_on = _built_on(run, name)
         if (final / "stage.json").is_file() and not stage.repeats:
             note = read_note(final)
             if note.fingerprint != fingerprint:
                 raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            older = [other for other in made_anew if stage.builds_on(other, run.config.stages[other])]
-            if not note.passing_failures and not older:
+            changed = [other for other, made in built_on.items() if note.built_on.get(other, made) != made]
+            if not note.passing_failures and not changed:
                 done[name] = read_json(final / "metrics.json")
                 run.say(f"{name}: done before")
                 continue
-            before = note.files
             if note.passing_failures:
                 count = note.passing_failures
                 run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
             else:
-                run.say(f"{name}: made again, since {older[0]} was")
-        done[name] = _run_stage(run, name, stage, fingerprint)
-        if before is not None and read_note(final).files != before:
-            made_anew.add(name)
+                run.say(f"{name}: made again, since {changed[0]} was")
+        done[name] = _run_stage(run, name, stage, fingerprint, built_on)
         write_json(run.folder / "metrics.json", _all_metrics(run))
     run.finish_tracking()
     if run.paid:
@@ -100,30 +92,6 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
-
-
-@contextlib.contextmanager
-def heartbeat(run: Run, place: str) -> Iterator[None]:
-    """Say that a stage is still at work whenever nothing was said for a while.
-
-    Args:
-        run: whose `say` is used.
-        place: the stage, and which of how many it is.
-    """
-    done, began = Event(), time.monotonic()
-
-    def beat() -> None:
-        while not done.wait(1.0):
-            if time.monotonic() - run.last_said >= SILENCE:
-                run.say(f"  {place}: at work for {duration(time.monotonic() - began)}")
-
-    thread = Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class StageNote(Record):
@@ -141,6 +109,8 @@ class StageNote(Record):
     """SHA-256 of each of its files; model cards may be completed by later stages."""
     passing_failures: int = 0
     """Games that failed for causes that may have passed since; a run that goes on tries them again."""
+    built_on: dict[str, str] = {}
+    """Digest of the files of each finished stage that it builds on: where one was made again, this one is as well."""
 
 
 def read_note(folder: Path) -> StageNote:
@@ -190,19 +160,30 @@ def stage_fingerprints(config: Config) -> dict[str, str]:
     return found
 
 
-def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str) -> Metrics:
+def _built_on(run: Run, name: str) -> dict[str, str]:
+    """Digest of the files of each finished stage that a stage builds on, by name."""
+    stages, digests = run.config.stages, {}
+    earlier = list(stages)[: list(stages).index(name)]
+    for other in earlier:
+        note = run.folder / other / "stage.json"
+        if stages[name].builds_on(other, stages[other]) and note.is_file():
+            digests[other] = digest(read_json(note).get("files"))
+    return digests
+
+
+def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: dict[str, str]) -> Metrics:
     """Run one stage in its working folder, which takes its final name when everything is in it."""
     working, final = run.folder / f".{name}", run.folder / name
-    note = working / "fingerprint"
-    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != fingerprint):
-        remove_inside(working, run.folder)  # begun from another config or other files
-    write_text(note, fingerprint)
+    note, made_from = working / "fingerprint", digest([fingerprint, built_on])
+    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != made_from):
+        remove_inside(working, run.folder)  # begun from another config, other files or other stages
+    write_text(note, made_from)
     began, cpu = time.perf_counter(), _cpu_seconds()
     hits, misses, tokens = run.store_counts
     run.at = name
     place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
     run.say(f"{place}: started")
-    with heartbeat(run, place):
+    with heartbeat(place, run.say, lambda: run.last_said):
         result = stage.execute(run, working)
     metrics = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
     write_json(working / "metrics.json", metrics)
@@ -215,6 +196,7 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str) -> Metrics:
         fingerprint=fingerprint,
         files=folder_hashes(working, without=_CHANGE_LATER),
         passing_failures=passing_failures(working),
+        built_on=built_on,
     )
     write_json(working / "stage.json", stage_note.model_dump(mode="json"))
     seconds = time.perf_counter() - began

@@ -30,6 +30,12 @@ def input_files(tree: Any) -> dict[str, str]:
     if not isinstance(tree, str) or not tree or len(tree) > 1024:
         return {}
     path = Path(tree)
+    try:
+        is_there = path.exists()
+    except (OSError, ValueError):
+        is_there = False  # a text that can not be the name of a file
+    if not is_there:
+        return {}
     if path.is_file():
         return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
     if not path.is_dir():

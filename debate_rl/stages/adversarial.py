@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
+from debate_rl.engines.request import Engine
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.attacks.edits import Attack, attacked_copies, suffix_words
 from debate_rl.judges.attacks.suffix_search import Found, Search, attack_with, search_suffix
@@ -74,13 +75,17 @@ def mixed(names: Sequence[str], found: Sequence[Attack]) -> list[str | Attack]:
     return [one for at in range(longer) for one in (names[at % len(names)], found[at % len(found)])]
 
 
+def search(games: Sequence[Transcript], judge: Judge, engine: Engine, number: int) -> list[Found]:
+    """The searches of one round, counted from 1, on games in which both sides speak where there are any."""
+    debates = [game for game in games if len(game.present) == 2] or list(games)
+    words = suffix_words(debates)
+    settings = [one.model_copy(update={"seed": len(SEARCHES) * number + place}) for place, one in enumerate(SEARCHES)]
+    return [search_suffix(debates, judge, engine, words, one) for one in settings]
+
+
 def _search(games: Sequence[Transcript], judge: Judge, run: Run, folder: Path, number: int) -> tuple[Found, ...]:
-    """The suffixes of one round, found on games in which both sides speak where there are any."""
+    """The suffixes of one round, which are searched for once."""
     path = folder / "found.json"
     if not path.is_file():
-        debates = [game for game in games if len(game.present) == 2] or games
-        words = suffix_words(debates)
-        wanted = [one.model_copy(update={"seed": len(SEARCHES) * number + place}) for place, one in enumerate(SEARCHES)]
-        each = [search_suffix(debates, judge, run.engine, words, one) for one in wanted]
-        write_json(path, [one.model_dump(mode="json") for one in each])
+        write_json(path, [one.model_dump(mode="json") for one in search(games, judge, run.engine, number)])
     return tuple(Found.model_validate(one) for one in read_json(path))

@@ -98,6 +98,13 @@ class Stage(Record):
         """Key and path of each file or folder that its settings name."""
         return iter(())
 
+    def protocols_named(self) -> Iterator[str]:
+        """Each protocol that its settings name."""
+        protocol = getattr(self, "protocol", None)
+        if protocol is not None:
+            yield protocol
+        yield from getattr(self, "protocols", ())
+
     def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
         """Key and name of each model that it uses; `models` are the config's."""
         if self.uses_models:

@@ -37,12 +37,16 @@ class Habits:
         mean: over all; None where nothing is known.
         kinds: so many different texts a model draws from one prompt, each as likely; 0 is without end.
         learning: the same of a policy in online training, which draws at a temperature of its own.
+        quoting: different sets of valid quotes for each different speech.
+        quoted: length of such a set, as a share of a speech's.
     """
 
     means: Mapping[str | None, float] = field(default_factory=dict)
     mean: float | None = None
     kinds: int = 0
     learning: int = 0
+    quoting: float = 1.0
+    quoted: float = 1.0
 
     def tokens(self, request: Request) -> int:
         """How many tokens an answer is expected to have, else the most that it may have."""
@@ -54,17 +58,31 @@ class Habits:
 def measured_habits(folder: Path) -> Habits:
     """How long the speeches of a run were, by adapter, and how many different ones its models draw from a prompt."""
     sums: dict[str | None, list[int]] = {}
+    texts: dict[tuple[str, str], int] = {}
+    quotes: dict[tuple[str, str], int] = {}
     for path in sorted(folder.glob("*/legs.jsonl")):
         for _, leg in scan_log(path, Leg):
             for speech in leg.transcript.speeches:
                 own = sums.setdefault(speech.origin.adapter, [0, 0])
                 own[0] += speech.origin.new_tokens
                 own[1] += 1
+                valid = "\n".join(quote.text for quote in speech.quotes if quote.verdict != "invalid")
+                texts[leg.transcript.question.id, speech.text] = len(speech.text)
+                if valid:  # speeches with the same quotes are read once
+                    quotes[leg.transcript.question.id, valid] = len(valid)
     if not sums:
         return Habits()
     means = {adapter: tokens / count for adapter, (tokens, count) in sums.items()}
     tokens, count = (sum(column) for column in zip(*sums.values(), strict=True))
-    return Habits(means, tokens / count, _kinds(folder), _learning(folder))
+    mean_text = sum(texts.values()) / len(texts)
+    return Habits(
+        means=means,
+        mean=tokens / count,
+        kinds=_kinds(folder),
+        learning=_learning(folder),
+        quoting=len(quotes) / len(texts),
+        quoted=min(1.0, sum(quotes.values()) / max(len(quotes), 1) / max(mean_text, 1)),
+    )
 
 
 def _kinds(folder: Path) -> int:

@@ -21,20 +21,19 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg, Verdict
 from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
-from debate_rl.judges.attacks.edits import attacked_copies, chosen, learnable, suffix_words
+from debate_rl.judges.attacks.edits import attacked_copies, chosen, learnable
 from debate_rl.judges.attacks.robustness import AttackTable, attack_judge
-from debate_rl.judges.attacks.suffix_search import search_suffix
 from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import JudgeScores, OrderEffect, judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json
 from debate_rl.stages import recorded_judge
-from debate_rl.stages.adversarial import ROUND_SHARE, SEARCHES, adversarial_rounds
-from debate_rl.stages.attacks import compare_attacks
+from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
+from debate_rl.stages.attacks import compare_attacks, draw
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.training import train
-from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, some_games, verdict_rows
+from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, some_games, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
 from debate_rl.trainers.common.settings import Kind as TrainingKind
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
     from debate_rl.runs.run import Run
 
+SUFFIX_SEARCH = "suffix_search"
 CALIBRATION_SHARE = 0.25
 """Of the training stories, held out from finetuning to calibrate on."""
 _PLAYED = ("players", "protocols", "calibrate_lone", "train_attacks", "train_copies", "adversarial_rounds", "attacks",
@@ -154,14 +154,14 @@ class JudgeStage(TrainingStage):
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """Play some games without a judge, then measure and attack it as the stage will."""
+        if self.from_ == "recorded":
+            return Rehearsed(0, 1.0, _rehearse_recorded(self, run, name, engine))
         games = self.games(run)
         shown = some_games(games)
-        legs = play(shown, self.players_of(run, shown), engine, None) if shown else []
+        legs = play(shown, self.players_of(run, shown), engine, None)
         scale = len(games) / max(len(shown), 1)
-        _rehearse_measuring(self, run, name, legs, engine)
-        if self.adversarial_rounds:
-            _rehearse_rounds(self, run, name, legs, engine, scale)
-        return Rehearsed(len(games), scale, engine.asked)
+        counted = engine.take(scale)
+        return Rehearsed(len(games), 1.0, added(counted, _rehearse(self, run, name, legs, engine, scale)))
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
         """Every game in both orders, with the attacked copies."""
@@ -196,10 +196,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     write(out / "legs.jsonl", legs)
     check_played(legs)
     count = len(_training_games(stage, run))
-    learnt = [leg.transcript for leg in legs[:count] if leg.failure is None]
-    labels = [transcript.question.cluster for transcript in learnt]
-    held_out, kept = split_clusters(labels, CALIBRATION_SHARE, run.config.seed)
-    shown = [learnt[index] for index in kept]
+    shown, held_out = learnt_and_held_out(stage, run, [leg.transcript for leg in legs[:count] if leg.failure is None])
     rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)])
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
 
@@ -207,9 +204,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     before = Judge(name="base judge", model=run.config.models.judge)
     after, found, learnt_more = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
     if stage.calibrate != "none":
-        # On the kind of debate that it will judge: the weaker players' would make it look less sure than it may be.
-        last = [learnt[index] for index in held_out if _of_last(stage, learnt[index])]
-        calibrator, failed_verdicts = _calibrator(stage.calibrate, last, after, run, stage.calibrate_lone)
+        calibrator, failed_verdicts = _calibrator(stage.calibrate, held_out, after, run, stage.calibrate_lone)
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     tested = [leg.transcript for leg in legs[count:] if leg.failure is None]
@@ -219,6 +214,25 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
         run.say(f"  {failed_games} games and {counts['failed_verdicts']} verdicts failed; they count for nothing")
     attacked = compare_attacks(tested, before, after, stage, run, out, found)
     return {**metrics, **learnt_more, **counts, **compared, **attacked}
+
+
+def learnt_and_held_out(
+    stage: JudgeStage, run: Run, games: Sequence[Transcript]
+) -> tuple[list[Transcript], list[Transcript]]:
+    """Divide training games into those that the judge learns from and those that it is calibrated on.
+
+    The latter are of the last player, whose debates it will judge: the weaker players' would make it look less sure
+    than it may be.
+    """
+    held_out, kept = split_clusters([game.question.cluster for game in games], CALIBRATION_SHARE, run.config.seed)
+    return [games[at] for at in kept], [games[at] for at in held_out if _of_last(stage, games[at])]
+
+
+def lone_games(games: Sequence[Transcript]) -> list[Transcript]:
+    """What else is judged to calibrate lone speakers: each side alone, where the games hold no consultancies for it."""
+    if both_kinds([game for game in games if is_drawn(game)]):
+        return []
+    return consultants([game for game in games if len(game.present) == 2])
 
 
 def _calibrator(
@@ -234,8 +248,8 @@ def _calibrator(
     if not apart:
         return found, failed
     lone = [pair for pair in judged if is_drawn(pair[0])]
-    if not both_kinds([game for game, _ in lone]):
-        made = consultants([game for game, _ in together if len(game.present) == 2])
+    made = lone_games([game for game, _ in judged])
+    if made:
         lone = _verdicts(made, judge, run)
         failed += len(made) - len(lone)
     if not both_kinds([game for game, _ in lone]):
@@ -283,46 +297,68 @@ def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run,
     return measured, failed
 
 
-def _rehearse_measuring(stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine) -> None:
-    """Verdicts of the judge before and after its training, on test debates; the calibration's, and attacks."""
-    before = Judge(name="base judge", model=run.config.models.judge)
-    after = before.model_copy(update={"adapter": f"{name}/adapter"})
-    tested = {question.id for question in run.questions("test")}
-    games = [leg.transcript for leg in legs if leg.failure is None]
-    test = [game for game in games if game.question.id in tested]
-    held_out = [game for game in games if game.question.id not in tested]
-    for judge in (before, after):
-        judge_transcripts(test, judge, engine)
-        if stage.attacks and test:
-            count = len(test) if stage.attack_games is None else stage.attack_games
-            attack_judge(test[:count], judge, engine, stage.attacks)
-    if stage.calibrate != "none":
-        drawn = held_out[:: 4 * max(1, len(stage.players))]
-        judge_transcripts(drawn, after, engine)
-        debates = [game for game in drawn if len(game.present) == 2]
-        if stage.calibrate_lone and not any(is_drawn(game) for game in drawn):
-            judge_transcripts(consultants(debates), after, engine)
-
-
-def _rehearse_rounds(
-    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
-) -> None:
-    """The searches of all rounds: each asks as often, however many games the stage has."""
-    judge = Judge(name="base judge", model=run.config.models.judge, adapter=f"{name}/adapter")
-    games = [leg.transcript for leg in legs if len(leg.transcript.present) == 2 and leg.failure is None]
-    if not games:
-        return
-    searching = engine.learning()
-    words = suffix_words(games)
-    for search in SEARCHES:
-        search_suffix(games, judge, searching, words, search)
-    for weights, asked in searching.asked.items():
-        counted = asked.times(stage.adversarial_rounds / scale)
-        engine.asked[weights] = engine.asked.get(weights, Asked()) + counted
-
-
 def _attacked(stage: JudgeStage, rows: Rows) -> Rows:
     """Games, their attacked copies, and the share of both that each adversarial round shows once more."""
     copies = stage.train_copies
     times = 1 + copies * bool(stage.train_attacks) + stage.adversarial_rounds * ROUND_SHARE * (1 + copies)
     return replace(rows, count=round(times * rows.count), tokens=round(times * rows.tokens))
+
+
+def _rehearse(
+    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> dict[Weights, Asked]:
+    """Verdicts of a judge stage: its adversarial rounds, its calibration, the test debates before and after, attacks.
+
+    Searches and attacks are on so many games however many there are: their counts do not grow with the questions.
+    """
+    before = Judge(name="base judge", model=run.config.models.judge)
+    tested = {question.id for question in run.questions("test")}
+    games = [leg.transcript for leg in legs if leg.failure is None]
+    test = [game for game in games if game.question.id in tested]
+    shown, held_out = learnt_and_held_out(stage, run, [game for game in games if game.question.id not in tested])
+    adapters = [f"{name}/adapter"] + [f"{name}/round{number + 1}/adapter" for number in range(stage.adversarial_rounds)]
+    after = before.model_copy(update={"adapter": adapters[-1]})
+    parts: list[dict[Weights, Asked]] = []
+    if stage.adversarial_rounds:
+        search(shown, before, engine, 1)
+        for asked in engine.take().values():  # every round searches as much, each against the judge of the one before
+            parts += [{(before.model, adapter): asked} for adapter in adapters[:-1]]
+    if stage.calibrate != "none":
+        judge_transcripts(held_out, after, engine)
+        if stage.calibrate_lone:
+            judge_transcripts(lone_games(held_out), after, engine)
+    for judge in (before, after):
+        judge_transcripts(test, judge, engine)
+    parts.append(engine.take(scale))
+    if stage.attacks and test:
+        parts += _rehearse_attacks(stage, test, (before, after), engine, scale)
+    return added(*parts)
+
+
+def _rehearse_attacks(
+    stage: JudgeStage, test: Sequence[Transcript], judges: Sequence[Judge], engine: CountingEngine, scale: float
+) -> list[dict[Weights, Asked]]:
+    """Attacks on so many test debates before each judge; the search for a suffix, which is as long for any number."""
+    drawn = draw(test, stage.attack_games)
+    whole = min(stage.attack_games, round(scale * len(test)))
+    names = chosen(stage.attacks)
+    plain = tuple(one for one in names if one != SUFFIX_SEARCH)
+    if plain:
+        attack_judge(drawn, judges[0], engine, plain)
+    counted = list(engine.take(whole / len(drawn)).values())
+    if SUFFIX_SEARCH in names:
+        attack_judge(drawn, judges[0], engine, (SUFFIX_SEARCH,))
+    counted += engine.take().values()
+    return [{(judge.model, judge.adapter): asked} for judge in judges for asked in counted]
+
+
+def _rehearse_recorded(stage: JudgeStage, run: Run, name: str, engine: CountingEngine) -> dict[Weights, Asked]:
+    """Verdicts of a judge that learns from recorded games: on those that it is calibrated on, and on the test games."""
+    before = Judge(name="untrained judge", model=run.config.models.judge)
+    after = before.model_copy(update={"adapter": f"{name}/adapter"})
+    held_out = recorded_judge.divided(stage, run, CALIBRATION_SHARE)[1]
+    judge_transcripts([leg.transcript for leg in held_out], after, engine)
+    test = [leg.transcript for leg in recorded_judge.judged(run, "test")]
+    for judge in (before, after):
+        judge_transcripts(test, judge, engine)
+    return engine.take()

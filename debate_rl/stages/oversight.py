@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.analysis.behaviour.game_features import read_played
 from debate_rl.analysis.judging.second_judge import SecondJudge, beside, judge_again
 from debate_rl.analysis.oversight import Oversight, oversight
+from debate_rl.analysis.slopes import Rated
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import self_play
@@ -137,10 +139,16 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     )
     write(out / "legs.jsonl", legs)
     by_key = _by_key(keys, legs)
+    rated_by, rated = _rated(stage, run)
     found = oversight(
-        by_key, judge.name, stage.compared_with, _ratings(stage, run), stage.unsure,
-        None if second is None else _beside(by_key, legs, keys, (judge.name, second), run, out),
-    )  # fmt: skip
+        by_key,
+        judge.name,
+        stage.compared_with,
+        rated,
+        rated_by,
+        unsure=stage.unsure,
+        second=None if second is None else _beside(by_key, legs, keys, (judge.name, second), run, out),
+    )
     check_one_judge(legs)
     for name, count in found.left_out.items():
         run.say(f"  {name}: no verdict on any of {count} games")
@@ -199,12 +207,12 @@ def _by_key(keys: Sequence[Key], legs: Sequence[Leg]) -> dict[Key, list[Leg]]:
     return found
 
 
-def _ratings(stage: OversightStage, run: Run) -> dict[str, float]:
-    """Elo of the players in the last tournament before this stage that rates two of them; empty where none does."""
+def _rated(stage: OversightStage, run: Run) -> tuple[str | None, Rated | None]:
+    """The last tournament before this stage that rates two of its players, and its games; none where none does."""
     names = list(run.config.stages)
     for name in reversed(names if run.at is None else names[: names.index(run.at)]):
         earlier, path = run.config.stages[name], run.folder / name / "metrics.json"
         if stage.is_rated_by(earlier) and path.is_file():
-            ratings = Ratings.model_validate(read_json(path)["ratings"])
-            return {row.player: row.rating.value for row in ratings.standings}
-    return {}
+            ridge = Ratings.model_validate(read_json(path)["ratings"]).ridge
+            return name, Rated([game.leg for game in read_played(path.with_name("legs.jsonl"))], ridge)
+    return None, None

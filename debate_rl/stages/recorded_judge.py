@@ -41,18 +41,14 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     Raises:
         UserError: the questions are of another source, or no game is judged.
     """
-    learnt = _judged(run, "train")[: stage.questions]
-    labels = [leg.transcript.question.cluster for leg in learnt]
-    everything = (np.zeros(0, np.intp), np.arange(len(labels)))
-    held_out, kept = split_clusters(labels, share, run.config.seed) if stage.calibrate != "none" else everything
-    taught = [learnt[int(index)] for index in kept]
+    taught, held_out = divided(stage, run, share)
     targets = [_p(leg) for leg in taught]
     metrics = train(run, stage, "judge", judge_rows([leg.transcript for leg in taught], targets), out,
                     run.config.models.judge)  # fmt: skip
     before = Judge(name="untrained judge", model=run.config.models.judge)
     after, failed = _finetuned(stage, run, out), 0
     if stage.calibrate != "none":
-        pairs = _verdicts([learnt[int(index)] for index in held_out], after, run)
+        pairs = _verdicts(held_out, after, run)
         failed = len(held_out) - len(pairs)
         if failed:
             run.say(f"  {failed} of {len(held_out)} verdicts to calibrate on failed; they count for nothing")
@@ -62,11 +58,21 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         )  # fmt: skip
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
-    compared = _compare(_judged(run, "test"), before, after, constants(taught), run, out)
+    compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
     return {**metrics, "failed_calibration": failed, **compared}
 
 
-def _judged(run: Run, split: Split) -> list[Leg]:
+def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[Leg], list[Leg]]:
+    """The recorded games that the judge learns from, and those, of other stories, that it is calibrated on."""
+    learnt = judged(run, "train")[: stage.questions]
+    if stage.calibrate == "none":
+        return learnt, []
+    labels = [leg.transcript.question.cluster for leg in learnt]
+    held_out, kept = split_clusters(labels, share, run.config.seed)
+    return [learnt[int(index)] for index in kept], [learnt[int(index)] for index in held_out]
+
+
+def judged(run: Run, split: Split) -> list[Leg]:
     """Recorded games of a split with the live judge's final probabilities, in an order drawn by seed; those that the
     authors analysed, where that is known."""
     questions = run.config.questions

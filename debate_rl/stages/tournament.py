@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from zlib import crc32
 
 from pydantic import Field, field_validator
 
-from debate_rl.analysis.accuracy import CrossPlay, accuracy_over_rating, cross_play
+from debate_rl.analysis.accuracy import CrossPlay, cross_play
 from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour, spoken
 from debate_rl.analysis.behaviour.debater_behaviour import Conduct, conduct
 from debate_rl.analysis.behaviour.relevance import relevance
+from debate_rl.analysis.slopes import Rated, measure
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import play_tournament, save_tournament
-from debate_rl.game.transcript import Transcript
+from debate_rl.game.transcript import Quote, Speech, Transcript
+from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Effect
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.stages.base import Stage, StageResult
 from debate_rl.stages.cards import complete_cards
-from debate_rl.stages.workload import Rehearsed, some_games
+from debate_rl.stages.habits import Habits
+from debate_rl.stages.workload import Asked, Rehearsed, Weights, added, some_games
 
 if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
@@ -91,12 +97,8 @@ class TournamentStage(Stage):
         shown = some_games(games)
         legs = play(shown, self.players_of(run, shown), engine, run.judge(name))
         scale = len(games) / max(len(shown), 1)
-        if self.readings:
-            reader = Judge(name="reader", model=run.config.models.judge)
-            # Of each player and side as many speeches are read, however many games there are.
-            count = max(1, round(self.readings / scale))
-            relevance(spoken(legs), reader, engine, count, run.protocol().prompts)
-        return Rehearsed(len(games), scale, engine.asked)
+        counted = engine.take(scale)
+        return Rehearsed(len(games), 1.0, added(counted, _readings(self, run, legs, engine, scale)))
 
     def execute(self, run: Run, out: Path) -> TournamentResult:
         """Play, rate, and say what the players do."""
@@ -117,7 +119,7 @@ class TournamentStage(Stage):
         run.say(str(result.ratings))
         elo = {row.player: row.rating.value for row in result.ratings.standings}
         alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
-        trend, crossed = accuracy_over_rating(alone, elo), cross_play(legs)
+        slope, crossed = measure(Rated(legs, self.ridge), alone), cross_play(legs)
         run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
         run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
         run.log_debates(out.name.lstrip("."), legs)
@@ -127,9 +129,36 @@ class TournamentStage(Stage):
             ratings=result.ratings,
             judge_accuracy=result.judge_accuracy,
             cross_play=crossed,
-            accuracy_over_rating=trend,
+            accuracy_over_rating=None if slope is None else slope.replicates.effect(),
             behaviour=tuple(behaviour(legs)),
             conduct=conduct(legs, self.players, reader, run.engine, self.readings),
             legs=len(legs),
             failed=sum(leg.verdict is None for leg in legs),
         )
+
+
+def _readings(
+    stage: TournamentStage, run: Run, legs: Sequence[Leg], engine: CountingEngine, scale: float
+) -> dict[Weights, Asked]:
+    """Readings of the quotes alone: so many speeches of each player and side, however many questions there are.
+
+    Speeches quote as often and as much as is known of the players, else all of them from beginning to end.
+    """
+    if not stage.readings:
+        return {}
+    quoting = [said._replace(speech=_quoting(said.speech, engine.habits)) for said in spoken(legs)]
+    rows = relevance(quoting, Judge(name="reader", model=run.config.models.judge), engine, stage.readings)
+    speeches = Counter((said.player, said.argues) for said in quoting)
+    there = [speeches[row.player, row.argues] for row in rows]
+    rehearsed = sum(min(stage.readings, count) for count in there)
+    whole = sum(min(stage.readings, round(scale * count)) for count in there)
+    return engine.take(whole / max(rehearsed, 1))
+
+
+def _quoting(speech: Speech, habits: Habits) -> Speech:
+    """A speech with the quote that it would have, or with none; who quotes is drawn by the text."""
+    if crc32(speech.text.encode()) % 1000 >= 1000 * habits.quoting:
+        return speech
+    # From its end: there is what tells one rehearsed speech from another.
+    text = speech.text[-max(1, round(habits.quoted * len(speech.text))) :]
+    return speech.model_copy(update={"quotes": (Quote(text=text, verdict="exact", start=0, end=len(speech.text)),)})

@@ -212,6 +212,13 @@ class WeakToStrongStage(TrainingStage):
         if self.task.endswith((".yaml", ".yml")):
             yield "task", self.task
 
+    def protocols_named(self) -> Iterator[str]:
+        """Its own, and those of its contexts."""
+        yield from super().protocols_named()
+        for context in self.helps.values():
+            if context.protocol is not None:
+                yield context.protocol
+
     def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
         """The config's, and its weak and strong model."""
         yield from super().models_used(models)

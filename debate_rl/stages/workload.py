@@ -58,6 +58,15 @@ class Asked:
         return Asked(**both, longest=max(self.longest, other.longest), samples=samples)
 
 
+def added(*parts: Mapping[Weights, Asked]) -> dict[Weights, Asked]:
+    """What was asked in several parts of a stage."""
+    every: dict[Weights, Asked] = {}
+    for part in parts:
+        for weights, asked in part.items():
+            every[weights] = every.get(weights, Asked()) + asked
+    return every
+
+
 @dataclass
 class Rehearsed:
     """A stage's requests.

@@ -75,7 +75,8 @@ def score(samples: Sequence[Sample], weights: Weights, engine: Engine) -> Floats
     found = []
     for answer in engine.choose(choices):
         if isinstance(answer, EngineFailure):
-            raise UserError(f"weak-to-strong: {answer.message}; shorten the items or take another model")
+            fix = "take another model" if answer.kind == "not a number" else "shorten the items or take another model"
+            raise UserError(f"weak-to-strong: {answer.message}; {fix}")
         found.append(probability((answer.logprobs[0], answer.logprobs[1])))
     return np.array(found)
 
@@ -196,6 +197,11 @@ class Trainings:
         else:
             new = [self._alone(members[at], samples[at]) for at in missing]
         for at, p in zip(missing, new, strict=True):
+            if not np.isfinite(p).all():
+                raise UserError(
+                    f"weak-to-strong: {members[at].adapter or members[at].model} gives probabilities that are no "
+                    "numbers; its weights are damaged, or the training diverged: lower train.learning_rate"
+                )
             write_json(paths[at], {"p": np.asarray(p, dtype=float).tolist()})
         return [np.array(read_json(path)["p"]) for path in paths]
 

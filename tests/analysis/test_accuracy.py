@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from debate_rl.analysis.accuracy import accuracy_over_rating, accuracy_table, cross_play, paired_differences, slopes
+from debate_rl.analysis.accuracy import accuracy_table, cross_play, paired_differences
 from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -41,13 +41,6 @@ def test_differences_are_paired_by_question(question):
     assert found[1].accuracy.value == pytest.approx(0.3)
 
 
-def test_accuracy_rises_with_rating(question):
-    both = legs(question, "debate", "weak", [0.9] * 5 + [0.1] * 5) + legs(question, "debate", "strong", [0.9] * 10)
-    trend = accuracy_over_rating(both, {"weak": 900.0, "strong": 1100.0})
-    assert trend.value == pytest.approx(0.25)  # half a step of accuracy over 200 points
-    assert accuracy_over_rating(both, {"weak": 1000.0, "strong": 1000.0}) is None
-
-
 def test_behaviour_counts_each_speech_once(question):
     found = legs(question, "debate", "x", [0.9] * 4)
     (row,) = behaviour(found + found)
@@ -64,21 +57,6 @@ def test_differences_are_of_every_score_and_of_any_reference(question):
     (turned,) = paired_differences({("debate", "x"): debate, ("blind", "-"): blind}, "blind")
     assert (turned.first, turned.second, turned.player) == ("blind", "debate", "x")
     assert turned.brier.value == pytest.approx(-found.brier.value)
-
-
-def test_every_protocol_with_rated_speakers_has_a_slope(question):
-    right = {"weak": 4, "strong": 8, "new": 0}
-    rising = {
-        (name, player): legs(question, name, player, [0.9] * count + [0.1] * (8 - count))
-        for name in ("debate", "single")
-        for player, count in right.items()
-    }
-    rising["blind", "-"] = legs(question, "blind", "-", [0.9] * 8)
-    found = slopes(rising, {"weak": 900.0, "strong": 1100.0})
-    assert [(one.protocol, one.players) for one in found] == [
-        ("debate", ("weak", "strong")), ("single", ("weak", "strong")),
-    ]  # fmt: skip
-    assert found[0].accuracy.value == pytest.approx(0.25) and slopes(rising, {"weak": 900.0}) == []
 
 
 def test_cross_play_stands_beside_self_play(question):

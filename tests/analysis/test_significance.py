@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from debate_rl.analysis.significance import Comparison, Condition, compare, slope
+from debate_rl.analysis.significance import Comparison, Condition, compare
 from debate_rl.errors import UserError
 
 
@@ -62,24 +62,6 @@ def test_rows_of_a_question_are_averaged_and_the_rest_is_counted():
     assert "2 unmatched questions left out" in str(result)
 
 
-def test_the_slope_agrees_with_least_squares_and_its_unit():
-    random = np.random.default_rng(0)
-    ratings = np.repeat([850.0, 950, 1050, 1150], 200)
-    labels = [f"s{i % 200 // 2}" for i in range(800)]
-    hit = (random.random(800) < 0.5 + (ratings - 850) / 1000).astype(float)
-    found = slope(ratings, hit, labels)
-    line = stats.linregress(ratings / 100, hit)
-    assert found.value == pytest.approx(line.slope)
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * line.stderr, rel=0.2)
-    assert found.p < 0.01
-    assert found.clusters == 100
-    assert slope(ratings, hit, labels, per=1).value == pytest.approx(line.slope / 100)
-    assert slope(ratings + 500, hit, labels).model_dump() == pytest.approx(found.model_dump())
-    flat = slope(ratings, random.random(800), labels)
-    assert flat.low < 0 < flat.high
-    assert flat.p > 0.05
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -94,8 +76,6 @@ def test_the_slope_agrees_with_least_squares_and_its_unit():
             lambda: compare(Condition("a", ["q1", "q1"], [1, 1], ["x", "y"]), Condition("b", ["q1"], [1], ["x"])),
             "question 'q1' has clusters 'x' and 'y'",
         ),
-        (lambda: slope([1000, 1000], [0, 1]), "two different ratings"),
-        (lambda: slope([1000, 1100], [0]), "2 ratings and 1 values"),
     ],
 )
 def test_mistakes_end_in_one_line(call, message):

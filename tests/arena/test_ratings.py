@@ -1,5 +1,6 @@
 import json
-from itertools import permutations
+import time
+from itertools import pairwise, permutations
 
 import evalica
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from debate_rl.arena.bradley_terry import Outcomes, _newton, refits, sum_matches
-from debate_rl.arena.ratings import ELO, VOTES_RIDGE, Ratings, rate, read_votes
+from debate_rl.arena.ratings import ELO, MOST_PAIRED, VOTES_RIDGE, Ratings, rate, read_votes
 from debate_rl.errors import UserError
 from debate_rl.intervals import Replicates, resample
 
@@ -317,3 +318,67 @@ def test_bad_outcomes_are_refused(change, message):
         rate(Outcomes(["a", "b"], ["b", "a"], [1, 0]), ridge=-1)
     with pytest.raises(UserError, match="not found"):
         read_votes("nowhere.csv")
+
+
+def votes(players, count, seed=0):
+    """Votes of players who meet at random."""
+    random = np.random.default_rng(seed)
+    strength = random.normal(0, 1, players)
+    left = random.integers(players, size=count)
+    right = (left + 1 + random.integers(players - 1, size=count)) % players
+    score = (random.random(count) < 1 / (1 + np.exp(strength[right] - strength[left]))).astype(float)
+    return Outcomes([f"p{i}" for i in left], [f"p{j}" for j in right], score)
+
+
+@pytest.mark.parametrize(
+    ("players", "resamples", "seconds"),
+    [(50, 200, 10), (600, 20, 60), pytest.param(2000, 40, 600, marks=pytest.mark.slow)],
+)
+def test_many_players_are_rated_in_time_that_grows_with_the_votes(players, resamples, seconds):
+    data = votes(players, 50 * players)
+    start = time.process_time()
+    result = rate(data, resamples=resamples)
+    took = time.process_time() - start
+    print(f"{players} players, {50 * players:,} votes, {resamples} resamples: {took:.2f} s")
+    assert took < seconds
+    assert len(result.standings) == players
+    assert all(row.rating.low < row.rating.value < row.rating.high for row in result.standings)
+    if players > MOST_PAIRED:
+        table = [row.player for row in result.standings]
+        assert [(pair.first, pair.second) for pair in result.pairs] == list(pairwise(table)), (
+            "neighbours, not 2 million"
+        )
+
+
+def test_sides_of_many_players_are_told_from_strength():
+    data = votes(300, 6_000)
+    side = np.random.default_rng(1).choice([-1, 1], 6_000)
+    result = rate(data._replace(sides={"first": side}), resamples=10)
+    assert abs(result.sides["first"].value) < 60
+    weaker = np.array([int(one[1:]) - int(two[1:]) for one, two in zip(data.left, data.right, strict=True)])
+    with pytest.raises(UserError, match=r"\{number\} can not be told from"):
+        rate(data._replace(sides={"number": weaker}), resamples=10)
+
+
+def test_players_that_always_tie_are_not_apart():
+    """The fit stops near its minimum, not on it: what is left is no difference."""
+    data = Outcomes(["a", "b", "c"] * 20, ["b", "c", "a"] * 20, [0.5] * 60, labels=[n // 3 for n in range(60)])
+    for pair in rate(data).pairs:
+        assert (pair.difference.low, pair.difference.high, pair.difference.p) == (0, 0, 1)
+
+
+def test_players_with_mirrored_records_are_not_apart():
+    """Equal in exact arithmetic, by other sums: Newton's method leaves them apart by less than it measures."""
+    rows = [
+        ("a", "c", 1),
+        ("b", "c", 1),
+        ("a", "c", 0),
+        ("b", "c", 0),
+        ("a", "d", 1),
+        ("b", "d", 1),
+        ("c", "d", 1),
+    ] * 30
+    left, right, score = zip(*rows, strict=True)
+    ratings = rate(Outcomes(left, right, score, labels=[n // 7 for n in range(len(rows))]), ridge=0.1)
+    (pair,) = [pair for pair in ratings.pairs if {pair.first, pair.second} == {"a", "b"}]
+    assert (pair.difference.low, pair.difference.high, pair.difference.p) == (0, 0, 1)

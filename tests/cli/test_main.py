@@ -80,6 +80,33 @@ def test_a_dry_run_writes_nothing_and_shows_prompts(call, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("keys", [{"models": {"debater": "a" * 300}}, {"protocol": {"prompts": "a" * 300}}])
+def test_a_name_that_is_too_long_for_a_file_is_one_line(call, tmp_path, keys):
+    assert "too long" in mistake(call("run", config(tmp_path, **keys), "--dry-run"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{{ role.__globals__["__builtins__"]["__import__"]("os").popen("touch RAN").read() }}',
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    ],
+)
+@pytest.mark.parametrize("seat", ["debater", "judge"])
+def test_a_prompt_template_that_runs_a_program_or_never_ends_is_refused_before_anything_is_played(
+    call, tmp_path, body, seat
+):
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    for name in ("debater", "judge"):
+        text = body.replace("RAN", str(tmp_path / "ran")) if name == seat else ""
+        (prompts / f"{name}.j2").write_text('{{ role("user") }} the answer is' + text)
+    path = config(tmp_path, protocol={"prompts": str(prompts), "max_new_tokens": 8})
+    for words in (("--dry-run",), ()):
+        assert f"{seat}: the template reaches too far" in mistake(call("run", path, *words))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_study_is_planned_run_and_reported(call, tmp_path):
     path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), seeds=[0, 1])
     code, out, _ = call("run", path, "--dry-run")

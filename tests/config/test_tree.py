@@ -33,7 +33,8 @@ def test_overrides_reach_any_key(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [".", "..", "", "store", "Store", "wandb", "base", "a/b", "./../../elsewhere", "a\\b", "-a", ".a", "a.", "a\nb",
-     "a\x00b", "x" * 65, "seed0", "nul.txt", "\u00e9", "a b"],
+     "a\x00b", "x" * 65, "seed0", "nul.txt", "\u00e9", "a b", "com1", "LPT9.x", "metrics.json",
+     "config.yaml", "code.json", "paid.jsonl", "wandb-id"],
 )  # fmt: skip
 @pytest.mark.parametrize("what", ["stage", "run", "method", "table"])
 def test_names_of_folders_can_not_lead_elsewhere(tmp_path, name, what):
@@ -253,3 +254,12 @@ def test_what_a_run_may_change_while_it_is_at_work(tmp_path):
         load_config(write(tmp_path, "engine: {kind: server, url: [http://a/v1, nonsense]}"))
     with pytest.raises(UserError, match="engine.budget.tokens"):
         load_config(write(tmp_path, "engine: {budget: {tokens: 0}}"))
+
+
+@pytest.mark.parametrize("other", ["a" * 5000 + ".yaml", "a\0b.yaml"])
+def test_a_path_that_no_file_can_have_is_one_line_in_extends(tmp_path, other):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"extends": other}))
+    with pytest.raises(UserError, match="extends|not found") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

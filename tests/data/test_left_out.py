@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from debate_rl.data.left_out import answers_fault
+from debate_rl.data.left_out import question_fault
 from debate_rl.data.questions import load_questions
 from debate_rl.data.tasks.binary_items import load
 from debate_rl.data.tasks.chess_puzzles import load_lichess
@@ -118,4 +118,77 @@ def test_puzzles_with_a_byte_order_mark_are_read(tmp_path):
 
 
 def test_answers_that_differ_are_no_fault():
-    assert answers_fault(Question(id="q", text="?", answers=("4", "5"))) is None
+    assert question_fault(Question(id="q", text="?", answers=("4", "5"))) is None
+
+
+@pytest.mark.parametrize("answers", [("10\u00b2", "102"), ("H\u2082O", "H2O"), ("x\u00b2", "x2"), ("a.", "a")])
+def test_digits_that_are_raised_or_lowered_tell_answers_apart(answers):
+    assert question_fault(Question(id="q", text="?", answers=answers)) is None
+
+
+@pytest.mark.parametrize("answers", [("caf\u00e9", "cafe\u0301"), ("\u200bhere", "here"), ("STRASSE", "stra\u00dfe")])
+def test_answers_that_look_the_same_are_the_same(answers):
+    assert question_fault(Question(id="q", text="?", answers=answers)) == "both answers are the same"
+
+
+@pytest.mark.parametrize("changes", [{"text": " "}, {"text": None}, {"answers": [None, "x"]}, {"answers": ["x"]}])
+def test_a_question_that_lacks_a_text_is_left_out_and_named(tmp_path, changes, caplog):
+    path = write(tmp_path / "q.jsonl", [question(0), question(1, **changes)])
+    assert [one.id for one in load_questions("file", path)] == ["q0"]
+    assert f"{path}:2" in caplog.text
+
+
+def test_a_debated_question_with_equal_answers_is_left_out_and_named(tmp_path, caplog):
+    asked = {"storyId": "s", "question": "where ?", "correct": "here", "distractor": "away"}
+    path = write(tmp_path / "questions.jsonl", [asked, asked | {"distractor": "Here "}])
+    assert [sorted(one.answers) for one in load_questions("nyu", path)] == [["away", "here"]]
+    assert "both answers are the same" in caplog.text
+
+
+@pytest.mark.parametrize("missing", [[], {}, float("nan")])
+def test_what_is_no_text_is_not_offered_as_an_answer(tmp_path, missing):
+    rows = [row(n, distractor1=missing, distractor2=missing) for n in range(20)]
+    found = load("sciq", write(tmp_path / "s.jsonl", rows), balanced=False)
+    assert {item.answer for item in found.items} == {"right", "wrong 3"}
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "NaN", "None", "null", "NULL", "<NA>"])
+def test_a_missing_value_of_a_table_is_not_offered(tmp_path, cell):
+    text = HEADER + "\n" + "".join(f"q {n},right {n},{cell},{cell},w {n},s\n" for n in range(30))
+    (tmp_path / "s.csv").write_text(text)
+    found = load("sciq", tmp_path / "s.csv", balanced=False)
+    assert len(found.items) == 30
+    assert {item.answer.split()[0] for item in found.items} == {"right", "w"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b'a,b\n1,"x\n2,3\n', "not a row of a CSV file"), (b"a,a\n1,2\n", "two columns are called 'a'")],
+)
+def test_a_table_that_would_lose_cells_is_refused(tmp_path, data, said):
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        list(csv_rows(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("read", [lines, csv_rows, read_json])
+def test_a_damaged_archive_is_one_line_wherever_the_damage_is(tmp_path, read):
+    whole = gzip.compress(b"".join(b'{"a": %d, "b": %d}\n' % (n, n * n * 7919) for n in range(200)))
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        path = tmp_path / "a.gz"
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            list(read(path))
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_file_that_never_ends_is_refused():
+    with pytest.raises(UserError, match="no file but a device or a pipe"):
+        list(lines("/dev/zero"))
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a\0b"])
+def test_a_path_that_no_file_can_have_is_not_found(path):
+    with pytest.raises(UserError, match="not found"):
+        list(lines(path))

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
-from debate_rl.engines.chat import render
+from debate_rl.engines.chat import candidate_ids, render
 from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
+from tests.tiny import tiny_tokenizer
 
 GAME = [Message(role="system", content="the rules"), Message(role="user", content="argue")]
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -50,3 +51,10 @@ def test_a_faulty_template_is_one_line(template):
     with pytest.raises(UserError, match="tiny: its chat template fails .*save another with the model") as caught:
         render(Tokenizer(chat_template=template), GAME)
     assert "\n" not in str(caught.value)
+
+
+def test_a_candidate_with_a_control_token_in_it_is_scored_as_text():
+    tokenizer = tiny_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert tokenizer("w1 <|end|>")["input_ids"][-1] == end
+    assert end not in candidate_ids(tokenizer, "w1 <|end|>") and candidate_ids(tokenizer, "w1 w2") == (7, 8)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from debate_rl.data.models import model_path
-from debate_rl.engines.load import check_bias, context_of, load_config, load_tokenizer
+from debate_rl.engines.load import context_of, load_config, load_tokenizer
 from debate_rl.engines.local.engine import TransformersEngine
+from debate_rl.engines.request import Message, Request
+from debate_rl.engines.weights import check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.trainers.common.load import load_model
+from tests.tiny import tiny_adapter, tiny_model
 
 CODE = "from pathlib import Path\nPath({path!r}).write_text('ran')\nraise ValueError('ran')\n"
 
@@ -78,7 +82,75 @@ def test_the_context_of_a_nested_config_is_that_of_its_text():
     assert context_of(Gemma3Config(text_config={"max_position_embeddings": 777})) == 777
 
 
-def test_an_adapter_that_changes_the_biases_of_its_base_is_refused(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"bias": "lora_only"}))
-    with pytest.raises(UserError, match="bias: lora_only"):
-        check_bias(tmp_path)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("models") / "base")
+
+
+def changed(folder, source, file, fields):
+    """A copy of a model or adapter whose config has other fields."""
+    shutil.copytree(source, folder)
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"bias": "all"}, "bias: all, which changes its base"),
+        ({"bias": "lora_only"}, "bias: lora_only, which changes its base"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa, which changes its base"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights: olora, which changes its base"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "megatron_config"),
+        ({"peft_type": "IA3"}, "kind 'IA3'"),
+        ({"use_dora": True}, "lacks weights that its config asks for"),
+    ],
+)
+def test_an_adapter_that_is_more_than_an_addition_to_its_base_is_refused_in_a_line(base, tmp_path, fields, said):
+    lora = changed(tmp_path / "changed", tiny_adapter(base, tmp_path / "lora"), "adapter_config.json", fields)
+    engine = TransformersEngine()
+    request = Request(messages=(Message(role="user", content="w1"),), model=base)
+    (before,) = engine.generate([request])
+    with pytest.raises(UserError, match=said) as caught:
+        engine.generate([request.model_copy(update={"adapter": lora})])
+    assert "\n" not in str(caught.value) and engine.generate([request]) == [before]
+
+
+def test_a_model_folder_with_an_adapter_in_it_is_refused_since_another_base_would_be_loaded(base, tmp_path):
+    other = tiny_model(tmp_path / "other", seed=5)
+    tiny_adapter(other, tmp_path / "lora")
+    both = changed(tmp_path / "both", base, "config.json", {})
+    shutil.copy(tmp_path / "lora" / "adapter_config.json", both)
+    with pytest.raises(UserError, match="holds a model and an adapter"):
+        load_model(both)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_config_that_names_a_kernel_of_the_hub_is_refused_in_a_line(base, tmp_path, key):
+    path = changed(tmp_path / "model", base, "config.json", {key: "someone/attention"})
+    with pytest.raises(UserError, match="kernel on the hub, which is not fetched here"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["evil.bin", "../base/model.safetensors"])
+def test_weights_are_the_safetensors_files_of_the_folder_and_no_others(base, tmp_path, name):
+    path = changed(tmp_path / "model", base, "config.json", {"transformers_weights": name})
+    (tmp_path / "model" / "evil.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UserError, match="transformers"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("junk", [b"{", b"[]", b"\xff", b'{"weight_map": 3}'])
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors.index.json"]
+)
+def test_damaged_files_of_a_model_are_one_line_or_do_not_matter(base, tmp_path, file, junk):
+    path = changed(tmp_path / "model", base, "config.json", {})
+    (tmp_path / "model" / file).write_bytes(junk)
+    for use in (check_weights, fingerprint, load_config, load_tokenizer):
+        try:
+            use(path)
+        except UserError as error:
+            assert "\n" not in str(error)

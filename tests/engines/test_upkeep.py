@@ -1,5 +1,9 @@
+import errno
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +12,8 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.store import Store, StoredEngine
 from debate_rl.engines.upkeep import DAY, contents, prune
 from debate_rl.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def requests(count, adapter=None, seed=0):
@@ -83,3 +89,73 @@ def test_a_reader_goes_on_while_a_store_is_pruned(store):
 def test_no_store_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no store there"):
         prune(tmp_path)
+
+
+WRITER = """
+import sys
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.engines.store import StoredEngine
+from tests.engines.test_upkeep import requests
+stored = StoredEngine(ScriptedEngine(), sys.argv[1])
+for count in (30, 40):
+    stored.generate(requests(count))
+    print(count, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("words", [{}, {"of": "dpo"}])
+def test_a_store_may_be_pruned_beside_a_process_that_writes_to_it_and_nothing_is_lost(store, words):
+    command = [sys.executable, "-c", WRITER, str(store)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        assert writer.stdout.readline() == b"30\n"
+        assert prune(store, **words).removed == 20 * len(words)
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == b"40\n"
+        writer.kill()
+    stored = StoredEngine(ScriptedEngine(), store)
+    stored.generate(requests(40))
+    assert stored.misses == 0 and prune(store).kept == 60 - 20 * len(words)
+
+
+ENDLESS_WRITER = """
+import itertools, sys
+from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.engines.store import StoredEngine
+from tests.engines.test_upkeep import requests
+stored = StoredEngine(ScriptedEngine(), sys.argv[1])
+for count in itertools.count(1):
+    stored.generate(requests(count)[-1:])
+    print(count, flush=True)
+"""
+
+
+def test_no_answer_that_was_acknowledged_is_lost_while_a_store_is_pruned_again_and_again(tmp_path):
+    command = [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        for _ in range(8):
+            writer.stdout.readline()
+            prune(tmp_path)
+        writer.kill()
+        acknowledged = int(writer.stdout.read().split()[-1])
+    stored = StoredEngine(ScriptedEngine(), tmp_path)
+    stored.generate(requests(acknowledged))
+    assert (stored.hits, stored.misses) == (acknowledged, 0)
+
+
+def test_parts_that_killed_processes_left_in_a_store_are_swept(store):
+    (store / ".abc.jsonl.77.partial").write_text("half")
+    assert prune(store).kept == 40 and not list(store.glob("*.partial"))
+
+
+def test_a_store_without_locks_is_not_pruned(store, monkeypatch):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="file system without locks"):
+        patched.setattr(fcntl, "flock", flock)
+        prune(store)
+    assert left(store) == 40

@@ -127,3 +127,15 @@ def test_own_prompt_sets_and_their_mistakes(question, tmp_path):
         debater_messages(
             open_transcript(question, load_protocol("debate", prompts="defalt"), {"A": "x", "B": "y"}), "A", 0
         )
+
+
+def test_a_link_in_a_prompt_set_shows_no_other_file_to_a_model(tmp_path, question):
+    (tmp_path / "secret").write_text("the key")
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "debater.j2").write_text('{{ role("user") }} x')
+    (prompts / "judge.j2").write_text('{{ role("user") }}{% include "part" %}')
+    (prompts / "part").symlink_to(tmp_path / "secret")
+    game = open_transcript(question, load_protocol("debate", prompts=str(prompts)), {"A": "x", "B": "y"})
+    with pytest.raises(UserError, match="is a link that leads out of"):
+        judge_messages(game, ("A", "B"), (0, 1))

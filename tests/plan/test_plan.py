@@ -9,12 +9,14 @@ from debate_rl.config.tree import load_config, parse_config
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Completion, Request, Sampling
 from debate_rl.engines.scripted import ScriptedEngine
+from debate_rl.judges.attacks.suffix_search import Search
 from debate_rl.plan.cost import bills
 from debate_rl.plan.counting_engine import Habits
 from debate_rl.plan.plan import plan
 from debate_rl.records import digest
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
+from debate_rl.stages import adversarial, judge
 from debate_rl.stages.habits import _learning, measured_habits
 from debate_rl.trainers.common.memory import card_of
 from tests.command import mistake
@@ -97,7 +99,87 @@ def test_a_plan_made_after_a_small_run_foretells_a_larger_one_within_a_fifth(tmp
     for name in ("prompt_tokens", "new_tokens"):
         print(f"{'all':<12} {name:<14} {total[name, 'planned'] / total[name, 'measured']:.3f}")
     print(f"{'all':<12} {'read_tokens':<14} {read:.3f} of those that the engine encoded")
-    assert read == pytest.approx(1, rel=0.25)  # it keeps some from stage to stage
+    assert 0.8 < read < 1.5  # from stage to stage the engine keeps 32,768 tokens, which is much of a run as small
+
+
+def verdicts(measured, stage):
+    return measured.tokens[stage, "verdicts"]
+
+
+def test_readings_are_in_the_plan_and_do_not_grow_with_the_questions(tmp_path):
+    players = {"players": ["base", "base@2"], "resamples": 20}
+    without, with_some, more = (
+        plan(Run(config(tmp_path, "x", test=test, stages={"tournament": {**players, "readings": readings}})))[0]
+        for test, readings in ((24, 0), (24, 10), (240, 10))
+    )
+    # Ten of each player and side, in both orders; the two players give some speeches alike.
+    assert 40 < with_some.verdicts - without.verdicts <= 2 * 2 * 2 * 10
+    grown = plan(Run(config(tmp_path, "x", test=240, stages={"tournament": {**players, "readings": 0}})))[0]
+    assert more.verdicts - grown.verdicts <= 2 * 2 * 2 * 10 + 10
+    assert with_some.prompt_tokens > without.prompt_tokens
+
+
+def quoting(passages):
+    """An engine whose speeches quote some words of their passage, others for each seed."""
+
+    def speech(request):
+        shown = " ".join(message.content for message in request.messages)
+        words = next(passage for passage in passages if passage in shown).split()
+        start, length = request.seed % (len(words) - 9), 4 + request.seed // 100 % 5
+        return f"<quote>{' '.join(words[start : start + length])}</quote> n{request.seed % 1000}"
+
+    return ScriptedEngine(speech, lambda choice: [-1.0, -int(digest(choice)[:2], 16)])
+
+
+def test_readings_of_players_that_quote_are_those_that_a_run_asks_for(tmp_path):
+    planned, measured = [], []
+    for readings in (0, 10):
+        stages = {"tournament": {"players": ["base", "base@2"], "resamples": 20, "readings": readings}}
+        one = config(tmp_path, f"r{readings}", test=24, stages=stages)
+        planned.append(plan(Run(one))[0].verdicts)
+        passages = [question.passage for question in Run(one).questions("test")]
+        measured.append(verdicts(played(one, quoting(passages)), "tournament"))
+    assert measured[1] - measured[0] > 30
+    assert planned[1] - planned[0] == pytest.approx(measured[1] - measured[0], rel=0.3)
+
+
+JUDGE = {"players": ["base"], "protocols": ["debate"], "calibrate": "platt"}
+
+
+def judged(folder, monkeypatch, train=24, **settings):
+    """A judge stage planned, and played with a scripted engine and trainings that do nothing: verdicts of both."""
+    one = config(folder, "judged", test=12, train=train, stages={"judge": {**JUDGE, **settings}})
+    (planned,) = plan(Run(one))
+    for module in (judge, adversarial):
+        monkeypatch.setattr(module, "train", lambda *args, **kwargs: {})
+    return planned, verdicts(played(one, script(1000)), "judge")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"calibrate": "none"},
+        {"calibrate_lone": False},
+        {},
+        {"protocols": ["debate", "single"]},
+        {"attacks": ["suffix_sure", "quotes_repeated"], "attack_games": 6},
+    ],
+    ids=["no calibration", "one map", "lone speakers", "consultancies", "attacks"],
+)
+def test_verdicts_of_a_judge_stage_are_those_that_it_asks_for(tmp_path, monkeypatch, settings):
+    planned, measured = judged(tmp_path, monkeypatch, **settings)
+    assert planned.verdicts == pytest.approx(measured, rel=0.1)
+
+
+def test_adversarial_rounds_are_in_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "SEARCHES", (Search(length=1, pool=30), Search(length=2, pool=10)))
+    none, _ = judged(tmp_path / "a", monkeypatch)
+    planned, measured = judged(tmp_path / "b", monkeypatch, adversarial_rounds=2)
+    assert planned.verdicts > 2 * none.verdicts
+    assert planned.verdicts == pytest.approx(measured, rel=0.15)
+    adapters = {share.adapter: share.verdicts for share in planned.shares}
+    assert adapters["judge/adapter"] > 0 and adapters["judge/round1/adapter"] > 0
+    assert adapters["judge/round2/adapter"] > 0, "the last judge is calibrated and measured"
 
 
 def test_hours_like_an_earlier_run_scale_with_its_work(tmp_path):

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from debate_rl.analysis.accuracy import cross_play, slopes
+from debate_rl.analysis.accuracy import cross_play
 from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.analysis.behaviour.debater_behaviour import conduct
 from debate_rl.analysis.judging.second_judge import beside
 from debate_rl.analysis.oversight import oversight
+from debate_rl.analysis.slopes import Rated, measure, slopes
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes, scores
 from debate_rl.engines.scripted import ScriptedEngine
@@ -126,6 +127,7 @@ def open_run(folder: Path, name: str = "made", stages=STAGES) -> Path:
 def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list[Leg]:
     """Write a tournament stage; returns its legs."""
     cross, alone = tournament_legs(questions, skills)
+    slope = measure(Rated(cross), alone)
     metrics = {
         "ratings": rate(outcomes(cross), resamples=100).model_dump(mode="json"),
         "judge_accuracy": {
@@ -133,6 +135,7 @@ def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list
             for name in skills
         },
         "cross_play": cross_play(cross + alone).model_dump(mode="json"),
+        "accuracy_over_rating": slope and slope.replicates.effect().model_dump(mode="json"),
         "behaviour": [row.model_dump(mode="json") for row in behaviour(cross + alone)],
         "conduct": conduct(cross + alone, list(skills), Judge(model="reader"), ScriptedEngine(), readings=4).model_dump(
             mode="json"
@@ -151,9 +154,8 @@ def oversight_stage(run: Path, questions: list[Question]) -> None:
     other = {(name, player): [leg(q, ("base", "base"), name) for q in questions] for name, player in legs}
     found = oversight(legs, "judge", second=beside(legs, other, ("judge", "lab-base")))
     both = {("debate", "dpo"): legs["debate", "dpo"], ("debate", "base"): other["debate", "dpo"]}
-    found = found.model_copy(
-        update={"slopes": tuple(slopes(both, {"base": 900.0, "dpo": 1100.0})), "left_out": {"double by dpo": 7}}
-    )
+    crossed = [leg(q, ("dpo", "base"), "debate") for q in questions]
+    found = found.model_copy(update={"slopes": tuple(slopes(both, Rated(crossed))), "left_out": {"double by dpo": 7}})
     put(run, "oversight", found.model_dump(mode="json"), legs=[one for found in legs.values() for one in found])
 
 

@@ -242,7 +242,7 @@ def test_several_stages_of_a_kind_are_told_apart(made, run_folder, tmp_path):
 
 
 def test_slope_is_given_over_three_players_and_not_over_two(made, html, tmp_path):
-    assert "Slope for 100 Elo points" in html
+    assert "Slope for 100 Elo points" in html and "ratings made anew in each resample" in html
     run = made.open_run(tmp_path, stages=("tournament",))
     made.tournament_stage(run, [made.question(n) for n in range(4)], skills={"sft": 0.2, "dpo": 0.9})
     assert "Slope for 100" not in render(load_run(run))

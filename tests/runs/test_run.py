@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -13,8 +14,9 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.plan.plan import plan
 from debate_rl.runs.execute import needed, run_stages
-from debate_rl.runs.folder import claim_folder, input_files
+from debate_rl.runs.folder import alone, claim_folder, input_files
 from debate_rl.runs.run import Run
+from debate_rl.runs.study import run_study
 from debate_rl.stages.habits import first_prompts
 from tests import ROOT
 
@@ -22,8 +24,11 @@ COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metri
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
 
 
-def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", "tournament", "oversight"), **changes):
-    """A config of the whole pipeline that takes seconds."""
+PIPELINE = ("sft", "judge", "preferences", "dpo", "tournament", "oversight")
+
+
+def small(tmp_path, name="small", stages=PIPELINE, own=None, **changes):
+    """A config of the whole pipeline that takes seconds, of some of its stages, or of stages of its own."""
     lora = {"r": 4, "alpha": 8}
     every = {
         "sft": {"limit": 12, "lora": lora, "train": FAST},
@@ -45,7 +50,7 @@ def small(tmp_path, name="small", stages=("sft", "judge", "preferences", "dpo", 
         "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
         "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
         "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
-        "models": {"weak": "lab-base"}, "stages": {stage: every[stage] for stage in stages},
+        "models": {"weak": "lab-base"}, "stages": own or {stage: every[stage] for stage in stages},
     }  # fmt: skip
     return parse_config({**tree, **changes})
 
@@ -192,6 +197,120 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is at work"):
             run(config, engine=ScriptedEngine())
+
+
+def contents(folder):
+    """Every file of a folder with what it holds."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_command_with_another_config_leaves_a_run_at_work_as_it_is(tmp_path):
+    config = small(tmp_path, stages=("tournament",))
+    other = config.model_copy(update={"seed": 1, "stages": {}})
+    folder = tmp_path / "small"
+    with alone(folder):
+        claim_folder(config)
+        (folder / ".tournament").mkdir()
+        (folder / ".tournament" / ".legs.jsonl.77.partial").write_text("being written")
+        before = contents(folder)
+        with pytest.raises(UserError, match="another process is at work"):
+            run(other, engine=ScriptedEngine())
+        with pytest.raises(UserError, match="another process is at work"):
+            run_study(other.model_copy(update={"seeds": (0, 1)}), engine=ScriptedEngine())
+        assert contents(folder) == before
+
+
+SERVED = {"kind": "server", "url": "http://127.0.0.1:9/v1"}  # no model is loaded to see whether prompts fit
+
+
+def test_a_second_process_with_another_config_leaves_a_run_at_work_as_it_is(tmp_path):
+    config = small(tmp_path, stages=("tournament",), engine=SERVED)
+    folder = tmp_path / "small"
+    with alone(folder):
+        claim_folder(config)
+        before = contents(folder)
+        other = start(config.model_copy(update={"seed": 1}), tmp_path / "other.yaml")
+        _, errors = other.communicate(timeout=240)
+        assert other.returncode == 2 and b"another process is at work" in errors and b"Traceback" not in errors
+        assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [],
+        [".lock"],
+        [".lock", ".code.json.77.partial"],
+        [".lock", "code.json"],
+        [".lock", "code.json", ".config.yaml.77.partial"],
+    ],
+)
+def test_a_run_killed_during_its_first_write_starts_again_and_leaves_no_parts(tmp_path, left):
+    (tmp_path / "small").mkdir()
+    for name in left:
+        (tmp_path / "small" / name).write_text('{"date": "20')
+    run(small(tmp_path, stages=("tournament",)), engine=ScriptedEngine())
+    names = {".lock", "code.json", "config.yaml", "metrics.json", "store", "tournament"}
+    assert {path.name for path in (tmp_path / "small").iterdir()} == names
+    assert json.loads((tmp_path / "small" / "code.json").read_text())["versions"]
+
+
+def test_parts_of_files_that_killed_processes_left_are_swept(tmp_path):
+    config = small(tmp_path, stages=("tournament",))
+    run(config, engine=ScriptedEngine())
+    folder = tmp_path / "small"
+    for place in (folder, folder / "store", folder / "tournament"):
+        (place / ".x.json.77.partial").write_text("half")
+    run(config, engine=ScriptedEngine())
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_nothing_is_written_into_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "thesis.txt").write_text("x")
+    config = small(tmp_path, stages=("tournament",))
+    for refused in (lambda: run(config), lambda: run_study(config.model_copy(update={"seeds": (0,)}))):
+        with pytest.raises(UserError, match="is not a run"):
+            refused()
+    assert {path.name for path in (tmp_path / "small").iterdir()} <= {"thesis.txt", ".lock"}
+
+
+def no_locks(number):
+    """A `flock` of a file system that has none."""
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
+def test_a_file_system_without_locks_is_said_with_what_to_do(tmp_path, monkeypatch, number):
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", no_locks(number))
+    with pytest.raises(UserError, match="file system without locks.*runs=FOLDER") as found:
+        run(small(tmp_path, stages=("tournament",)), engine=ScriptedEngine())
+    assert "another process" not in str(found.value) and not (tmp_path / "small" / "config.yaml").exists()
+
+
+def test_a_command_on_a_file_system_without_locks_ends_in_one_line(tmp_path):
+    config = small(tmp_path, stages=("tournament",), engine=SERVED)
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+    program = (
+        "import errno, fcntl, sys\n"
+        "from debate_rl.cli import main\n"
+        "from tests.test_experiment import no_locks\n"
+        "fcntl.flock = no_locks(errno.ENOLCK)\n"
+        f"sys.argv = ['debate-rl', 'run', {str(path)!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("debate-rl: ")]
+    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "file system without locks" in lines[0] and "runs=FOLDER" in lines[0]
+    assert not (tmp_path / "small" / "config.yaml").exists()
 
 
 def test_a_plan_counts_debates_and_shows_every_seat(tmp_path):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from safetensors.torch import load_file
 
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
-from debate_rl.records import read_json, read_log, write
+from debate_rl.records import locked, read_json, read_log, write, write_json
 from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.common.job import launch, run_job
 from debate_rl.trainers.common.rows import SftRow
@@ -258,3 +262,52 @@ def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_
     curves = [read_log(Path(result.path).parent / "curve.jsonl", Point) for result in (first, second)]
     assert [point.step for point in curves[0]] == [point.step for point in curves[1]] == [0, 2, 3]
     assert [p.accuracy.value for p in curves[0]] == pytest.approx([p.accuracy.value for p in curves[1]])
+
+
+LAUNCHER = """
+import sys
+from debate_rl.records import read_json
+from debate_rl.trainers.job import launch
+from debate_rl.trainers.settings import Job
+launch(Job.model_validate(read_json(sys.argv[1])), sys.argv[2])
+"""
+
+
+def holders(folder):
+    """Processes that have a file of a folder open or on their command line."""
+    pids = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().decode(errors="replace")
+            state = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        except OSError:  # it ended meanwhile
+            continue
+        if str(folder) in words and state != "Z" and int(path.name) != os.getpid():
+            pids.append(int(path.name))
+    return pids
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="processes are found in /proc")
+def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_path):
+    train = {**TRAIN, "max_steps": 100_000, "save_steps": 5, "save_total_limit": 2}
+    job = make_job("sft", 16, train=train)
+    order = tmp_path / "order" / "job.json"
+    write_json(order, job.model_dump(mode="json"))
+    command = [sys.executable, "-c", LAUNCHER, str(order), str(CONFIGS / "single.yaml")]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = Path(job.out) / "checkpoints"
+    try:
+        while run.poll() is None and not any(checkpoints.glob("checkpoint-*")):
+            time.sleep(0.05)
+        assert run.poll() is None and holders(Path(job.out) / "launch.json")
+        killed = time.monotonic()
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    while holders(Path(job.out) / "launch.json"):
+        assert time.monotonic() - killed < 60, "the training goes on without its run"
+        time.sleep(0.05)
+    print(f"the training was gone {time.monotonic() - killed:.1f} s after its run")
+    assert last_complete_checkpoint(checkpoints) is not None  # from which the next one goes on
+    with locked(Path(job.out) / ".training.lock", "the folder is still held"):
+        pass

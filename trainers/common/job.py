@@ -32,6 +32,8 @@ from debate_rl.trainers.grpo.settings import content
 
 _KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _ROOM = 32 << 20
+PATIENCE = 10.0
+"""Seconds to wait for another training in a job's folder, which ends by itself where its run was killed."""
 _PARENT = "DEBATE_RL_LAUNCHED_BY"
 """Environment variable of launched trainings: the process that launched them (see `_process_mark`)."""
 
@@ -318,7 +320,7 @@ def _alone(out: Path) -> Iterator[None]:
         return
     busy = f"another training is at work in {out}; wait for it, or stop it"
     lock = out / ".training.lock"
-    with locked(lock, busy, patience=10):
+    with locked(lock, busy, patience=PATIENCE):
         yield
         lock.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from debate_rl.engines.chat import closing_ids, prompt_ids
+from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Message, Request, Scores
@@ -52,7 +52,8 @@ class Serving:
         """Speeches that came without ids since the policy sat down."""
         self._here, self._tokenizer = here, tokenizer
         self._marks = marks_of(tokenizer)
-        self._there = _opened(online.server, rank)
+        self._ends = end_tokens(tokenizer)
+        self._there = _opened(online.server, rank, self._ends)
         second = None if online.watch is None else online.watch.second
         judges = () if online.server.verdicts else (online.judge, *(() if second is None else (second,)))
         self._held = {weights for judge in judges for weights in _weights(judge)}
@@ -150,11 +151,21 @@ class Serving:
                 "model's (vllm serve --chat-template, --tokenizer), or set served: none"
             )
         if answer.tokens is not None:
-            return answer
+            return self._ended(answer, answer.tokens)
         self.retokenized += 1
         ids = tuple(self._tokenizer(answer.text, add_special_tokens=False)["input_ids"])
         end = closing_ids(self._tokenizer) if answer.finish == "stop" else ()
         return answer.model_copy(update={"tokens": ids + end})
+
+    def _ended(self, answer: Completion, tokens: tuple[int, ...]) -> Completion:
+        """A speech up to its end of turn: a server that waits for another token writes the opponent's turn as well."""
+        at = next((place for place, token in enumerate(tokens) if token in self._ends), None)
+        if at is None:
+            return answer
+        if at == len(tokens) - 1:
+            return answer.model_copy(update={"finish": "stop"})
+        text = self._tokenizer.decode(tokens[:at], skip_special_tokens=True)
+        return answer.model_copy(update={"text": text.strip(), "tokens": tokens[: at + 1], "finish": "stop"})
 
     def _sent(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Messages without any control mark, neither of the usual templates nor of the policy's."""
@@ -176,12 +187,12 @@ class Serving:
             print(f"{place.name} was not unloaded: {said}", flush=True)
 
 
-def _opened(server: Server, rank: int) -> ServerEngine:
+def _opened(server: Server, rank: int, ends: frozenset[int]) -> ServerEngine:
     """The server's engine; all processes write what they paid beside one ledger."""
     ledger = None if server.ledger is None else Path(server.ledger)
     return ServerEngine(
         server.url, server.key_env, concurrency=server.concurrency, retries=server.retries, timeout=server.timeout,
-        deployed=server.revision, load_adapters=True, keep_tokens=True,
+        deployed=server.revision, load_adapters=True, keep_tokens=True, ends=ends,
         budget=Budget(ledger, server.tokens, server.money, server.prices, rank),
     )  # fmt: skip
 

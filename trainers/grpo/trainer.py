@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Request
 from debate_rl.errors import UserError
@@ -136,7 +136,7 @@ class DebateGRPOTrainer(GRPOTrainer):
                 wanted, self.num_generations, self.questions, self.online, policy, self.opponent, self.engine,
                 self.judge, encode, [self.args.seed, self.state.global_step],
             )  # fmt: skip
-        end = self.processing_class.eos_token_id  # stands where a game failed; the mask leaves it out
+        end = closing_ids(self.processing_class)[-1]  # stands where a game failed; the mask leaves it out
         columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
         for one in self.played.sequences:
             completion = list(one.completion or (end,))
@@ -244,6 +244,8 @@ def grpo_trainer(
         questions=read(job.rows, Question),
         engine=engine, start=start, out=out,
     )  # fmt: skip
+    # By these TRL tells which speeches were cut off.
+    trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
     if watcher is not None:
         watcher.trainer = trainer
     trainer.add_callback(Rounds(trainer, watcher, job.model))

@@ -6,15 +6,14 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
-
 from debate_rl.analysis.behaviour.game_features import Played, Said, listed
-from debate_rl.analysis.effects.judge import Seeds, right
+from debate_rl.analysis.effects.judge import Seeds
 from debate_rl.analysis.effects.row import EffectRow, Scored, Unit, mean_rows, paired, scaled, shown
-from debate_rl.arena.bradley_terry import RIDGE, fit, refits, sum_matches
-from debate_rl.arena.ratings import ELO, RESAMPLES, Ratings, rate
+from debate_rl.analysis.slopes import Rated, measure, stories_of
+from debate_rl.arena.bradley_terry import RIDGE
+from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
 from debate_rl.arena.tournament import outcomes
-from debate_rl.intervals import Estimate, Floats, Replicates, resample
+from debate_rl.intervals import Estimate, Replicates
 from debate_rl.players.debater import read_name
 
 SLOPES = ("debate", "single")
@@ -160,7 +159,9 @@ def _plain(player: str, stage: str) -> bool:
 
 
 def _rate(games: Sequence[Played], ridge: float, resamples: int) -> Ratings:
-    return rate(outcomes([game.leg for game in games]), ridge=ridge, resamples=resamples)
+    # Players are compared as the stage lists them, whoever stands between them in the table.
+    legs = [game.leg for game in games]
+    return rate(outcomes(legs), ridge=ridge, resamples=resamples, all_pairs=2 * len(legs))
 
 
 def _difference(ratings: Ratings, high: str, low: str) -> Estimate:
@@ -197,14 +198,11 @@ def oversight_rows(
         return []
     protocols = [name for name in SLOPES if any(game.protocol == name for found in oversight for game in found)]
     pooled = _slopes(_flat(tournament), _flat(oversight), protocols, ridge, resamples)
-    single = [
-        _slopes(one, two, protocols, ridge, 0) if one and two else {}
-        for one, two in zip(tournament, oversight, strict=True)
-    ]
+    single = [_slopes(one, two, protocols, ridge, 0) for one, two in zip(tournament, oversight, strict=True)]
     rows = []
     for name, replicates in pooled.items():
-        estimate = replicates.estimate()
-        values = tuple(_defined(found[name].value) if name in found else None for found in single)
+        estimate = scaled(replicates.estimate(), 100)
+        values = tuple(100 * found[name].value if name in found else None for found in single)
         rows.append(
             EffectRow(
                 group="oversight",
@@ -216,10 +214,6 @@ def oversight_rows(
             )
         )
     return rows
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _flat(seeds: Seeds) -> list[Played]:
@@ -235,51 +229,18 @@ def _rated(tournament: Seeds, oversight: Seeds) -> list[str]:
 def _slopes(
     tournament: Sequence[Played], oversight: Sequence[Played], protocols: Sequence[str], ridge: float, resamples: int
 ) -> dict[str, Replicates]:
-    """Slope by protocol and "debate - single", on the same draws of the stories that all of it has."""
-    players = _rated([tournament], [oversight])
-    cross = [game for game in tournament if len(game.players) == 2]
-    judged = {name: [g for g in oversight if g.protocol == name and g.players[0] in players] for name in protocols}
-    stories = set.intersection(*({game.cluster for game in games} for games in (cross, *judged.values())))
-    if not stories or len(players) < 3:
-        return {}
-    elo = _elo([game for game in cross if game.cluster in stories], players, ridge, resamples)
-    draws = np.concatenate([np.ones((1, len(stories))), *resample(len(stories), resamples)])
-    found = {}
-    for name, games in judged.items():
-        kept = [game for game in games if game.cluster in stories]
-        values = _least_squares(elo / 100, 100 * _accuracies(kept, players, draws))
-        found[name] = Replicates(float(values[0]), values[1:], len(kept), len(stories))
-    if set(SLOPES) <= found.keys():
-        one, two = (found[name] for name in SLOPES)
-        found["debate - single"] = Replicates(
-            one.value - two.value, one.values - two.values, one.rows + two.rows, len(stories)
-        )
-    return found
-
-
-def _elo(cross: Sequence[Played], players: Sequence[str], ridge: float, resamples: int) -> Floats:
-    """(1 + resamples, P) ratings, the data's first; stories are drawn as by `resample` with the same count."""
-    cells = sum_matches(outcomes([game.leg for game in cross]))
-    fits = [fit(cells, ridge)[None], *(theta for theta, _, _ in refits(cells, ridge, resamples, 0))]
-    columns = [cells.players.index(name) for name in players]
-    return ELO * np.concatenate(fits)[:, columns]
-
-
-def _accuracies(games: Sequence[Played], players: Sequence[str], draws: Floats) -> Floats:
-    """(1 + resamples, P) judge accuracy with each player, stories in sorted order as everywhere."""
-    stories = {name: place for place, name in enumerate(sorted({game.cluster for game in games}))}
-    sums, counts = np.zeros((2, len(stories), len(players)))
-    for game in games:
-        at = stories[game.cluster], players.index(game.players[0])
-        sums[at] += right(game.leg)
-        counts[at] += 1
-    with np.errstate(invalid="ignore"):  # a resample without a game of a player: NaN
-        return (draws @ sums) / (draws @ counts)
-
-
-def _least_squares(x: Floats, y: Floats) -> Floats:
-    """(B,) slopes of (B, P) points, each row a fit of its own; NaN where all x are the same."""
-    x = x - x.mean(axis=1, keepdims=True)
-    spread = (x**2).sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, (x * y).sum(axis=1) / spread, np.nan)
+    """Slope by protocol, and "debate - single" over the stories that both have."""
+    rated = Rated([game.leg for game in tournament], ridge, resamples)
+    alone = {name: [game.leg for game in oversight if game.protocol == name] for name in protocols}
+    slopes: dict[str, Replicates] = {}
+    for name, legs in alone.items():
+        slope = measure(rated, legs)
+        if slope is not None and len(slope.players) > 2:
+            slopes[name] = slope.replicates
+    if set(SLOPES) <= slopes.keys():
+        shared = set.intersection(*(stories_of(alone[name]) for name in SLOPES))
+        one, two = (measure(rated, alone[name], shared) for name in SLOPES)
+        if one is not None and two is not None and one.replicates.clusters == two.replicates.clusters:
+            gap = one.replicates.minus(two.replicates)
+            slopes["debate - single"] = gap._replace(rows=one.replicates.rows + two.replicates.rows)
+    return slopes

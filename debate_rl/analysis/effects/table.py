@@ -128,7 +128,9 @@ def _makers(
             if all((run / name / "second.jsonl").is_file() for run in runs):
                 again = [read_played(run / name / "second.jsonl") for run in runs]
                 rows += judged_rows(again, start, list(trained), "held-out")
-        for rated in _of(found, "tournament")[:1]:
+        # The tournament that the stage itself took its ratings from: one slope has one interval wherever it is shown.
+        rated = str(_metrics(runs, name).get("rated_by") or next(iter(_of(found, "tournament")), ""))
+        if rated in games:
             rows += oversight_rows(games[rated], games[name], _ridge(runs, rated), resamples)
         return rows
 

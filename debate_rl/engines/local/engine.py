@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
@@ -137,6 +138,9 @@ class TransformersEngine:
             with self._networks.adapted(loaded, model, adapter) as network:
                 logprobs = self._score(network, loaded, self.revision(model, adapter), pairs)
             for choice, own in wanted.items():
+                if any(math.isnan(logprobs[pair]) for pair in own):
+                    answers[choice] = _no_numbers(choice)
+                    continue
                 answers[choice] = Scores(
                     logprobs=tuple(logprobs[pair] for pair in own),
                     prompt_tokens=len(own[0][0]),
@@ -146,7 +150,7 @@ class TransformersEngine:
 
     def _continue(
         self, network: Any, loaded: Loaded, requests: Sequence[Request], rows: Sequence[Row]
-    ) -> Iterator[tuple[Request, Completion]]:
+    ) -> Iterator[tuple[Request, Completion | EngineFailure]]:
         """Encode rows of one model wave by wave, continue them, and yield each request with its text."""
         if not requests:
             return
@@ -162,6 +166,9 @@ class TransformersEngine:
                 closing,
             )  # fmt: skip
             for at, (index, request, (tokens, ended)) in enumerate(zip(encoded.members, asked, results, strict=True)):
+                if ended is None:
+                    yield request, _no_numbers(request)
+                    continue
                 text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
                 cut = _stop(loaded.tokenizer, tokens, request.sampling.stop)
                 self.usage.new_tokens += len(tokens)
@@ -221,6 +228,12 @@ def uniforms(request: Request) -> np.ndarray:
     name = digest([[m.model_dump() for m in request.messages], request.sampling.model_dump(mode="json"), request.seed])
     stream = np.random.Generator(np.random.Philox(key=int(name, 16)))
     return stream.random(request.sampling.max_new_tokens)
+
+
+def _no_numbers(question: Request | Choice) -> EngineFailure:
+    """The failure of weights that are damaged, or were trained until they diverged."""
+    weights = question.model if question.adapter is None else f"{question.model} with {question.adapter}"
+    return EngineFailure(kind="not a number", message=f"{weights} gave logits that are no numbers; train it anew")
 
 
 def _prompts(tokenizer: Any, asked: Iterable[tuple[Message, ...]]) -> dict[tuple[Message, ...], Ids]:

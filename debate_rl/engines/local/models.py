@@ -104,7 +104,11 @@ class Networks:
         revision = self._fingerprint(path)
         if revision not in loaded.adapters:
             check_adapter(self._resolve(model), path)
-            self._add_adapter(loaded, path, revision)
+            try:
+                self._add_adapter(loaded, path, revision)
+            except UserError:
+                self.loaded.pop(model)  # a part of the adapter may be in it
+                raise
         loaded.model.set_adapter(loaded.adapters[revision])
         yield loaded.model
 

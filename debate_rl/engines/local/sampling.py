@@ -15,6 +15,8 @@ from debate_rl.engines.request import Sampling
 
 _TOGETHER = 256
 """Rows of the vocabulary in double precision at once."""
+BROKEN = -1
+"""Drawn in place of a token where the logits are no numbers: the weights are damaged, or too large for their type."""
 
 
 class Continued(Protocol):
@@ -68,7 +70,7 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
         uniforms: (rows,) in [0, 1).
 
     Returns:
-        Token ids (rows,).
+        Token ids (rows,), `BROKEN` where a row's logits are no numbers.
     """
     temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
     top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)
@@ -82,7 +84,9 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
     levels = p.cumsum(-1)
     target = torch.as_tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * levels[:, -1:]
     drawn = (levels <= target).sum(-1).clamp(max=logits.size(-1) - 1)
-    return torch.where(temperature == 0, logits.argmax(-1), drawn)
+    tokens = torch.where(temperature == 0, logits.argmax(-1), drawn)
+    # A single NaN reaches the sum, and comparisons with it would draw token 0: padding, which reads as an empty text.
+    return torch.where(levels[:, -1].isfinite(), tokens, BROKEN)
 
 
 @torch.inference_mode()
@@ -92,7 +96,7 @@ def decode(
     ends: frozenset[int],
     stopped: Callable[[int, list[int]], bool],
     closing: dict[int, int] | None = None,
-) -> list[tuple[list[int], bool]]:
+) -> list[tuple[list[int], bool | None]]:
     """Continue every row until it ends, is stopped or reaches its limit.
 
     Args:
@@ -103,10 +107,11 @@ def decode(
         closing: takes the token that ended each row, where one did.
 
     Returns:
-        For each row its new tokens without the end token, and whether it ended by itself.
+        For each row its new tokens without the end token, and whether it ended by itself; None where the model gave
+        logits that are no numbers.
     """
     tokens: list[list[int]] = [[] for _ in draws]
-    ended = [False] * len(draws)
+    ended: list[bool | None] = [False] * len(draws)
     alive = list(range(len(draws)))
     step = 0
     while True:
@@ -114,6 +119,9 @@ def decode(
         new = draw(rows.logits, [draws[row].sampling for row in alive], uniforms)
         going = []
         for at, (row, token) in enumerate(zip(alive, new.tolist(), strict=True)):
+            if token == BROKEN:
+                ended[row] = None
+                continue
             if token in ends:
                 ended[row] = True
                 if closing is not None:

@@ -1,6 +1,7 @@
 """One OpenAI-compatible endpoint over HTTP: posts with retries, and in words what went wrong, never with the key.
 
-Retries, their waiting and `Retry-After` are urllib3's; a body that was cut off is asked for again as well.
+A body that was cut off is asked for again like an answer of a busy server. Waits are bounded, whatever the server asks
+for, and so is the time that a body may take.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import random
 import re
 import sys
 import time
+from dataclasses import dataclass
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,16 +24,48 @@ import urllib3
 
 from debate_rl.engines.request import EngineFailure
 from debate_rl.errors import UserError
+from debate_rl.records import clean_text
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """HTTP answers that another try may mend."""
 LONGEST_WAIT = 60.0
 """Seconds that a server is waited for at its word before it is asked again."""
+BODY_TIMEOUTS = 5
+"""Time-outs that a body may take once its headers are there: some servers send blank lines while they are busy."""
+MOST_BYTES = 64 << 20
+"""Of a body."""
 _SAID_FROM = 5.0
+LONGEST_BACKOFF = 30.0
+"""Seconds between two tries where the server does not say."""
+_CONTEXT = re.compile(r"context(?! (?:deadline|cancell?ed))", re.IGNORECASE)
+"""What servers say of a prompt that is too long; `context deadline exceeded` is a gateway's time-out."""
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 """What reading an answer raises that has not the form of one."""
 UNREACHABLE, REFUSED = "unreachable", "refused"
-"""Kinds of failure that concern every request: nobody listens; the key, path or model is not known."""
+"""Kinds of failure that concern every request: nobody listens; the key, path, model or credit is not there."""
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """One HTTP answer, read to its end."""
+
+    status: int
+    data: bytes
+    answer: Any
+    """The body as JSON; None where it is none."""
+    retry_after: str
+
+    @property
+    def passing(self) -> bool:
+        """Whether another try may bring another answer."""
+        # What begins like an answer and does not end like one was cut off on its way.
+        cut_off = self.status == 200 and self.answer is None and self.data.lstrip().startswith(b"{")
+        return cut_off or (self.status in RETRIED and not self.no_credit)
+
+    @property
+    def no_credit(self) -> bool:
+        """Whether the account is empty: OpenAI says so with a 429, for which no wait helps."""
+        return self.status == 402 or (self.status == 429 and b"insufficient_quota" in self.data)
 
 
 class Endpoint:
@@ -53,13 +88,9 @@ class Endpoint:
     ) -> None:
         self.url = _checked(url)
         self.key_env = key_env
-        self.retries, self.backoff = retries, backoff
+        self.retries, self.timeout, self.backoff = retries, timeout, backoff
         self._key = _key(key_env)
-        retry = _Retry(
-            total=retries, backoff_factor=backoff / 2, backoff_max=30, backoff_jitter=backoff, status_forcelist=RETRIED,
-            allowed_methods=None, redirect=0, raise_on_redirect=False, raise_on_status=False,
-        )  # fmt: skip
-        limits: dict[str, Any] = {"retries": retry, "timeout": timeout, "maxsize": concurrency, "block": True}
+        limits: dict[str, Any] = {"retries": False, "timeout": timeout, "maxsize": concurrency, "block": True}
         parts = urlsplit(self.url)
         proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
         self._pool = urllib3.ProxyManager(proxy, **limits) if proxy else urllib3.PoolManager(**limits)
@@ -72,20 +103,14 @@ class Endpoint:
             body: sent as JSON.
             root: take the path from the server's root, not from its /v1.
         """
-        for left in range(self.retries, -1, -1):
-            reply = self._send("POST", path, body, root)
-            if isinstance(reply, EngineFailure):
-                return reply
-            data, answer = reply.data, _parsed(reply.data)
-            if reply.status != 200:
-                return self._error(reply.status, answer, data)
-            if isinstance(answer, dict):
-                return answer
-            # What begins like an answer and does not end like one was cut off on its way.
-            if not data.lstrip().startswith(b"{") or not left:
-                break
-            time.sleep(self.backoff * (1 + random.random()))
-        return EngineFailure(kind="malformed", message=f"{self.url} gave no JSON: {self.clean(data)!r}")
+        reply = self._send("POST", path, body, root)
+        if isinstance(reply, EngineFailure):
+            return reply
+        if reply.status != 200:
+            return self._error(reply)
+        if isinstance(reply.answer, dict):
+            return reply.answer
+        return EngineFailure(kind="malformed", message=f"{self.url} gave no JSON: {self.clean(reply.data)!r}")
 
     def models(self) -> frozenset[str] | EngineFailure | None:
         """Names of what the server serves, its adapters among them; None where it does not tell."""
@@ -95,7 +120,7 @@ class Endpoint:
         if reply.status != 200:
             return None
         try:
-            return frozenset(str(one["id"]) for one in _parsed(reply.data)["data"])
+            return frozenset(str(one["id"]) for one in reply.answer["data"])
         except MALFORMED:
             return None
 
@@ -107,82 +132,112 @@ class Endpoint:
         # Another process may have loaded it since we looked.
         if reply.status == 200 or b"already" in reply.data:
             return None
-        return self._error(reply.status, _parsed(reply.data), reply.data).message
+        return self._error(reply).message
 
     def unload_adapter(self, name: str) -> str | None:
         """Have a vLLM server let go of an adapter; what it said if it did not."""
         reply = self._send("POST", "/unload_lora_adapter", {"lora_name": name})
         if isinstance(reply, EngineFailure):
             return reply.message
-        return None if reply.status == 200 else self._error(reply.status, _parsed(reply.data), reply.data).message
+        return None if reply.status == 200 else self._error(reply).message
 
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None = None, root: bool = False
-    ) -> urllib3.BaseHTTPResponse | EngineFailure:
+    ) -> _Reply | EngineFailure:
         """One request with its retries."""
+        reply = self._try(method, path, body, root)
+        for number in range(self.retries):
+            if isinstance(reply, _Reply) and not reply.passing:
+                break
+            self._wait(reply, number)
+            reply = self._try(method, path, body, root)
+        return reply
+
+    def _try(self, method: str, path: str, body: dict[str, Any] | None, root: bool) -> _Reply | EngineFailure:
+        """One request, once."""
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         data = None if body is None else json.dumps(body).encode()
         start = self.url.removesuffix("/v1") if root else self.url
         try:
-            reply = self._pool.request(method, start + path, body=data, headers=headers)
-            _ = reply.data
-            return reply
+            # No redirects: they could take the key elsewhere.
+            response = self._pool.request(
+                method, start + path, body=data, headers=headers, redirect=False, preload_content=False
+            )
+            content = _read(response, BODY_TIMEOUTS * self.timeout)
         except urllib3.exceptions.HTTPError as error:
             return self._lost(error)
+        return _Reply(response.status, content, _parsed(content), response.headers.get("Retry-After", ""))
+
+    def _wait(self, reply: _Reply | EngineFailure, number: int) -> None:
+        """Wait before another try: as long as the server asks, or longer each time."""
+        asked = wait_asked(reply.retry_after) if isinstance(reply, _Reply) else 0.0
+        backoff = min(self.backoff * 2 ** min(number, 16), LONGEST_BACKOFF)
+        time.sleep((asked or backoff) + self.backoff * random.random())
 
     def _lost(self, error: urllib3.exceptions.HTTPError) -> EngineFailure:
-        """What a connection that failed in every try means."""
-        cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+        """What a connection that failed means."""
+        cause = error.original_error if isinstance(error, urllib3.exceptions.ProxyError) else error
         if isinstance(cause, urllib3.exceptions.NewConnectionError):
             return EngineFailure(kind=UNREACHABLE, message=f"no answer from {self.url}; is the server up?")
         name = type(cause).__name__
         kind = "time-out" if isinstance(cause, urllib3.exceptions.TimeoutError) else "connection"
         return EngineFailure(kind=kind, message=f"{self.url}: {name} in every try: {self.clean(str(cause))}")
 
-    def _error(self, status: int, answer: Any, data: bytes) -> EngineFailure:
+    def _error(self, reply: _Reply) -> EngineFailure:
         """What an HTTP error means, in the server's words, the key taken out."""
-        error = answer.get("error", answer) if isinstance(answer, dict) else None
-        said = self.clean(str(error.get("message", error)) if isinstance(error, dict) else error or data)
-        if status in (401, 403):
+        status, said = reply.status, self.clean(_words(reply))
+        if reply.no_credit:
+            return EngineFailure(
+                kind=REFUSED, message=f"{self.url} has no credit left for this key ({status}: {said}); top it up"
+            )
+        # A 403 is also how OpenAI refuses log-probabilities of some models.
+        if status == 401 or (status == 403 and "logprob" not in said):
             what = f"set the key in ${self.key_env}" if self.key_env else "name its variable: engine.key_env"
             return EngineFailure(kind=REFUSED, message=f"{self.url} refuses the key ({status}: {said}); {what}")
         if status == 404:
             return EngineFailure(
                 kind=REFUSED, message=f"{self.url} knows no such model or path (404: {said}); see engine.url, models"
             )
-        if status == 429:
-            kind = "rate limit"
-        elif "context" in said:
+        refused = 400 <= status < 500 and status not in RETRIED
+        kind = "request" if refused else "rate limit" if status == 429 else "server"
+        # Some servers answer 500 to a prompt that is too long.
+        if kind != "rate limit" and _CONTEXT.search(said):
             kind = "context"
-        else:
-            kind = "request" if 400 <= status < 500 and status not in RETRIED else "server"
         return EngineFailure(kind=kind, message=f"{self.url} answered {status}: {said}")
 
     def clean(self, text: str | bytes) -> str:
         """The beginning of what a server said, on one line, without the key."""
-        plain = text.decode(errors="replace") if isinstance(text, bytes) else text
+        plain = text.decode(errors="replace") if isinstance(text, bytes) else clean_text(text)
         if self._key:
             plain = plain.replace(self._key, "***")
         return " ".join(plain.split())[:300]
 
 
-class _Retry(urllib3.Retry):
-    """Retries that read any `Retry-After`, and wait no longer than `LONGEST_WAIT`."""
+def _words(reply: _Reply) -> str | bytes:
+    """What a server says of an error."""
+    error = reply.answer.get("error", reply.answer) if isinstance(reply.answer, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message if isinstance(message, str) and message else reply.data
 
-    def parse_retry_after(self, retry_after: str) -> float:
-        """Seconds to wait; 0 where it does not say, which leaves it to the backoff."""
-        seconds = _seconds(retry_after)
-        if seconds > LONGEST_WAIT:
-            print(
-                f"the server asks for {seconds:,.0f} s of patience (Retry-After); asked again in {LONGEST_WAIT:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif seconds > _SAID_FROM:
-            print(f"the server asks to wait for {seconds:.0f} s (Retry-After)", file=sys.stderr, flush=True)
-        return min(seconds, LONGEST_WAIT)
+
+def wait_asked(retry_after: str) -> float:
+    """Seconds to wait as a server asks, `LONGEST_WAIT` at most; long ones are said on the terminal.
+
+    Returns:
+        0 where it does not say, which leaves it to the backoff.
+    """
+    seconds = _seconds(retry_after)
+    if seconds > LONGEST_WAIT:
+        print(
+            f"the server asks for {seconds:,.0f} s of patience (Retry-After); asked again in {LONGEST_WAIT:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif seconds > _SAID_FROM:
+        print(f"the server asks to wait for {seconds:.0f} s (Retry-After)", file=sys.stderr, flush=True)
+    return min(seconds, LONGEST_WAIT)
 
 
 def _seconds(retry_after: str) -> float:
@@ -191,17 +246,43 @@ def _seconds(retry_after: str) -> float:
         seconds = float(retry_after)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
+            date = parsedate_to_datetime(retry_after)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError, OverflowError):
             return 0.0
     return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _read(response: urllib3.BaseHTTPResponse, seconds: float) -> bytes:
+    """A whole body.
+
+    Raises:
+        HTTPError: it was cut off, is no gzip as it says, is too large, or comes too slowly.
+    """
+    deadline = time.monotonic() + seconds
+    pieces, size = [], 0
+    try:
+        # read1 gives what is there; read would wait for a whole block, and a byte now and then would never end it.
+        while piece := response.read1(1 << 16):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MOST_BYTES:
+                raise urllib3.exceptions.ProtocolError(f"more than {MOST_BYTES:,} bytes")
+            if time.monotonic() > deadline:
+                raise urllib3.exceptions.TimeoutError(f"the body is not there after {seconds:g} s")
+    except BaseException:
+        response.close()  # else what is left of the body would be read as the next answer
+        raise
+    finally:
+        response.release_conn()  # a connection that is not given back is one less for all further requests
+    return b"".join(pieces)
 
 
 def _parsed(data: bytes) -> Any:
     """A body as JSON; None where it is none."""
     try:
-        return json.loads(data)
-    except ValueError:
+        return json.loads(data, strict=False)  # lenient about raw control characters, as servers are
+    except (ValueError, RecursionError):
         return None
 
 

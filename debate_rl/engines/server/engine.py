@@ -8,8 +8,9 @@ whose cache holds it. Adapters are asked for by name (see `served`), tokens and 
 from __future__ import annotations
 
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -34,8 +35,18 @@ SLACK = 4
 """Requests that a replica may have under way beyond the others, for its cache's sake."""
 DOWN = 30.0
 """Seconds for which a replica that did not answer is passed over."""
-_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop", "n")
+_MOST_TOKENS = 10**9
+"""Of one answer: what is above it is no count, and would spend any budget."""
+_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop_token_ids", "stop", "n")
 """Request fields that some models refuse."""
+_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "n": 1}
+"""What a server takes where a field is left out."""
+_UNSUPPORTED = re.compile(
+    r"unsupported|not (?:be )?support|n't support|unrecogni[sz]ed|unknown|unexpected|extra|incompatible|deprecated"
+    r"|not (?:permitted|allowed|available|implemented)|can ?not|can't|only the default",
+    re.IGNORECASE,
+)
+"""Words of servers that take a field in no way; `temperature must be below 2` is about its value alone."""
 _ELSEWHERE = (UNREACHABLE, "time-out", "connection")
 """Failures after which another replica is asked."""
 
@@ -55,6 +66,7 @@ class ServerEngine:
         load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
+        ends: token ids at which texts end, beside the server's own; only servers like vLLM know them.
         refused: by model the request fields that it does not take; else they are learnt from its first refusal.
 
     Raises:
@@ -74,6 +86,7 @@ class ServerEngine:
         load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
+        ends: Iterable[int] = (),
         refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
@@ -88,8 +101,10 @@ class ServerEngine:
         self._down = [0.0] * len(urls)
         self._lock = Lock()
         self._single = False
-        self._exact = True
+        self._exact: bool | None = None
+        """Whether whole candidates can be scored; None until that was tried."""
         self._ids = keep_tokens
+        self._ends = sorted(ends)
         self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
         """By model the fields that it does not take."""
         self.prompt_tokens = 0
@@ -170,6 +185,7 @@ class ServerEngine:
             "seed": _seed(first),
             **({"n": wanted} if wanted > 1 else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"stop_token_ids": self._ends} if self._ends else {}),
             **({"return_token_ids": True} if self._ids else {}),
         }
         reply = self._chat(first, body, wanted * sampling.max_new_tokens)
@@ -177,17 +193,26 @@ class ServerEngine:
             self._ids = False
             return self._write(requests)
         if isinstance(reply, EngineFailure) and reply.kind in ("server", "request") and wanted > 1:
-            self._single = True  # such servers say so in many ways
-            return self._write(requests)
-        found = [reply] if isinstance(reply, EngineFailure) else self._texts(first, reply)[:wanted]
-        if isinstance(reply, EngineFailure) and wanted > 1:
-            return [reply] * wanted
-        self._single |= len(found) < wanted
-        rest = requests[len(found) :]
-        return [*found, *(self._write(rest) if rest else [])]
+            return self._alone(requests)
+        texts = reply if isinstance(reply, EngineFailure) else self._texts(first, reply)
+        if isinstance(texts, EngineFailure):
+            texts = [texts] * wanted
+        elif len(texts) < wanted:
+            self._single = True
+        texts = texts[:wanted]
+        rest = requests[len(texts) :]
+        return [*texts, *(self._write(rest) if rest else [])]
 
-    def _texts(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure]:
-        """Each text of an answer; at least one thing, be it a failure."""
+    def _alone(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """Texts from one prompt where the server refused to write several at a time, which it may say in many ways."""
+        first = self._write(requests[:1])
+        if isinstance(first[0], EngineFailure):
+            return first * len(requests)  # it was something else, and may pass
+        self._single = True
+        return [*first, *self._write(requests[1:])]
+
+    def _texts(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure] | EngineFailure:
+        """Each text of an answer, at least one; or why it is no answer."""
         url = self.url
         try:
             said = [
@@ -198,17 +223,29 @@ class ServerEngine:
             if not said:
                 raise IndexError("no choices")
         except MALFORMED as error:
-            return [EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")]
+            return EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")
         shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
-        return [
-            Completion(
-                text=clean_text(text), prompt_tokens=usage[0], new_tokens=new, finish=finish,
-                revision=self.revision(request.model, request.adapter), tokens=ids, prompt_ids=prompt,
+        texts: list[Completion | EngineFailure] = []
+        for (text, finish, ids), new in zip(said, shares, strict=True):
+            if not isinstance(text, str) or finish not in ("stop", "length"):
+                kind = "filtered" if finish == "content_filter" else "no text"
+                texts.append(EngineFailure(kind=kind, message=f"{url} gave no text (finish reason {finish!r})"))
+                continue
+            cut = _before_stop(text, request.sampling.stop)
+            if cut is not None:  # only where the model takes no `stop`
+                text, finish, ids = cut, "stop", None
+            texts.append(
+                Completion(
+                    text=clean_text(text),
+                    prompt_tokens=usage[0],
+                    new_tokens=new,
+                    finish=finish,
+                    revision=self.revision(request.model, request.adapter),
+                    tokens=ids,
+                    prompt_ids=prompt,
+                )
             )
-            if isinstance(text, str) and finish in ("stop", "length")
-            else EngineFailure(kind="no text", message=f"{url} gave no text (finish reason {finish!r})")
-            for (text, finish, ids), new in zip(said, shares, strict=True)
-        ]  # fmt: skip
+        return texts
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
         """The log-probabilities of one choice's candidates."""
@@ -222,12 +259,17 @@ class ServerEngine:
             if not content:
                 return self._refusal(EngineFailure(kind=NO_LOGPROBS, message=""))
             top = [(str(one["token"]), logprob(one["logprob"])) for one in content[0]["top_logprobs"]]
+            if not top:
+                raise IndexError("no tokens")
             tokens = _usage(reply)[0]
         except MALFORMED as error:
             return EngineFailure(kind="malformed", message=f"{self.url} gave log-probabilities of no form ({error!r})")
         seen = {token.strip() for token, _ in top}
         shown = all(candidate.strip() in seen for candidate in choice.candidates)
-        found = (None if shown else self._whole(choice)) or candidate_scores(choice.candidates, top)
+        whole = None if shown else self._whole(choice)
+        if isinstance(whole, EngineFailure):
+            return whole
+        found = whole or candidate_scores(choice.candidates, top)
         if found is None:
             first = ", ".join(repr(token) for token, _ in top[:5])
             return EngineFailure(
@@ -237,35 +279,49 @@ class ServerEngine:
             )
         return Scores(logprobs=found, prompt_tokens=tokens, revision=self.revision(choice.model, choice.adapter))
 
-    def _whole(self, choice: Choice) -> tuple[float, ...] | None:
-        """Log-probability of each whole candidate after the prompt; None where the server can not tell."""
-        asked = {"messages": _sent(choice.messages), "add_generation_prompt": True}
-        prompt = self._tokens(choice, asked)
-        found = []
-        for candidate in choice.candidates if prompt else ():
-            ids = self._tokens(choice, {"prompt": candidate, "add_special_tokens": False})
-            body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
-            reply = self._ask(choice, "/completions", body, len(prompt) + len(ids), 1)
-            try:
-                listed = reply["choices"][0]["logprobs"]["token_logprobs"]  # type: ignore[index]
-                found.append(sum(map(logprob, listed[len(prompt) : len(prompt) + len(ids)])))
-                if not ids or len(listed) < len(prompt) + len(ids):
+    def _whole(self, choice: Choice) -> tuple[float, ...] | EngineFailure | None:
+        """Log-probability of each whole candidate after the prompt; None where the server can not tell.
+
+        A fault that may pass is a failure: taken for a refusal it would turn exact probabilities into bounds.
+        """
+        if self._exact is False:
+            return None
+        scores = []
+        try:
+            prompt = self._tokens(choice, {"messages": _sent(choice.messages), "add_generation_prompt": True})
+            for candidate in choice.candidates:
+                ids = self._tokens(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
+                end = len(prompt) + len(ids)
+                body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
+                reply = _answered(self._ask(choice, "/completions", body, end, 1))
+                listed = reply["choices"][0]["logprobs"]["token_logprobs"]
+                if len(listed) < end:
                     raise IndexError("too few")
-            except MALFORMED:
-                self._exact = False
-                return None
-        return tuple(found) or None
+                scores.append(sum(map(logprob, listed[len(prompt) : end])))
+        except _Lost as lost:
+            if lost.failure.kind not in (REFUSED, "request"):
+                return lost.failure
+            self._exact = False
+            return None
+        except MALFORMED as error:
+            if self._exact:
+                return EngineFailure(kind="malformed", message=f"{self.url} gave scores of no form ({error!r})")
+            self._exact = False
+            return None
+        self._exact = True
+        return tuple(scores)
 
     def _tokens(self, choice: Choice, asked: dict[str, Any]) -> list[int]:
-        """Token ids by the server; none where it does not tell, and then it is not asked again."""
-        if not self._exact:
-            return []
-        reply = self._ask(choice, "/tokenize", asked, 0, 0, root=True)
-        try:
-            return [int(token) for token in reply["tokens"]]  # type: ignore[index]
-        except MALFORMED:
-            self._exact = False
-            return []
+        """Token ids by the server.
+
+        Raises:
+            _Lost: it gave no answer; or what `MALFORMED` lists, where the answer has another form.
+        """
+        reply = _answered(self._ask(choice, "/tokenize", asked, 0, 0, root=True))
+        tokens = [int(token) for token in reply["tokens"]]
+        if not tokens:
+            raise IndexError("no tokens")
+        return tokens
 
     def _refusal(self, failure: EngineFailure) -> EngineFailure:
         """Say what to change where the server gives no log-probabilities."""
@@ -305,13 +361,23 @@ class ServerEngine:
         Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
         done without, so their refusal stands.
         """
-        if failure.kind != "request":
+        if failure.kind != "request" or not _UNSUPPORTED.search(failure.message):
             return False
-        fields = [key for key in _OPTIONAL if key in sent and re.search(rf"\b{key}\b", failure.message)]
+        named = {key: re.search(rf"\b{key}\b", failure.message) for key in _OPTIONAL if key in sent}
+        fields = [(sent[key] != _DEFAULTS.get(key), at.start(), key) for key, at in named.items() if at is not None]
         if not fields:
             return False
+        # Of fields that do not go together one is left out: the one that changes nothing, else the first that is named.
+        matters, _, field = min(fields)
         with self._lock:
-            self._refused[name] = self._refused.get(name, frozenset()) | frozenset(fields[:1])
+            known = self._refused.get(name, frozenset())
+            self._refused[name] = known | {field}
+        if matters and field != "max_tokens" and field not in known:
+            print(
+                f"{name} takes no {field}: it is left out from now on, see engine.refused ({failure.message})",
+                file=sys.stderr,
+                flush=True,
+            )
         return True
 
     def _ask(
@@ -370,6 +436,25 @@ class ServerEngine:
             return at
 
 
+class _Lost(Exception):
+    """A request that failed, on the way out of a longer task."""
+
+    def __init__(self, failure: EngineFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _answered(reply: dict[str, Any] | EngineFailure) -> dict[str, Any]:
+    """An answer.
+
+    Raises:
+        _Lost: there is none.
+    """
+    if isinstance(reply, EngineFailure):
+        raise _Lost(reply)
+    return reply
+
+
 def _seed(request: Request) -> int:
     """The seed that is sent: servers key their noise on it alone, so it differs for every prompt as well as draw."""
     asked = [[one.model_dump() for one in request.messages], request.sampling.model_dump(mode="json"), request.seed]
@@ -392,12 +477,25 @@ def _ids(told: Any) -> tuple[int, ...] | None:
     return tuple(int(one) for one in told) if told else None
 
 
+def _before_stop(text: str, stops: Sequence[str]) -> str | None:
+    """The text before the first stop text; None where none stands in it."""
+    places = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(places)] if places else None
+
+
 def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens of the prompt, of all texts, and of the prompt's those from the cache; 0 where it is not told."""
+    """Tokens of the prompt, of all texts, and of the prompt's those from the cache; 0 where it is not told.
+
+    Raises:
+        ValueError: they are no counts; or what else `MALFORMED` lists.
+    """
     usage = reply.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
-    counts = usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
-    return int(counts[0] or 0), int(counts[1] or 0), int(counts[2] or 0)
+    told = usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
+    prompt, new, cached = (int(count or 0) for count in told)
+    if not all(0 <= count <= _MOST_TOKENS for count in (prompt, new, cached)):
+        raise ValueError(f"{prompt}, {new} and {cached} are no counts of tokens")
+    return prompt, new, cached
 
 
 def _usage_or_none(reply: dict[str, Any]) -> tuple[int, int, int] | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.analysis.effects.row import EffectRow, scaled, shown
+from debate_rl.analysis.effects.row import EffectRow, Scored, mean_rows, paired, scaled, shown
 from debate_rl.analysis.effects.table import effects, read_effects, write_effects
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -416,3 +416,24 @@ def test_consultants_are_compared_by_how_far_the_judge_follows(tmp_path):
     found = row(rows, "it.1 - sft, judge's probability for the consultant")
     assert found.estimate.value == pytest.approx(15) and found.shown == "yes"
     assert not any("Elo" in one.name for one in rows)
+
+
+def test_equal_speeches_that_are_scored_in_two_ways_show_nothing():
+    first = {n: Scored(0.1 + 0.2, f"s{n}") for n in range(40)}
+    second = {n: Scored(0.3, f"s{n}") for n in range(40)}
+    assert first[0].value > second[0].value
+    (found,) = mean_rows("judge", "x - y", "points", [paired(first, second)], claim=1)
+    assert (found.shown, found.estimate.low, found.estimate.high) == ("no", 0, 0)
+
+
+def test_players_of_a_large_tournament_are_compared_whoever_stands_between_them(tmp_path):
+    names = [f"p{number}" for number in range(62)]
+    skill = {name: (number % 2) * 2.0 + number / 62 for number, name in enumerate(names)}
+    games = [
+        leg(about, (one, two), 1 / (1 + math.exp(skill[two] - skill[one])))
+        for about in QUESTIONS[:4]
+        for place, one in enumerate(names)
+        for two in (names[place - 1], names[place - 2])
+    ]
+    rows = effects([stage(tmp_path, "tournament", legs=games)], resamples=20)
+    assert row(rows, "p5 over p4, Elo").estimate.value == pytest.approx(ELO * (2 + 1 / 62), rel=0.2)

@@ -41,15 +41,16 @@ def test_replies_of_several_paragraphs_stay_whole():
 
 
 @pytest.mark.parametrize("text", ["", "Hello", "\n\nAssistant: a", "\n\nHuman: a", "x\n\nHuman: a\n\nAssistant: b"])
-def test_malformed_conversations_are_named_by_line(tmp_path, text):
-    with pytest.raises(UserError, match=r"rows.jsonl:2: hh: expected a conversation that opens with 'Human:'"):
-        load_pairs(path=written(tmp_path, [row(1), row(2) | {"rejected": text}]))
+def test_malformed_conversations_are_left_out_and_named_by_line(tmp_path, text, caplog):
+    found = load_pairs(path=written(tmp_path, [row(1), row(2) | {"rejected": text}]))
+    assert (len(found.pairs), found.unused) == (1, 1)
+    assert "expected a conversation that opens with 'Human:'" in caplog.text and "rows.jsonl:2" in caplog.text
 
 
 def test_missing_fields_and_empty_files(tmp_path):
-    with pytest.raises(UserError, match="rows.jsonl:1: hh: no text field 'rejected'"):
+    with pytest.raises(UserError, match="rows.jsonl:1: no text field 'rejected'; no rows of hh are left"):
         load_pairs(path=written(tmp_path, [{"chosen": row(1)["chosen"]}]))
-    with pytest.raises(UserError, match="no pairs of hh in .*: 1 rows, 1 of them unusable"):
+    with pytest.raises(UserError, match="rows.jsonl:1: both replies are the same .*; no rows of hh are left"):
         load_pairs(path=written(tmp_path, [row(1, "a", "a")]))
 
 

@@ -191,3 +191,49 @@ def test_mistakes_are_one_line(model, adapters, tmp_path):
     other = tiny_model(tmp_path / "other", hidden=64)
     with pytest.raises(UserError, match="another base|base"):
         TransformersEngine().generate([Request(messages=ask("w1"), model=other, adapter=adapters[0])])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_holds_no_numbers_is_a_failure_of_each_question_and_of_no_other(model, tmp_path, value):
+    from safetensors.torch import load_file, save_file
+
+    broken = tiny_adapter(model, tmp_path / "broken")
+    path = tmp_path / "broken" / "adapter_model.safetensors"
+    save_file({name: torch.full_like(tensor, value) for name, tensor in load_file(path).items()}, path)
+    requests = some_requests(model, 8, (None, broken))
+    answers = TransformersEngine().generate(requests)
+    assert answers[::2] == TransformersEngine().generate(requests[::2])
+    choices = [
+        Choice(messages=ask("w1 w2"), model=model, adapter=adapter, candidates=("w3", "w4 w5"))
+        for adapter in (None, broken)
+    ]
+    sound, failed = TransformersEngine().choose(choices)
+    assert all(map(np.isfinite, sound.logprobs))
+    for answer in (*answers[1::2], failed):
+        assert isinstance(answer, EngineFailure) and answer.kind == "not a number" and broken in answer.message
+
+
+@pytest.mark.parametrize("where", ["adapter", "base"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_weights_that_give_no_numbers_are_a_failure_and_never_an_empty_text_or_a_verdict(tmp_path, where, temperature):
+    from safetensors.torch import load_file, save_file
+
+    base = tiny_model(tmp_path / "base")
+    adapter = tiny_adapter(base, tmp_path / "lora")
+    broken = tmp_path / ("lora/adapter_model.safetensors" if where == "adapter" else "base/model.safetensors")
+    tensors = load_file(broken)
+    name = sorted(name for name in tensors if tensors[name].ndim == 2)[-1]
+    tensors[name][0, 0] = float("nan")
+    engine = TransformersEngine()
+    message = (Message(role="user", content="w1 w2"),)
+    request = Request(messages=message, model=base, sampling=Sampling(max_new_tokens=6, temperature=temperature))
+    choice = Choice(messages=message, model=base, candidates=("w1", "w2 w3"))
+    whole = engine.generate([request]) if where == "adapter" else None
+    save_file(tensors, broken, metadata={"format": "pt"})
+    own = {"adapter": adapter} if where == "adapter" else {}
+    said, scored = request.model_copy(update=own), choice.model_copy(update=own)
+    (text,), (scores,) = engine.generate([said]), engine.choose([scored])
+    for answer in (text, scores):
+        assert isinstance(answer, EngineFailure) and answer.kind == "not a number"
+    if where == "adapter":  # others of its base are not affected
+        assert engine.generate([said, request])[1:] == whole

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from debate_rl.engines.weights import fingerprint
 from debate_rl.errors import UserError
-from debate_rl.records import read_json, write, write_json
+from debate_rl.records import locked, read_json, write, write_json
 from debate_rl.trainers.common.job import launch, main, run_job
 from debate_rl.trainers.common.settings import Job, Lora
 from tests.trainers.tiny import EXAMPLES, make_model, sft_examples
@@ -440,3 +440,16 @@ def test_the_type_of_the_weights_may_stand_with_the_model(make_job):
     assert read_json(f"{path}/config.json")["dtype"] == "bfloat16"
     with pytest.raises(UserError, match="dtype is bfloat16 and the job's 'dtype' float32; set one"):
         run_job(job.model_copy(update={"dtype": "float32", "out": f"{job.out}-2"}), quiet=True)
+
+
+def test_two_trainings_never_share_a_folder(make_job, monkeypatch):
+    monkeypatch.setattr("debate_rl.trainers.job.PATIENCE", 0.0)
+    job = make_job("sft", train={"max_steps": 1})
+    with (
+        locked(Path(job.out) / ".training.lock", "busy"),
+        pytest.raises(UserError, match="another training is at work"),
+    ):
+        run_job(job, quiet=True)
+    assert not (Path(job.out) / "checkpoints").exists()
+    assert run_job(job, quiet=True).steps == 1
+    assert not (Path(job.out) / ".training.lock").exists()

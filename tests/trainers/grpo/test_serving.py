@@ -1,5 +1,6 @@
 """Online training whose speeches a server writes, over HTTP, with a tiny model behind the server."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
-from debate_rl.engines.request import Message
+from debate_rl.engines.request import Completion, Message, Request, Sampling
 from debate_rl.engines.server import engine as server_engine
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
@@ -222,6 +223,65 @@ def test_marks_in_a_speech_reach_the_server_as_training_reads_them(make, wire, s
     assert sent == serving._sent(sent) and "<unk>" not in sent[0].content and "</s>" not in sent[0].content
     assert serving.encode(said) == prompt_ids(load_tokenizer(job.model), sent)
     assert server.loaded == {}
+
+
+class Overruns:
+    """Writes a speech, its end of turn and the opponent's turn, as a model does whose server waits for another end."""
+
+    def __init__(self, tokenizer):
+        self.tokens = tuple(tokenizer("the answer is shed <|im_end|> user : no", add_special_tokens=False)["input_ids"])
+
+    def generate(self, requests):
+        answer = Completion(
+            text="the answer is shed user : no",
+            prompt_tokens=4,
+            new_tokens=len(self.tokens),
+            finish="length",
+            revision="r",
+            tokens=self.tokens,
+        )
+        return [answer] * len(requests)
+
+
+@pytest.mark.parametrize("eos_token", ["<|im_end|>", "</s>"])
+def test_a_speech_of_a_server_that_waits_for_another_end_is_learnt_to_its_end_of_turn(make, wire, start, eos_token):
+    from debate_rl.trainers.grpo.serving import Serving
+
+    tokenizer, server = load_tokenizer(make().model), wire()
+    server.engine = Overruns(tokenizer)
+    tokenizer.eos_token = eos_token  # `</s>` as in a base model that was given a chat template
+    job = make("out", server)
+    serving = Serving(job.online, TransformersEngine(), Path(job.out), tokenizer, job.model)
+    serving.send(0, lambda folder: shutil.copytree(start, folder))
+    serving.step = 0
+    player = serving.player
+    message = (Message(role="user", content="where is the pipe ?"),)
+    (speech,) = serving.generate([Request(messages=message, model=player.model, adapter=player.adapter)])
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert (speech.text, speech.finish, speech.tokens[-1]) == ("the answer is shed", "stop", end)
+    assert end in next(body for path, body in server.bodies if path.endswith("completions"))["stop_token_ids"]
+
+
+def test_a_speech_that_comes_without_tokens_is_learnt_with_the_templates_end_of_turn(make, wire, start):
+    from debate_rl.trainers.grpo.serving import Serving
+
+    tokenizer, server = load_tokenizer(make().model), wire(ids=False)
+    tokenizer.eos_token = "</s>"
+    job = make("out", server)
+    serving = Serving(job.online, TransformersEngine(), Path(job.out), tokenizer, job.model)
+    serving.send(0, lambda folder: shutil.copytree(start, folder))
+    serving.step = 0
+    player = serving.player
+    request = Request(
+        messages=(Message(role="user", content="where is the pipe ?"),),
+        model=player.model,
+        adapter=player.adapter,
+        sampling=Sampling(max_new_tokens=60),
+    )
+    speeches = serving.generate([request.model_copy(update={"seed": seed}) for seed in range(16)])
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert {speech.tokens[-1] for speech in speeches if speech.finish == "stop"} == {end}
+    assert not any(end in speech.tokens for speech in speeches if speech.finish == "length")
 
 
 def test_a_job_goes_on_at_another_server_and_not_with_another_judge(make, wire):
