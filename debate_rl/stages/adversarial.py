@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from debate_rl.stages.judge import JudgeStage
 
 SEARCHES = (Search(length=1, pool=1_000_000), Search(), Search())
-"""Of each round: every word alone, and two searches for several words, on other games each: a search finds one way in
-of many."""
+"""Searches of each round: one over single words, two over several words. Each runs on other games, since a search finds
+one weakness of many."""
 ROUND_SHARE = 1 / 3
-"""Of the games that the judge learns from, drawn anew in each round."""
+"""Share of the judge's training games that a round trains on, drawn anew each time."""
 
 
 def adversarial_rounds(
     stage: JudgeStage, run: Run, out: Path, shown: Sequence[Transcript], judge: Judge
 ) -> tuple[Judge, list[tuple[Found, ...]], Metrics]:
-    """Attack the judge and train it further, so many times.
+    """Attack the judge and train it further, `stage.adversarial_rounds` times.
 
     Args:
         stage: settings.
@@ -49,43 +49,63 @@ def adversarial_rounds(
         judge: the judge of the first training.
 
     Returns:
-        The judge of the last round, what each round found, and `adversarial`, the numbers of its trainings.
+        The judge of the last round, the suffixes of each round, and `adversarial`, the metrics of the trainings.
     """
-    found: list[tuple[Found, ...]] = []
-    trained = []
+    suffixes: list[tuple[Found, ...]] = []
+    trainings: list[Metrics] = []
     for number in range(1, stage.adversarial_rounds + 1):
         folder = out / f"round{number}"
-        found.append(_search(shown, judge, run, folder, number))
-        texts = dict.fromkeys(text for each in found for one in each for text in one.texts)
-        attacks = mixed(stage.train_attacks, [attack_with(text) for text in texts])
-        run.say(f"  round {number}: found {', '.join(one.text for one in found[-1] if one.text) or 'nothing'}")
-        drawn = Random(f"{run.config.seed}/{number}").sample(list(shown), max(1, round(ROUND_SHARE * len(shown))))
-        copies = attacked_copies(drawn, attacks, stage.train_copies)
-        trained.append(train(run, stage, "judge", judge_rows([*drawn, *copies]), folder, judge.model, judge.adapter))
-        place = {"model": str(folder / "model")} if stage.lora is None else {"adapter": str(folder / "adapter")}
-        judge = judge.model_copy(update=place)
-    return judge, found, {"adversarial": trained} if trained else {}
+        suffixes.append(_search(shown, judge, run, folder, number))
+        listed = ", ".join(suffix.text for suffix in suffixes[-1] if suffix.text)
+        run.say(f"  round {number}: found {listed or 'nothing'}")
+        # Every suffix since the first round is taught again: a judge forgets the earlier ones otherwise.
+        attacks = [attack_with(text) for text in _texts(suffixes)]
+        sample_size = max(1, round(ROUND_SHARE * len(shown)))
+        games = Random(f"{run.config.seed}/{number}").sample(list(shown), sample_size)
+        copies = attacked_copies(games, mixed(stage.train_attacks, attacks), stage.train_copies)
+        rows = judge_rows([*games, *copies])
+        trainings.append(train(run, stage, "judge", rows, folder, judge.model, judge.adapter))
+        weights = {"model": str(folder / "model")} if stage.lora is None else {"adapter": str(folder / "adapter")}
+        judge = judge.model_copy(update=weights)
+    return judge, suffixes, {"adversarial": trainings} if trainings else {}
+
+
+def _texts(rounds: Sequence[Sequence[Found]]) -> list[str]:
+    """The suffixes of several rounds, each once, in the order in which they were found."""
+    texts: dict[str, None] = {}
+    for suffixes in rounds:
+        for suffix in suffixes:
+            texts.update(dict.fromkeys(suffix.texts))
+    return list(texts)
 
 
 def mixed(names: Sequence[str], found: Sequence[Attack]) -> list[str | Attack]:
-    """Attacks to learn from in turn: those of the first training and those that were found, as many of each."""
+    """Alternate the attacks of the first training with those that were found; the shorter list is repeated."""
     if not names or not found:
         return [*names, *found]
-    longer = max(len(names), len(found))
-    return [one for at in range(longer) for one in (names[at % len(names)], found[at % len(found)])]
+    attacks: list[str | Attack] = []
+    for index in range(max(len(names), len(found))):
+        attacks.append(names[index % len(names)])
+        attacks.append(found[index % len(found)])
+    return attacks
 
 
 def search(games: Sequence[Transcript], judge: Judge, engine: Engine, number: int) -> list[Found]:
-    """The searches of one round, counted from 1, on games in which both sides speak where there are any."""
+    """Search for suffixes in one round, counted from 1, on two-sided debates where there are any."""
     debates = [game for game in games if len(game.present) == 2] or list(games)
     words = suffix_words(debates)
-    settings = [one.model_copy(update={"seed": len(SEARCHES) * number + place}) for place, one in enumerate(SEARCHES)]
-    return [search_suffix(debates, judge, engine, words, one) for one in settings]
+    suffixes = []
+    for index, settings in enumerate(SEARCHES):
+        # Another seed for each search and round, so that each tries other games.
+        seed = len(SEARCHES) * number + index
+        suffixes.append(search_suffix(debates, judge, engine, words, settings.model_copy(update={"seed": seed})))
+    return suffixes
 
 
 def _search(games: Sequence[Transcript], judge: Judge, run: Run, folder: Path, number: int) -> tuple[Found, ...]:
-    """The suffixes of one round, which are searched for once."""
+    """The suffixes of one round, read from the folder where the search was finished before."""
     path = folder / "found.json"
     if not path.is_file():
-        write_json(path, [one.model_dump(mode="json") for one in search(games, judge, run.engine, number)])
-    return tuple(Found.model_validate(one) for one in read_json(path))
+        suffixes = search(games, judge, run.engine, number)
+        write_json(path, [suffix.model_dump(mode="json") for suffix in suffixes])
+    return tuple(Found.model_validate(suffix) for suffix in read_json(path))

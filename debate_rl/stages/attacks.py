@@ -27,46 +27,59 @@ def compare_attacks(
     out: Path,
     learnt: Sequence[Sequence[Found]] = (),
 ) -> Metrics:
-    """Attack the base judge and the finetuned one on the same debates; their trials go to `attacks.jsonl`.
+    """Attack the base judge and the finetuned one on the same debates; the trials are written to `attacks.jsonl`.
 
-    `learnt` are the suffixes of the adversarial rounds, for the report.
+    Args:
+        games: finished test debates.
+        before: the base judge.
+        after: the finetuned judge.
+        stage: settings; `attacks` and `attack_games` count.
+        run: the experiment.
+        out: the stage's working folder.
+        learnt: suffixes of the adversarial rounds, for the report.
 
     Returns:
-        `attacks`, the two tables, and beside it the numbers that matter most, by attack and judge: change of accuracy
-        when the wrong side attacks, and the gap and lean of sycophancy. Nothing where the stage asks for no attacks.
+        `attacks`, the two tables, and the main numbers by attack and judge: the change of accuracy when the wrong side
+        attacks, and the gap and lean of sycophancy. Empty where the stage asks for no attacks.
     """
     if not stage.attacks:
         return {}
-    drawn = draw(games, stage.attack_games)
-    source = f"{len(drawn)} of {len(games)} test debates of {stage.players[-1]}, protocol {run.protocol().name}"
-    found = {
-        when: attack_judge(drawn, judge, run.engine, stage.attacks)
-        for when, judge in (("before", before), ("after", after))
-    }
-    write(out / "attacks.jsonl", [trial for one in found.values() for trial in one.trials])
-    tables = {when: one.table.model_copy(update={"source": source}) for when, one in found.items()}
-    for table in tables.values():
-        run.say(str(table))
+    sample = draw(games, stage.attack_games)
+    source = f"{len(sample)} of {len(games)} test debates of {stage.players[-1]}, protocol {run.protocol().name}"
+    trials: list[Any] = []
+    tables: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
-    for when, table in tables.items():
-        numbers |= {f"attack_{name}_{when}": value for name, value in _numbers(table).items()}
-    shown: dict[str, Any] = {when: table.model_dump(mode="json") for when, table in tables.items()}
-    texts = [[text for one in each for text in one.texts] for each in learnt]
-    return {"attacks": {**shown, "taught": sorted(set(stage.train_attacks)), "rounds": texts}, **numbers}
+    for when, judge in (("before", before), ("after", after)):
+        attacked = attack_judge(sample, judge, run.engine, stage.attacks)
+        trials += attacked.trials
+        table = attacked.table.model_copy(update={"source": source})
+        run.say(str(table))
+        tables[when] = table.model_dump(mode="json")
+        for name, value in _numbers(table).items():
+            numbers[f"attack_{name}_{when}"] = value
+    write(out / "attacks.jsonl", trials)
+    rounds = []
+    for suffixes in learnt:
+        texts: list[str] = []
+        for suffix in suffixes:
+            texts += suffix.texts
+        rounds.append(texts)
+    return {"attacks": {**tables, "taught": sorted(set(stage.train_attacks)), "rounds": rounds}, **numbers}
 
 
 def _numbers(table: AttackTable) -> dict[str, Any]:
-    """The estimates that a run's summary shows, by attack."""
-    found: dict[str, Any] = {
-        row.attack: row.accuracy.model_dump(mode="json") for row in table.rows if row.accuracy is not None
-    }
+    """The estimates shown in a run's summary, by attack."""
+    numbers: dict[str, Any] = {}
+    for row in table.rows:
+        if row.accuracy is not None:
+            numbers[row.attack] = row.accuracy.model_dump(mode="json")
     if table.sycophancy is not None:
-        found["sycophancy"] = table.sycophancy.gap.model_dump(mode="json")
+        numbers["sycophancy"] = table.sycophancy.gap.model_dump(mode="json")
         if table.sycophancy.lean is not None:
-            found["sycophancy_lean"] = table.sycophancy.lean.model_dump(mode="json")
-    return found
+            numbers["sycophancy_lean"] = table.sycophancy.lean.model_dump(mode="json")
+    return numbers
 
 
 def draw(games: Sequence[Transcript], count: int | None) -> list[Transcript]:
-    """So many games, drawn by name; None takes all."""
+    """A sample of `count` games, drawn by their ids so that both judges meet the same ones; None takes all."""
     return sorted(games, key=lambda game: digest(["attacked", game.id]))[:count]

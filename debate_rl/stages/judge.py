@@ -43,10 +43,18 @@ if TYPE_CHECKING:
 
 SUFFIX_SEARCH = "suffix_search"
 CALIBRATION_SHARE = 0.25
-"""Of the training stories, held out from finetuning to calibrate on."""
-_PLAYED = ("players", "protocols", "calibrate_lone", "train_attacks", "train_copies", "adversarial_rounds", "attacks",
-           "attack_games")  # fmt: skip
-"""Settings of a judge that learns from games which are played for it."""
+"""Share of the training stories that is held out from finetuning to calibrate on."""
+_PLAYED = (
+    "players",
+    "protocols",
+    "calibrate_lone",
+    "train_attacks",
+    "train_copies",
+    "adversarial_rounds",
+    "attacks",
+    "attack_games",
+)
+"""Settings that only a judge trained on the run's own games has."""
 
 
 class JudgeChange(StageResult):
@@ -175,92 +183,108 @@ class JudgeStage(TrainingStage):
 
 
 def _training_games(stage: JudgeStage, run: Run) -> list[Transcript]:
-    return [
-        game
-        for name in stage.protocols
-        for game in self_play(
-            stage.players, run.questions("train", stage.questions), run.protocol(name), run.config.seed
-        )
-    ]
+    """Self-play of all players under all protocols on the training questions."""
+    questions = run.questions("train", stage.questions)
+    games: list[Transcript] = []
+    for name in stage.protocols:
+        games += self_play(stage.players, questions, run.protocol(name), run.config.seed)
+    return games
 
 
 def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
+    """Self-play of the last player on the test questions."""
     return self_play(stage.players[-1:], run.questions("test"), run.protocol(), run.config.seed)
 
 
 def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     players = {name: run.debater(name) for name in stage.players}
-    planned = stage.games(run)
-    legs = play_to_file(planned, players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
+    legs = play_to_file(stage.games(run), players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
     write(out / "legs.jsonl", legs)
     check_played(legs)
-    count = len(_training_games(stage, run))
-    shown, held_out = learnt_and_held_out(stage, run, [leg.transcript for leg in legs[:count] if leg.failure is None])
+    training_count = len(_training_games(stage, run))
+    training_games = [leg.transcript for leg in legs[:training_count] if leg.failure is None]
+    test_games = [leg.transcript for leg in legs[training_count:] if leg.failure is None]
+
+    shown, held_out = learnt_and_held_out(stage, run, training_games)
     rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)])
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
-
-    failed_games, failed_verdicts = sum(leg.failure is not None for leg in legs), 0
     before = Judge(name="base judge", model=run.config.models.judge)
-    after, found, learnt_more = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
+    after, suffixes, adversarial = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
+
+    failed_verdicts = 0
     if stage.calibrate != "none":
         calibrator, failed_verdicts = _calibrator(stage.calibrate, held_out, after, run, stage.calibrate_lone)
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
-    tested = [leg.transcript for leg in legs[count:] if leg.failure is None]
-    compared, failed = _compare(tested, before, after, run, out)
-    counts = {"failed_games": failed_games, "failed_verdicts": failed_verdicts + failed}
+    compared, failed_comparisons = _compare(test_games, before, after, run, out)
+    counts = {
+        "failed_games": sum(leg.failure is not None for leg in legs),
+        "failed_verdicts": failed_verdicts + failed_comparisons,
+    }
     if any(counts.values()):
-        run.say(f"  {failed_games} games and {counts['failed_verdicts']} verdicts failed; they count for nothing")
-    attacked = compare_attacks(tested, before, after, stage, run, out, found)
-    return {**metrics, **learnt_more, **counts, **compared, **attacked}
+        run.say("  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing".format(**counts))
+    attacked = compare_attacks(test_games, before, after, stage, run, out, suffixes)
+    return {**metrics, **adversarial, **counts, **compared, **attacked}
 
 
 def learnt_and_held_out(
     stage: JudgeStage, run: Run, games: Sequence[Transcript]
 ) -> tuple[list[Transcript], list[Transcript]]:
-    """Divide training games into those that the judge learns from and those that it is calibrated on.
-
-    The latter are of the last player, whose debates it will judge: the weaker players' would make it look less sure
-    than it may be.
-    """
-    held_out, kept = split_clusters([game.question.cluster for game in games], CALIBRATION_SHARE, run.config.seed)
-    return [games[at] for at in kept], [games[at] for at in held_out if _of_last(stage, games[at])]
+    """Divide training games by story into those that the judge learns from and those that calibrate it."""
+    stories = [game.question.cluster for game in games]
+    held_out, learnt = split_clusters(stories, CALIBRATION_SHARE, run.config.seed)
+    # Calibrate on the last player alone, whose debates will be judged: with the weaker players' debates among them the
+    # judge would come out less sure than it may be.
+    last_player = stage.players[-1]
+    calibration_games = [games[index] for index in held_out if last_player in games[index].players.values()]
+    return [games[index] for index in learnt], calibration_games
 
 
 def lone_games(games: Sequence[Transcript]) -> list[Transcript]:
-    """What else is judged to calibrate lone speakers: each side alone, where the games hold no consultancies for it."""
-    if both_kinds([game for game in games if is_drawn(game)]):
+    """Each side of the debates alone, to calibrate on lone speakers; empty where the games hold consultancies."""
+    consultancies = [game for game in games if is_drawn(game)]
+    if both_kinds(consultancies):
         return []
-    return consultants([game for game in games if len(game.present) == 2])
+    debates = [game for game in games if len(game.present) == 2]
+    return consultants(debates)
 
 
 def _calibrator(
     kind: Kind, games: Sequence[Transcript], judge: Judge, run: Run, apart: bool = True
 ) -> tuple[Calibrator, int]:
-    """The judge's calibration on held-out games, with that of lone speakers `apart`, and how many verdicts failed."""
+    """Calibrate the judge on held-out games.
+
+    Args:
+        kind: of the map.
+        games: held-out games.
+        judge: the trained judge.
+        run: the experiment.
+        apart: fit a map of its own for lone speakers.
+
+    Returns:
+        The calibrator, and how many verdicts failed.
+    """
     judged = _verdicts(games, judge, run)
     failed = len(games) - len(judged)
-    together = [pair for pair in judged if len(pair[0].present) != 1 or not apart] or judged
+    together = judged
+    if apart:
+        together = [(game, verdict) for game, verdict in judged if len(game.present) != 1] or judged
     p = [verdict.p[0] for _, verdict in together]
     correct = [float(game.question.correct == 0) for game, _ in together]
-    found = fit_calibrator(kind, p, correct, [game.question.cluster for game, _ in together])
+    stories = [game.question.cluster for game, _ in together]
+    calibrator = fit_calibrator(kind, p, correct, stories)
     if not apart:
-        return found, failed
-    lone = [pair for pair in judged if is_drawn(pair[0])]
-    made = lone_games([game for game, _ in judged])
-    if made:
-        lone = _verdicts(made, judge, run)
-        failed += len(made) - len(lone)
+        return calibrator, failed
+    lone = [(game, verdict) for game, verdict in judged if is_drawn(game)]
+    extra = lone_games([game for game, _ in judged])
+    if extra:
+        lone = _verdicts(extra, judge, run)
+        failed += len(extra) - len(lone)
     if not both_kinds([game for game, _ in lone]):
         run.say("  no lone speakers for both right and wrong answers to calibrate on; they are treated as debates")
-        return found, failed
-    return found.model_copy(update={"lone": fit_lone(kind, lone)}), failed
-
-
-def _of_last(stage: JudgeStage, game: Transcript) -> bool:
-    """Whether a game is of the last player, whose debates the judge is measured on."""
-    return stage.players[-1] in game.players.values()
+        return calibrator, failed
+    return calibrator.model_copy(update={"lone": fit_lone(kind, lone)}), failed
 
 
 def _trained(stage: JudgeStage, run: Run, out: Path) -> Judge:
@@ -272,27 +296,30 @@ def _trained(stage: JudgeStage, run: Run, out: Path) -> Judge:
 
 
 def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple[Transcript, Verdict]]:
-    """Games with their verdicts, where there is one."""
-    found = judge_transcripts(games, judge, run.engine)
-    return [(game, verdict) for game, verdict in zip(games, found, strict=True) if isinstance(verdict, Verdict)]
+    """Games with their verdicts; those without a verdict are left out."""
+    answers = judge_transcripts(games, judge, run.engine)
+    return [(game, answer) for game, answer in zip(games, answers, strict=True) if isinstance(answer, Verdict)]
 
 
 def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run, out: Path) -> tuple[Metrics, int]:
-    """The base judge and the trained one on the same test debates, and how many verdicts of the two failed."""
+    """Compare the base judge and the trained one on the test debates that both decided; count failed verdicts."""
     old, new = _verdicts(games, before, run), _verdicts(games, after, run)
     failed = 2 * len(games) - len(old) - len(new)
-    both = {game.id for game, _ in old} & {game.id for game, _ in new}
-    old, new = ([pair for pair in side if pair[0].id in both] for side in (old, new))
-    for name, side in (("base_legs.jsonl", old), ("test_legs.jsonl", new)):
-        write(out / name, [Leg(transcript=game, verdict=verdict) for game, verdict in side])
-    labels = [game.question.cluster for game, _ in new]
-    p_old, p_new = ([v.p[g.question.correct or 0] for g, v in side] for side in (old, new))
-    first, second = ([mean_probability(verdict, order) for _, verdict in new] for order in ((0, 1), (1, 0)))
+    decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
+    old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
+    new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
+    for file_name, judged in (("base_legs.jsonl", old), ("test_legs.jsonl", new)):
+        write(out / file_name, [Leg(transcript=game, verdict=verdict) for game, verdict in judged])
+    stories = [game.question.cluster for game, _ in new]
+    p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]
+    p_new = [verdict.p[game.question.correct or 0] for game, verdict in new]
+    shown_first = [mean_probability(verdict, (0, 1)) for _, verdict in new]
+    shown_second = [mean_probability(verdict, (1, 0)) for _, verdict in new]
     measured = {
-        "before": judge_scores(p_old, labels).model_dump(mode="json"),
-        "after": judge_scores(p_new, labels).model_dump(mode="json"),
-        "change": judge_change(p_new, p_old, labels).model_dump(mode="json"),
-        "order_effect": order_effect(first, second, labels).model_dump(mode="json"),
+        "before": judge_scores(p_old, stories).model_dump(mode="json"),
+        "after": judge_scores(p_new, stories).model_dump(mode="json"),
+        "change": judge_change(p_new, p_old, stories).model_dump(mode="json"),
+        "order_effect": order_effect(shown_first, shown_second, stories).model_dump(mode="json"),
     }
     return measured, failed
 
@@ -307,49 +334,56 @@ def _attacked(stage: JudgeStage, rows: Rows) -> Rows:
 def _rehearse(
     stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
 ) -> dict[Weights, Asked]:
-    """Verdicts of a judge stage: its adversarial rounds, its calibration, the test debates before and after, attacks.
+    """Count the verdicts of a judge stage: adversarial rounds, calibration, test debates before and after, attacks.
 
-    Searches and attacks are on so many games however many there are: their counts do not grow with the questions.
+    Searches and attacks take a fixed number of games, so their counts do not grow with the questions.
     """
     before = Judge(name="base judge", model=run.config.models.judge)
-    tested = {question.id for question in run.questions("test")}
+    test_questions = {question.id for question in run.questions("test")}
     games = [leg.transcript for leg in legs if leg.failure is None]
-    test = [game for game in games if game.question.id in tested]
-    shown, held_out = learnt_and_held_out(stage, run, [game for game in games if game.question.id not in tested])
-    adapters = [f"{name}/adapter"] + [f"{name}/round{number + 1}/adapter" for number in range(stage.adversarial_rounds)]
+    test_games = [game for game in games if game.question.id in test_questions]
+    training_games = [game for game in games if game.question.id not in test_questions]
+    shown, held_out = learnt_and_held_out(stage, run, training_games)
+    adapters = [f"{name}/adapter"]
+    for number in range(1, stage.adversarial_rounds + 1):
+        adapters.append(f"{name}/round{number}/adapter")
     after = before.model_copy(update={"adapter": adapters[-1]})
     parts: list[dict[Weights, Asked]] = []
     if stage.adversarial_rounds:
         search(shown, before, engine, 1)
-        for asked in engine.take().values():  # every round searches as much, each against the judge of the one before
+        # Each round searches as much, against the judge of the round before.
+        for asked in engine.take().values():
             parts += [{(before.model, adapter): asked} for adapter in adapters[:-1]]
     if stage.calibrate != "none":
         judge_transcripts(held_out, after, engine)
         if stage.calibrate_lone:
             judge_transcripts(lone_games(held_out), after, engine)
     for judge in (before, after):
-        judge_transcripts(test, judge, engine)
+        judge_transcripts(test_games, judge, engine)
     parts.append(engine.take(scale))
-    if stage.attacks and test:
-        parts += _rehearse_attacks(stage, test, (before, after), engine, scale)
+    if stage.attacks and test_games:
+        parts += _rehearse_attacks(stage, test_games, (before, after), engine, scale)
     return added(*parts)
 
 
 def _rehearse_attacks(
     stage: JudgeStage, test: Sequence[Transcript], judges: Sequence[Judge], engine: CountingEngine, scale: float
 ) -> list[dict[Weights, Asked]]:
-    """Attacks on so many test debates before each judge; the search for a suffix, which is as long for any number."""
-    drawn = draw(test, stage.attack_games)
+    """Count the attacks on both judges; the search for a suffix is as long for any number of debates."""
+    sample = draw(test, stage.attack_games)
     whole = min(stage.attack_games, round(scale * len(test)))
     names = chosen(stage.attacks)
-    plain = tuple(one for one in names if one != SUFFIX_SEARCH)
-    if plain:
-        attack_judge(drawn, judges[0], engine, plain)
-    counted = list(engine.take(whole / len(drawn)).values())
+    fixed = tuple(name for name in names if name != SUFFIX_SEARCH)
+    if fixed:
+        attack_judge(sample, judges[0], engine, fixed)
+    counted = list(engine.take(whole / len(sample)).values())
     if SUFFIX_SEARCH in names:
-        attack_judge(drawn, judges[0], engine, (SUFFIX_SEARCH,))
+        attack_judge(sample, judges[0], engine, (SUFFIX_SEARCH,))
     counted += engine.take().values()
-    return [{(judge.model, judge.adapter): asked} for judge in judges for asked in counted]
+    parts: list[dict[Weights, Asked]] = []
+    for judge in judges:
+        parts += [{(judge.model, judge.adapter): asked} for asked in counted]
+    return parts
 
 
 def _rehearse_recorded(stage: JudgeStage, run: Run, name: str, engine: CountingEngine) -> dict[Weights, Asked]:

@@ -43,8 +43,8 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     """
     taught, held_out = divided(stage, run, share)
     targets = [_p(leg) for leg in taught]
-    metrics = train(run, stage, "judge", judge_rows([leg.transcript for leg in taught], targets), out,
-                    run.config.models.judge)  # fmt: skip
+    rows = judge_rows([leg.transcript for leg in taught], targets)
+    metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
     before = Judge(name="untrained judge", model=run.config.models.judge)
     after, failed = _finetuned(stage, run, out), 0
     if stage.calibrate != "none":
@@ -52,10 +52,10 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         failed = len(held_out) - len(pairs)
         if failed:
             run.say(f"  {failed} of {len(held_out)} verdicts to calibrate on failed; they count for nothing")
-        calibrator = fit_calibrator(
-            stage.calibrate, [verdict.p[0] for _, verdict in pairs], [_p(leg) for leg, _ in pairs],
-            [leg.transcript.question.cluster for leg, _ in pairs],
-        )  # fmt: skip
+        p = [verdict.p[0] for _, verdict in pairs]
+        human_p = [_p(leg) for leg, _ in pairs]
+        stories = [leg.transcript.question.cluster for leg, _ in pairs]
+        calibrator = fit_calibrator(stage.calibrate, p, human_p, stories)
         write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
@@ -108,59 +108,70 @@ def _verdicts(humans: Sequence[Leg], judge: Judge, run: Run) -> list[tuple[Leg, 
 
 
 def constants(taught: Sequence[Leg]) -> dict[tuple[Side, ...], float]:
-    """By who speaks, what a predictor says of answer 0 that knows nothing else: one half where both sides speak, of a
-    lone consultant how far people believed those of the training games, whichever side they spoke for."""
-    believed = [leg.verdict.p_side(side) for leg in taught if leg.verdict is not None
-                for side in leg.transcript.present if len(leg.transcript.present) == 1]  # fmt: skip
-    alone = float(np.mean(believed)) if believed else 0.5
-    return {("A",): alone, ("B",): 1 - alone}
+    """The constant predictor: its probability of answer 0, by who speaks.
+
+    Where both sides speak it is one half (and not in the mapping). For a lone consultant it is how far people believed
+    the consultants of the training games, whichever side they spoke for.
+    """
+    believed = []
+    for leg in taught:
+        speakers = leg.transcript.present
+        if leg.verdict is not None and len(speakers) == 1:
+            believed.append(leg.verdict.p_side(speakers[0]))
+    belief = float(np.mean(believed)) if believed else 0.5
+    return {("A",): belief, ("B",): 1 - belief}
 
 
 def _compare(
     humans: Sequence[Leg], before: Judge, after: Judge, known: Mapping[tuple[Side, ...], float], run: Run, out: Path
 ) -> Metrics:
-    """Humans, constant, untrained and finetuned judge on the same test games."""
-    old, new = (_verdicts(humans, judge, run) for judge in (before, after))
-    both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
-    if not both:
+    """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games."""
+    old, new = _verdicts(humans, before, run), _verdicts(humans, after, run)
+    decided_by_both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
+    if not decided_by_both:
         raise UserError(f"neither {before.name} nor {after.name} has a verdict on a test game; see the context length")
-    old, new = ([pair for pair in side if pair[0].transcript.id in both] for side in (old, new))
-    kept = [leg for leg, _ in new]
-    models = [[_leg(*pair) for pair in side] for side in (old, new)]
-    for name, side in (("human_legs.jsonl", kept), ("base_legs.jsonl", models[0]), ("test_legs.jsonl", models[1])):
-        write(out / name, side)
-    wanted, labels = [_p(leg) for leg in kept], [leg.transcript.question.cluster for leg in kept]
-    correct = [leg.transcript.question.correct or 0 for leg in kept]
-    constant = [known.get(leg.transcript.present, 0.5) for leg in kept]
-    rows = _human_rows(kept)
-    for name, p, against in (
-        ("constant", constant, None),
-        (before.name, [verdict.p[0] for _, verdict in old], constant),
-        (after.name, [verdict.p[0] for _, verdict in new], constant),
-    ):
-        rows.append(agreement(name, p, wanted, correct, labels, against))
+    old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
+    new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
+    human_legs = [leg for leg, _ in new]
+    write(out / "human_legs.jsonl", human_legs)
+    write(out / "base_legs.jsonl", [_leg(leg, verdict) for leg, verdict in old])
+    write(out / "test_legs.jsonl", [_leg(leg, verdict) for leg, verdict in new])
+
+    targets = [_p(leg) for leg in human_legs]
+    stories = [leg.transcript.question.cluster for leg in human_legs]
+    correct = [leg.transcript.question.correct or 0 for leg in human_legs]
+    constant = [known.get(leg.transcript.present, 0.5) for leg in human_legs]
+    rows = _human_rows(human_legs)
+    rows.append(agreement("constant", constant, targets, correct, stories, None))
+    for judge, judged in ((before, old), (after, new)):
+        p = [verdict.p[0] for _, verdict in judged]
+        rows.append(agreement(judge.name, p, targets, correct, stories, constant))
     run.say(formatted(rows))
-    p_old, p_new = ([verdict.p[leg.transcript.question.correct or 0] for leg, verdict in side] for side in (old, new))
+    p_old = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in old]
+    p_new = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in new]
     return {
-        "before": judge_scores(p_old, labels).model_dump(mode="json"),
-        "after": judge_scores(p_new, labels).model_dump(mode="json"),
-        "change": judge_change(p_new, p_old, labels).model_dump(mode="json"),
+        "before": judge_scores(p_old, stories).model_dump(mode="json"),
+        "after": judge_scores(p_new, stories).model_dump(mode="json"),
+        "change": judge_change(p_new, p_old, stories).model_dump(mode="json"),
         "humans": [row.model_dump(mode="json") for row in rows],
-        "failed": len(humans) - len(kept),
+        "failed": len(humans) - len(human_legs),
     }
 
 
-def _human_rows(kept: Sequence[Leg]) -> list[Agreement]:
-    """The humans by condition, then all of them."""
-    condition = {leg.transcript.id: _condition(leg) for leg in kept}
-    parts = {f"{name} (human judge)": [leg for leg in kept if condition[leg.transcript.id] == name]
-             for name in CONDITIONS}  # fmt: skip
+def _human_rows(legs: Sequence[Leg]) -> list[Agreement]:
+    """The humans' scores by condition, then for all of them."""
+    parts: list[tuple[str, list[Leg]]] = []
+    for condition in CONDITIONS:
+        part = [leg for leg in legs if _condition(leg) == condition]
+        parts.append((f"{condition} (human judge)", part))
+    parts.append(("all human judges", list(legs)))
     rows = []
-    for name, part in [*parts.items(), ("all human judges", list(kept))]:
+    for name, part in parts:
         if part:
             p = [_p(leg) for leg in part]
-            questions = [leg.transcript.question for leg in part]
-            rows.append(agreement(name, p, p, [q.correct or 0 for q in questions], [q.cluster for q in questions]))
+            correct = [leg.transcript.question.correct or 0 for leg in part]
+            stories = [leg.transcript.question.cluster for leg in part]
+            rows.append(agreement(name, p, p, correct, stories))
     return rows
 
 
