@@ -112,7 +112,7 @@ class Material:
     """None for instructions."""
     rows: list[SftRow]
     verdicts: list[tuple[str, ...]]
-    """Of the quotes in each row's speech."""
+    """Verdicts on the quotes in each row's speech."""
     left_out: Counter[str]
     notes: Counter[str]
 
@@ -122,87 +122,119 @@ def tested_stories(run: Run) -> list[Story]:
     questions = run.questions("test")
     for other in run.config.stages.values():
         questions = questions + other.tested_questions(run)
-    return list({q.cluster: Story(id=q.cluster, text=q.passage or "") for q in questions}.values())
+    stories: dict[str, Story] = {}
+    for question in questions:
+        stories[question.cluster] = Story(id=question.cluster, text=question.passage or "")
+    return list(stories.values())
 
 
 def material(stage: SftStage, run: Run, name: str, tested: Sequence[Story]) -> Material:
     """The rows of a source, without those on stories that are tested."""
     source = source_of(name, stage.licences.get(name))
     if name == INSTRUCTIONS:
-        found, empty = load_instructions(stage.paths.get(name))
-        rows = instruction_rows(found, source)
+        instructions, empty = load_instructions(stage.paths.get(name))
+        rows = instruction_rows(instructions, source)
         left_out = Counter({"instruction without an answer": empty})
         return Material(source, None, rows, [() for _ in rows], +left_out, Counter())
-    wanted = run.config.questions
+    settings = run.config.questions
     corpus = load_transcripts(
-        name, run.questions("train", stage.limit), run.protocol(), run.config.seed,
-        path=stage.paths.get(name, wanted.path if name in NYU else None), stories=stage.stories or wanted.path,
-    )  # fmt: skip
+        name,
+        run.questions("train", stage.limit),
+        run.protocol(),
+        run.config.seed,
+        path=stage.paths.get(name, settings.path if name in NYU else None),
+        stories=stage.stories or settings.path,
+    )
     left_out, notes = Counter(corpus.left_out), Counter(corpus.notes)
     stories = {game.question.cluster: game.question.passage or "" for game in corpus.transcripts}
     leaks = same_stories([Story(id=group, text=text) for group, text in stories.items()], tested)
-    left_out.update(f"{TESTED}{leaks[g.question.cluster]}" for g in corpus.transcripts if g.question.cluster in leaks)
-    free = [game for game in corpus.transcripts if game.question.cluster not in leaks]
-    games = _of_questions(free, stage.limit, run.config.seed)
-    left_out["over the limit of questions"] = len(free) - len(games)
+    untested = []
+    for game in corpus.transcripts:
+        leak = leaks.get(game.question.cluster)
+        if leak is None:
+            untested.append(game)
+        else:
+            left_out[f"{TESTED}{leak}"] += 1
+    games = _of_questions(untested, stage.limit, run.config.seed)
+    left_out["over the limit of questions"] = len(untested) - len(games)
     left_out["a speech without words"] = speechless(games)
-    shown = games if stage.passage_tokens is None else _shortened(games, stage.passage_tokens, _counter(stage, run))
-    cut = [a.question.passage != b.question.passage for a, b in zip(games, shown, strict=True)]
-    notes["passage shortened, [...] where paragraphs are missing"] = sum(cut)
-    verdicts: list[tuple[str, ...]] = [
-        tuple(q.verdict for q in s.quotes) for game in games for s in game.speeches if s.text.strip()
-    ]
-    licensed = corpus.source if name not in stage.licences else source
+    shown = games
+    if stage.passage_tokens is not None:
+        shown = _shortened(games, stage.passage_tokens, _token_counter(stage, run))
+    pairs = zip(games, shown, strict=True)
+    shortened = sum(full.question.passage != short.question.passage for full, short in pairs)
+    notes["passage shortened, [...] where paragraphs are missing"] = shortened
+    # Quotes are checked against the whole passage, whatever the row shows of it.
+    verdicts: list[tuple[str, ...]] = []
+    for game in games:
+        for speech in game.speeches:
+            if speech.text.strip():
+                verdicts.append(tuple(quote.verdict for quote in speech.quotes))
+    # A licence in the config goes before the source's own.
+    licensed = source if name in stage.licences else corpus.source
     return Material(licensed, tuple(games), sft_rows(shown, licensed), verdicts, +left_out, +notes)
 
 
-def _of_questions(found: Sequence[Transcript], limit: int | None, seed: int) -> list[Transcript]:
-    """The transcripts of at most so many questions, drawn by the question's name."""
-    chosen = {
-        question.id for question in sample(list({t.question.id: t.question for t in found}.values()), limit, seed)
-    }
-    return [t for t in found if t.question.id in chosen]
+def _of_questions(games: Sequence[Transcript], limit: int | None, seed: int) -> list[Transcript]:
+    """The games of at most `limit` questions, drawn by the questions' ids."""
+    questions = {game.question.id: game.question for game in games}
+    chosen = {question.id for question in sample(list(questions.values()), limit, seed)}
+    return [game for game in games if game.question.id in chosen]
 
 
-def _counter(stage: SftStage, run: Run) -> Callable[[str], int]:
-    """Counts tokens as the model to be trained does."""
+def _token_counter(stage: SftStage, run: Run) -> Callable[[str], int]:
+    """A function that counts tokens as the model to be trained does."""
     from debate_rl.trainers.common.load import load_tokenizer  # here: it loads transformers
 
-    tokenizer = load_tokenizer(run.resolve(start_from(run, stage.start, run.config.models.debater)[0]))
+    base, _ = start_from(run, stage.start, run.config.models.debater)
+    tokenizer = load_tokenizer(run.resolve(base))
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _shortened(games: Sequence[Transcript], limit: int, count: Callable[[str], int]) -> list[Transcript]:
-    """The games with shorter passages; what they quote stays. A game without a passage stays as it is."""
-    found = []
+    """The games with passages cut to about `limit` tokens; what they quote stays."""
+    shortened = []
     for game in games:
         passage = game.question.passage
         if not passage:
-            found.append(game)
+            shortened.append(game)
             continue
-        quotes = [quote for speech in game.speeches for quote in speech.quotes]
-        spans = [(q.passage_start, q.passage_end) for q in quotes if q.passage_start is not None and q.passage_end]
+        spans = []
+        for speech in game.speeches:
+            for quote in speech.quotes:
+                if quote.passage_start is not None and quote.passage_end:
+                    spans.append((quote.passage_start, quote.passage_end))
         short = shorten(passage, spans, limit, count, game.id)
-        found.append(game.model_copy(update={"question": game.question.model_copy(update={"passage": short})}))
-    return found
+        question = game.question.model_copy(update={"passage": short})
+        shortened.append(game.model_copy(update={"question": question}))
+    return shortened
 
 
 def drawn(stage: SftStage, materials: Sequence[Material], seed: int) -> list[tuple[int, int]]:
-    """Which rows are learnt from: (place of the source, place of its row).
+    """Choose the rows to train on.
+
+    Returns:
+        (index of the source, index of its row) for each.
 
     Raises:
         UserError: a source has too few rows for its share of the mix.
     """
-    every = [(at, place) for at, one in enumerate(materials) for place in range(len(one.rows))]
     if not stage.mix:
-        return every if stage.rows is None else Random(seed).sample(every, min(stage.rows, len(every)))
+        rows: list[tuple[int, int]] = []
+        for source, material_ in enumerate(materials):
+            rows += [(source, row) for row in range(len(material_.rows))]
+        if stage.rows is None:
+            return rows
+        return Random(seed).sample(rows, min(stage.rows, len(rows)))
     names = list(stage.transcripts)
-    wanted = counts(stage.mix, {name: len(one.rows) for name, one in zip(names, materials, strict=True)}, stage.rows)
-    return [
-        (at, place)
-        for at, name in enumerate(names)
-        for place in sorted(Random(f"{seed}/{name}").sample(range(len(materials[at].rows)), wanted[name]))
-    ]
+    available = {name: len(material_.rows) for name, material_ in zip(names, materials, strict=True)}
+    shares = counts(stage.mix, available, stage.rows)
+    chosen: list[tuple[int, int]] = []
+    for source, name in enumerate(names):
+        # A draw for each source, so that another source's share does not change it.
+        sampled = Random(f"{seed}/{name}").sample(range(available[name]), shares[name])
+        chosen += [(source, row) for row in sorted(sampled)]
+    return chosen
 
 
 def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
@@ -210,27 +242,32 @@ def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
     tested = tested_stories(run)
     materials = [material(stage, run, name, tested) for name in stage.transcripts]
     chosen = drawn(stage, materials, run.config.seed)
-    used = Counter(at for at, _ in chosen)
-    quotes = Counter(verdict for at, place in chosen for verdict in materials[at].verdicts[place])
-    gathered = tuple(_gathered(one, used[at]) for at, one in enumerate(materials))
-    leaks = {what: sum(one.left_out[f"{TESTED}{what}"] for one in materials) for what in ("id", "title", "text")}
-    checks = {
-        f"no story is one of the {len(tested)} that are tested on, by id, title or text":
-        f"{sum(leaks.values())} games left out for it ({leaks['text']} of them known by their text alone)",
-    }  # fmt: skip
-    rows = [materials[at].rows[place] for at, place in chosen]
+    rows_used = Counter(source for source, _ in chosen)
+    quotes: Counter[str] = Counter()
+    for source, row in chosen:
+        quotes.update(materials[source].verdicts[row])
+    gathered = tuple(_gathered(one, rows_used[source]) for source, one in enumerate(materials))
+    leaks: Counter[str] = Counter()
+    for one in materials:
+        for known_by in ("id", "title", "text"):
+            leaks[known_by] += one.left_out[f"{TESTED}{known_by}"]
+    check = f"no story is one of the {len(tested)} that are tested on, by id, title or text"
+    outcome = f"{leaks.total()} games left out for it ({leaks['text']} of them known by their text alone)"
+    facts = DataFacts(gathered=gathered, quotes=dict(quotes), checks={check: outcome})
+    rows = [materials[source].rows[row] for source, row in chosen]
     base, start = start_from(run, stage.start, run.config.models.debater)
-    facts = DataFacts(gathered=gathered, quotes=dict(quotes), checks=checks)
     metrics = train(run, stage, "sft", rows, out, base, start, data=facts)
-    games = [game for one in materials for game in one.games or ()]
+    games: list[Transcript] = []
+    for one in materials:
+        games += one.games or ()
     return {
         **metrics,
         "rows_built": sum(one.built for one in gathered),
         "rows_by_source": {one.source.name: one.used for one in gathered},
         "transcripts": len(games),
-        "left_out_test_stories": sum(leaks.values()),
+        "left_out_test_stories": leaks.total(),
         "left_out_by_text": leaks["text"],
-        "valid_quotes": _valid(games),
+        "valid_quotes": _valid_share(games),
     }
 
 
@@ -245,21 +282,27 @@ def _gathered(one: Material, used: int) -> Gathered:
     )
 
 
-def _valid(games: Sequence[Transcript]) -> float:
-    """Share of quotes that stand in the passage, exactly or nearly."""
-    quotes = [quote for game in games for speech in game.speeches for quote in speech.quotes]
-    return sum(quote.verdict != "invalid" for quote in quotes) / len(quotes) if quotes else 0.0
+def _valid_share(games: Sequence[Transcript]) -> float:
+    """Share of quotes that stand in the passage, exactly or nearly; 0 without quotes."""
+    verdicts: Counter[str] = Counter()
+    for game in games:
+        for speech in game.speeches:
+            verdicts.update(quote.verdict for quote in speech.quotes)
+    if not verdicts:
+        return 0.0
+    return (verdicts.total() - verdicts["invalid"]) / verdicts.total()
 
 
 def training_rows(stage: SftStage, run: Run) -> Rows:
-    """The rows that transcripts and instructions give, by their length in characters."""
-    # Shortening passages needs the model's tokenizer, which may be out of reach: they are counted as cut.
-    plain, limit = stage.model_copy(update={"passage_tokens": None}), stage.passage_tokens
+    """Estimate the rows that the sources give by their length in characters."""
+    # Shortening passages needs the model's tokenizer, which may be out of reach: prompts are counted as cut instead.
+    plain = stage.model_copy(update={"passage_tokens": None})
     tested = tested_stories(run)
-    found = [material(plain, run, name, tested) for name in stage.transcripts]
-    rows = [found[at].rows[place] for at, place in drawn(plain, found, run.config.seed)]
+    materials = [material(plain, run, name, tested) for name in stage.transcripts]
+    rows = [materials[source].rows[row] for source, row in drawn(plain, materials, run.config.seed)]
     prompts = [rough_tokens(row.prompt) for row in rows]
-    if limit is not None:
-        prompts = [min(prompt, limit + HEADER_TOKENS) for prompt in prompts]
+    if stage.passage_tokens is not None:
+        longest = stage.passage_tokens + HEADER_TOKENS
+        prompts = [min(prompt, longest) for prompt in prompts]
     speeches = [len(row.completion) // CHARACTERS_PER_TOKEN for row in rows]
     return Rows(len(rows), sum(prompts) + sum(speeches), max(prompts, default=0), max(speeches, default=0))
