@@ -32,11 +32,17 @@ if TYPE_CHECKING:
     from debate_rl.runs.run import Run
 
 REASONS = (
-    "speech_failed", "judge_failed", "empty_speech", "equal_texts", "equal_scores", "below_gap", "narrower",
+    "speech_failed",
+    "judge_failed",
+    "empty_speech",
+    "equal_texts",
+    "equal_scores",
+    "below_gap",
+    "narrower",
     "unbalanced",
-)  # fmt: skip
-"""Why two speeches to one prompt make no row; `narrower`: their pool gives wider pairs, and so many are wanted only.
-Every pair that could be is a row or is counted under one of these."""
+)
+"""Why two speeches to one prompt make no row; `narrower`: their pool gave enough pairs with wider gaps. Every possible
+pair is a row or is counted under one of these."""
 
 
 class PreferencesStage(Stage):
@@ -49,18 +55,18 @@ class PreferencesStage(Stage):
     seed (half), or in the first (single)."""
     player: str = "sft"
     best_of: int = Field(default=4, ge=2)
-    """Of best_of_n: candidates for each speech."""
+    """Candidates for each speech (best_of_n)."""
     opponents: int = Field(default=2, ge=0)
-    """Of best_of_n: simulated opponents that each candidate meets."""
+    """Simulated opponents that each candidate meets (best_of_n)."""
     opponents_from: tuple[str, ...] = ()
     """Players that speak for the other side: simulated by best_of_n, of trees one really plays, drawn by seed for each
     tree. Empty is the player itself."""
     aggregate: Literal["mean", "min"] = "mean"
     """Over the simulated opponents, or over the finished games: expected or worst case."""
     branches: int = Field(default=2, ge=2)
-    """Of trees: speeches at a branching node."""
+    """Speeches at a branching node (trees)."""
     flip: bool = True
-    """Of trees: one for each side of a question; else for one side, drawn."""
+    """Grow a tree for each side of a question; else for one side, drawn by seed (trees)."""
     refine: int = Field(default=0, ge=0)
     """Rounds of critique and refinement of every speech."""
     critic: str | None = None
@@ -115,6 +121,15 @@ class PreferencesStage(Stage):
         return execute(self, run, out)
 
 
+def _no_rows(played: Played, dropped: Counter[str]) -> str:
+    """What became of the pairs, and what to do about it."""
+    reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count]
+    advice = "raise best_of or branches, lower min_gap, or look at the judge"
+    if played.failure is not None:
+        advice = f"the first failure: {played.failure.message}"
+    return f"preferences: none of {played.possible} pairs makes a row ({', '.join(reasons)}); {advice}"
+
+
 class Played(NamedTuple):
     """What was generated and judged."""
 
@@ -122,7 +137,7 @@ class Played(NamedTuple):
     possible: int
     """Pairs that the pools would give if nothing failed."""
     lost: Counter[str]
-    """Of these, the pairs of speeches that could not be written or scored, by reason."""
+    """Pairs among them whose speeches could not be written or scored, by reason."""
     metrics: dict[str, int]
     failure: Failure | None = None
     """The first, where something failed."""
@@ -133,9 +148,15 @@ def trees(stage: PreferencesStage, run: Run) -> list[Tree]:
     if stage.method == "best_of_n":
         return []
     return branching(
-        stage.player, questions(stage, run), protocol(stage, run), stage.method, stage.branches,
-        stage.opponents_from, stage.flip, run.config.seed,
-    )  # fmt: skip
+        stage.player,
+        questions(stage, run),
+        protocol(stage, run),
+        stage.method,
+        stage.branches,
+        stage.opponents_from,
+        stage.flip,
+        run.config.seed,
+    )
 
 
 def games(stage: PreferencesStage, run: Run) -> list[Transcript]:
@@ -152,48 +173,61 @@ def questions(stage: PreferencesStage, run: Run) -> list[Question]:
     Raises:
         UserError: `skip` leaves none.
     """
-    every = run.questions("train")
-    if stage.skip >= len(every):
+    training_questions = run.questions("train")
+    if stage.skip >= len(training_questions):
         raise UserError(
-            f"preferences: skip {stage.skip} leaves no training questions of {len(every)}; "
+            f"preferences: skip {stage.skip} leaves no training questions of {len(training_questions)}; "
             "lower skip, or raise questions.train"
         )
-    return every[stage.skip : stage.skip + stage.questions]
+    return training_questions[stage.skip : stage.skip + stage.questions]
 
 
 def protocol(stage: PreferencesStage, run: Run) -> Protocol:
-    """The rules of the stage's games.
+    """The protocol of the stage's games.
 
     Raises:
-        UserError: nobody speaks under them.
+        UserError: nobody speaks under it.
     """
-    found = run.protocol(stage.protocol)
-    if found.turns == 0:
+    rules = run.protocol(stage.protocol)
+    if rules.turns == 0:
         raise UserError(
-            f"protocol {found.name!r} has no speeches to make preferences of; choose one in which someone speaks"
+            f"protocol {rules.name!r} has no speeches to make preferences of; choose one in which someone speaks"
         )
-    return found
+    return rules
 
 
 def rows_of(pool: Pool, pairs: int, min_gap: float, dropped: Counter[str] | None = None) -> list[PreferenceRow]:
-    """Preference rows of one pool: the widest gaps between its candidates' scores (see `preference_rows`)."""
+    """Preference rows of one pool: the pairs with the widest gaps in score (see `preference_rows`)."""
     question = pool.transcript.question
+    scored = [(speech.text, score) for speech, score in zip(pool.candidates, pool.scores, strict=True)]
     return preference_rows(
         debater_messages(pool.transcript, pool.side, pool.turn),
-        [(speech.text, score) for speech, score in zip(pool.candidates, pool.scores, strict=True)],
-        pairs_per_pool=pairs, min_gap=min_gap, question=question.id, group=question.cluster,
-        side=pool.side, turn=pool.turn, dropped=dropped,
-    )  # fmt: skip
+        scored,
+        pairs_per_pool=pairs,
+        min_gap=min_gap,
+        question=question.id,
+        group=question.cluster,
+        side=pool.side,
+        turn=pool.turn,
+        dropped=dropped,
+    )
 
 
 def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow]:
-    """As many rows of one side as of the other; which are left out is a draw that their gap has no part in."""
-    count = min(sum(row.side == side for row in rows) for side in ("A", "B"))
-    kept: set[int] = set()
-    for side in ("A", "B"):
-        own = [at for at, row in enumerate(rows) if row.side == side]
-        kept.update(sorted(own, key=lambda at: digest(["balance", seed, rows[at].model_dump(mode="json")]))[:count])
-    return [row for at, row in enumerate(rows) if at in kept]
+    """As many rows of one side as of the other.
+
+    Rows are dropped by a draw over their content, so that their gap has no part in it.
+    """
+
+    def draw(index: int) -> str:
+        return digest(["balance", seed, rows[index].model_dump(mode="json")])
+
+    by_side = {side: [index for index, row in enumerate(rows) if row.side == side] for side in ("A", "B")}
+    count = min(len(indices) for indices in by_side.values())
+    chosen: set[int] = set()
+    for indices in by_side.values():
+        chosen.update(sorted(indices, key=draw)[:count])
+    return [row for index, row in enumerate(rows) if index in chosen]
 
 
 def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
@@ -233,12 +267,12 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
 
 
 def player_of(stage: PreferencesStage, run: Run) -> Debater:
-    """Who speaks."""
+    """The debater whose speeches are compared."""
     name = f"{stage.player}@{stage.best_of}" if stage.method == "best_of_n" else stage.player
     critic = None
     if stage.critic is not None:
-        by = run.debater(stage.critic)
-        critic = Critic(model=by.model, adapter=by.adapter)
+        debater = run.debater(stage.critic)
+        critic = Critic(model=debater.model, adapter=debater.adapter)
     changes = {"aggregate": stage.aggregate, "refine": stage.refine, "critic": critic}
     return run.debater(name, stage.opponents).model_copy(update=changes)
 
@@ -246,43 +280,61 @@ def player_of(stage: PreferencesStage, run: Run) -> Debater:
 def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
     """Self-play in which every speech is the best of N."""
     planned = games(stage, run)
-    rivals = [run.debater(name) for name in stage.opponents_from]
+    opponents = [run.debater(name) for name in stage.opponents_from]
     legs = play_to_file(
-        planned, {player.name: player}, run.engine, run.judge(), out / "legs.jsonl",
-        {player.name: rivals} if rivals else None, pool_path=out / "pools.jsonl", progress=run.progress(out),
-    )  # fmt: skip
-    place = {game.id: index for index, game in enumerate(planned)}
-    pools = sorted(read_pools(out / "pools.jsonl"), key=lambda p: (place[p.transcript.id], p.turn, p.side))
+        planned,
+        {player.name: player},
+        run.engine,
+        run.judge(),
+        out / "legs.jsonl",
+        {player.name: opponents} if opponents else None,
+        pool_path=out / "pools.jsonl",
+        progress=run.progress(out),
+    )
+    # The log has pools in the order in which they were finished, which differs from run to run.
+    position = {game.id: index for index, game in enumerate(planned)}
+    pools = sorted(
+        read_pools(out / "pools.jsonl"), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
+    )
     write(out / "legs.jsonl", legs)
-    found = Counter(pool.transcript.id for pool in pools)
+    pools_of_game = Counter(pool.transcript.id for pool in pools)
+    pairs_per_pool = comb(player.best_of, 2)
     lost: Counter[str] = Counter()
+    failures: list[Failure] = []
     possible = 0
     for leg in legs:
         game = leg.transcript
         speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
-        possible += speeches * comb(player.best_of, 2)
-        lost[_reason(leg.failure)] += (speeches - found[game.id]) * comb(player.best_of, 2)
-    failures = [leg.failure for leg in legs if leg.failure is not None]
-    return Played(pools, possible, lost, {"failed": len(failures)}, next(iter(failures), None))
+        possible += speeches * pairs_per_pool
+        lost[_reason(leg.failure)] += (speeches - pools_of_game[game.id]) * pairs_per_pool
+        if leg.failure is not None:
+            failures.append(leg.failure)
+    return Played(pools, possible, lost, {"failed": len(failures)}, failures[0] if failures else None)
 
 
-def _grown(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
-    """Trees of games, in which one side branches."""
-    players = {name: run.debater(name, stage.opponents) for name in stage.opponents_from} | {player.name: player}
+def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
+    """Trees of games in which one side branches."""
+    players = {name: run.debater(name, stage.opponents) for name in stage.opponents_from}
+    players[player.name] = player
     path = out / "trees.jsonl"
     grown = grow_to_file(trees(stage, run), players, run.engine, run.judge(), path, progress=run.progress(out))
     write(path, grown)
     pools: list[Pool] = []
     lost: Counter[str] = Counter()
+    failures: list[Failure] = []
+    possible, games_played = 0, 0
     for tree in grown:
-        own = pools_of(tree, stage.aggregate)
-        failure = next((leaf.failure for leaf in tree.leaves if leaf.failure is not None), None)
-        lost[_reason(failure)] += tree.size[2] - sum(comb(len(pool.candidates), 2) for pool in own)
-        pools += own
-    leaves = [leaf for tree in grown for leaf in tree.leaves]
-    failures = [leaf.failure for leaf in leaves if leaf.failure is not None]
-    counts = {"trees": len(grown), "transcripts": len(leaves), "failed": len(failures)}
-    return Played(pools, sum(tree.size[2] for tree in grown), lost, counts, next(iter(failures), None))
+        tree_pools = pools_of(tree, stage.aggregate)
+        tree_failures = [leaf.failure for leaf in tree.leaves if leaf.failure is not None]
+        pairs = tree.size[2]
+        scored_pairs = sum(comb(len(pool.candidates), 2) for pool in tree_pools)
+        lost[_reason(tree_failures[0] if tree_failures else None)] += pairs - scored_pairs
+        possible += pairs
+        games_played += len(tree.leaves)
+        failures += tree_failures
+        pools += tree_pools
+    counts = {"trees": len(grown), "transcripts": games_played, "failed": len(failures)}
+    return Played(pools, possible, lost, counts, failures[0] if failures else None)
 
 
 def _reason(failure: Failure | None) -> str:
@@ -291,34 +343,52 @@ def _reason(failure: Failure | None) -> str:
 
 
 def rehearse(stage: PreferencesStage, run: Run, judge: AnyJudge, engine: CountingEngine) -> tuple[int, int]:
-    """Pools or trees of some questions: finished games of all, and of these."""
+    """Play the pools or trees of some questions on an engine that counts.
+
+    Returns:
+        Finished games of all questions, and of those that were played.
+    """
     player = player_of(stage, run)
-    rivals = [run.debater(name, stage.opponents) for name in stage.opponents_from]
+    opponents = [run.debater(name, stage.opponents) for name in stage.opponents_from]
     if stage.method == "best_of_n":
         planned = games(stage, run)
         shown = some_games(planned)
-        opponents: Opponents = {player.name: rivals} if rivals else None
-        play(shown, {player.name: player}, engine, judge, opponents)
+        by_player: Opponents = {player.name: opponents} if opponents else None
+        play(shown, {player.name: player}, engine, judge, by_player)
         return len(planned), len(shown)
     planned_trees = trees(stage, run)
-    names = {game.question.id for game in some_games([tree.game for tree in planned_trees])}
-    grown = [tree for tree in planned_trees if tree.game.question.id in names]
-    grow(grown, {rival.name: rival for rival in rivals} | {player.name: player}, engine, judge)
-    return sum(tree.size[1] for tree in planned_trees), sum(tree.size[1] for tree in grown)
+    chosen = {game.question.id for game in some_games([tree.game for tree in planned_trees])}
+    shown_trees = [tree for tree in planned_trees if tree.game.question.id in chosen]
+    players = {opponent.name: opponent for opponent in opponents}
+    players[player.name] = player
+    grow(shown_trees, players, engine, judge)
+    return sum(tree.size[1] for tree in planned_trees), sum(tree.size[1] for tree in shown_trees)
 
 
 def pair_rows(stage: PreferencesStage, run: Run) -> Rows:
-    """At most the pairs that a preferences stage makes: each pool gives all that it may."""
-    grown = {tree.game.id: tree for tree in trees(stage, run)}
-    count, tokens, longest, speech = 0, 0, 0, 0
+    """The most pairs that a preferences stage can make: each pool gives all that it may."""
+    planned_trees = {tree.game.id: tree for tree in trees(stage, run)}
+    count, tokens, longest_prompt, longest_speech = 0, 0, 0, 0
     for game in games(stage, run):
-        new, turns = game.protocol.max_new_tokens, game.protocol.turns
-        # Where the judge calls one side a turn, nobody is called before the game is played.
-        called = game.protocol.calls == "rejected"
-        speakers = turns if called else sum(len(game.speakers(turn)) for turn in range(turns))
-        pairs = grown[game.id].size[2] if game.id in grown else speakers * stage.pairs_per_pool
-        first = rough_tokens(debater_messages(game, (game.speakers(0) or game.present)[0], 0))
-        last = first + (turns - 1) * 2 * new
-        count, tokens = count + pairs, tokens + pairs * ((first + last) + 2 * new)
-        longest, speech = max(longest, last), max(speech, new)
-    return Rows(count, tokens, longest, speech)
+        new_tokens, turns = game.protocol.max_new_tokens, game.protocol.turns
+        if game.id in planned_trees:
+            pairs = planned_trees[game.id].size[2]
+        else:
+            pairs = _speeches(game) * stage.pairs_per_pool
+        first_speaker = (game.speakers(0) or game.present)[0]
+        first_prompt = rough_tokens(debater_messages(game, first_speaker, 0))
+        last_prompt = first_prompt + (turns - 1) * 2 * new_tokens
+        count += pairs
+        # Two rows a pair, each with a prompt of average length.
+        tokens += pairs * (first_prompt + last_prompt + 2 * new_tokens)
+        longest_prompt = max(longest_prompt, last_prompt)
+        longest_speech = max(longest_speech, new_tokens)
+    return Rows(count, tokens, longest_prompt, longest_speech)
+
+
+def _speeches(game: Transcript) -> int:
+    """How many speeches a planned game has."""
+    turns = game.protocol.turns
+    if game.protocol.calls == "rejected":
+        return turns  # the judge calls one side a turn, and nobody is called before the game is played
+    return sum(len(game.speakers(turn)) for turn in range(turns))
