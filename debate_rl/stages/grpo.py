@@ -21,7 +21,7 @@ from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.habits import measured_habits, model_sizes, size_of
 from debate_rl.stages.training import start_from, train
-from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, some_games
+from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, some_games
 from debate_rl.trainers.common.arguments import default_arguments
 from debate_rl.trainers.common.memory import Reference, sharding_of
 from debate_rl.trainers.common.model_shapes import shape_of
@@ -78,17 +78,17 @@ class GrpoStage(TrainingStage):
     skip: int = Field(default=0, ge=0)
     """Training questions left out before the first."""
     temperature: float | None = Field(default=None, gt=0)
-    """Of the policy and its opponents while it learns; empty is engine.temperature."""
+    """Sampling temperature of the policy and its opponents during training; empty takes engine.temperature."""
     rewards: Rewards = Rewards()
     opponent: Literal["self", "start", "pool", "players"] = "self"
     """Who speaks for the other side: the current policy (which learns on both), what it started from, past checkpoints
     drawn by rating, or `players`."""
     players: tuple[str, ...] = ()
-    """Of opponent players: one is drawn for each question and step."""
+    """Opponents where `opponent: players`; one is drawn for each question and step."""
     snapshot: int = Field(default=25, ge=1)
-    """Of opponent pool: a checkpoint joins every so many steps."""
+    """Steps after which a checkpoint joins the pool (`opponent: pool`)."""
     spread: float = Field(default=200.0, gt=0)
-    """Of opponent pool: a member is drawn e times as often as one rated so many Elo points lower."""
+    """Elo points that make a member of the pool e times as likely to be drawn (`opponent: pool`)."""
     roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
     """Sides that learn; those of the other ones are played all the same."""
     judge_seconds: float | None = Field(default=None, gt=0)
@@ -153,21 +153,21 @@ class GrpoStage(TrainingStage):
 
 
 def shares(stage: GrpoStage, run: Run) -> tuple[list[Question], list[Question]]:
-    """Training questions that are played, and those that are kept to measure on.
+    """Training questions to play, and those that are held back to measure on.
 
     Raises:
         UserError: there are not enough for both.
     """
-    found = run.questions("train")
-    kept = 0 if stage.watch is None else stage.watch.questions
-    there = len(found) - kept - stage.skip
-    wanted = there if stage.questions is None else stage.questions
-    if wanted < 1 or wanted > there:
+    questions = run.questions("train")
+    held_back = 0 if stage.watch is None else stage.watch.questions
+    available = len(questions) - held_back - stage.skip
+    count = available if stage.questions is None else stage.questions
+    if count < 1 or count > available:
         raise UserError(
-            f"online training plays {max(wanted, 1)} training questions after {stage.skip} and keeps {kept} for watch, "
-            f"and there are {len(found)}; raise questions.train, or lower questions, skip or watch.questions"
+            f"online training plays {max(count, 1)} training questions after {stage.skip} and keeps {held_back} for "
+            f"watch, and there are {len(questions)}; raise questions.train, or lower questions, skip or watch.questions"
         )
-    return found[stage.skip : stage.skip + wanted], found[len(found) - kept :]
+    return questions[stage.skip : stage.skip + count], questions[len(questions) - held_back :]
 
 
 class Volume(NamedTuple):
@@ -192,34 +192,44 @@ class Volume(NamedTuple):
 
 
 def volume(stage: GrpoStage, run: Run, online: Online) -> Volume:
-    """What `train` makes of the stage's questions, by TRL's rules for batches.
+    """How much a training plays and reads, by TRL's rules for batches (GRPOConfig).
 
     Raises:
         UserError: there are not enough questions, or sides speak unequally often.
     """
-    played, block = len(shares(stage, run)[0]), block_of(online)
-    given: dict[str, Any] = {**default_arguments("grpo"), **stage.train}
-    copies, batch = int(given.get("num_generations") or COPIES), int(given.get("per_device_train_batch_size") or 0)
-    batch = batch or block * copies
-    hardware, processes = run.config.hardware, sharding_of(stage.launch)[1]
-    if hardware is not None and stage.launch is not None:
-        processes = hardware.cards
-    accumulated = int(given.get("gradient_accumulation_steps") or 1)
-    batches = int(given.get("generation_batch_size") or 0) // (batch * processes)
-    batches = batches or int(given.get("steps_per_generation") or accumulated)
-    reused = batches * int(given.get("num_iterations") or 1)  # micro-batches that each rollout gives
-    whole = max(batches * batch * processes // (block * copies), 1)
-    steps = int(given.get("max_steps") or -1)
-    rollouts = math.ceil(steps * accumulated / reused) if steps > 0 else played // whole * given["num_train_epochs"]
-    steps = steps if steps > 0 else round(rollouts * reused / accumulated)
+    questions = len(shares(stage, run)[0])
+    block = block_of(online)
+    arguments: dict[str, Any] = {**default_arguments("grpo"), **stage.train}
+    copies = int(arguments.get("num_generations") or COPIES)
+    batch = int(arguments.get("per_device_train_batch_size") or 0) or block * copies
+    processes = sharding_of(stage.launch)[1]
+    if run.config.hardware is not None and stage.launch is not None:
+        processes = run.config.hardware.cards
+    accumulation = int(arguments.get("gradient_accumulation_steps") or 1)
+    # A rollout fills `generation_batch_size` sequences, or so many micro-batches (steps_per_generation).
+    micro_batches = int(arguments.get("generation_batch_size") or 0) // (batch * processes)
+    micro_batches = micro_batches or int(arguments.get("steps_per_generation") or accumulation)
+    reads = micro_batches * int(arguments.get("num_iterations") or 1)
+    questions_per_rollout = max(micro_batches * batch * processes // (block * copies), 1)
+    steps = int(arguments.get("max_steps") or -1)
+    if steps > 0:
+        rollouts = math.ceil(steps * accumulation / reads)
+    else:
+        rollouts = questions // questions_per_rollout * arguments["num_train_epochs"]
+        steps = round(rollouts * reads / accumulation)
     points = 0 if stage.watch is None else 1 + math.ceil(steps / stage.watch.every)
     return Volume(
-        copies, block, round(rollouts * whole), steps * accumulated * batch * processes, batch, points
-    )  # fmt: skip
+        copies=copies,
+        block=block,
+        questions=round(rollouts * questions_per_rollout),
+        sequences=steps * accumulation * batch * processes,
+        batch=batch,
+        points=points,
+    )
 
 
 def planned(stage: GrpoStage, run: Run, judge: AnyJudge) -> Online:
-    """The stage's settings before anything that it needs is there.
+    """The stage's settings before the weights of its players and judges exist.
 
     Raises:
         UserError: the protocol can not be played online.
@@ -228,9 +238,13 @@ def planned(stage: GrpoStage, run: Run, judge: AnyJudge) -> Online:
     players = tuple(run.debater(name).model_copy(update={"temperature": temperature}) for name in stage.players)
     try:
         return Online(
-            protocol=run.protocol(stage.protocol), judge=judge, temperature=temperature, rewards=stage.rewards,
-            opponents=stage.against(players), roles=stage.roles,
-        )  # fmt: skip
+            protocol=run.protocol(stage.protocol),
+            judge=judge,
+            temperature=temperature,
+            rewards=stage.rewards,
+            opponents=stage.against(players),
+            roles=stage.roles,
+        )
     except ValidationError as error:
         raise UserError(explain(error)) from error
 
@@ -279,7 +293,7 @@ def _value(point: Point) -> str:
 
 
 def settings(stage: GrpoStage, run: Run, out: Path) -> Online:
-    """The stage as a job takes it: players and judges by where their weights lie.
+    """The stage's settings as the training job takes them: players and judges with the paths of their weights.
 
     Raises:
         UserError: the protocol can not be played online, or a judge or player is not there.
@@ -287,24 +301,34 @@ def settings(stage: GrpoStage, run: Run, out: Path) -> Online:
     temperature = run.config.engine.temperature if stage.temperature is None else stage.temperature
     server = server_of(stage, run)
     player = _placed(run, temperature, server is not None)
+    # Judges that the server answers for keep the names that it knows them by.
     judge_at = run.resolve if server is None or not server.verdicts else str
-    wanted = run.config.engine
     watch = None
     if stage.watch is not None:
         second = second_judge(stage, run)
         watch = Watch(
-            every=stage.watch.every, pool=tuple(player(name) for name in stage.watch.pool),
-            second=None if second is None else resolved(second, run.resolve, judge_at), alarms=stage.watch.alarms,
-        )  # fmt: skip
+            every=stage.watch.every,
+            pool=tuple(player(name) for name in stage.watch.pool),
+            second=None if second is None else resolved(second, run.resolve, judge_at),
+            alarms=stage.watch.alarms,
+        )
+    engine = run.config.engine
     try:
         return Online(
-            protocol=run.protocol(stage.protocol), judge=resolved(run.judge(), run.resolve, judge_at),
+            protocol=run.protocol(stage.protocol),
+            judge=resolved(run.judge(), run.resolve, judge_at),
             temperature=temperature,
-            rewards=stage.rewards, opponents=stage.against(tuple(player(name) for name in stage.players)),
-            roles=stage.roles, judge_seconds=stage.judge_seconds, watch=watch,
-            watch_questions=None if watch is None else str(out / "watch.jsonl"), server=server,
-            device=wanted.device, dtype=wanted.dtype, batch_tokens=wanted.batch_tokens,
-        )  # fmt: skip
+            rewards=stage.rewards,
+            opponents=stage.against(tuple(player(name) for name in stage.players)),
+            roles=stage.roles,
+            judge_seconds=stage.judge_seconds,
+            watch=watch,
+            watch_questions=None if watch is None else str(out / "watch.jsonl"),
+            server=server,
+            device=engine.device,
+            dtype=engine.dtype,
+            batch_tokens=engine.batch_tokens,
+        )
     except ValidationError as error:
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
 
@@ -316,25 +340,36 @@ def server_of(stage: GrpoStage, run: Run) -> Server | None:
         return None
     return Server(
         url=(wanted.url,) if isinstance(wanted.url, str) else wanted.url,
-        model=start_from(run, stage.start, run.config.models.debater)[0], verdicts=stage.served == "all",
-        revision=wanted.revision, key_env=wanted.key_env, concurrency=wanted.concurrency, timeout=wanted.timeout,
-        retries=wanted.retries, ledger=str(run.folder / "paid.jsonl"), tokens=wanted.budget.tokens,
-        money=wanted.budget.money, prices=wanted.prices,
-    )  # fmt: skip
+        model=start_from(run, stage.start, run.config.models.debater)[0],
+        verdicts=stage.served == "all",
+        revision=wanted.revision,
+        key_env=wanted.key_env,
+        concurrency=wanted.concurrency,
+        timeout=wanted.timeout,
+        retries=wanted.retries,
+        ledger=str(run.folder / "paid.jsonl"),
+        tokens=wanted.budget.tokens,
+        money=wanted.budget.money,
+        prices=wanted.prices,
+    )
 
 
 def _placed(run: Run, temperature: float, served: bool = False) -> Callable[[str], Debater]:
-    """Players by name, at the temperature of the training, with the places of their weights; of models that are served
-    the server's name."""
+    """A function that gives a player by name, at the training's temperature, with the paths of its weights.
+
+    Models that a server answers for keep the server's names.
+    """
 
     def player(name: str) -> Debater:
         if read_name(name).best_of > 1:
             raise UserError(f"player {name!r}: an opponent in online training draws one speech; name it without @N")
-        found = run.debater(name).model_copy(update={"temperature": temperature})
-        adapter = None if found.adapter is None else run.resolve(found.adapter)
-        return found.model_copy(
-            update={"model": found.model if served else run.resolve(found.model), "adapter": adapter}
-        )
+        debater = run.debater(name)
+        changes = {
+            "temperature": temperature,
+            "model": debater.model if served else run.resolve(debater.model),
+            "adapter": None if debater.adapter is None else run.resolve(debater.adapter),
+        }
+        return debater.model_copy(update=changes)
 
     return player
 
@@ -347,11 +382,11 @@ def second_judge(stage: GrpoStage, run: Run) -> AnyJudge | None:
     """
     if stage.watch is None or stage.watch.second is None:
         return None
-    wanted = stage.watch.second
-    found = run.judge_named(wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
-    if found.model_copy(update={"name": run.judge().name}) == run.judge():
-        raise UserError(f"watch.second: {found.name!r} is the judge that training uses; name another one")
-    return found
+    second = stage.watch.second
+    judge = run.judge_named(second) if isinstance(second, str) else judge_of_kind(second, run.model_judge())
+    if judge.model_copy(update={"name": run.judge().name}) == run.judge():
+        raise UserError(f"watch.second: {judge.name!r} is the judge that training uses; name another one")
+    return judge
 
 
 def resolved(judge: AnyJudge, resolve: Callable[[str], str], model: Callable[[str], str]) -> AnyJudge:
@@ -386,106 +421,136 @@ COUNTED = (
 
 
 def counted(history: list[dict[str, Any]], names: Sequence[str] = COUNTED) -> dict[str, int]:
-    """What was counted over all steps: groups, those without differences, speeches cut off or without a reward, ..."""
-    totals, last = dict.fromkeys(names, 0.0), 0
+    """Totals over all steps of what each step counted, such as speeches cut off or without a reward."""
+    totals = dict.fromkeys(names, 0.0)
+    last_step = 0
     for entry in history:
-        if "rollout/groups" in entry:
-            for name in names:
-                totals[name] += float(entry.get(f"rollout/{name}") or 0.0) * (entry["step"] - last)
-            last = entry["step"]
+        if "rollout/groups" not in entry:
+            continue
+        # An entry holds means over the steps since the last one.
+        steps = entry["step"] - last_step
+        last_step = entry["step"]
+        for name in names:
+            totals[name] += float(entry.get(f"rollout/{name}") or 0.0) * steps
     return {name: round(total) for name, total in totals.items()}
 
 
 def _one_pass(stage: GrpoStage, run: Run) -> list[Transcript]:
     """The games of one pass over the training questions, for planning."""
-    rules, copies = run.protocol(stage.protocol), int(stage.train.get("num_generations", COPIES))
-    seats: list[dict[Side, str]] = [dict.fromkeys(SIDES, stage.start)]
+    rules = run.protocol(stage.protocol)
+    copies = int(stage.train.get("num_generations", COPIES))
+    seatings: list[dict[Side, str]] = [dict.fromkeys(SIDES, stage.start)]
     if rules.sides == "drawn":
-        seats = [{side: stage.start} for side in SIDES]
-    return [
-        Transcript(question=question, protocol=rules, players=seated, seed=copy)
-        for question in shares(stage, run)[0]
-        for seated in seats
-        for copy in range(copies)
-    ]
+        seatings = [{side: stage.start} for side in SIDES]
+    games = []
+    for question in shares(stage, run)[0]:
+        for seats in seatings:
+            games += [Transcript(question=question, protocol=rules, players=seats, seed=copy) for copy in range(copies)]
+    return games
 
 
 def _rehearse(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
-    """The rollouts on some questions and one measurement of the curve, each as often as training has them."""
-    settings = planned(stage, run, judge)
-    amount, (played, watched) = volume(stage, run, settings), shares(stage, run)
-    names = {game.question.id for game in some_games(_one_pass(stage, run))}
-    kept = [question for question in played if question.id in names]
-    start, policy = (
-        run.debater(player).model_copy(update={"name": seat, "temperature": settings.temperature})
-        for player, seat in ((stage.start, START), (name, POLICY))
-    )
-    drawn = draw_player(settings.opponents.players, run.config.seed) if settings.opponents.players else None
+    """Count the rollouts and the measurements of the curve, each as often as training has them."""
+    online = planned(stage, run, judge)
+    amount = volume(stage, run, online)
+    played, watched = shares(stage, run)
+    chosen = {game.question.id for game in some_games(_one_pass(stage, run))}
+    questions = [question for question in played if question.id in chosen]
+    start = _seated(run.debater(stage.start), START, online)
+    policy = _seated(run.debater(name), POLICY, online)
+    draw = draw_player(online.opponents.players, run.config.seed) if online.opponents.players else None
 
     def opponent(question: Question) -> Debater | None:
-        if settings.opponents.kind == "self":
+        if online.opponents.kind == "self":
             return None
-        return start if drawn is None else drawn(question.id, 0)
+        return start if draw is None else draw(question.id, 0)
 
-    rolling = engine.learning()
-    wanted = [place for at, question in enumerate(kept) for place in places(at, question, settings)]
-    found = rollout(
-        wanted, amount.copies, kept, settings, policy, opponent, rolling,
-        lambda asked: judge_transcripts(asked, judge, rolling), lambda request: (), [run.config.seed, "plan"],
-    )  # fmt: skip
-    times = amount.questions / max(len(kept), 1)
-    counted = {weights: own.times(times) for weights, own in rolling.asked.items()}
-    debates = round(times * len(found.legs))
+    rollouts = engine.learning()
+    groups = []
+    for index, question in enumerate(questions):
+        groups += places(index, question, online)
+    rolled_out = rollout(
+        groups,
+        amount.copies,
+        questions,
+        online,
+        policy,
+        opponent,
+        rollouts,
+        lambda games: judge_transcripts(games, judge, rollouts),
+        lambda request: (),
+        [run.config.seed, "plan"],
+    )
+    times = amount.questions / max(len(questions), 1)
+    counted_requests = rollouts.take(times)
+    debates = round(times * len(rolled_out.legs))
     if stage.watch is not None:
         measuring = engine.learning()
-        table = {name: run.debater(name) for name in stage.watch.pool} | {POLICY: policy, START: start}
-        shown = schedule([START, *stage.watch.pool], watched, settings, run.config.seed)
-        legs = play(shown, table, measuring, judge)
+        table = {player: run.debater(player) for player in stage.watch.pool}
+        table |= {POLICY: policy, START: start}
+        games = schedule([START, *stage.watch.pool], watched, online, run.config.seed)
+        legs = play(games, table, measuring, judge)
         if stage.watch.second is not None:
-            own = [leg for leg in legs if POLICY in leg.transcript.players.values()]
-            judge_transcripts([leg.transcript for leg in own], run.judge_to_be(stage.watch.second), measuring)
-        for weights, asked in measuring.asked.items():
-            counted[weights] = counted.get(weights, Asked()) + asked.times(amount.points)
-        debates += amount.points * len(shown)
-    return Rehearsed(debates, 1.0, counted)
+            policy_games = [leg.transcript for leg in legs if POLICY in leg.transcript.players.values()]
+            judge_transcripts(policy_games, run.judge_to_be(stage.watch.second), measuring)
+        counted_requests = added(counted_requests, measuring.take(amount.points))
+        debates += amount.points * len(games)
+    return Rehearsed(debates, 1.0, counted_requests)
+
+
+def _seated(debater: Debater, seat: str, online: Online) -> Debater:
+    """A debater under the name of its seat, at the training's temperature."""
+    return debater.model_copy(update={"name": seat, "temperature": online.temperature})
 
 
 def _sequences(name: str, stage: GrpoStage, run: Run, like: Path | None) -> Rows:
-    """The speeches that an online training learns from, each time that it reads them, with their prompts."""
-    rules, habits = planned(stage, run, run.judge(name)), measured_habits(run.folder if like is None else like)
-    a_token = size_of(model_sizes(run), run.config.models.debater)[0]
-    policy, most = run.debater(name), rules.protocol.max_new_tokens
+    """The speeches that an online training reads, counted each time, with their prompts."""
+    online = planned(stage, run, run.judge(name))
+    habits = measured_habits(run.folder if like is None else like)
+    characters_per_token, _ = size_of(model_sizes(run), run.config.models.debater)
+    policy = run.debater(name)
+    longest_speech = online.protocol.max_new_tokens
     total, count, longest = 0.0, 0, 0.0
     for index, question in enumerate(shares(stage, run)[0]):
-        for place in places(index, question, rules):
-            seats = {place.side: "-"} if rules.protocol.sides == "drawn" else dict.fromkeys(SIDES, "-")
-            game = Transcript(question=question, protocol=rules.protocol, players=seats)
-            first = policy.request(game, place.side, 0)
-            seen = place.turn * (2 if rules.protocol.speakers_see == "all" else 1)
-            new, prompt = habits.tokens(first), sum(len(message.content) for message in first.messages) / a_token
-            total, count = total + prompt + (seen + 1) * new, count + 1
-            longest = max(longest, prompt + seen * most)
-    sequences = volume(stage, run, rules).sequences
-    return Rows(sequences, round(sequences * total / max(count, 1)), round(longest), most)
+        for group in places(index, question, online):
+            seats = {group.side: "-"} if online.protocol.sides == "drawn" else dict.fromkeys(SIDES, "-")
+            game = Transcript(question=question, protocol=online.protocol, players=seats)
+            request = policy.request(game, group.side, 0)
+            speeches_seen = group.turn * (2 if online.protocol.speakers_see == "all" else 1)
+            new_tokens = habits.tokens(request)
+            prompt = sum(len(message.content) for message in request.messages) / characters_per_token
+            total += prompt + (speeches_seen + 1) * new_tokens
+            count += 1
+            longest = max(longest, prompt + speeches_seen * longest_speech)
+    sequences = volume(stage, run, online).sequences
+    return Rows(sequences, round(sequences * total / max(count, 1)), round(longest), longest_speech)
 
 
 def _beside(name: str, stage: GrpoStage, run: Run) -> float:
     """Bytes of the models that an online training holds beside the policy: judges, and other players' base."""
-    served, models = run.config.engine.kind == "server", set[str]()
+    served = run.config.engine.kind == "server"
+    models: set[str] = set()
     if not served or stage.served != "all":
-        judges = [run.judge(name)]
+        models |= _base_models(run.judge(name))
         if stage.watch is not None and stage.watch.second is not None:
-            judges.append(run.judge_to_be(stage.watch.second))
-        models |= {model for judge in judges for model in _base_models(judge)}
-    if (stage.watch is not None or stage.opponent != "self") and (not served or stage.served == "none"):
+            models |= _base_models(run.judge_to_be(stage.watch.second))
+    plays_others = stage.watch is not None or stage.opponent != "self"
+    if plays_others and (not served or stage.served == "none"):
         models.add(run.config.models.debater)
-    shapes = [shape_of(run.resolve(model)) for model in sorted(models)]
-    unit = 2 if run.config.hardware is not None else 4
-    return float(unit * sum(shape.parameters for shape in shapes if shape is not None))
+    bytes_per_weight = 2 if run.config.hardware is not None else 4
+    total = 0.0
+    for model in sorted(models):
+        shape = shape_of(run.resolve(model))
+        if shape is not None:
+            total += bytes_per_weight * shape.parameters
+    return total
 
 
-def _base_models(wanted: AnyJudge) -> set[str]:
-    """Base models of a judge."""
-    if isinstance(wanted, Panel):
-        return {model for member in wanted.members for model in _base_models(member)}
-    return {wanted.model}
+def _base_models(judge: AnyJudge) -> set[str]:
+    """Base models of a judge, for a panel those of its members."""
+    if not isinstance(judge, Panel):
+        return {judge.model}
+    models: set[str] = set()
+    for member in judge.members:
+        models |= _base_models(member)
+    return models

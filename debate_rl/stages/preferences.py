@@ -121,15 +121,6 @@ class PreferencesStage(Stage):
         return execute(self, run, out)
 
 
-def _no_rows(played: Played, dropped: Counter[str]) -> str:
-    """What became of the pairs, and what to do about it."""
-    reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count]
-    advice = "raise best_of or branches, lower min_gap, or look at the judge"
-    if played.failure is not None:
-        advice = f"the first failure: {played.failure.message}"
-    return f"preferences: none of {played.possible} pairs makes a row ({', '.join(reasons)}); {advice}"
-
-
 class Played(NamedTuple):
     """What was generated and judged."""
 
@@ -231,32 +222,40 @@ def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow
 
 
 def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
-    """Play, keep the pools, make rows."""
-    asked = questions(stage, run)
-    if len(asked) < stage.questions:
-        run.say(f"  preferences: {len(asked)} training questions; {stage.questions} were asked for, there are no more")
+    """Play, write the pools, make rows of them.
+
+    Raises:
+        UserError: no pair makes a row; says what became of them.
+    """
+    training_questions = questions(stage, run)
+    if len(training_questions) < stage.questions:
+        run.say(
+            f"  preferences: {len(training_questions)} training questions; {stage.questions} were asked for, "
+            "there are no more"
+        )
     player = player_of(stage, run)
-    played = (_best_of_n if stage.method == "best_of_n" else _grown)(stage, run, out, player)
+    generate = _best_of_n if stage.method == "best_of_n" else _grow_trees
+    played = generate(stage, run, out, player)
     dropped = Counter(dict.fromkeys(REASONS, 0))
     dropped.update(played.lost)
-    rows = [row for pool in played.pools for row in rows_of(pool, stage.pairs_per_pool, stage.min_gap, dropped)]
+    rows: list[PreferenceRow] = []
+    generated_tokens = 0
+    for pool in played.pools:
+        rows += rows_of(pool, stage.pairs_per_pool, stage.min_gap, dropped)
+        generated_tokens += sum(speech.origin.new_tokens for speech in (*pool.candidates, *pool.opponents))
     if stage.balance_sides:
-        kept = balanced(rows, run.config.seed)
-        dropped["unbalanced"] += len(rows) - len(kept)
-        rows = kept
+        even = balanced(rows, run.config.seed)
+        dropped["unbalanced"] += len(rows) - len(even)
+        rows = even
     if not rows:
-        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
-        advice = "raise best_of or branches, lower min_gap, or look at the judge"
-        if played.failure is not None:
-            advice = f"the first failure: {played.failure.message}"
-        raise UserError(f"preferences: none of {played.possible} pairs makes a row ({why}); {advice}")
+        raise UserError(_no_rows(played, dropped))
     write(out / "pools.jsonl", played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
     return {
-        "questions": len(asked),
+        "questions": len(training_questions),
         "pools": len(played.pools),
-        "generated_tokens": sum(s.origin.new_tokens for p in played.pools for s in (*p.candidates, *p.opponents)),
+        "generated_tokens": generated_tokens,
         "pairs": len(rows),
         "mean_gap": sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
         "side_a": sum(row.side == "A" for row in rows) / len(rows),
@@ -264,6 +263,15 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
         "possible_pairs": played.possible,
         **{f"dropped_{reason}": count for reason, count in dropped.items()},
     }
+
+
+def _no_rows(played: Played, dropped: Counter[str]) -> str:
+    """What became of the pairs, and what to do about it."""
+    reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count]
+    advice = "raise best_of or branches, lower min_gap, or look at the judge"
+    if played.failure is not None:
+        advice = f"the first failure: {played.failure.message}"
+    return f"preferences: none of {played.possible} pairs makes a row ({', '.join(reasons)}); {advice}"
 
 
 def player_of(stage: PreferencesStage, run: Run) -> Debater:
