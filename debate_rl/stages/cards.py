@@ -40,6 +40,11 @@ def complete_cards(run: Run, stage: str, accuracy: Mapping[str, JudgeScores], ra
 
 def _scores(name: str, scores: JudgeScores, ratings: Ratings | None) -> dict[str, Any]:
     """One player's row in the card."""
-    found: dict[str, Any] = {"judge accuracy": scores.accuracy, "judge Brier": scores.brier}
-    row = next((row for row in ratings.standings if row.player == name), None) if ratings else None
-    return {"Elo (mean of the players 1000)": row.rating, "win rate": row.win_rate, **found} if row else found
+    row: dict[str, Any] = {}
+    standings = [] if ratings is None else [row for row in ratings.standings if row.player == name]
+    if standings:
+        row["Elo (mean of the players 1000)"] = standings[0].rating
+        row["win rate"] = standings[0].win_rate
+    row["judge accuracy"] = scores.accuracy
+    row["judge Brier"] = scores.brier
+    return row

@@ -12,7 +12,7 @@ from debate_rl.records import read
 from debate_rl.stages import preferences
 from debate_rl.stages.base import Metrics, TrainingStage
 from debate_rl.stages.preferences import PreferencesStage
-from debate_rl.stages.training import start_from, train
+from debate_rl.stages.training import CardFacts, start_from, train
 from debate_rl.stages.workload import TrainingLoad
 from debate_rl.trainers.common.rows import PreferenceRow
 from debate_rl.trainers.common.settings import Kind, Objective, Weights
@@ -85,27 +85,37 @@ def learn(
     """
     base, start = start_from(run, stage.start, run.config.models.debater)
     objective = stage.objective
-    told: dict[str, str | float] = {
+    ratios = "length-normalised" if objective.normalise else "summed"
+    card: dict[str, str | float] = {
         **facts,
         "reference": stage.reference or stage.start,
-        "loss": f"{objective.loss}, target {objective.target}, "
-        f"{'length-normalised' if objective.normalise else 'summed'} log-ratios, SFT weight {objective.sft_weight:g}",
+        "loss": f"{objective.loss}, target {objective.target}, {ratios} log-ratios, "
+        f"SFT weight {objective.sft_weight:g}",
     }
     metrics = train(
-        run, stage, "dpo", rows, out, base, start, told,
-        objective=objective, share_prompt=stage.share_prompt, reference=_reference(stage, run),
-    )  # fmt: skip
+        run,
+        stage,
+        "dpo",
+        rows,
+        out,
+        base,
+        start,
+        CardFacts(card),
+        objective=objective,
+        share_prompt=stage.share_prompt,
+        reference=_reference(stage, run),
+    )
     about = {"start": stage.start, "preferences": stage.preferences, "loss": objective.loss, "target": objective.target}
     return {**metrics, "objective": about}
 
 
 def _reference(stage: DpoStage, run: Run) -> Weights | None:
-    """The reference where it is not what the training starts from."""
+    """The reference policy's weights; None where it is the policy that the training starts from."""
     if stage.reference is None:
         return None
     base = run.config.models.debater
-    start, (model, adapter) = run.weights(stage.start, base), run.weights(stage.reference, base)
-    if (model, adapter) == start:
+    model, adapter = run.weights(stage.reference, base)
+    if (model, adapter) == run.weights(stage.start, base):
         return None
     return Weights(model=run.resolve(model), adapter=None if adapter is None else run.resolve(adapter))
 

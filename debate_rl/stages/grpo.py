@@ -20,7 +20,7 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.habits import measured_habits, model_sizes, size_of
-from debate_rl.stages.training import start_from, train
+from debate_rl.stages.training import CardFacts, start_from, train
 from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, some_games
 from debate_rl.trainers.common.arguments import default_arguments
 from debate_rl.trainers.common.memory import Reference, sharding_of
@@ -256,13 +256,13 @@ def _execute(stage: GrpoStage, run: Run, out: Path) -> Metrics:
     if stage.watch is not None:
         write(out / "watch.jsonl", watched)
     online = settings(stage, run, out)
-    told: dict[str, str | float] = {
+    card: dict[str, str | float] = {
         "data": f"{len(played)} training questions ({run.config.questions.source}), played under protocol "
         f"{online.protocol.name} against {stage.opponent if not stage.players else ', '.join(stage.players)}",
         "judge": f"{online.judge.name} ({models_of(online.judge)})",
         "rewards": ", ".join(f"{key} {value}" for key, value in stage.rewards.model_dump().items()),
     }
-    metrics = train(run, stage, "grpo", played, out, base, start, told, online=online)
+    metrics = train(run, stage, "grpo", played, out, base, start, CardFacts(card), online=online)
     curve = read_log(out / "curve.jsonl", Point)
     history = read_json(out / "history.json")
     for point in curve:

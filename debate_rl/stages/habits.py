@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WORD = 1.35
 """Tokens of a word, about; of the lab's models 1."""
 Sizes = Mapping[str, tuple[float, float]]
-"""Of each model: characters of a token, tokens of a word."""
+"""Characters of a token and tokens of a word, by model."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +86,32 @@ def measured_habits(folder: Path) -> Habits:
 
 
 def _kinds(folder: Path) -> int:
-    """Different texts that a prompt has, by how many of a pool's candidates differ; 0 where there are no pools."""
-    drawn, different, most = 0, 0, 0
+    """Different texts that a prompt has, estimated from how many of a pool's candidates differ; 0 without pools."""
+    pools, different, largest = 0, 0, 0
     for path in sorted(folder.glob("*/pools.jsonl")):
         for _, pool in scan_log(path, Pool):
-            drawn, most = drawn + 1, max(most, len(pool.candidates))
+            pools += 1
+            largest = max(largest, len(pool.candidates))
             different += len({speech.text for speech in pool.candidates})
-    return _as_many(different / drawn, most) if drawn else 0
+    return _as_many(different / pools, largest) if pools else 0
 
 
 def _learning(folder: Path) -> int:
-    """The same in online training, by how many of the games that were to be judged differed; 0 where none was."""
-    found: list[int] = []
+    """The same in online training, estimated from how many of the games to be judged differed; 0 where none was."""
+    estimates: list[int] = []
     for path in sorted(folder.glob("*/history.json")):
         steps = [entry for entry in read_json(path) if entry.get("rollout/asked")]
         if not steps:
             continue
-        copies = int(read_json(path.parent / "job.json")["job"]["train"].get("num_generations") or COPIES)
-        asked, judged, games = (
-            sum(entry[f"rollout/{name}"] for entry in steps) for name in ("asked", "judged", "games")
-        )
-        # Where each speech of one side meets each of the other, a game is new if either is.
-        found.append(_as_many((judged / asked) ** (0.5 if asked > games else 1) * copies, copies))
-    return round(sum(found) / len(found)) if found else 0
+        job = read_json(path.parent / "job.json")["job"]
+        copies = int(job["train"].get("num_generations") or COPIES)
+        asked = sum(entry["rollout/asked"] for entry in steps)
+        judged = sum(entry["rollout/judged"] for entry in steps)
+        games = sum(entry["rollout/games"] for entry in steps)
+        # Where each speech of one side meets each of the other, a game is new if either speech is.
+        power = 0.5 if asked > games else 1
+        estimates.append(_as_many((judged / asked) ** power * copies, copies))
+    return round(sum(estimates) / len(estimates)) if estimates else 0
 
 
 def _as_many(different: float, draws: int) -> int:
@@ -122,19 +125,25 @@ def _as_many(different: float, draws: int) -> int:
 
 
 def model_sizes(run: Run) -> Sizes:
-    """How many characters a token of each of the run's models has, and tokens a word, by their tokenizers.
+    """Characters of a token and tokens of a word, for each of the run's models, by their tokenizers.
 
-    They are tried on the first prompt of every seat; models whose tokenizer is not on this machine are left out.
+    They are measured on the first prompt of every seat; models whose tokenizer is not on this machine are left out.
     """
-    prompts = [tuple(ChatMessage.model_validate(one) for one in messages) for _, messages in first_prompts(run)]
-    found: dict[str, tuple[float, float]] = {}
+    if run.config.engine.kind != "transformers":
+        return {}
+    prompts = [tuple(map(ChatMessage.model_validate, messages)) for _, messages in first_prompts(run)]
+    texts: list[str] = []
+    for prompt in prompts:
+        texts += [message.content for message in prompt]
+    characters = sum(len(text) for text in texts)
+    words = sum(len(text.split()) for text in texts)
+    sizes: dict[str, tuple[float, float]] = {}
     for model in dict.fromkeys(run.config.models.model_dump().values()):
-        tokenizer = _tokenizer(run.resolve(model)) if run.config.engine.kind == "transformers" else None
+        tokenizer = _tokenizer(run.resolve(model))
         if tokenizer is not None:
-            text = [message.content for messages in prompts for message in messages]
-            tokens = sum(len(prompt_ids(tokenizer, messages)) for messages in prompts)
-            found[model] = sum(map(len, text)) / tokens, tokens / sum(len(one.split()) for one in text)
-    return found
+            tokens = sum(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
+            sizes[model] = characters / tokens, tokens / words
+    return sizes
 
 
 def _tokenizer(path: str) -> Any | None:
@@ -145,7 +154,7 @@ def _tokenizer(path: str) -> Any | None:
 
 
 def size_of(sizes: Sizes, model: str) -> tuple[float, float]:
-    """Of a model, else about."""
+    """Characters of a token and tokens of a word of a model; rough values where they were not measured."""
     return sizes.get(model, (float(CHARACTERS_PER_TOKEN), WORD))
 
 
@@ -156,12 +165,15 @@ def first_prompts(run: Run) -> list[tuple[str, Sequence[Message]]]:
         (seat, messages); the judge is shown placeholders for speeches.
     """
     protocol = run.protocol()
-    names = {"A": run.config.models.debater, "B": run.config.models.debater}
-    game = open_transcript(run.questions("train", 1)[0], protocol, names, run.config.seed)  # type: ignore[arg-type]
-    found: list[tuple[str, Sequence[Message]]] = []
+    model = run.config.models.debater
+    question = run.questions("train", 1)[0]
+    game = open_transcript(question, protocol, {"A": model, "B": model}, run.config.seed)
+    prompts: list[tuple[str, Sequence[Message]]] = []
     for turn in range(protocol.turns):
-        speakers = game.speakers(turn)
-        found += [(f"debater {side}, turn {turn + 1}", debater_messages(game, side, turn)) for side in speakers]
-        origin = Origin(player="-")
-        game = game.add([read_speech(f"(speech of {side})", game, side, turn, origin) for side in speakers])
-    return [*found, ("judge", judge_messages(game, game.present, (0, 1)))]
+        speeches = []
+        for side in game.speakers(turn):
+            prompts.append((f"debater {side}, turn {turn + 1}", debater_messages(game, side, turn)))
+            speeches.append(read_speech(f"(speech of {side})", game, side, turn, Origin(player="-")))
+        game = game.add(speeches)
+    prompts.append(("judge", judge_messages(game, game.present, (0, 1))))
+    return prompts

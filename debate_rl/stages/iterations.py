@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from debate_rl.runs.run import Run
 
 LEARNING_RATE = 1e-4
-"""Of the first iteration where `dpo.train` names none: what every dpo stage takes then."""
+"""Learning rate of the first iteration where `dpo.train` names none, as in every dpo stage."""
 
 
 class Iteration(StageResult):
@@ -58,7 +58,7 @@ class Iteration(StageResult):
     opponent: str
     questions: int
     met_before: int = 0
-    """Of these, questions that an earlier iteration played on."""
+    """Questions among them that an earlier iteration played on."""
     preferences: dict[str, Any] = {}
     training: dict[str, Any] = {}
     rating: Point | None = None
@@ -92,7 +92,7 @@ class IterationsStage(Stage):
     learning_rate_factor: float = Field(default=0.5, gt=0)
     """Learning rate of an iteration over that of the one before (published: 1e-4, then 5e-5)."""
     reference: Literal["last", "start"] = "last"
-    """Of the loss: the debater that the iteration starts from, or in every iteration the very first one."""
+    """Reference policy of the loss: the debater that each iteration starts from, or always the very first one."""
     opponents: Literal["current", "start"] = "current"
     """Who speaks for the other side in `preferences`: the newest debater or those it names, or in every iteration the
     very first one."""
@@ -248,37 +248,42 @@ def dpo_of(stage: IterationsStage, name: str, number: int) -> DpoStage:
 def _games(stage: IterationsStage, run: Run) -> list[Transcript]:
     """The pools of every iteration, then the games of the ratings."""
     name = name_of(run, stage)
-    numbers = range(1, stage.iterations + 1)
-    found = [game for k in numbers for game in preferences_of(stage, run, name, k).games(run)]
-    return found + _rating_games(stage, run, players(stage, name, stage.iterations))
+    games: list[Transcript] = []
+    for number in range(1, stage.iterations + 1):
+        games += preferences_of(stage, run, name, number).games(run)
+    return games + _rating_games(stage, run, players(stage, name, stage.iterations))
 
 
 def _rating_games(stage: IterationsStage, run: Run, names: list[str]) -> list[Transcript]:
     """Cross-play where the protocol has an opponent, and self-play."""
-    questions, protocol = run.questions("test", stage.questions), run.protocol(stage.preferences.protocol)
-    cross = round_robin(names, questions, protocol, run.config.seed) if protocol.sides == "both" else []
-    return cross + self_play(names, questions, protocol, run.config.seed)
+    questions = run.questions("test", stage.questions)
+    protocol = run.protocol(stage.preferences.protocol)
+    cross_play = round_robin(names, questions, protocol, run.config.seed) if protocol.sides == "both" else []
+    return cross_play + self_play(names, questions, protocol, run.config.seed)
 
 
 def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
     """Iterate, then draw the curve over all iterations."""
     name = name_of(run, stage)
-    count = share(stage, len(run.questions("train")), 1)[1]
-    if count < stage.preferences.questions:
-        run.say(f"  {count} training questions an iteration; {stage.preferences.questions} were asked for")
-    done = [_iterate(stage, run, out, name, number) for number in range(1, stage.iterations + 1)]
-    names = players(stage, name, stage.iterations)
-    legs, ratings = _rate(stage, run, out, names)
+    _, question_count = share(stage, len(run.questions("train")), 1)
+    if question_count < stage.preferences.questions:
+        run.say(f"  {question_count} training questions an iteration; {stage.preferences.questions} were asked for")
+    iterations = [_iterate(stage, run, out, name, number) for number in range(1, stage.iterations + 1)]
+    rated_players = players(stage, name, stage.iterations)
+    legs, ratings = _rate(stage, run, out, rated_players)
     write(out / "legs.jsonl", legs)
     points = curve(legs, policies(stage, name, stage.iterations), ratings)
-    accuracy = {one: scores([leg for leg in legs if set(leg.transcript.players.values()) == {one}]) for one in names}
+    accuracy: dict[str, JudgeScores] = {}
+    for player_name in rated_players:
+        self_play_legs = [leg for leg in legs if set(leg.transcript.players.values()) == {player_name}]
+        accuracy[player_name] = scores(self_play_legs)
     for point in points:
         _log(run, name, point)
     run.log_debates(name, legs)
     complete_cards(run, name, accuracy, ratings)
     return IterationsResult(
         points=tuple(points),
-        iterations=tuple(done),
+        iterations=tuple(iterations),
         ratings=ratings,
         judge_accuracy=accuracy,
         behaviour=tuple(behaviour(legs)),
@@ -288,79 +293,106 @@ def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
 
 
 def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int) -> Iteration:
-    """One iteration: rows, training, rating."""
+    """One iteration: rows, training, rating. Each part is kept when it is finished."""
     folder = out / f"iteration{number}"
-    wanted, training = preferences_of(stage, run, name, number), dpo_of(stage, name, number)
-    made = _once(folder / "preferences.json", lambda: wanted.execute(run, folder / "preferences"))
+    settings = preferences_of(stage, run, name, number)
+    training = dpo_of(stage, name, number)
 
     def learn() -> Metrics:
         rows = read(folder / "preferences" / "rows.jsonl", PreferenceRow)
-        return dpo.learn(training, run, rows, folder, dpo.preference_facts(wanted, run, name))
+        return dpo.learn(training, run, rows, folder, dpo.preference_facts(settings, run, name))
 
     def rate() -> Metrics:
         legs, ratings = _rate(stage, run, out, players(stage, name, number))
         return curve(legs, policies(stage, name, number), ratings)[-1].model_dump(mode="json")
 
+    pools = _once(folder / "preferences.json", lambda: settings.execute(run, folder / "preferences"))
     trained = _once(folder / "training.json", learn)
     point = Point.model_validate(_once(folder / "rating.json", rate))
     run.say(f"  {point}")
-    met = {place for k in range(1, number) for place in _places(preferences_of(stage, run, name, k))}
+    met: set[int] = set()
+    for earlier in range(1, number):
+        met |= _question_indices(preferences_of(stage, run, name, earlier))
     return Iteration(
         iteration=number,
         player=player(stage, name, number),
         learning_rate=training.train["learning_rate"],
         reference=training.reference or training.start,
-        opponent=", ".join(wanted.opponents_from) or wanted.player,
-        questions=wanted.questions,
-        met_before=len(met & _places(wanted)),
-        preferences=made,
+        opponent=", ".join(settings.opponents_from) or settings.player,
+        questions=settings.questions,
+        met_before=len(met & _question_indices(settings)),
+        preferences=pools,
         training=trained,
         rating=point,
     )
 
 
-def _places(wanted: PreferencesStage) -> set[int]:
-    """Which training questions an iteration plays on."""
-    return set(range(wanted.skip, wanted.skip + wanted.questions))
+def _question_indices(settings: PreferencesStage) -> set[int]:
+    """Indices of the training questions that an iteration plays on."""
+    return set(range(settings.skip, settings.skip + settings.questions))
 
 
 def _once(path: Path, work: Callable[[], Metrics]) -> Metrics:
-    """What a finished part measured; it is done only where it has not been."""
+    """The metrics of a part, measured only where its file is not there yet."""
     if not path.is_file():
         write_json(path, work())
     return dict(read_json(path))
 
 
 def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tuple[list[Leg], Ratings | None]:
-    """Play what has not been played yet; the games, and ratings where the protocol has two sides."""
-    protocol, questions = run.protocol(stage.preferences.protocol), run.questions("test", stage.questions)
-    debaters = [run.debater(one, stage.preferences.opponents) for one in names]
+    """Play the rating games that have not been played yet.
+
+    Returns:
+        All rating games, and ratings where the protocol has two sides.
+    """
+    protocol = run.protocol(stage.preferences.protocol)
+    questions = run.questions("test", stage.questions)
+    debaters = [run.debater(name, stage.preferences.opponents) for name in names]
     if protocol.sides == "both":
         result = play_tournament(
-            debaters, questions, run.judge(), protocol, engine=run.engine, folder=out, seed=run.config.seed,
-            ridge=stage.ridge, resamples=stage.resamples, progress=run.progress(out),
-        )  # fmt: skip
+            debaters,
+            questions,
+            run.judge(),
+            protocol,
+            engine=run.engine,
+            folder=out,
+            seed=run.config.seed,
+            ridge=stage.ridge,
+            resamples=stage.resamples,
+            progress=run.progress(out),
+        )
         return list(result.legs), result.ratings
-    planned, by_name = _rating_games(stage, run, names), {one.name: one for one in debaters}
-    path = out / "legs.jsonl"
-    return list(play_to_file(planned, by_name, run.engine, run.judge(), path, progress=run.progress(out))), None
+    games = _rating_games(stage, run, names)
+    by_name = {debater.name: debater for debater in debaters}
+    legs = play_to_file(games, by_name, run.engine, run.judge(), out / "legs.jsonl", progress=run.progress(out))
+    return list(legs), None
 
 
 def _log(run: Run, name: str, point: Point) -> None:
-    """The curve in W&B, iteration by iteration."""
-    found = {"elo": point.rating, "win_rate": point.win_rate, "persuaded": point.persuaded, "valid": point.valid,
-             "words": point.words, "judge_accuracy": point.judge.accuracy}  # fmt: skip
-    values = {f"{name}/{key}": estimate.value for key, estimate in found.items() if estimate is not None}
+    """Log a point of the curve to W&B, over iterations."""
+    estimates = {
+        "elo": point.rating,
+        "win_rate": point.win_rate,
+        "persuaded": point.persuaded,
+        "valid": point.valid,
+        "words": point.words,
+        "judge_accuracy": point.judge.accuracy,
+    }
+    values = {f"{name}/{key}": estimate.value for key, estimate in estimates.items() if estimate is not None}
     run.tracker.log(values, {f"{name}/iteration": float(point.iteration)})
 
 
 def _rehearse(stage: IterationsStage, run: Run, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
-    """Every iteration's pools, then the ratings."""
-    games, name = _games(stage, run), name_of(run, stage)
-    made = [preferences_of(stage, run, name, k) for k in range(1, stage.iterations + 1)]
-    counts = [preferences.rehearse(wanted, run, judge, engine) for wanted in made]
-    rated = games[sum(len(wanted.games(run)) for wanted in made) :]
-    kept = some_games(rated)
-    play(kept, stage.players_of(run, kept), engine, judge)
-    whole, played = sum(count for count, _ in counts) + len(rated), sum(count for _, count in counts) + len(kept)
-    return Rehearsed(len(games), whole / max(played, 1), engine.asked)
+    """Count the pools of every iteration, then the ratings."""
+    name = name_of(run, stage)
+    planned_games, played_games = 0, 0
+    for number in range(1, stage.iterations + 1):
+        planned, played = preferences.rehearse(preferences_of(stage, run, name, number), run, judge, engine)
+        planned_games += planned
+        played_games += played
+    rating_games = _rating_games(stage, run, players(stage, name, stage.iterations))
+    shown = some_games(rating_games)
+    play(shown, stage.players_of(run, shown), engine, judge)
+    planned_games += len(rating_games)
+    played_games += len(shown)
+    return Rehearsed(len(_games(stage, run)), planned_games / max(played_games, 1), engine.asked)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Protocol and player."""
+KeyedLegs = list[tuple[Key, Leg]]
 
 
 class OversightStage(Stage):
@@ -40,11 +41,19 @@ class OversightStage(Stage):
     kind: Literal["oversight"] = "oversight"
     protocols: tuple[str, ...] = Field(
         default=(
-            "debate", "sequential", "open_debate", "double", "ensembled", "single", "open_single", "market_making",
-            "blind", "open_book",
+            "debate",
+            "sequential",
+            "open_debate",
+            "double",
+            "ensembled",
+            "single",
+            "open_single",
+            "market_making",
+            "blind",
+            "open_book",
         ),
         min_length=1,
-    )  # fmt: skip
+    )
     reference: str | None = None
     """The protocol that every other one is compared with; empty is debate, else the first."""
     players: tuple[str, ...] = Field(default=("dpo",), min_length=1)
@@ -54,8 +63,8 @@ class OversightStage(Stage):
     """An independent judge that is shown every finished game as well: a judge stage, `base` for the judge model as it
     is, another model, or settings as of `judge`."""
     unsure: float = Field(default=0.1, ge=0, lt=0.5)
-    """Of the split by what the judge knows beforehand: a blind verdict so near to one half is neither right nor
-    wrong."""
+    """Distance from one half below which a blind verdict counts as neither right nor wrong, in the split by what the
+    judge knows beforehand."""
 
     @model_validator(mode="after")
     def _each_once(self) -> OversightStage:
@@ -114,15 +123,16 @@ class OversightStage(Stage):
 
 
 def _keyed(stage: OversightStage, run: Run) -> list[tuple[Key, Transcript]]:
-    """Every game with its (protocol, player); a protocol without speeches is asked once, for no player."""
+    """Every game with its (protocol, player); a protocol without speeches is played once, for no player."""
     questions = run.questions("test", stage.questions)
-    found = []
+    keyed: list[tuple[Key, Transcript]] = []
     for name in stage.protocols:
         protocol = run.protocol(name)
-        for player in stage.players if protocol.turns else ("-",):
+        players = stage.players if protocol.turns else ("-",)
+        for player in players:
             games = self_play([player], questions, protocol, run.config.seed)
-            found += [((name, player), game) for game in games]
-    return found
+            keyed += [((name, player), game) for game in games]
+    return keyed
 
 
 def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
@@ -139,6 +149,9 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     )
     write(out / "legs.jsonl", legs)
     by_key = _by_key(keys, legs)
+    compared = None
+    if second is not None:
+        compared = _beside(by_key, list(zip(keys, legs, strict=True)), judge.name, second, run, out)
     rated_by, rated = _rated(stage, run)
     found = oversight(
         by_key,
@@ -147,7 +160,7 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         rated,
         rated_by,
         unsure=stage.unsure,
-        second=None if second is None else _beside(by_key, legs, keys, (judge.name, second), run, out),
+        second=compared,
     )
     check_one_judge(legs)
     for name, count in found.left_out.items():
@@ -164,14 +177,16 @@ def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:
     Raises:
         UserError: it is the run's judge once more, or a judge stage that is not finished.
     """
-    wanted = stage.second
-    if wanted is None:
+    second = stage.second
+    if second is None:
         return None
-    found = run.judge_named(wanted) if isinstance(wanted, str) else judge_of_kind(wanted, run.model_judge())
+    judge = run.judge_named(second) if isinstance(second, str) else judge_of_kind(second, run.model_judge())
     first = run.judge()
-    if found.model_copy(update={"name": first.name}) == first:
-        raise UserError(f"second: {found.name!r} is the run's own judge; name another model or judge stage, or `base`")
-    return found if found.name != first.name else found.model_copy(update={"name": f"second {found.name}"})
+    if judge.model_copy(update={"name": first.name}) == first:
+        raise UserError(f"second: {judge.name!r} is the run's own judge; name another model or judge stage, or `base`")
+    if judge.name == first.name:
+        return judge.model_copy(update={"name": f"second {judge.name}"})
+    return judge
 
 
 def _check_weights(judge: AnyJudge, run: Run) -> None:
@@ -188,23 +203,24 @@ def _check_weights(judge: AnyJudge, run: Run) -> None:
 
 
 def _beside(
-    by_key: dict[Key, list[Leg]], legs: Sequence[Leg], keys: Sequence[Key], judges: tuple[str, AnyJudge], run: Run,
-    out: Path,
-) -> SecondJudge:  # fmt: skip
-    """The same games before the second judge, whose verdicts go to `second.jsonl`."""
-    first, second = judges
-    again = judge_again(legs, second, run.engine)
-    write(out / "second.jsonl", again)
-    found = beside(by_key, _by_key(keys, again), (first, second.name))
-    run.say(f"  {second.name}: the same answer {found.same}")
-    return found
+    by_key: dict[Key, list[Leg]], keyed_legs: KeyedLegs, first: str, second: AnyJudge, run: Run, out: Path
+) -> SecondJudge:
+    """Show the same games to the second judge, whose verdicts are written to `second.jsonl`."""
+    keys = [key for key, _ in keyed_legs]
+    legs = [leg for _, leg in keyed_legs]
+    judged_again = judge_again(legs, second, run.engine)
+    write(out / "second.jsonl", judged_again)
+    compared = beside(by_key, _by_key(keys, judged_again), (first, second.name))
+    run.say(f"  {second.name}: the same answer {compared.same}")
+    return compared
 
 
 def _by_key(keys: Sequence[Key], legs: Sequence[Leg]) -> dict[Key, list[Leg]]:
-    found: dict[Key, list[Leg]] = {}
+    """Legs by protocol and player, in the order of the games."""
+    by_key: dict[Key, list[Leg]] = {}
     for key, leg in zip(keys, legs, strict=True):
-        found.setdefault(key, []).append(leg)
-    return found
+        by_key.setdefault(key, []).append(leg)
+    return by_key
 
 
 def _rated(stage: OversightStage, run: Run) -> tuple[str | None, Rated | None]:

@@ -20,7 +20,7 @@ from debate_rl.data.stories import Story, same_stories
 from debate_rl.data.transcripts import NYU, load_transcripts
 from debate_rl.game.transcript import Transcript
 from debate_rl.stages.base import Metrics, TrainingStage
-from debate_rl.stages.training import start_from, train
+from debate_rl.stages.training import CardFacts, start_from, train
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, rough_tokens
 from debate_rl.trainers.common.data_card import DataFacts, Gathered
 from debate_rl.trainers.common.rows import SftRow, instruction_rows, sft_rows, speechless
@@ -256,7 +256,7 @@ def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
     facts = DataFacts(gathered=gathered, quotes=dict(quotes), checks={check: outcome})
     rows = [materials[source].rows[row] for source, row in chosen]
     base, start = start_from(run, stage.start, run.config.models.debater)
-    metrics = train(run, stage, "sft", rows, out, base, start, data=facts)
+    metrics = train(run, stage, "sft", rows, out, base, start, CardFacts(data=facts))
     games: list[Transcript] = []
     for one in materials:
         games += one.games or ()

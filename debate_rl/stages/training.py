@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
     from debate_rl.runs.run import Run
 
 
+class CardFacts(NamedTuple):
+    """What a stage knows of its training for the cards beside the weights.
+
+    Attributes:
+        model: lines of the model card, such as where the rows come from.
+        data: what the rows do not say of themselves, for the data card; None counts the run's own games.
+    """
+
+    model: Mapping[str, str | float] = MappingProxyType({})
+    data: DataFacts | None = None
+
+
 def train(
     run: Run,
     stage: TrainingStage,
@@ -31,8 +44,7 @@ def train(
     out: Path,
     base: str,
     start: str | None = None,
-    told: Mapping[str, str | float] | None = None,
-    data: DataFacts | None = None,
+    cards: CardFacts | None = None,
     **of_kind: Any,
 ) -> Metrics:
     """Train on rows in a stage's folder.
@@ -45,9 +57,8 @@ def train(
         out: the stage's working folder; the adapter is left in `out/adapter`, a fully trained model in `out/model`.
         base: name of the base model.
         start: name of the adapter to train further.
-        told: further facts for the model card, such as where the rows come from.
-        data: what the rows do not say of themselves, for the data card.
-        of_kind: fields of the job that its kind alone has, such as DPO's objective.
+        cards: what the cards say beside what is known here.
+        of_kind: fields of the job that only its kind has, such as DPO's objective.
 
     Returns:
         Rows in the file, those left out by reason, those too long, steps and the mean loss.
@@ -60,12 +71,11 @@ def train(
     if not rows:
         raise UserError(f"{out.name.lstrip('.')}: no rows to train on; give it more questions or transcripts")
     write(out / "rows.jsonl", rows)
-    model, adapter = run.resolve(base), None if start is None else run.resolve(start)
     try:
         job = Job(
             kind=kind,
-            model=model,
-            adapter=adapter,
+            model=run.resolve(base),
+            adapter=None if start is None else run.resolve(start),
             rows=str(out / "rows.jsonl"),
             out=str(out),
             lora=stage.lora,
@@ -76,25 +86,30 @@ def train(
         )
     except ValidationError as error:
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
-    cards = run.config.hardware.cards if run.config.hardware and stage.launch else None
+    processes = run.config.hardware.cards if run.config.hardware and stage.launch else None
     run.rest()
-    result = launch(job, stage.launch, cards)
+    result = launch(job, stage.launch, processes)
     name = run.name_of(out)
     counts = read_json(out / "tokens.json")
     if counts["read"] != len(rows) or counts["trained"] + sum(counts["left_out"].values()) != len(rows):
         raise UserError(
             f"{out}: {len(rows)} rows were written but the training accounts for {counts}; remove the folder"
         )
-    write_data_card(out, f"{run.label}: {name}", rows, counts, data or _facts(run, rows))
+    write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
     _track_curve(run, name, out)
     facts: dict[str, Any] = {
-        "base model": base, "started from": start or "the base model", "kind": kind, **(told or {}),
+        "base model": base,
+        "started from": start or "the base model",
+        "kind": kind,
+        **(cards.model if cards else {}),
         "rows": result.rows,
-        "steps": result.steps, "seed": run.config.seed, **{f"train.{k}": str(v) for k, v in stage.train.items()},
-    }  # fmt: skip
-    made = out / ("model" if stage.lora is None else "adapter")
-    write_model_card(made, f"{run.label}: {name}", facts, {"training loss": result.loss})
-    run.tracker.artifact(f"{run.label}-{name}", "model", made, {**facts, "base fingerprint": result.base})
+        "steps": result.steps,
+        "seed": run.config.seed,
+        **{f"train.{key}": str(value) for key, value in stage.train.items()},
+    }
+    weights = out / ("model" if stage.lora is None else "adapter")
+    write_model_card(weights, f"{run.label}: {name}", facts, {"training loss": result.loss})
+    run.tracker.artifact(f"{run.label}-{name}", "model", weights, {**facts, "base fingerprint": result.base})
     return {
         "rows": result.rows,
         "left_out": counts["left_out"],
@@ -105,27 +120,29 @@ def train(
 
 
 def _track_curve(run: Run, name: str, out: Path) -> None:
-    """The history of a training in W&B, over its steps."""
+    """Log the history of a training to W&B, over its steps."""
     for entry in read_json(out / "history.json"):
-        numbers = {f"{name}/{k}": float(v) for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+        numbers = {}
+        for key, value in entry.items():
+            if key != "step" and isinstance(value, int | float):
+                numbers[f"{name}/{key}"] = float(value)
         run.tracker.log(numbers, {f"{name}/step": float(entry.get("step", 0))})
 
 
 def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:
-    """For rows made from the run's own games: the licence of their questions, and the quotes in preferences."""
-    name = run.config.questions.source
-    about = source_of(name).model_copy(update={"name": f"the run's own games on questions of {name}"})
-    used = Gathered(source=about, built=len(rows), used=len(rows))
+    """Facts about rows made from the run's own games: the licence of their questions, the quotes in preferences."""
+    source_name = run.config.questions.source
+    source = source_of(source_name).model_copy(update={"name": f"the run's own games on questions of {source_name}"})
+    gathered = Gathered(source=source, built=len(rows), used=len(rows))
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     passages = {question.id: question.passage for question in run.questions("train")} if pairs else {}
     near = run.protocol().near_quotes
-    quotes = Counter(
-        f"{kind}: {quote.verdict}"
-        for row in pairs
-        for kind, text in (("chosen", row.chosen), ("rejected", row.rejected))
-        for quote in check_quotes(text, passages.get(row.question), near)
-    )
-    return DataFacts(gathered=(used,), quotes=dict(sorted(quotes.items())))
+    quotes: Counter[str] = Counter()
+    for row in pairs:
+        passage = passages.get(row.question)
+        quotes.update(f"chosen: {quote.verdict}" for quote in check_quotes(row.chosen, passage, near))
+        quotes.update(f"rejected: {quote.verdict}" for quote in check_quotes(row.rejected, passage, near))
+    return DataFacts(gathered=(gathered,), quotes=dict(sorted(quotes.items())))
 
 
 def start_from(run: Run, stage_name: str | None, base: str) -> tuple[str, str | None]:

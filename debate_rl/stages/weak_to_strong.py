@@ -17,6 +17,7 @@ from debate_rl.errors import UserError, name_fault
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
+from debate_rl.game.verdict import Leg
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import write, write_json
 from debate_rl.stages.base import TrainingStage
@@ -75,7 +76,7 @@ class WeakToStrongStage(TrainingStage):
     people prefer; with readout: reward), or chess-mate and chess-best (puzzles whose answers are written; of `methods`
     the members count, who vote)."""
     protocol: str | None = None
-    """Of the debates; empty is the run's own for questions and `claim` for the others."""
+    """Protocol of the debates; empty takes the run's own for questions, and `claim` for other tasks."""
     readout: Literal["answers", "head", "probe", "reward"] = "answers"
     """How models answer: by their probabilities of the two answers, by a new classification head, by a head on
     frozen weights, or by the rewards of both answers."""
@@ -153,13 +154,12 @@ class WeakToStrongStage(TrainingStage):
     @property
     def helps(self) -> dict[str, Context]:
         """All contexts by name, with the stage's protocol for debates that name none."""
-        known = {**SHIPPED, **self.contexts}
-        return {
-            name: one.model_copy(update={"protocol": self.protocol})
-            if self.protocol and one.protocol is None and one.kind == "debate"
-            else one
-            for name, one in known.items()
-        }
+        contexts = {**SHIPPED, **self.contexts}
+        if self.protocol is not None:
+            for name, context in contexts.items():
+                if context.kind == "debate" and context.protocol is None:
+                    contexts[name] = context.model_copy(update={"protocol": self.protocol})
+        return contexts
 
     def references(self) -> set[str]:
         """Who speaks for some method, apart from the stage's own weak and strong model."""
@@ -167,9 +167,15 @@ class WeakToStrongStage(TrainingStage):
 
     @property
     def players(self) -> set[str]:
-        """Who speaks for some method, as named."""
-        used = [self.helps[row.context] for row in self.rows.values() if row.context != "none"]
-        return {name for one in used if one.kind != "recorded" for name in (one.debater or self.debater, *one.players)}
+        """Everybody who speaks for some method, as the config names them."""
+        names: set[str] = set()
+        for row in self.rows.values():
+            if row.context == "none":
+                continue
+            context = self.helps[row.context]
+            if context.kind != "recorded":
+                names |= {context.debater or self.debater, *context.players}
+        return names
 
     @property
     def rows(self) -> dict[str, Method]:
@@ -184,18 +190,23 @@ class WeakToStrongStage(TrainingStage):
     @property
     def asks_judge(self) -> bool:
         """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
-        best = any("@" in name for name in self.players)
-        turns = any(self.helps[name].kind == "market_making" and self.helps[name].turns != 1 for name in self.draws)
-        return best or turns or any(row.transfer.refine for row in self.rows.values())
+        if any("@" in name for name in self.players):
+            return True
+        if any(row.transfer.refine for row in self.rows.values()):
+            return True
+        contexts = [self.helps[name] for name in self.draws]
+        return any(context.kind == "market_making" and context.turns != 1 for context in contexts)
 
     @property
     def draws(self) -> dict[str, int]:
         """Games of an item that some supervisor reads, by context."""
-        found: dict[str, int] = {}
+        draws: dict[str, int] = {}
         for row in self.rows.values():
-            if row.context != "none" and self.helps[row.context].kind != "recorded":
-                found[row.context] = max(found.get(row.context, 0), 1 if row.same_sample else row.members)
-        return found
+            if row.context == "none" or self.helps[row.context].kind == "recorded":
+                continue
+            games = 1 if row.same_sample else row.members
+            draws[row.context] = max(draws.get(row.context, 0), games)
+        return draws
 
     def table_name(self, name: str) -> str:
         """The table it is a column of; one of its own where it names none."""
@@ -261,41 +272,49 @@ class WeakToStrongStage(TrainingStage):
 
 def splits(stage: WeakToStrongStage, run: Run) -> Splits:
     """D1, D2 and test of the stage's task; questions come from stories that no debater was trained or rated on."""
-    return _read(stage, run)[0]
+    parts, _ = _read(stage, run)
+    return parts
 
 
 def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]:
-    """The parts, and of a binary task how its items were read."""
-    total = stage.supervisor + stage.student + stage.test
-    found: Sequence[Question | BinaryItem]
+    """The splits, and how the items of a binary task were selected."""
+    seed = run.config.question_seed
+    count = stage.supervisor + stage.student + stage.test + SPARE
+    items: Sequence[Question | BinaryItem]
     selection = None
     if stage.task in ("questions", "claims"):
-        wanted = run.config.questions
-        found = load_questions(
-            wanted.source, wanted.path, "validation", total + SPARE, run.config.question_seed,
-            family=stage.family or wanted.family, hard_only=wanted.hard_only,
-            knobs={**({} if stage.family else wanted.knobs), **stage.knobs},
-            human=wanted.human,
-        )  # fmt: skip
-        found = claims(found, run.config.question_seed) if stage.task == "claims" else found
+        settings = run.config.questions
+        knobs = stage.knobs if stage.family else {**settings.knobs, **stage.knobs}
+        questions = load_questions(
+            settings.source,
+            settings.path,
+            "validation",
+            count,
+            seed,
+            family=stage.family or settings.family,
+            hard_only=settings.hard_only,
+            knobs=knobs,
+            human=settings.human,
+        )
+        items = claims(questions, seed) if stage.task == "claims" else questions
     elif stage.task == "pairs":
-        pairs = load_pairs("hh", stage.path, limit=total + SPARE, seed=run.config.question_seed).pairs
-        found = pair_questions(pairs, run.config.question_seed)
+        items = pair_questions(load_pairs("hh", stage.path, limit=count, seed=seed).pairs, seed)
     else:
-        selection = binary_items.load(stage.task, stage.path, limit=total + SPARE, seed=run.config.question_seed)
-        found = selection.items
-    parts = split_items(items_of(found), stage.supervisor, stage.student, stage.test, run.config.question_seed)
-    return parts, selection
+        selection = binary_items.load(stage.task, stage.path, limit=count, seed=seed)
+        items = selection.items
+    return split_items(items_of(items), stage.supervisor, stage.student, stage.test, seed), selection
 
 
 def rules(stage: WeakToStrongStage, run: Run, context: Context) -> Protocol:
     """The protocol of a context; tasks without passages need none."""
-    found = context.rules(stage.task not in ("questions", "pairs"), run.protocol)
-    return found if stage.task == "questions" else found.model_copy(update={"needs_passage": False})
+    protocol = context.rules(stage.task not in ("questions", "pairs"), run.protocol)
+    if stage.task == "questions":
+        return protocol
+    return protocol.model_copy(update={"needs_passage": False})
 
 
 def first_seed(run: Run) -> int:
-    """Of the first member's games: the runs of a study draw no game twice, the tables of a run share theirs."""
+    """Seed of the first member's games: the seeds of a study play different games, the tables of a run share them."""
     return run.config.seed * MOST_MEMBERS
 
 
@@ -320,8 +339,9 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     from debate_rl.weak_to_strong.training_cache import Trainings
 
     parts, selection = _read(stage, run)
-    blind, shared = run.protocol("blind"), run.folder / "transfer"
-    rollout = _rollout(stage, run, out, shared / "games")
+    blind = run.protocol("blind")
+    shared_folder = run.folder / "transfer"
+    rollout = _rollout(stage, run, out, shared_folder / "games")
     reading = Reading(
         weak=_samples(stage, parts, blind, stage.supervisor_reads_passage),
         strong=_samples(stage, parts, blind, True),
@@ -336,32 +356,33 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     readers = {"weak": (reading.weak, settings.weak), "strong": (reading.strong, settings.strong)}
     for note in write_account(out, parts, readers, selection).notes:
         run.say(f"  {note}")
-    trainings = Trainings(settings, run.open_engine, shared)
-    found = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
-    legs = [leg for played in rollout.played.values() for leg in played]
+    trainings = Trainings(settings, run.open_engine, shared_folder)
+    measured = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
+    legs: list[Leg] = []
+    for played in rollout.played.values():
+        legs += played
     if legs:
         write(out / "legs.jsonl", legs)
-    return _told(run, found)
+    return _reported(run, measured)
 
 
 def _written(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
-    """The same of a task whose answers are written."""
+    """The same for a task whose answers are written."""
     from debate_rl.weak_to_strong.tasks.generative import generative_task, run_generative
 
-    task = generative_task(
-        stage.task, stage.supervisor, stage.student, stage.test, run.config.question_seed, stage.path  # type: ignore[arg-type]
-    )  # fmt: skip
+    seed = run.config.question_seed
+    task = generative_task(stage.task, stage.supervisor, stage.student, stage.test, seed, stage.path)  # type: ignore[arg-type]
     members = {name: method.members for name, method in stage.rows.items()}
     hits = run_generative(task, _settings(stage, run), run.open_engine, run.folder / "transfer", members)
     write_json(out / "trainings" / "hits.json", hits.model_dump(mode="json"))
-    return _told(run, results(hits))
+    return _reported(run, results(hits))
 
 
-def _told(run: Run, found: Results) -> Results:
-    """Print and log what was found."""
-    _say(run, found)
-    _track(run, found)
-    return found
+def _reported(run: Run, measured: Results) -> Results:
+    """Print and log the results, and return them."""
+    _say(run, measured)
+    _track(run, measured)
+    return measured
 
 
 def _samples(stage: WeakToStrongStage, parts: Splits, blind: Protocol, passage: bool) -> Samples:
@@ -387,69 +408,93 @@ def _rollout(stage: WeakToStrongStage, run: Run, out: Path, folder: Path) -> Rol
 
 
 def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
-    """Models and training."""
+    """Models and training settings of supervisors and students."""
     from debate_rl.weak_to_strong.training_cache import Settings
 
     used = models(stage, run)
+    hardware = run.config.hardware
     return Settings(
-        weak=run.resolve(used.weak), strong=run.resolve(used.strong), readout=stage.readout, seeds=stage.seeds,
-        lora=stage.lora, train=stage.train, quantize=stage.quantize, launch=stage.launch,
-        processes=run.config.hardware.cards if run.config.hardware and stage.launch else None,
+        weak=run.resolve(used.weak),
+        strong=run.resolve(used.strong),
+        readout=stage.readout,
+        seeds=stage.seeds,
+        lora=stage.lora,
+        train=stage.train,
+        quantize=stage.quantize,
+        launch=stage.launch,
+        processes=hardware.cards if hardware and stage.launch else None,
         seed=run.config.seed * stage.seeds,  # the runs of a study train no model twice
-    )  # fmt: skip
+    )
 
 
-def _track(run: Run, found: Results) -> None:
-    """The same numbers in W&B: one table, and the values in the run's summary."""
-    known = [(model, measure, one) for model, measure, one in measures(found) if one is not None]
-    rows = [[model, measure, one.value, one.low, one.high, one.n, one.clusters] for model, measure, one in known]
+def _track(run: Run, measured: Results) -> None:
+    """Log the results to W&B: one table, and the values in the run's summary."""
+    rows = []
+    summary = {}
+    for model, measure, estimate in measures(measured):
+        if estimate is not None:
+            interval = [estimate.value, estimate.low, estimate.high, estimate.n, estimate.clusters]
+            rows.append([model, measure, *interval])
+            summary[f"{run.at}/{model}/{measure}"] = estimate.value
     run.tracker.table(f"{run.at}/results", ["model", "measure", "value", "low", "high", "n", "clusters"], rows)
-    run.tracker.summary({f"{run.at}/{model}/{measure}": one.value for model, measure, one in known})
+    run.tracker.summary(summary)
 
 
-def _say(run: Run, found: Results) -> None:
-    """The table in a few lines."""
-    for method in found.methods:
+def _say(run: Run, measured: Results) -> None:
+    """Print the table in a few lines."""
+    for method in measured.methods:
         supervisor = "-" if method.supervisor is None else f"{method.supervisor.value:.3f}"
         accuracies = f"supervisor {supervisor}, labels {method.labels.value:.3f}, student {method.student.value:.3f}"
         run.say(f"  {method.name:<8} {accuracies}, PGR {method.pgr_text}")
-    ends = {"weak alone": found.weak, "strong untrained": found.untrained, "strong on D1": found.strong,
-            "ceiling": found.ceiling}  # fmt: skip
-    run.say("  " + ", ".join(f"{name} {end.value:.3f}" for name, end in ends.items() if end is not None))
-    for note in found.notes:
+    references = {
+        "weak alone": measured.weak,
+        "strong untrained": measured.untrained,
+        "strong on D1": measured.strong,
+        "ceiling": measured.ceiling,
+    }
+    parts = [f"{name} {estimate.value:.3f}" for name, estimate in references.items() if estimate is not None]
+    run.say("  " + ", ".join(parts))
+    for note in measured.notes:
         run.say(f"  {note}")
 
 
 def _games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
-    """The games of each context, one an item for each draw that some supervisor reads; later rounds' are not known."""
+    """The games of each context, one an item for each draw that some supervisor reads.
+
+    Games of later rounds are not known before the first ones are trained on, and are not counted.
+    """
     if not stage.draws:
         return []
     items = splits(stage, run).every
     # Which side market-making calls first is known when the weak model is trained; either costs the same.
-    told = Told(p={item.id: 0.0 for item in items})
-    found = []
+    belief = Told(p={item.id: 0.0 for item in items})
+    games: list[Transcript] = []
     for name, draws in stage.draws.items():
         context = stage.helps[name]
-        played = rules(stage, run, context)
+        protocol = rules(stage, run, context)
         for seed in range(first_seed(run), first_seed(run) + draws):
-            found += open_games(context, played, items, seed, stage.debater, told)
-    return found
+            games += open_games(context, protocol, items, seed, stage.debater, belief)
+    return games
 
 
 def _items(stage: WeakToStrongStage, run: Run) -> Rows:
-    """Items for every supervisor and student, with their passage and a debate."""
+    """Estimate the items that every supervisor and student reads, with their passage and a debate."""
     games = _games(stage, run)
     debates = verdict_rows(games, 1)
     passage = max((len(game.question.passage or "") for game in games), default=0) // CHARACTERS_PER_TOKEN
-    supervisors = {row.supervisor(member) for row in stage.rows.values() for member in range(row.members)}
-    supervisors.add(Method(members=1).supervisor(0))  # the weak model alone
-    count = (len(supervisors) + 1) * stage.supervisor + stage.student  # the strong model on D1, and the ceiling
-    count += sum(_taught(row, stage.supervisor, stage.student) for row in stage.rows.values())
+    supervisors = {Method(members=1).supervisor(0)}  # the weak model alone
+    count = 0
+    for row in stage.rows.values():
+        supervisors.update(row.supervisor(member) for member in range(row.members))
+        count += _taught(row, stage.supervisor, stage.student)
+    # Beside the supervisors the strong model is trained on D1, and the ceiling on D2.
+    count += (len(supervisors) + 1) * stage.supervisor + stage.student
     return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
 
 
 def _taught(method: Method, supervisor: int, student: int) -> int:
-    """Items that a method's students read in training, and its supervisors of later rounds; a chain divides D2."""
-    wanted = method.transfer
-    trainings = 1 + wanted.generative + (wanted.refine is not None)
-    return trainings * student * wanted.rounds + (wanted.rounds - 1) * method.members * supervisor
+    """Items that a method's students read in training, and its supervisors of later rounds (bootstrapping)."""
+    transfer = method.transfer
+    trainings = 1 + transfer.generative + (transfer.refine is not None)
+    later_supervisors = (transfer.rounds - 1) * method.members * supervisor
+    return trainings * student * transfer.rounds + later_supervisors

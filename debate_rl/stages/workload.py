@@ -87,13 +87,18 @@ class Rehearsed:
 
 
 def some_games(games: Sequence[Transcript]) -> list[Transcript]:
-    """The games on some of the questions: a half, a quarter... of them, drawn by name, so that stages share them."""
-    drawn = {game.question.id: int(digest(["rehearsed", game.question.id]), 16) for game in games}
-    share = 1
-    while len(drawn) // (2 * share) >= QUESTIONS:
-        share *= 2
-    names = {name for name, number in drawn.items() if number % share == 0} or set(drawn)
-    return [game for game in games if game.question.id in names]
+    """The games on a share of the questions (all, a half, a quarter, ...), at least `QUESTIONS` of them.
+
+    The share is drawn by the questions' ids, so that stages rehearse the same ones and the store is counted right.
+    """
+    numbers: dict[str, int] = {}
+    for game in games:
+        numbers[game.question.id] = int(digest(["rehearsed", game.question.id]), 16)
+    divisor = 1
+    while len(numbers) // (2 * divisor) >= QUESTIONS:
+        divisor *= 2
+    chosen = {question for question, number in numbers.items() if number % divisor == 0} or set(numbers)
+    return [game for game in games if game.question.id in chosen]
 
 
 @dataclass(frozen=True)
