@@ -50,7 +50,7 @@ def lab_build(
 
 
 def missing(names: list[str], out: Path, seed: int, tokens: int | None) -> list[str]:
-    """Of the models asked for those that are not finished with their cards.
+    """The models among `names` that are not finished with their cards.
 
     Raises:
         UserError: no such model; a folder holds a finished model of another build; or all are finished.

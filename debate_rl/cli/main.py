@@ -41,10 +41,13 @@ from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 
 app = typer.Typer(
-    name="debate-rl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="debate-rl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Train language models to debate, train judges, run tournaments, and measure weak-to-strong transfer. "
     "Try it: debate-rl debate (one debate between small models that ship).",
-)  # fmt: skip
+)
 app.add_typer(judge_app, name="judge")
 app.add_typer(lab_app, name="lab")
 app.add_typer(store_app, name="store")

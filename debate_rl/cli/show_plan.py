@@ -78,19 +78,19 @@ def _study(config: Config, console: Console) -> None:
 
 
 def _counts(rows: Sequence[Planned]) -> Table:
-    """What each stage asks."""
+    """What each stage asks for."""
     names = ("debates", "texts", "verdicts", "prompt tokens", "read once", "new tokens")
-    counted = [
-        (row.debates, row.speeches, row.verdicts, row.prompt_tokens, row.read_tokens, row.new_tokens) for row in rows
-    ]
     table = _table([row.stage for row in rows], *names)
-    for column, values in zip(table.columns[1:], zip(*counted, strict=True), strict=False):
-        column.min_width = max(column.min_width or 0, *(len(f"{value:,}") for value in values))
     table.add_column()
-    for row, numbers in zip(rows, counted, strict=True):
+    for row in rows:
+        numbers = (row.debates, row.speeches, row.verdicts, row.prompt_tokens, row.read_tokens, row.new_tokens)
+        for column, number in zip(table.columns[1:], numbers, strict=False):
+            # A number is never broken over two lines.
+            column.min_width = max(column.min_width or 0, len(f"{number:,}"))
         kind = row.kind if row.kind != row.stage else ""
-        note = ", ".join(filter(None, (kind, row.note)))
-        table.add_row(row.stage, *(f"{number:,}" if number else "-" for number in numbers), note)
+        notes = [text for text in (kind, row.note) if text]
+        cells = [f"{number:,}" if number else "-" for number in numbers]
+        table.add_row(row.stage, *cells, ", ".join(notes))
     return table
 
 
@@ -105,19 +105,20 @@ def _table(stages: Sequence[str], *numbers: str, title: str | None = None) -> Ta
 
 def _prices(rows: Sequence[Bill], card: Card | None) -> Table:
     """What each stage costs."""
-    where = "no card" if card is None else card.name
+    card_name = "no card" if card is None else card.name
     names = ("GiB playing", "GiB training", "hours", "cost")
-    table = _table([row.stage for row in rows], *names, title=f"estimated ({where})")
+    table = _table([row.stage for row in rows], *names, title=f"estimated ({card_name})")
     table.add_column("playing, of which")
     for row in rows:
-        if row.play_gib is not None or row.train_gib is not None or row.hours or row.cost:
-            table.add_row(
-                row.stage, _number(row.play_gib, 1), _number(row.train_gib, 1), _number(row.hours, 3),
-                _number(row.cost, 2), row.parts,
-            )  # fmt: skip
+        if row.play_gib is None and row.train_gib is None and not row.hours and not row.cost:
+            continue
+        memory = (_number(row.play_gib, 1), _number(row.train_gib, 1))
+        table.add_row(row.stage, *memory, _number(row.hours, 3), _number(row.cost, 2), row.parts)
     hours = [row.hours for row in rows if row.hours is not None]
     costs = [row.cost for row in rows if row.cost is not None]
-    table.add_row("all", "", "", _number(sum(hours) if hours else None, 3), _number(sum(costs) if costs else None, 2))
+    total_hours = _number(sum(hours) if hours else None, 3)
+    total_cost = _number(sum(costs) if costs else None, 2)
+    table.add_row("all", "", "", total_hours, total_cost)
     return table
 
 

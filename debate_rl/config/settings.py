@@ -25,7 +25,7 @@ class Questions(Record):
     knobs: dict[str, Any] = {}
     """Knobs of the lab family, such as the number of moves."""
     hard_only: bool = False
-    """Of QuALITY: questions marked difficult only."""
+    """Take only questions marked difficult (QuALITY)."""
     human: str | None = None
     """Human debates (as source nyu) whose stories no test question may be about; known by id, title or text."""
     train: int = Field(default=400, ge=1)
@@ -33,7 +33,7 @@ class Questions(Record):
     test: int = Field(default=80, ge=1)
     """Questions for tournaments and judge accuracy; their stories are in no other split."""
     seed: int | None = Field(default=None, ge=0)
-    """Of the test questions and of the weak-to-strong items; empty is the config's seed. A study over seeds keeps it
+    """Seed of the test questions and the weak-to-strong items; empty takes the config's seed. A study over seeds keeps it
     the same for all of them; the other questions follow each run's own seed."""
 
 
@@ -50,7 +50,7 @@ class BudgetSettings(Record):
     """What a run may spend at a server; it stops before it would pass that, and what is finished is kept."""
 
     tokens: int | None = Field(default=None, ge=1)
-    """Of prompts and answers together."""
+    """Tokens of prompts and answers together."""
     money: float | None = Field(default=None, gt=0)
     """In the currency of `prices`."""
 
@@ -63,7 +63,7 @@ class EngineSettings(Record):
     kind: Literal["transformers", "server"] = "transformers"
     """transformers: in this process. server: any OpenAI-compatible endpoint; trainings still run here."""
     url: str | tuple[str, ...] | None = None
-    """Of a server, for example http://localhost:8000/v1; a list names replicas of one another."""
+    """Address of a server, for example http://localhost:8000/v1; a list names replicas of one another."""
     key_env: str | None = None
     """Environment variable that holds the server's key, for example OPENAI_API_KEY; empty sends none."""
     concurrency: int = Field(default=16, ge=1)
@@ -79,7 +79,7 @@ class EngineSettings(Record):
     """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
     budget: BudgetSettings = BudgetSettings()
     prices: dict[str, Price] = {}
-    """Of a server's models, for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
+    """Prices of a server's models for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
     device: str | None = None
     """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
@@ -91,7 +91,7 @@ class EngineSettings(Record):
     threads: int | None = Field(default=None, ge=1)
     """Threads of PyTorch; empty keeps its own choice (OMP_NUM_THREADS)."""
     temperature: float = Field(default=0.5, ge=0)
-    """Of every debater."""
+    """Sampling temperature of all debaters."""
     reuse_opponents: bool = False
     """Best-of-N players simulate the other side by the draws that its own speech is chosen from: fewer texts, but the
     choice is then made against what the other side may really say."""
@@ -152,7 +152,7 @@ class ProtocolSettings(Record):
     name: str = "debate"
     """A shipped protocol or a YAML file."""
     turns: int | None = None
-    """Of this protocol; in others each side speaks as often, where they have no shape of their own (claim)."""
+    """Turns of this protocol. In other protocols each side speaks as often, unless they have a fixed shape (claim)."""
     max_new_tokens: int | None = None
     max_words: int | None = None
     near_quotes: float | None = None

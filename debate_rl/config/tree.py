@@ -23,10 +23,18 @@ from debate_rl.records import Record, explain
 from debate_rl.stages.base import Stage
 
 _ENGINE = {
-    "concurrency", "retries", "timeout", "key_env", "load_adapters", "refused", "budget", "prices", "batch_tokens",
+    "concurrency",
+    "retries",
+    "timeout",
+    "key_env",
+    "load_adapters",
+    "refused",
+    "budget",
+    "prices",
+    "batch_tokens",
     "cache_tokens",
-}  # fmt: skip
-"""Of the engine's keys those that say how it works, not what it answers."""
+}
+"""Keys of the engine that say how it works, not what it answers."""
 _RUN = ("runs", "processes", "tracking", "hardware")
 
 
@@ -86,7 +94,7 @@ class Config(Record):
 
     @property
     def question_seed(self) -> int:
-        """Of the test questions and of the weak-to-strong items."""
+        """Seed of the test questions and the weak-to-strong items."""
         return self.seed if self.questions.seed is None else self.questions.seed
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ from debate_rl.trainers.common.model_shapes import Shape, shape_of
 LAUNCH = 0.0006
 """Seconds that a layer takes at least in a step of writing, whatever the card."""
 RANK = 64
-"""Of the adapters that a stage plays with, for their memory."""
+"""LoRA rank assumed for the adapters that a stage plays with."""
 _WRITE, _TRAIN = 4, 3
 """What a token that is written or trained on costs, in tokens that are read; only where a run's mix changes."""
 
@@ -63,68 +63,98 @@ def bills(
     Args:
         run: the experiment; a config's `hardware` is taken into account in its trainings.
         planned: its plan.
-        card: what it is played on; None knows no hours, but those like a run's.
-        cards: how many play, as processes of `accelerate launch`.
+        card: the GPU that it is played on; None gives hours only where `like` is set.
+        cards: number of cards that play, as processes of `accelerate launch`.
         hourly: price of one card for an hour; a server is paid by its tokens (`engine.prices`).
         like: folder of a finished run on the same machine, of any size.
 
     Raises:
         UserError: the folder holds no finished run, or see `estimates`.
     """
-    trained = {row.stage: row for row in estimates(run, {row.stage for row in planned}, like)}
-    seconds = {} if like is None else _like(run, like)
-    return [_bill(run, row, trained.get(row.stage), card, cards, hourly, seconds) for row in planned]
+    trainings = {row.stage: row for row in estimates(run, {row.stage for row in planned}, like)}
+    seconds_per_work = {} if like is None else _like(run, like)
+    priced = []
+    for row in planned:
+        training = trainings.get(row.stage)
+        hours = None
+        if row.stage in seconds_per_work:
+            hours = seconds_per_work[row.stage] * _work(row, training) / 3600
+        elif card is not None and run.config.engine.kind != "server":
+            hours = _hours_on(run, row, training, card, cards)
+        priced.append(_bill(run, row, training, hours, card, cards, hourly))
+    return priced
+
+
+def _hours_on(run: Run, row: Planned, training: Estimated | None, card: Card, cards: int) -> float | None:
+    """Hours of a stage on cards; None where one of its models, or its training, is not known."""
+    total = 0.0
+    for share in row.shares:
+        hours = _hours(run, share, card)
+        if hours is None:
+            return None
+        total += hours / cards
+    if training is not None:
+        if training.hours is None:
+            return None
+        total += training.hours
+    return total
 
 
 def _bill(
     run: Run,
     row: Planned,
     training: Estimated | None,
+    hours: float | None,
     card: Card | None,
     cards: int,
     hourly: float | None,
-    seconds: dict[str, float],
 ) -> Bill:
-    """Price one stage."""
+    """Price one stage whose hours are known, or not."""
     server = run.config.engine.kind == "server"
-    need = {} if server or not row.shares else playing_memory(run, row.shares, card is not None)
-    spent: float | None = None
-    if row.stage in seconds:
-        spent = seconds[row.stage] * _work(row, training) / 3600
-    elif card is not None and not server:
-        played = [_hours(run, share, card) for share in row.shares]
-        own = [hours / cards for hours in played if hours is not None]
-        if training is not None and training.hours is not None:
-            own.append(training.hours)
-        spent = sum(own) if len(own) == len(played) + (training is not None) else None
-    cost = _paid(run, row.shares) if server else None
-    if not server and hourly is not None and spent is not None:
-        cost = hourly * spent * max(cards, training.processes if training else 1)
+    memory: dict[str, float] = {}
+    if row.shares and not server:
+        memory = playing_memory(run, row.shares, card is not None)
+    cost = None
+    if server:
+        cost = _paid(run, row.shares)
+    elif hourly is not None and hours is not None:
+        cost = hourly * hours * max(cards, training.processes if training else 1)
+    parts = [f"{name} {size / GIB:.1f}" for name, size in memory.items() if size >= 0.05 * GIB]
     return Bill(
         stage=row.stage,
-        play_gib=sum(need.values()) / GIB if need else None,
-        parts=", ".join(f"{name} {size / GIB:.1f}" for name, size in need.items() if size >= 0.05 * GIB),
+        play_gib=sum(memory.values()) / GIB if memory else None,
+        parts=", ".join(parts),
         train_gib=None if training is None else training.gib,
-        hours=spent,
+        hours=hours,
         cost=cost,
     )
 
 
 def playing_memory(run: Run, shares: Sequence[Share], half: bool) -> dict[str, float]:
-    """Bytes on each card while a stage's games are played; empty where a model's shape is not known."""
-    shapes = {share.model: shape_of(run.resolve(share.model)) for share in shares}
-    known = [shape for shape in shapes.values() if shape is not None]
-    if len(known) < len(shapes):
-        return {}
-    unit, held = 2 if half else 4, run.config.engine.batch_tokens
+    """Bytes on each card while a stage's games are played, by part; empty where a model's shape is not known.
+
+    Args:
+        run: the experiment.
+        shares: what each model does in the stage.
+        half: whether weights have two bytes, else four.
+    """
+    shapes: dict[str, Shape] = {}
+    for share in shares:
+        shape = shape_of(run.resolve(share.model))
+        if shape is None:
+            return {}
+        shapes[share.model] = shape
+    unit = 2 if half else 4
+    batch_tokens = run.config.engine.batch_tokens
+    cached_tokens = batch_tokens + run.config.engine.cache_tokens
+    texts_at_a_time = max(_rows(run, share) for share in shares)
     adapters = [shapes[share.model] for share in shares if share.adapter is not None]
-    rows = max(_rows(run, share) for share in shares)
     return {
-        "weights": float(unit * sum(shape.parameters for shape in known)),
-        "adapters": 4.0 * sum(shape.lora(RANK) for shape in adapters if shape is not None),
-        "cache": max(_cache(shape, unit) for shape in known) * (held + run.config.engine.cache_tokens),
-        "activations": max(_layer(shape, unit) for shape in known) * held,
-        "logits": 4.0 * max(shape.vocabulary for shape in known) * rows,
+        "weights": float(unit * sum(shape.parameters for shape in shapes.values())),
+        "adapters": 4.0 * sum(shape.lora(RANK) for shape in adapters),
+        "cache": max(_cache(shape, unit) for shape in shapes.values()) * cached_tokens,
+        "activations": max(_layer(shape, unit) for shape in shapes.values()) * batch_tokens,
+        "logits": 4.0 * max(shape.vocabulary for shape in shapes.values()) * texts_at_a_time,
         "overhead": OVERHEAD if half else 0.0,
     }
 
@@ -184,11 +214,15 @@ def _like(run: Run, folder: Path) -> dict[str, float]:
         raise UserError(
             f"--like {folder}: no config.yaml there; name the folder of a finished run, runs/NAME or a seed's"
         )
-    timed = {path.parent.name: read_json(path)["seconds"] for path in folder.glob("*/timing.json")}
+    seconds = {path.parent.name: read_json(path)["seconds"] for path in folder.glob("*/timing.json")}
     earlier = Run(load_config(folder / "config.yaml"), say=run.say)
-    there = {name for name in earlier.config.stages if name in timed}
-    if not there:
+    finished = {name for name in earlier.config.stages if name in seconds}
+    if not finished:
         raise UserError(f"--like {folder}: no stage of it is finished")
-    trained = {row.stage: row for row in estimates(earlier, there, folder)}
-    works = {row.stage: _work(row, trained.get(row.stage)) for row in plan(earlier, there, folder)}
-    return {name: timed[name] / work for name, work in works.items() if work}
+    trainings = {row.stage: row for row in estimates(earlier, finished, folder)}
+    seconds_per_work = {}
+    for row in plan(earlier, finished, folder):
+        work = _work(row, trainings.get(row.stage))
+        if work:
+            seconds_per_work[row.stage] = seconds[row.stage] / work
+    return seconds_per_work

@@ -73,9 +73,13 @@ class CountingEngine:
         wanted = max(1, round(new / self._words(request.model)))
         text = " ".join((words[start:] + words * (wanted // len(words) + 1))[:wanted])
         return Completion(
-            text=f"{text} {drawn}", prompt_tokens=0, new_tokens=new, finish="stop",
-            revision=self.revision(request.model, request.adapter), tokens=(),
-        )  # fmt: skip
+            text=f"{text} {drawn}",
+            prompt_tokens=0,
+            new_tokens=new,
+            finish="stop",
+            revision=self.revision(request.model, request.adapter),
+            tokens=(),
+        )
 
     def _scores(self, choice: Choice) -> Scores:
         own, first = self._count(choice)

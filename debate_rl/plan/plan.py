@@ -39,7 +39,7 @@ class Planned(Record):
     verdicts: int = 0
     """Forwards that score answers; one for each order in which a judge is asked."""
     prompt_tokens: int = 0
-    """Of the prompts of both, shared beginnings counted each time: what a server without a cache would charge for."""
+    """Prompt tokens of texts and verdicts, shared beginnings counted each time, as a server without a cache charges."""
     read_tokens: int = 0
     """The same with each beginning read once."""
     new_tokens: int = 0

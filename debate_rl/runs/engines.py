@@ -15,26 +15,33 @@ from debate_rl.game.question import Question, Split
 
 
 def load_splits(config: Config) -> dict[Split, list[Question]]:
-    """Train and test questions, whose stories differ."""
-    wanted = config.questions
-    counts: dict[Split, int] = {"train": wanted.train, "test": wanted.test}
+    """Train and test questions; no story is in both."""
+    settings = config.questions
+    counts: dict[Split, int] = {"train": settings.train, "test": settings.test}
     seeds: dict[Split, int] = {"train": config.seed, "test": config.question_seed}
-    return {
-        split: load_questions(
-            wanted.source, wanted.path, split, count, seeds[split],
-            family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
-            human=wanted.human,
+    splits: dict[Split, list[Question]] = {}
+    for split, count in counts.items():
+        splits[split] = load_questions(
+            settings.source,
+            settings.path,
+            split,
+            count,
+            seeds[split],
+            family=settings.family,
+            knobs=settings.knobs,
+            hard_only=settings.hard_only,
+            human=settings.human,
         )
-        for split, count in counts.items()
-    }  # fmt: skip
+    return splits
 
 
-def shared_engine(
-    own: Engine, store: Path, config: Config, crew: Crew | None = None
-) -> tuple[StoredEngine, Engine]:  # fmt: skip
-    """An engine with its store, and what is asked: where several parts are answered at a time, each through the store.
+def shared_engine(own: Engine, store: Path, config: Config, crew: Crew | None = None) -> tuple[StoredEngine, Engine]:
+    """Put a store in front of an engine, and what answers several batches at a time in front of that.
 
-    A server answers many requests at a time by itself, so a crew has nothing to do there.
+    A server answers many requests at a time by itself, so worker processes have nothing to do there.
+
+    Returns:
+        The store, and the engine to ask.
     """
     if config.engine.kind == "server":
         from debate_rl.engines.server.engine import ServerEngine
@@ -60,11 +67,17 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
         folder = Path(config.runs) / config.name
         ledger = folder / "paid.jsonl" if (folder / "config.yaml").is_file() else None
         return ServerEngine(
-            wanted.url or "", wanted.key_env, concurrency=wanted.concurrency, retries=wanted.retries,
-            timeout=wanted.timeout, deployed=wanted.revision, resolve=resolve, load_adapters=wanted.load_adapters,
+            wanted.url or "",
+            wanted.key_env,
+            concurrency=wanted.concurrency,
+            retries=wanted.retries,
+            timeout=wanted.timeout,
+            deployed=wanted.revision,
+            resolve=resolve,
+            load_adapters=wanted.load_adapters,
             refused=wanted.refused,
             budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
-        )  # fmt: skip
+        )
     from debate_rl.engines.local.engine import TransformersEngine
 
     return TransformersEngine(

@@ -202,10 +202,14 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
     seconds = time.perf_counter() - began
     found, made, read = run.store_counts
     counts: dict[str, Any] = {
-        "seconds": round(seconds, 1), "cpu_seconds": round(_cpu_seconds() - cpu, 1), "tokens": read - tokens,
-        "store_hits": found - hits, "store_misses": made - misses, "peak_memory_mib": peak_memory(),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(_cpu_seconds() - cpu, 1),
+        "tokens": read - tokens,
+        "store_hits": found - hits,
+        "store_misses": made - misses,
+        "peak_memory_mib": peak_memory(),
         **({"paid_so_far": run.paid} if run.paid else {}),
-    }  # fmt: skip
+    }
     write_json(working / "timing.json", counts)
     remove_inside(final, run.folder)
     working.rename(final)
@@ -221,25 +225,27 @@ def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
     Args:
         config: the experiment.
         kind: of stage.
-        table: of weak_to_strong only the columns of this table, and the report.
+        table: a weak-to-strong table; only its columns, and the report.
 
     Raises:
         UserError: the config has no stage of that kind, or no such table.
     """
-    found = {name for name, stage in config.stages.items() if stage.kind == kind}
-    if not found:
+    chosen = {name for name, stage in config.stages.items() if stage.kind == kind}
+    if not chosen:
         raise UserError(
             f"the config has no stage of kind {kind!r}; its stages are: {', '.join(config.stages) or 'none'}"
         )
     if table is not None:
-        found = _columns(config, table)
+        chosen = _columns(config, table)
     names = list(config.stages)
-    for name in reversed(names):
-        if name in found:
-            earlier = names[: names.index(name)]
-            found |= {other for other in earlier if config.stages[name].builds_on(other, config.stages[other])}
-    reports = {name for name, stage in config.stages.items() if stage.repeats}
-    return found if table is None else found | reports
+    # From the last stage to the first: a stage that is needed brings in what it builds on, which comes before it.
+    for index in reversed(range(len(names))):
+        if names[index] in chosen:
+            stage = config.stages[names[index]]
+            chosen |= {other for other in names[:index] if stage.builds_on(other, config.stages[other])}
+    if table is not None:
+        chosen |= {name for name, stage in config.stages.items() if stage.repeats}
+    return chosen
 
 
 def _columns(config: Config, table: str) -> set[str]:

@@ -23,25 +23,24 @@ WHOLE = 1 << 20
 
 
 def input_files(tree: Any) -> dict[str, str]:
-    """Digest of every file and folder that a tree of config values names."""
+    """Digest of every file and folder that a tree of config values names, by path."""
     if isinstance(tree, dict | list):
-        values = tree.values() if isinstance(tree, dict) else tree
-        return {path: name for value in values for path, name in input_files(value).items()}
+        digests: dict[str, str] = {}
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            digests |= input_files(value)
+        return digests
     if not isinstance(tree, str) or not tree or len(tree) > 1024:
         return {}
     path = Path(tree)
     try:
-        is_there = path.exists()
+        if path.is_file():
+            return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
+        if not path.is_dir():
+            return {}
     except (OSError, ValueError):
-        is_there = False  # a text that can not be the name of a file
-    if not is_there:
-        return {}
-    if path.is_file():
-        return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
-    if not path.is_dir():
-        return {}
-    inside = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    return {tree: digest([[str(file.relative_to(path)), _content(file)] for file in inside])}
+        return {}  # a text that can not be the name of a file
+    contents = [[str(file.relative_to(path)), _content(file)] for file in sorted(path.rglob("*")) if file.is_file()]
+    return {tree: digest(contents)}
 
 
 def _content(file: Path) -> str | int:
@@ -125,7 +124,11 @@ def _is_own(entry: Path) -> bool:
 def _finished(folder: Path, held: Config) -> list[str]:
     """Stages that are finished, in a study for any seed."""
     runs = [folder / seed_folder(seed) for seed in held.seeds] or [folder]
-    return [name for name in held.stages if any((run / name / "stage.json").is_file() for run in runs)]
+    finished = []
+    for name in held.stages:
+        if any((run / name / "stage.json").is_file() for run in runs):
+            finished.append(name)
+    return finished
 
 
 def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:

@@ -180,9 +180,15 @@ class Run:
         stage, best_of, refine = read_name(name)
         model, adapter = self.weights(stage, self.config.models.debater)
         return Debater(
-            name=name, model=model, adapter=adapter, best_of=best_of, refine=refine, opponents=opponents,
-            temperature=self.config.engine.temperature, reuse_opponents=self.config.engine.reuse_opponents,
-        )  # fmt: skip
+            name=name,
+            model=model,
+            adapter=adapter,
+            best_of=best_of,
+            refine=refine,
+            opponents=opponents,
+            temperature=self.config.engine.temperature,
+            reuse_opponents=self.config.engine.reuse_opponents,
+        )
 
     def judge(self, at: str | None = None) -> AnyJudge:
         """The judge of the config's kind, with the model of the last judge stage before a stage (see `model_judge`)."""

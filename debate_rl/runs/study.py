@@ -39,9 +39,7 @@ def seed_configs(config: Config) -> list[Config]:
     runs = str(Path(config.runs) / config.name)
     tracking = config.tracking.model_copy(update={"group": config.tracking.group or config.name})
     shared = {"seeds": (), "processes": 1, "runs": runs, "questions": questions, "tracking": tracking}
-    return [
-        config.model_copy(update={**shared, "seed": seed, "name": seed_folder(seed)}) for seed in config.seeds
-    ]  # fmt: skip
+    return [config.model_copy(update={**shared, "seed": seed, "name": seed_folder(seed)}) for seed in config.seeds]
 
 
 def run_study(

@@ -50,10 +50,17 @@ class Tracker:
             os.environ.setdefault("WANDB_SILENT", "true")
             folder.mkdir(parents=True, exist_ok=True)
             self._run = wandb.init(
-                project=project, entity=entity, name=name, group=name, dir=str(folder), mode=where,
-                id=_run_id(folder), resume="allow" if where == "online" else None,
-                config=dict(config), settings=wandb.Settings(init_timeout=30),
-            )  # fmt: skip
+                project=project,
+                entity=entity,
+                name=name,
+                group=name,
+                dir=str(folder),
+                mode=where,
+                id=_run_id(folder),
+                resume="allow" if where == "online" else None,
+                config=dict(config),
+                settings=wandb.Settings(init_timeout=30),
+            )
 
     @property
     def folder(self) -> str | None:
@@ -129,22 +136,26 @@ def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
 
     The server is asked over HTTP, through the proxy where one is set.
     """
-    told = os.environ.get("WANDB_MODE", "").lower()
-    if mode == "auto" and told in ("offline", "disabled", "online", "dryrun"):
-        mode = "offline" if told == "dryrun" else cast(Mode, told)
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         return "disabled"
+    switch = os.environ.get("WANDB_MODE", "").lower()
+    if mode == "auto" and switch in ("offline", "disabled", "online", "dryrun"):
+        mode = "offline" if switch == "dryrun" else cast(Mode, switch)
     if mode == "offline" or mode == "disabled":
         return mode
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    if not os.environ.get("WANDB_API_KEY") and not _has_saved_key(url.hostname or ""):
+        return "offline"
+    return "online" if _answers(url.geturl()) else "offline"
+
+
+def _has_saved_key(host: str) -> bool:
+    """Whether `wandb login` has left a key for this server in ~/.netrc."""
     netrc = Path.home() / ".netrc"
     try:
-        saved = netrc.is_file() and (host.hostname or "") in netrc.read_text(encoding="utf-8", errors="replace")
+        return netrc.is_file() and host in netrc.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        saved = False
-    if not os.environ.get("WANDB_API_KEY") and not saved:
-        return "offline"
-    return "online" if _answers(host.geturl()) else "offline"
+        return False
 
 
 def _answers(url: str) -> bool:
