@@ -33,8 +33,8 @@ class Questions(Record):
     test: int = Field(default=80, ge=1)
     """Questions for tournaments and judge accuracy; their stories are in no other split."""
     seed: int | None = Field(default=None, ge=0)
-    """Seed of the test questions and the weak-to-strong items; empty takes the config's seed. A study over seeds keeps it
-    the same for all of them; the other questions follow each run's own seed."""
+    """Seed of the test questions and the weak-to-strong items; empty takes the config's seed. A study over seeds keeps
+    it the same for all of them; the other questions follow each run's own seed."""
 
 
 class Models(Record):
