@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from debate_rl.engines.request import Engine
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Verdict
+from debate_rl.judges.function import FunctionJudge, ask_function
 from debate_rl.judges.model import Judge, ask_model
 from debate_rl.judges.panel import Panel, combine_members
 from debate_rl.judges.presentation import Presentation, mean_probability, presentations, probability
@@ -20,6 +21,7 @@ from debate_rl.judges.stated import StatedJudge, ask_stated
 
 __all__ = [
     "AnyJudge",
+    "FunctionJudge",
     "Judge",
     "Panel",
     "Presentation",
@@ -33,7 +35,7 @@ __all__ = [
     "probability",
 ]
 
-AnyJudge = Judge | ReasoningJudge | StatedJudge | Probe | Panel
+AnyJudge = Judge | ReasoningJudge | StatedJudge | Probe | Panel | FunctionJudge
 
 
 def judge_transcripts(transcripts: Sequence[Transcript], judge: AnyJudge, engine: Engine) -> list[Verdict | Failure]:
@@ -51,6 +53,8 @@ def judge_transcripts(transcripts: Sequence[Transcript], judge: AnyJudge, engine
         return ask_stated(transcripts, judge, engine)
     if isinstance(judge, Probe):
         return ask_probe(transcripts, judge)
+    if isinstance(judge, FunctionJudge):
+        return ask_function(transcripts, judge)
     if isinstance(judge, Panel):
         members = [judge_transcripts(transcripts, member, engine) for member in judge.members]
         return [combine_members(judge, found) for found in zip(*members, strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from debate_rl.game.verdict import Failure, Verdict
+from debate_rl.judges.function import FunctionJudge
 from debate_rl.judges.model import Judge
 from debate_rl.judges.presentation import Combine, combined
 from debate_rl.judges.probe import Probe
@@ -23,7 +24,7 @@ class Panel(Record):
     """
 
     name: str = "panel"
-    members: tuple[Judge | ReasoningJudge | StatedJudge | Probe | Panel, ...] = Field(min_length=1)
+    members: tuple[Judge | ReasoningJudge | StatedJudge | Probe | Panel | FunctionJudge, ...] = Field(min_length=1)
     combine: Combine = "mean"
 
 

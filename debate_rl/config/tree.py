@@ -35,7 +35,7 @@ _ENGINE = {
     "cache_tokens",
 }
 """Keys of the engine that say how it works, not what it answers."""
-_RUN = ("runs", "processes", "tracking", "hardware")
+_RUN = ("runs", "reuse", "processes", "tracking", "hardware")
 
 
 class Config(Record):
@@ -52,6 +52,8 @@ class Config(Record):
     """How many seeds of a study run at a time; each takes its own memory, and `engine.threads` cores."""
     runs: str = "runs"
     """Folder of all runs."""
+    reuse: str | None = None
+    """Folder of a finished run: stages that would be made from the very same settings are copied from it."""
     questions: Questions = Questions()
     models: Models = Models()
     engine: EngineSettings = EngineSettings()

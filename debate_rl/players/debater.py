@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -88,6 +88,9 @@ class Debater(Record):
     often. With Best-of-N every candidate is refined, and the judge picks among the refined ones."""
     critic: Critic | None = None
     """Who criticises; None is the player itself."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        super().__init__(**{"name": name, **settings})
 
     def request(self, transcript: Transcript, side: Side, turn: int, draw: int = 0) -> Request:
         """Ask for one speech, or for its first draft.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from pydantic import BaseModel
 from debate_rl.arena.progress import heartbeat
 from debate_rl.config.tree import Config, settled
 from debate_rl.engines.file_hashes import changed_file, folder_hashes
-from debate_rl.errors import UserError, nearest
+from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game.verdict import PASSING_KINDS
 from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
 from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
@@ -84,7 +85,8 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
                 run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
             else:
                 run.say(f"{name}: made again, since {changed[0]} was")
-        done[name] = _run_stage(run, name, stage, fingerprint, built_on)
+        reused = None if stage.repeats else _reuse(run, name, fingerprint)
+        done[name] = _run_stage(run, name, stage, fingerprint, built_on) if reused is None else reused
         write_json(run.folder / "metrics.json", _all_metrics(run))
     run.finish_tracking()
     if run.paid:
@@ -92,6 +94,30 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
+
+
+def _reuse(run: Run, name: str, fingerprint: str) -> Metrics | None:
+    """Copy a finished stage from the run that `reuse` names, where it was made from the very same things.
+
+    Returns:
+        Its metrics; None where there is no such stage.
+    """
+    if run.config.reuse is None:
+        return None
+    source = existing(run.config.reuse, "reuse", "give the folder of a finished run") / name
+    if not (source / "stage.json").is_file():
+        return None
+    note = read_note(source)
+    if note.fingerprint != fingerprint or note.passing_failures:
+        return None
+    copy = run.folder / f".{name}"
+    remove_inside(copy, run.folder)
+    shutil.copytree(source, copy)
+    built_on = {"built_on": _built_on(run, name)}
+    write_json(copy / "stage.json", note.model_copy(update=built_on).model_dump(mode="json"))
+    copy.rename(run.folder / name)
+    run.say(f"{name}: taken from {source}")
+    return dict(read_json(run.folder / name / "metrics.json"))
 
 
 class StageNote(Record):

@@ -31,7 +31,7 @@ def input_files(tree: Any) -> dict[str, str]:
         return digests
     if not isinstance(tree, str) or not tree or len(tree) > 1024:
         return {}
-    path = Path(tree)
+    path = Path(tree.partition("@")[0])  # players of other runs may have the @N of Best-of-N
     try:
         if path.is_file():
             return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}

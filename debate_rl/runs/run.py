@@ -15,7 +15,7 @@ from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.engines.workers import Crew
-from debate_rl.errors import UserError, nearest
+from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import Leg
@@ -26,6 +26,7 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest
 from debate_rl.runs.engines import load_splits, open_engine, shared_engine
 from debate_rl.runs.tracking import Tracker
+from debate_rl.stages.base import is_path
 
 
 class Run:
@@ -147,12 +148,14 @@ class Run:
         self.tracker.table(f"{stage}/debates", columns, rows)
 
     def resolve(self, name: str) -> str:
-        """Where a model or adapter lies: in this run's folder, as a lab model, or where its name says.
+        """Path of a model or adapter: in this run's folder, as a lab model, or as its name says.
 
         What a stage at work has made already is found as well, in its working folder.
         """
-        inside = next((path for path in (self.folder / name, self.folder / f".{name}") if path.is_dir()), None)
-        return model_path(name) if inside is None else str(inside)
+        for path in (self.folder / name, self.folder / f".{name}"):
+            if path.is_dir():
+                return str(path)
+        return model_path(name)
 
     def questions(self, split: Split, count: int | None = None) -> list[Question]:
         """Questions of a split, the first `count` of them.
@@ -216,6 +219,11 @@ class Run:
         stages = self.config.stages
         if name == "base":
             return self._asked_like_the_run(Judge(name="base judge", model=self.config.models.judge))
+        if name not in stages and is_path(name) and not (Path(name) / "config.json").is_file():
+            model, adapter = trained_elsewhere(name, self.config.models.judge)
+            path = Path(name) / "calibrator.json"
+            calibrator = load_calibrator(path) if path.is_file() else None
+            return self._asked_like_the_run(Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
         if name not in stages:
             return Judge(name=name, model=name)
         if not stages[name].trains_judge:
@@ -251,16 +259,52 @@ class Run:
         return judge_of_kind(settings.model_copy(update=changes), judge)
 
     def weights(self, stage: str, base: str) -> tuple[str, str | None]:
-        """Model and adapter that a training stage or an iteration (NAME.K) made; `base` is the model as it is."""
+        """Model and adapter behind a name.
+
+        Args:
+            stage: `base`, a training stage or an iteration (NAME.K) of this run, or the path of a training stage of
+                another run or of an adapter's folder.
+            base: the model that `base` stands for, and that adapters belong to.
+
+        Returns:
+            The model and, where there is one, the adapter on it; see `resolve` for where they lie.
+
+        Raises:
+            UserError: there is no such stage or folder.
+        """
         if stage == "base":
             return base, None
         trained: dict[str, str] = {}
         for name, made in self.config.stages.items():
             if made.makes_players:
                 trained |= made.makes(name)
-        if stage not in trained:
-            raise UserError(f"no player or training stage {stage!r}; {nearest(stage, ['base', *trained])}")
-        model = f"{trained[stage]}/model"
-        if any((self.folder / path).is_dir() for path in (model, f".{model}")):
-            return model, None
-        return base, f"{trained[stage]}/adapter"
+        if stage in trained:
+            model = f"{trained[stage]}/model"
+            if any((self.folder / path).is_dir() for path in (model, f".{model}")):
+                return model, None
+            return base, f"{trained[stage]}/adapter"
+        if is_path(stage):
+            return trained_elsewhere(stage, base)
+        raise UserError(
+            f"no player or training stage {stage!r}; {nearest(stage, ['base', *trained])}; the trained weights of "
+            "another run are named by their folder, such as runs/quickstart/dpo"
+        )
+
+
+def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
+    """Model and adapter of a training stage's folder in another run, or of an adapter's folder.
+
+    Raises:
+        UserError: the folder is missing or holds neither.
+    """
+    folder = existing(path, "player's folder").resolve()
+    for candidate in (folder / "adapter", folder):
+        if (candidate / "adapter_config.json").is_file():
+            return base, str(candidate)
+    for candidate in (folder / "model", folder):
+        if (candidate / "config.json").is_file():
+            return str(candidate), None
+    raise UserError(
+        f"{path} holds no trained weights; name the folder of a training stage (with adapter/ or model/ in it), "
+        "or an adapter's own folder"
+    )

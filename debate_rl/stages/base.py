@@ -35,6 +35,11 @@ class StageResult(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def is_path(name: str) -> bool:
+    """Whether a player or judge is named by a folder (runs/quickstart/dpo) and not by a stage of its own run."""
+    return "/" in name or "\\" in name
+
+
 class Stage(Record):
     """Settings of a stage.
 
@@ -58,8 +63,9 @@ class Stage(Record):
 
     @property
     def named_stages(self) -> set[str]:
-        """The stages among its references: without `base`, and without the @N of players."""
-        return {name.partition("@")[0] for name in self.references()} - {"base"}
+        """The stages of its own run among its references: without `base`, paths, and the @N of players."""
+        names = {name.partition("@")[0] for name in self.references()} - {"base"}
+        return {name for name in names if not is_path(name)}
 
     def makes(self, name: str) -> dict[str, str]:
         """What later stages may name, and the folder in the run's that holds it.

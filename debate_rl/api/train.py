@@ -1,0 +1,224 @@
+"""Train debaters and judges in plain function calls; each returns the player or judge with its new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from debate_rl.api.play import own_engine
+from debate_rl.api.results import Debates
+from debate_rl.data.models import model_path
+from debate_rl.data.sources.provenance import source_of
+from debate_rl.errors import UserError
+from debate_rl.game.protocol import Protocol, load_protocol
+from debate_rl.game.question import Question
+from debate_rl.game.transcript import Transcript
+from debate_rl.game.verdict import Leg
+from debate_rl.judges.judge import AnyJudge, Judge
+from debate_rl.players.debater import Debater
+from debate_rl.records import explain, write
+from debate_rl.trainers.common.rows import PreferenceRow, SftRow, judge_rows, sft_rows
+from debate_rl.trainers.common.settings import Job, Kind, Lora, Objective, Result, Target
+from debate_rl.trainers.grpo.settings import Online, Opponents, Rewards
+
+LORA = Lora()
+REWARDS = Rewards()
+
+
+def train_sft(
+    debater: Debater,
+    speeches: Sequence[Transcript] | Sequence[Leg] | Sequence[SftRow],
+    out: str | Path,
+    *,
+    lora: Lora | None = LORA,
+    seed: int = 0,
+    **train: Any,
+) -> Debater:
+    """Finetune a debater on speeches.
+
+    Args:
+        debater: whose model and adapter the training starts from.
+        speeches: transcripts or judged debates, whose every speech becomes a row, or rows.
+        out: folder for the adapter; a training that was stopped goes on there.
+        lora: None trains all weights.
+        seed: of the training.
+        train: fields of TRL's SFTConfig, such as `learning_rate=2e-4, num_train_epochs=2`.
+
+    Returns:
+        The debater with its new weights.
+
+    Raises:
+        UserError: no rows, or an argument that SFTConfig does not have.
+    """
+    rows: list[Any] = list(speeches)
+    games = [row.transcript if isinstance(row, Leg) else row for row in rows]
+    if games and isinstance(games[0], Transcript):
+        rows = sft_rows(games, source_of("file", "as given"))
+    return _debater(debater, out, _train("sft", debater, rows, out, lora, seed, train))
+
+
+def train_dpo(
+    debater: Debater,
+    pairs: Sequence[PreferenceRow],
+    out: str | Path,
+    *,
+    beta: float = 0.1,
+    target: Target = "prob",
+    objective: Objective | None = None,
+    lora: Lora | None = LORA,
+    seed: int = 0,
+    **train: Any,
+) -> Debater:
+    """Train a debater on preferences (DPO, Rafailov et al. 2023; soft targets of Arnesen et al. 2024, section 3.2).
+
+    Args:
+        debater: whose model and adapter the training starts from; that policy is the reference.
+        pairs: rows of `preferences`.
+        out: folder for the adapter; a training that was stopped goes on there.
+        beta: strength of the KL penalty (TRL's DPOConfig).
+        target: how the judge's two probabilities become the probability that the chosen speech is better.
+        objective: the whole loss, in place of `target`.
+        lora: None trains all weights.
+        seed: of the training.
+        train: further fields of TRL's DPOConfig.
+
+    Returns:
+        The debater with its new weights.
+
+    Raises:
+        UserError: no rows, or an argument that DPOConfig does not have.
+    """
+    loss = Objective(target=target) if objective is None else objective
+    settings = {"beta": beta, **train}
+    return _debater(debater, out, _train("dpo", debater, list(pairs), out, lora, seed, settings, objective=loss))
+
+
+def train_judge(
+    judge: Judge,
+    debates: Debates | Sequence[Leg] | Sequence[Transcript],
+    out: str | Path,
+    *,
+    labels: Sequence[float] | None = None,
+    lora: Lora | None = LORA,
+    seed: int = 0,
+    **train: Any,
+) -> Judge:
+    """Finetune a judge on finished debates, each shown in both orders.
+
+    Args:
+        judge: whose model and adapter the training starts from.
+        debates: what it learns to decide.
+        out: folder for the adapter; a training that was stopped goes on there.
+        labels: probability of answer 0 for each debate; None takes the correct answers.
+        lora: None trains all weights.
+        seed: of the training.
+        train: fields of transformers' TrainingArguments.
+
+    Returns:
+        The judge with its new weights.
+
+    Raises:
+        UserError: a question has no correct answer and there are no labels, or an unknown argument.
+    """
+    games = [debate.transcript if isinstance(debate, Leg) else debate for debate in debates]
+    rows = judge_rows(games, labels)
+    result = _train("judge", judge, rows, out, lora, seed, train)
+    name = Path(out).name
+    if lora is None:
+        return judge.model_copy(update={"name": name, "model": result.path, "adapter": None})
+    return judge.model_copy(update={"name": name, "adapter": result.path})
+
+
+def train_grpo(
+    debater: Debater,
+    questions: Sequence[Question],
+    judge: AnyJudge,
+    out: str | Path,
+    *,
+    protocol: str | Protocol = "debate",
+    rewards: Rewards = REWARDS,
+    lora: Lora | None = LORA,
+    seed: int = 0,
+    **train: Any,
+) -> Debater:
+    """Train a debater online against itself (TRL's GRPO; Shao et al. 2024): play, be judged, learn from the rewards.
+
+    Args:
+        debater: whose model and adapter the training starts from.
+        questions: what is debated.
+        judge: whose probabilities are the rewards.
+        out: folder for the adapter; a training that was stopped goes on there.
+        protocol: a shipped protocol's name, a YAML file or a `Protocol`.
+        rewards: how verdicts become rewards.
+        lora: None trains all weights.
+        seed: of games and training.
+        train: fields of TRL's GRPOConfig, such as `num_generations=4, max_steps=20`.
+
+    Returns:
+        The debater with its new weights.
+
+    Raises:
+        UserError: the protocol can not be played online, or an argument that GRPOConfig does not have.
+    """
+    rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
+    placed = judge.model_copy(update={"model": model_path(judge.model)}) if isinstance(judge, Judge) else judge
+    try:
+        online = Online(
+            protocol=rules,
+            judge=placed,
+            temperature=debater.temperature,
+            rewards=rewards,
+            opponents=Opponents(kind="self", players=()),
+        )
+    except ValidationError as error:
+        raise UserError(explain(error)) from error
+    return _debater(debater, out, _train("grpo", debater, list(questions), out, lora, seed, train, online=online))
+
+
+def _train(
+    kind: Kind,
+    start: Debater | Judge,
+    rows: Sequence[BaseModel],
+    out: str | Path,
+    lora: Lora | None,
+    seed: int,
+    train: dict[str, Any],
+    **of_kind: Any,
+) -> Result:
+    """Write the rows and train on them in this process."""
+    from debate_rl.trainers.common.arguments import check_arguments  # here: they load TRL
+    from debate_rl.trainers.common.job import run_job
+
+    if not rows:
+        raise UserError(f"{kind}: no rows to train on")
+    check_arguments(kind, train)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "rows.jsonl", rows)
+    try:
+        job = Job(
+            kind=kind,
+            model=model_path(start.model),
+            adapter=start.adapter,
+            rows=str(folder / "rows.jsonl"),
+            out=str(folder),
+            lora=lora,
+            train=train,
+            seed=seed,
+            **of_kind,
+        )
+    except ValidationError as error:
+        raise UserError(explain(error)) from error
+    own_engine.cache_clear()  # its models would stay in memory beside the training's
+    return run_job(job, quiet=True)
+
+
+def _debater(debater: Debater, out: str | Path, result: Result) -> Debater:
+    """The debater with what a training made, under the name of its folder."""
+    name = Path(out).name
+    if Path(result.path).name == "model":
+        return debater.model_copy(update={"name": name, "model": result.path, "adapter": None})
+    return debater.model_copy(update={"name": name, "adapter": result.path})
