@@ -1,4 +1,4 @@
-"""`debate-rl judge`: train judges, score them, compare protocols under them, attack them, judge again."""
+"""`debate-rl judge`: train judges, judge in person, score recorded judges, attack judges, put errors into them."""
 
 from __future__ import annotations
 
@@ -17,62 +17,13 @@ if TYPE_CHECKING:
     from debate_rl.game.transcript import Transcript
     from debate_rl.runs.run import Run
 
-judge_app = typer.Typer(no_args_is_help=True, help="Train, compare, attack and score judges.")
+judge_app = typer.Typer(no_args_is_help=True, help="Train, attack and score judges; judge in person.")
 
 
 @judge_app.command("train")
 def judge_train(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Finetune and calibrate a judge: the judge stages of a config and what they need."""
     execute(config, overrides, dry_run, "judge")
-
-
-@judge_app.command("compare")
-def judge_compare(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Judge the same questions and debaters under every protocol: the oversight stages of a config, as tables."""
-    execute(config, overrides, dry_run, "oversight")
-    if dry_run:
-        return
-    from debate_rl.analysis.oversight import Oversight
-    from debate_rl.config.tree import load_config
-    from debate_rl.records import read_json
-    from debate_rl.runs.study import seed_configs
-
-    for one in seed_configs(load_config(config, overrides or [])):
-        for name in (name for name, stage in one.stages.items() if stage.kind == "oversight"):
-            folder = Path(one.runs) / one.name / name
-            typer.echo(f"\n{folder}: {Oversight.model_validate(read_json(folder / 'metrics.json'))}")
-
-
-@judge_app.command("rejudge")
-@at_work("judge rejudge")
-def judge_rejudge(
-    stages: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of finished stages, for example runs/quickstart/oversight, or files of legs."),
-    ],
-    judge: Annotated[str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")],
-    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Only the games of this protocol.")] = None,
-    protocol_view: Annotated[
-        str | None,
-        typer.Option(
-            help="Turn consultancies into `double` or `ensembled` ones first; single ones are paired. In a stage with "
-            "other protocols choose the consultancies by --protocol."
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the legs with the new verdicts to this file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Have the games of saved stages judged by another judge, beside the first one; no text is generated."""
-    from debate_rl.analysis.judging.rejudge import rejudge, saved_legs
-    from debate_rl.records import write
-    from debate_rl.runs.reopen import judge_by_name
-
-    legs = saved_legs(stages)
-    found, again = rejudge(legs, *judge_by_name(stages[0], judge, adapter), protocol_view, protocol)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
-    if out is not None:
-        write(out, again)
 
 
 @judge_app.command("evaluate")

@@ -37,6 +37,7 @@ from debate_rl.cli.execute import (  # noqa: E402
 )
 from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
+from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 
@@ -49,6 +50,7 @@ app = typer.Typer(
     "Try it: debate-rl debate (one debate between small models that ship).",
 )
 app.add_typer(judge_app, name="judge")
+app.add_typer(rejudge_app, name="rejudge")
 app.add_typer(lab_app, name="lab")
 app.add_typer(store_app, name="store")
 
@@ -103,6 +105,23 @@ def grpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = Fals
 def tournament(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Play a round robin and rate the players: the tournament stages of a config and what they need."""
     execute(config, overrides, dry_run, "tournament")
+
+
+@app.command()
+def oversight(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Compare judge accuracy under all protocols on the same questions: the oversight stages of a config, as tables."""
+    execute(config, overrides, dry_run, "oversight")
+    if dry_run:
+        return
+    from debate_rl.analysis.oversight import Oversight
+    from debate_rl.config.tree import load_config
+    from debate_rl.records import read_json
+    from debate_rl.runs.study import seed_configs
+
+    for one in seed_configs(load_config(config, overrides or [])):
+        for name in [name for name, stage in one.stages.items() if stage.kind == "oversight"]:
+            folder = Path(one.runs) / one.name / name
+            typer.echo(f"\n{folder}: {Oversight.model_validate(read_json(folder / 'metrics.json'))}")
 
 
 @app.command("weak-to-strong")
@@ -176,34 +195,6 @@ def ratings(
 
 
 @app.command()
-@at_work("rescore")
-def rescore(
-    folder: Annotated[
-        Path, typer.Argument(help="A finished stage, for example runs/quickstart/preferences.", show_default=False)
-    ],
-    judge: Annotated[
-        str,
-        typer.Option(help="A judge stage of the run, `base` for its judge model, or another model."),
-    ],
-    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
-    best_of: Annotated[
-        int | None, typer.Option(help="Choose among the first so many candidates; default all.", min=2)
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the pools with the new scores to this file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Have a stage's kept candidates judged by another judge and choose again; no text is generated."""
-    from debate_rl.analysis.judging.rescore import rescore as score_again
-    from debate_rl.records import write
-    from debate_rl.runs.reopen import judge_by_name
-
-    found, pools = score_again(folder, *judge_by_name(folder, judge, adapter), best_of)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
-    if out is not None:
-        write(out, pools)
-
-
-@app.command()
 @at_work("report")
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, for example runs/quickstart.", show_default=False)],
@@ -219,6 +210,21 @@ def report(
         typer.echo(write_study(folder, out or folder / "report")[1])
         return
     typer.echo(write_report(folder, out or folder / "report", transcripts))
+
+
+def _renamed(group: typer.Typer, old: str, advice: str) -> None:
+    """Answer a name that a command does not have with the one that it has."""
+
+    def refuse(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        raise UserError(advice)
+
+    group.command(old, hidden=True, context_settings={"ignore_unknown_options": True})(refuse)
+
+
+_renamed(app, "train", "there is no command 'train'; choose what to train: sft, dpo, grpo, or judge train")
+_renamed(app, "rescore", "'rescore' is called 'rejudge candidates' now")
+_renamed(judge_app, "compare", "'judge compare' is called 'oversight' now")
+_renamed(judge_app, "rejudge", "'judge rejudge' is called 'rejudge games' now")
 
 
 def _version(wanted: bool) -> None:

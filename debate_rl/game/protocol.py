@@ -115,6 +115,8 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
     elif name in shipped_protocols():
         fields = {"name": name, **shipped_protocols()[name]}
     else:
+        if name == "consultancy":
+            raise UserError("unknown protocol 'consultancy'; a consultancy is called single, double or ensembled")
         raise UserError(f"unknown protocol {name!r}; {nearest(name, shipped_protocols())}")
     unknown = sorted(set(fields) | set(changes) - set(Protocol.model_fields))
     for key in unknown:

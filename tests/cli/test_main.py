@@ -211,3 +211,17 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
     finally:
         subprocess.run(["umount", str(small)], check=False)
     assert not big.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("train", "c.yaml"), "sft, dpo, grpo, or judge train"),
+        (("rescore", "runs/a", "--judge", "x"), "'rejudge candidates'"),
+        (("judge", "compare", "c.yaml"), "'oversight'"),
+        (("judge", "rejudge", "runs/a"), "'rejudge games'"),
+        (("debate", "--protocol", "consultancy"), "single, double or ensembled"),
+    ],
+)
+def test_a_name_that_a_command_does_not_have_is_answered_with_the_one_that_it_has(call, words, advice):
+    assert advice in mistake(call(*words))

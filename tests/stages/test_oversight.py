@@ -236,7 +236,7 @@ def config_file(tree, tmp_path):
 
 
 def test_the_command_runs_what_it_needs_and_prints_the_tables(config_file, tmp_path, call, scripted):
-    code, out, err = call("judge", "compare", config_file)
+    code, out, err = call("oversight", config_file)
     assert code == 0, err
     assert "accuracy for 100 Elo points" in out and "by the judge's blind verdict" in out
     found = Oversight.model_validate(read_json(tmp_path / "runs" / "r" / "oversight" / "metrics.json"))
@@ -245,12 +245,12 @@ def test_the_command_runs_what_it_needs_and_prints_the_tables(config_file, tmp_p
     crossed = read_json(tmp_path / "runs" / "r" / "tournament" / "metrics.json")["cross_play"]
     assert crossed["scores"]["n"] == 2 * COUNT and len(crossed["pairs"]) == 1
     calls = scripted.calls
-    assert call("judge", "compare", config_file)[0] == 0 and scripted.calls == calls
-    assert "no stage of kind 'oversight'" in mistake(call("judge", "compare", config_file, "stages={report: {}}"))
+    assert call("oversight", config_file)[0] == 0 and scripted.calls == calls
+    assert "no stage of kind 'oversight'" in mistake(call("oversight", config_file, "stages={report: {}}"))
 
 
 def test_a_dry_run_plans_and_runs_nothing(config_file, tmp_path, call, scripted):
-    code, out, _ = call("judge", "compare", config_file, "--dry-run")
+    code, out, _ = call("oversight", config_file, "--dry-run")
     assert code == 0 and "oversight" in out and scripted.calls == 0 and not (tmp_path / "runs").exists()
 
 
@@ -272,23 +272,23 @@ def test_saved_stages_are_judged_again_and_single_consultancies_become_double(tr
     spoken = len(scripted.requests)
     stages = [tmp_path / "runs" / "r" / f"seed{seed}" / "oversight" for seed in (0, 1)]
     out = tmp_path / "again.jsonl"
-    code, printed, err = call("judge", "rejudge", stages[0], "--judge", "other", "--out", out, "--json")
+    code, printed, err = call("rejudge", "games", stages[0], "--judge", "other", "--out", out, "--json")
     assert code == 0, err
     found = json.loads(printed)
     assert found["beside"]["same"]["n"] == 3 * COUNT and found["table"]["judge"] == "other"
     assert [leg.transcript for leg in saved_legs([out])] == [leg.transcript for leg in saved_legs(stages[:1])]
     words = ("--judge", "base", "--protocol", "single", "--protocol-view", "double", "--json")
-    code, printed, err = call("judge", "rejudge", *stages, *words)
+    code, printed, err = call("rejudge", "games", *stages, *words)
     assert code == 0, err
     found = json.loads(printed)
     assert found["pairs"] * 2 + found["unpaired"] == 2 * COUNT and 0 < found["pairs"] < COUNT
     assert found["table"]["rows"][0]["protocol"] == "double" and found["beside"] is None
     assert len(scripted.requests) == spoken
-    assert "none of 8 single consultancies" in mistake(call("judge", "rejudge", stages[0], *words))
-    assert "8 of" not in call("judge", "rejudge", stages[0], stages[0], "--judge", "other")[1]
+    assert "none of 8 single consultancies" in mistake(call("rejudge", "games", stages[0], *words))
+    assert "8 of" not in call("rejudge", "games", stages[0], stages[0], "--judge", "other")[1]
     assert "did you mean 'single'" in mistake(
-        call("judge", "rejudge", stages[0], "--judge", "other", "--protocol", "singel")
+        call("rejudge", "games", stages[0], "--judge", "other", "--protocol", "singel")
     )
     assert "give the folder of a stage that has it: r/seed0/oversight" in mistake(
-        call("judge", "rejudge", tmp_path / "runs", "--judge", "x")
+        call("rejudge", "games", tmp_path / "runs", "--judge", "x")
     )

@@ -109,8 +109,8 @@ def test_what_the_second_judge_fails_on_is_counted_and_left_out(tmp_path):
 def test_the_command_judges_by_a_lab_model(tmp_path, call):
     played(tmp_path, best_of=2, opponents=1)
     out = tmp_path / "again.jsonl"
-    code, printed, err = call("rescore", tmp_path, "--judge", "lab-small", "--out", out)
+    code, printed, err = call("rejudge", "candidates", tmp_path, "--judge", "lab-small", "--out", out)
     assert code == 0 and "16 pools of 2 candidates, 0 more that lab-small failed on" in printed, err
     assert len(read(out, Pool)) == 16
-    code, _, err = call("rescore", tmp_path, "--judge", "lab-small", "--adapter", tmp_path / "none")
+    code, _, err = call("rejudge", "candidates", tmp_path, "--judge", "lab-small", "--adapter", tmp_path / "none")
     assert code == 2 and "adapter not found" in err
