@@ -21,7 +21,7 @@ if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YE
 
 if TYPE_CHECKING:
     from debate_rl.arena.ratings import rate, read_votes
-    from debate_rl.arena.tournament import play_tournament
+    from debate_rl.arena.tournament import TournamentSettings, play_tournament
     from debate_rl.config.tree import load_config
     from debate_rl.data.questions import load_questions
     from debate_rl.errors import UserError
@@ -37,6 +37,7 @@ _HOME = {
     "Judge": "debate_rl.judges.judge",
     "Protocol": "debate_rl.game.protocol",
     "Question": "debate_rl.game.question",
+    "TournamentSettings": "debate_rl.arena.tournament",
     "Transcript": "debate_rl.game.transcript",
     "UserError": "debate_rl.errors",
     "facilitate": "debate_rl.weak_to_strong.facilitate",
@@ -52,6 +53,7 @@ __all__ = [
     "Judge",
     "Protocol",
     "Question",
+    "TournamentSettings",
     "Transcript",
     "UserError",
     "facilitate",

@@ -23,7 +23,7 @@ from debate_rl.analysis.iterations import Point, curve
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
-from debate_rl.arena.tournament import play_tournament, scores
+from debate_rl.arena.tournament import TournamentSettings, play_tournament, scores
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
@@ -337,9 +337,15 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
     debaters = [run.debater(one, stage.preferences.opponents) for one in names]
     if protocol.sides == "both":
         result = play_tournament(
-            debaters, questions, run.judge(), protocol, engine=run.engine, folder=out, seed=run.config.seed,
-            ridge=stage.ridge, resamples=stage.resamples, progress=run.progress(out),
-        )  # fmt: skip
+            debaters,
+            questions,
+            run.judge(),
+            protocol,
+            engine=run.engine,
+            folder=out,
+            settings=TournamentSettings(seed=run.config.seed, ridge=stage.ridge, resamples=stage.resamples),
+            progress=run.progress(out),
+        )
         return list(result.legs), result.ratings
     planned, by_name = _rating_games(stage, run, names), {one.name: one for one in debaters}
     path = out / "legs.jsonl"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow, grow_to_file, pools_of
-from debate_rl.arena.rollout import play, play_to_file, read_pools
+from debate_rl.arena.rollout import LogOptions, play, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.errors import UserError
 from debate_rl.game.prompts import debater_messages
@@ -248,9 +248,15 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     planned = games(stage, run)
     rivals = [run.debater(name) for name in stage.opponents_from]
     legs = play_to_file(
-        planned, {player.name: player}, run.engine, run.judge(), out / "legs.jsonl",
-        {player.name: rivals} if rivals else None, pool_path=out / "pools.jsonl", progress=run.progress(out),
-    )  # fmt: skip
+        planned,
+        {player.name: player},
+        run.engine,
+        run.judge(),
+        out / "legs.jsonl",
+        {player.name: rivals} if rivals else None,
+        run.progress(out),
+        LogOptions(pool_path=out / "pools.jsonl"),
+    )
     place = {game.id: index for index, game in enumerate(planned)}
     pools = sorted(read_pools(out / "pools.jsonl"), key=lambda p: (place[p.transcript.id], p.turn, p.side))
     write(out / "legs.jsonl", legs)
