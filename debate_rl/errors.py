@@ -45,6 +45,7 @@ def name_fault(name: str, what: str) -> str | None:
         >>> name_fault("../store", "a stage")
         "'../store' can not name a stage; use letters, digits, _ . + -, at most 64, the first a letter, digit or _"
     """
+    # Windows drops a dot at the end of a name: "a." and "a" would be one folder.
     if not _NAME.fullmatch(name) or name.endswith("."):
         shown = name if len(name) <= 80 else f"{name[:77]}..."
         return (

@@ -176,6 +176,7 @@ class Replicates(NamedTuple):
 
         values = self._defined
         tails = []
+        # Rounding errors around 0 count for both sides, as ties do.
         for beyond, sign in ((values <= self._rounding, 1), (values >= -self._rounding, -1)):
             share = (1 + int(beyond.sum())) / (1 + len(values))
             z = _undo_acceleration(ndtri(share), sign * self.acceleration) if share < 1 else np.inf
@@ -228,6 +229,7 @@ def clusters(labels: Iterable[Hashable] | None, rows: int) -> NDArray[np.intp]:
         raise UserError("no rows to estimate from; check the split, the filters and the failed legs")
     if labels is None:
         return np.arange(rows)
+    # As texts: labels of mixed types can not be sorted.
     names = [str(label) for label in labels]
     if len(names) != rows:
         raise UserError(f"{len(names)} cluster labels for {rows} rows; give one label per row")

@@ -64,6 +64,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",
 
 def digest(value: Any) -> str:
     """Hash of a JSON-like value: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
+    # Keys are sorted and spaces left out: names in stores and logs must not depend on how a value was built.
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
@@ -301,6 +302,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
     """Write a whole file piece by piece (see `write_text`)."""
     path = Path(path)
+    # In the same folder, since only a rename within a file system is atomic; with the process's number, since two
+    # processes may write the same file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,6 +58,7 @@ def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
         if len(game.present) == 2:
             converted.append(game.model_copy(update={"protocol": _under(game.protocol, rules)}))
         else:
+            # The question's text counts, not its id alone: files of different runs may be converted together.
             key = digest([game.question.model_dump(mode="json"), game.protocol.model_dump(mode="json")])
             singles_by_key.setdefault(key, []).append(game)
     pairs = 0
@@ -78,7 +79,8 @@ def _under(source: Protocol, target: Protocol) -> Protocol:
 def _pair_up(games: Sequence[Transcript]) -> list[tuple[Transcript, Transcript]]:
     """Pair consultancies for A and for B on one question: of the same player first, then of any two."""
     pairs: list[tuple[Transcript, Transcript]] = []
-    for player in sorted({_player(game) for game in games}):
+    # A pair of one player first: its two sides are then equally skilled, as in a double consultancy that was played.
+    for player in sorted(set(map(_player, games))):
         same_player = [game for game in games if _player(game) == player]
         # Without strict: the side with more consultancies leaves some over for the second pass.
         pairs += zip(_of_side(same_player, "A"), _of_side(same_player, "B"), strict=False)

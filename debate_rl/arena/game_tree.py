@@ -19,8 +19,9 @@ opponents never speak in the game and its verdicts are on unfinished games, so i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from math import comb
 from pathlib import Path
 from typing import Literal
@@ -117,13 +118,18 @@ class _Path:
 
 def widths(game: Transcript, target: Side, kind: Kind, branches: int = 2) -> tuple[int, ...]:
     """Speeches that the target draws in each turn: `branches` where it branches, else 1."""
-    branching = [turn for turn in range(game.protocol.turns) if target in game.speakers(turn)]
+    turns = range(game.protocol.turns)
+    branching = [turn for turn in turns if target in game.speakers(turn)]
     if kind == "single":
         branching = branching[:1]
     if kind == "half" and branching:
+        # By question, seed and side, so that a tree keeps its branching turn whatever other trees a run grows.
         draw = int(digest(["branching turn", game.question.id, game.seed, target]), 16)
         branching = [branching[draw % len(branching)]]
-    return tuple(branches if turn in branching else 1 for turn in range(game.protocol.turns))
+    draws = [1] * len(turns)
+    for turn in branching:
+        draws[turn] = branches
+    return tuple(draws)
 
 
 def grow(
@@ -152,9 +158,11 @@ def grow(
     # Players who share a model draw the same texts: Once asks the engine for each of them a single time per call.
     engine = Once(engine)
     score: Scorer | None = None if judge is None else lambda games: judge_transcripts(games, judge, engine)
+    # Sides are picked before the first turn, since the pick decides who speaks in it.
     started = pick_sides([tree.game for tree in trees], players, engine)
     paths = [_advance(_Path(index, trees[index].game), game, None) for index, game in enumerate(started)]
     turns = max((tree.game.protocol.turns for tree in trees), default=0)
+    # Lock-step: a turn of all paths of all trees is gathered first and generated in one batch.
     for turn in range(turns):
         paths = _call_speakers(paths, score)
         seats: list[Seat] = []
@@ -207,8 +215,13 @@ def _rivals(
     if opponents == "real":
         opponent_name = game.players.get(other(side))
         return () if opponent_name is None else (players[opponent_name],)
-    rivals = (opponents or {}).get(player.name, player)
-    return (rivals,) if isinstance(rivals, Debater) else tuple(rivals)
+    # Without an entry of its own the player is its own opponent: it argues the other side as it would itself.
+    rivals: Debater | Sequence[Debater] = player
+    if opponents is not None:
+        rivals = opponents.get(player.name, player)
+    if isinstance(rivals, Debater):
+        return (rivals,)
+    return tuple(rivals)
 
 
 def _extend(path: _Path, target: Side | None, spoken: Sequence[tuple[Seat, SpeechResult]]) -> list[_Path]:
@@ -218,18 +231,33 @@ def _extend(path: _Path, target: Side | None, spoken: Sequence[tuple[Seat, Speec
     branches = max(seat.branch for seat, _ in spoken) + 1
     extended = []
     for branch in range(branches):
-        results = [result for seat, result in spoken if seat.branch == branch or seat.side != target]
-        failures = [result.failure for result in results if result.failure is not None]
-        game = path.game.add(result.speech for result in results if result.speech is not None)
-        failure = failures[0] if failures else None
-        extended.append(replace(path, game=game, branches=(*path.branches, branch), failure=failure))
+        speeches = []
+        failures = []
+        for seat, result in spoken:
+            if seat.side == target and seat.branch != branch:
+                continue
+            if result.speech is not None:
+                speeches.append(result.speech)
+            if result.failure is not None:
+                failures.append(result.failure)
+        # A failed path keeps the speeches of its last turn that were made: its record shows how far it came.
+        extended.append(
+            replace(
+                path,
+                game=path.game.add(speeches),
+                branches=(*path.branches, branch),
+                failure=next(iter(failures), None),
+            )
+        )
     return extended
 
 
 def _judge(trees: Sequence[Tree], paths: Sequence[_Path], score: Scorer | None) -> list[Tree]:
     """Judge the paths that came to their end, and give each tree its leaves."""
-    finished = [path for path in paths if path.failure is None]
-    verdicts = iter([None] * len(finished) if score is None else score([path.game for path in finished]))
+    finished = [path.game for path in paths if path.failure is None]
+    verdicts: Iterator[Verdict | Failure | None] = repeat(None)
+    if score is not None:
+        verdicts = iter(score(finished))
     leaves: list[list[Leaf]] = [[] for _ in trees]
     games = [tree.game for tree in trees]
     for path in paths:
@@ -246,10 +274,10 @@ def _judge(trees: Sequence[Tree], paths: Sequence[_Path], score: Scorer | None) 
                 failure=outcome if isinstance(outcome, Failure) else None,
             )
         )
-    return [
-        tree.model_copy(update={"game": game, "leaves": tuple(tree_leaves)})
-        for tree, game, tree_leaves in zip(trees, games, leaves, strict=True)
-    ]
+    grown = []
+    for tree, game, tree_leaves in zip(trees, games, leaves, strict=True):
+        grown.append(tree.model_copy(update={"game": game, "leaves": tuple(tree_leaves)}))
+    return grown
 
 
 def pools_of(tree: Tree, aggregate: Literal["mean", "min"] = "mean") -> list[Pool]:
@@ -281,6 +309,7 @@ def _pool(
     tree: Tree, target: Side, turn: int, branches: Sequence[list[Leaf]], aggregate: Literal["mean", "min"]
 ) -> Pool:
     """The pool of one node, from the leaves behind each of its speeches."""
+    # All leaves of a node agree on what was said before it, and on the other side's speech in its turn.
     speeches = branches[0][0].speeches
     before = tuple(speech for speech in speeches if speech.turn < turn)
     candidates = []

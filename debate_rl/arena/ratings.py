@@ -87,17 +87,26 @@ class Ratings(Record):
 
     def to_json(self) -> dict[str, Any]:
         """Plain form: {"ratings": {player: elo}, "intervals": {player: [low, high] or None}, ...}, best first."""
-        table = self.standings
+        columns: dict[str, dict[str, Any]] = {
+            "ratings": {},
+            "intervals": {},
+            "win_rates": {},
+            "win_rates_with_side": {},
+            "win_rates_against_side": {},
+        }
+        for row in self.standings:
+            columns["ratings"][row.player] = row.rating.value
+            columns["intervals"][row.player] = _bounds(row.rating)
+            columns["win_rates"][row.player] = row.win_rate.value
+            columns["win_rates_with_side"][row.player] = _values(row.with_side)
+            columns["win_rates_against_side"][row.player] = _values(row.against_side)
+        differences = [
+            {"first": pair.first, "second": pair.second, **pair.difference.model_dump()} for pair in self.pairs
+        ]
         return {
-            "ratings": {row.player: row.rating.value for row in table},
-            "intervals": {row.player: _bounds(row.rating) for row in table},
-            "win_rates": {row.player: row.win_rate.value for row in table},
-            "win_rates_with_side": {row.player: _values(row.with_side) for row in table},
-            "win_rates_against_side": {row.player: _values(row.against_side) for row in table},
+            **columns,
             "sides": {name: side.model_dump() for name, side in self.sides.items()},
-            "differences": [
-                {"first": pair.first, "second": pair.second, **pair.difference.model_dump()} for pair in self.pairs
-            ],
+            "differences": differences,
             **self.model_dump(include={"matches", "self_play", "clusters", "ridge"}),
         }
 
@@ -154,6 +163,7 @@ def rate(
         UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
             a side that players never swap; with ridge 0, a player or side without a finite maximum.
     """
+    # Checked before fitting: what can not be rated would give numbers all the same, from the penalty alone.
     cells = sum_matches(outcomes)
     check(cells, ridge)
     sample = _sample(cells, ridge, resamples, seed)

@@ -124,8 +124,9 @@ def branching(
             draw = int(digest(["opponent", question.id, side, seed]), 16)
             seats: dict[Side, str] = {side: player, other(side): pool[draw % len(pool)]}
             game = open_transcript(question, protocol, seats, seed)
-            if side not in game.present:
+            if side not in game.present:  # in a single consultancy only the drawn side speaks
                 continue
+            # A consultant meets nobody: the second player is left out, so that no text of it is asked for.
             if protocol.speakers_see == "own":
                 game = game.model_copy(update={"players": {side: player}})
             trees.append(Tree(game=game, target=side, widths=widths(game, side, kind, branches)))

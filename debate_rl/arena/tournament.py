@@ -189,6 +189,7 @@ def play_tournament(
     self_play = {name: Tally() for name in names}
 
     def count(leg: Leg) -> None:
+        # Counted as the legs go by: a tournament of many debates is never held in memory as a whole.
         player_a = leg.transcript.players["A"]
         if player_a == leg.transcript.players["B"]:
             self_play[player_a].add(leg)

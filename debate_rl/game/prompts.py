@@ -99,6 +99,7 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
         ) from error
     except Exception as error:  # an expression of a template may raise anything
         raise UserError(f"prompt set {prompts!r}, {seat}: {template_fault(error)}") from error
+    # The text before the first mark belongs to no message; then roles and contents take turns.
     parts = text.split(_MARK)[1:]
     messages = zip(parts[::2], parts[1::2], strict=True)
     return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]
@@ -283,5 +284,6 @@ def judge_candidates(transcript: Transcript, order: tuple[int, int]) -> tuple[st
     _, wording = _prompt_set(transcript.protocol.prompts)
     if wording == "answers":
         return transcript.question.answers
+    # Labels go by the order shown, the verdict by answer 0 and 1: the answer listed first is "A".
     labels = ("A", "B")
     return labels[order.index(0)], labels[order.index(1)]

@@ -72,12 +72,13 @@ class Protocol(Record):
 
     @model_validator(mode="after")
     def _check_speakers(self) -> Protocol:
-        if self.turns and not all(self.order):
-            raise ValueError("every turn of 'order' needs at least one side")
-        if self.turns and not self.order:
+        if self.turns > 0 and not self.order:
             raise ValueError("'order' is empty but 'turns' is not 0")
-        callable_sides = (self.sides, self.opens, self.judge_sees) == ("both", "order", "together")
-        if self.calls == "rejected" and not callable_sides:
+        if self.turns > 0 and not all(self.order):
+            raise ValueError("every turn of 'order' needs at least one side")
+        # The judge calls either side in any turn, by a verdict on both.
+        needed = ("both", "order", "together")
+        if self.calls == "rejected" and (self.sides, self.opens, self.judge_sees) != needed:
             raise ValueError("'calls: rejected' needs both sides, 'opens: order' and a judge who sees them together")
         return self
 

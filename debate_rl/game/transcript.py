@@ -128,6 +128,7 @@ class Transcript(Record):
     @property
     def present(self) -> tuple[Side, ...]:
         """The sides that take part, in order."""
+        # Under `sides: picked` the player sits on both sides until it has picked one.
         if self.protocol.sides == "picked" and self.picked is not None:
             return (self.picked,)
         return tuple(side for side in SIDES if side in self.players)

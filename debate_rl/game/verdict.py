@@ -122,11 +122,15 @@ class Match(Record):
         """Mean probability the judge gave a player over both legs; None if a leg failed."""
         probabilities = []
         for leg in self.legs:
+            # A failed leg is no loss: without it the sides would no longer be balanced, so the match has no result.
             if leg.verdict is None:
                 return None
-            sides = [side for side, name in leg.transcript.players.items() if name == player]
-            probabilities += [leg.verdict.p_side(side) for side in sides]
-        return sum(probabilities) / len(probabilities) if probabilities else None
+            for side, name in leg.transcript.players.items():
+                if name == player:
+                    probabilities.append(leg.verdict.p_side(side))
+        if not probabilities:
+            return None
+        return sum(probabilities) / len(probabilities)
 
     @property
     def winner(self) -> str | None:

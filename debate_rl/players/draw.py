@@ -33,8 +33,10 @@ def write(draws: Sequence[Draw], engine: Engine) -> list[Speech | Failure]:
         In the order of the draws, a speech with checked quotes, or the failure.
     """
     requests = [draw.player.request(draw.transcript, draw.side, draw.turn, draw.number) for draw in draws]
-    answers = engine.generate(requests)
-    written = [_speech(draw, request, answer) for draw, request, answer in zip(draws, requests, answers, strict=True)]
+    written = []
+    for draw, request, answer in zip(draws, requests, engine.generate(requests), strict=True):
+        written.append(_speech(draw, request, answer))
+    # Players may refine a different number of rounds: each round takes the texts that are still to be refined.
     rounds = max((draw.player.refine for draw in draws), default=0)
     for round_ in range(rounds):
         drafts: dict[int, Speech] = {}
@@ -60,6 +62,7 @@ def _refine(
     Returns:
         The next form of each draft, by the index of its draw.
     """
+    # Critiques of all drafts in one call, then all rewritten texts in one: two calls per round, however many texts.
     critique_requests = {
         index: draws[index].player.critique_request(draws[index].transcript, draft, draws[index].number, round_)
         for index, draft in drafts.items()
@@ -88,6 +91,7 @@ def _refine(
             new_tokens=draft.origin.new_tokens,
             critique_tokens=critique.new_tokens,
         )
+        # The speech keeps its earlier forms: preference data and costs are counted from them.
         history = (*draft.origin.drafts, criticised)
         refined[index] = _speech(draws[index], refine_requests[index], answers[index], history)
     return refined

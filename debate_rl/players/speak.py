@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice, product
 from typing import Literal
 
 from debate_rl.engines.request import Engine
@@ -232,14 +232,19 @@ def _write_texts(seats: Sequence[Seat], engine: Engine) -> list[_SeatTexts]:
     written = iter(write(list(chain.from_iterable(seat_draws)), engine))
     seat_texts = []
     for seat, draws in zip(seats, seat_draws, strict=True):
-        texts = [next(written) for _ in draws]
-        failures = [text for text in texts if isinstance(text, Failure)]
-        if failures:
-            seat_texts.append(_SeatTexts(failure=failures[-1]))
+        speeches: list[Speech] = []
+        failure = None
+        for text in islice(written, len(draws)):
+            if isinstance(text, Failure):
+                failure = text
+            else:
+                speeches.append(text)
+        if failure is not None:
+            # One missing text fails the seat: a choice among fewer candidates would not be Best-of-N.
+            seat_texts.append(_SeatTexts(failure=failure))
             continue
-        speeches = tuple(text for text in texts if isinstance(text, Speech))
         best_of = seat.player.best_of
-        seat_texts.append(_SeatTexts(candidates=speeches[:best_of], opponents=speeches[best_of:]))
+        seat_texts.append(_SeatTexts(tuple(speeches[:best_of]), tuple(speeches[best_of:])))
     return seat_texts
 
 
@@ -252,10 +257,7 @@ def trials(
     the candidate stands alone.
     """
     if opponents:
-        games = []
-        for candidate in candidates:
-            games += [transcript.add([candidate, opponent]) for opponent in opponents]
-        return games
+        return [transcript.add(pair) for pair in product(candidates, opponents)]
     # Where the other side's speech of this turn is missing, both sides at once would show the judge half a turn: the
     # candidate's side is then the only one of the game.
     other_side_is_due = candidates and other(side) in transcript.speakers(candidates[0].turn)
@@ -272,11 +274,16 @@ def grid(
     Returns:
         Probabilities of a side, row by row; the last failure if any trial failed.
     """
-    pool_verdicts = [next(verdicts) for _ in range(rows * columns)]
-    failures = [verdict for verdict in pool_verdicts if isinstance(verdict, Failure)]
-    if failures:
-        return failures[-1]
-    p = [verdict.p_side(side) for verdict in pool_verdicts if isinstance(verdict, Verdict)]
+    p = []
+    failure = None
+    # All trials of the pool are taken, failed or not: the next pool begins after them.
+    for verdict in islice(verdicts, rows * columns):
+        if isinstance(verdict, Failure):
+            failure = verdict
+        else:
+            p.append(verdict.p_side(side))
+    if failure is not None:
+        return failure
     return [tuple(p[start : start + columns]) for start in range(0, len(p), columns)]
 
 
