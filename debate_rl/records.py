@@ -129,13 +129,13 @@ def folded(text: str) -> tuple[str, Sequence[int] | None]:
     return "".join(pieces), origins
 
 
-def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None) -> str:
+def spaced_after(text: str, indices: Iterable[int], origins: Sequence[int] | None) -> str:
     """Insert a space after some characters, to break the marks that begin with them.
 
     Args:
         text: the text before `folded`.
-        places: indices of the characters in the folded text.
-        origins: indices of the folded characters in the text, from `folded`.
+        indices: of the characters in the folded text.
+        origins: index in the text of each folded character, from `folded`.
 
     Example:
         >>> spaced_after("a <b>", [2], None)
@@ -143,7 +143,7 @@ def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None
     """
     pieces = []
     start = 0
-    cuts = set(places) if origins is None else {origins[place] for place in places}
+    cuts = set(indices) if origins is None else {origins[index] for index in indices}
     for cut in sorted(cuts):
         pieces.append(text[start : cut + 1])
         start = cut + 1

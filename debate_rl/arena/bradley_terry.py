@@ -89,9 +89,9 @@ class Cells(NamedTuple):
         # With it the curvature of many data sets at once is one sparse product (see `_newton`).
         columns, values = self._entries()
         products = (values[:, :, None] * values[:, None, :]).reshape(len(values), -1)
-        places = (columns[:, :, None] * self.size + columns[:, None, :]).reshape(len(values), -1)
-        rows = np.repeat(np.arange(len(values)), places.shape[1])
-        return csr_array((products.ravel(), (rows, places.ravel())), shape=(len(values), self.size**2))
+        flat_columns = (columns[:, :, None] * self.size + columns[:, None, :]).reshape(len(values), -1)
+        rows = np.repeat(np.arange(len(values)), flat_columns.shape[1])
+        return csr_array((products.ravel(), (rows, flat_columns.ravel())), shape=(len(values), self.size**2))
 
     @property
     def size(self) -> int:
@@ -212,8 +212,8 @@ def _check_sides(cells: Cells, ridge: float) -> None:
     """Check that the effects of sides are determined, and with ridge 0 that they are finite.
 
     They are determined if no mix of strengths equals a side. They are infinite under separation (Albert and Anderson
-    1984): some direction of the parameters explains every whole win ever better. A linear programme finds such a
-    direction (Konis 2007).
+    1984): along some direction of the parameters the likelihood of the whole wins rises for ever. A linear programme
+    finds such a direction (Konis 2007).
     """
     design = cells.design.toarray()
     # One less than full rank, since adding a constant to all strengths changes nothing.

@@ -186,9 +186,12 @@ def grow(
 
 def _call_speakers(paths: Sequence[_Path], score: Scorer | None) -> list[_Path]:
     """Call the next speaker in games where the judge's verdict so far decides who that is."""
-    alive = [path for path in paths if path.failure is None]
-    calls = iter(call_sides([path.game for path in alive], [path.p for path in alive], score))
-    return [path if path.failure is not None else _advance(path, *next(calls)) for path in paths]
+    advanced = list(paths)
+    alive = [index for index, path in enumerate(paths) if path.failure is None]
+    calls = call_sides([paths[index].game for index in alive], [paths[index].p for index in alive], score)
+    for index, (game, p) in zip(alive, calls, strict=True):
+        advanced[index] = _advance(paths[index], game, p)
+    return advanced
 
 
 def _advance(path: _Path, game: Transcript | Failure, p: float | None) -> _Path:

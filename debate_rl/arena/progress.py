@@ -90,11 +90,11 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def heartbeat(place: str, say: Callable[[str], None], last_said: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+def heartbeat(name: str, say: Callable[[str], None], last_said: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
     """Print that work still goes on whenever nothing was printed for a while.
 
     Args:
-        place: what is at work.
+        name: of the work.
         say: prints the lines.
         last_said: returns when somebody else printed something last, by `time.monotonic`.
     """
@@ -107,7 +107,7 @@ def heartbeat(place: str, say: Callable[[str], None], last_said: Callable[[], fl
             now = time.monotonic()
             if now - max(last_beat, last_said()) >= SILENCE:
                 last_beat = now
-                say(f"  {place}: at work for {duration(now - started)}")
+                say(f"  {name}: at work for {duration(now - started)}")
 
     thread = Thread(target=beat, daemon=True)
     thread.start()

@@ -37,7 +37,7 @@ def _crc(path: Path, start: int, end: int) -> int:
         return zlib.crc32(file.read(end - start))
 
 
-class Kept(Sequence[D]):
+class LoggedRecords(Sequence[D]):
     """Records of a log, in an order of their own; each is read from the file when it is asked for.
 
     A record takes 16 bytes of memory, however long its transcripts are.
@@ -61,17 +61,17 @@ class Kept(Sequence[D]):
         return len(self._spans) // 2
 
     @overload
-    def __getitem__(self, place: int) -> D: ...
+    def __getitem__(self, index: int) -> D: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[D]: ...
+    def __getitem__(self, index: slice) -> Sequence[D]: ...
 
-    def __getitem__(self, place: int | slice) -> D | Sequence[D]:
+    def __getitem__(self, index: int | slice) -> D | Sequence[D]:
         """Read the record at an index, or all records of a slice into a list."""
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        index = range(len(self))[place]  # as a list takes it: negative from the end, IndexError beyond
-        start, end = self._spans[2 * index], self._spans[2 * index + 1]
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]  # as a list takes it: negative from the end, IndexError beyond
+        start, end = self._spans[2 * position : 2 * position + 2]
         return self._kind.model_validate_json(os.pread(self._file, end - start, start))
 
 
@@ -81,8 +81,8 @@ class Log(Generic[W, D]):
     Args:
         path: the file.
         kind: class of its records.
-        wanted: names a piece of work.
-        done: names a result; the name is that of its piece of work.
+        name_of_work: names a piece of work.
+        name_of_result: names a result; the name is that of its piece of work.
         failed: whether a result is a failure.
         again: whether a resumed run tries a failure again, because its cause may have passed.
     """
@@ -91,51 +91,51 @@ class Log(Generic[W, D]):
         self,
         path: Path,
         kind: type[D],
-        wanted: Callable[[W], str],
-        done: Callable[[D], str],
+        name_of_work: Callable[[W], str],
+        name_of_result: Callable[[D], str],
         failed: Callable[[D], bool],
         again: Callable[[D], bool] = lambda record: False,
     ) -> None:
         self.path = path
         self._sums = path.with_name(path.name + SUMS)
         self.kind = kind
-        self.wanted = wanted
-        self.done = done
+        self.name_of_work = name_of_work
+        self.name_of_result = name_of_result
         self.failed = failed
         self.again = again
 
     def work_off(
         self,
-        wanted: Collection[W],
+        pieces: Collection[W],
         work: Callable[[Sequence[W]], list[D]],
         chunk: int,
         progress: Progress | None = None,
-        each: Callable[[D], None] | None = None,
-    ) -> Kept[D]:
+        on_result: Callable[[D], None] | None = None,
+    ) -> LoggedRecords[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
         Failures are in the log as well. Those whose cause may have passed are tried again; the newest line counts.
 
         Args:
-            wanted: all pieces of work. It is iterated once, so the pieces may be made lazily.
+            pieces: all pieces of work. They are iterated once, so they may be created lazily.
             work: does a chunk; its results come in the order of what it was given.
             chunk: pieces of work between two writes.
             progress: called before the first chunk in which something is to be done, after each, and at the end.
-            each: called with every result, in the order of the work, so that nothing need be read again.
+            on_result: called with every result, in the order of the work, so that nothing need be read again.
 
         Returns:
-            One result per piece of work, in the order of `wanted`.
+            One result per piece of work, in the order of `pieces`.
         """
         logged, failed = self._read_logged()
         spans = array("q")
         done = 0
-        total = len(wanted)
-        remaining = iter(wanted)
+        total = len(pieces)
+        remaining = iter(pieces)
         started = False
-        while pieces := list(islice(remaining, chunk)):
-            names = [self.wanted(piece) for piece in pieces]
+        while batch := list(islice(remaining, chunk)):
+            names = [self.name_of_work(piece) for piece in batch]
             # A dict, since a chunk may hold the same piece twice: it is done once.
-            missing = {name: piece for name, piece in zip(names, pieces, strict=True) if name not in logged}
+            missing = {name: piece for name, piece in zip(names, batch, strict=True) if name not in logged}
             results: dict[str, D] = {}
             result_spans: dict[str, Span] = {}
             if missing:
@@ -149,12 +149,15 @@ class Log(Generic[W, D]):
             for name in names:
                 span = result_spans.get(name) or logged[name]
                 spans.extend(span)
-                if each is not None:
-                    each(results[name] if name in results else Kept(self.path, self.kind, array("q", span))[0])
+                if on_result is None:
+                    continue
+                if name not in results:  # done by an earlier run
+                    results[name] = LoggedRecords(self.path, self.kind, array("q", span))[0]
+                on_result(results[name])
             done += len(names)
             if progress is not None and (missing or done == total):
                 progress(done, failed, total)
-        return Kept(self.path, self.kind, spans)
+        return LoggedRecords(self.path, self.kind, spans)
 
     def _append_sum(self, spans: Sequence[Span]) -> None:
         """Log the checksum of new lines, so that a resumed run notices damage."""
@@ -186,7 +189,7 @@ class Log(Generic[W, D]):
         logged: dict[str, Span] = {}
         failed: set[str] = set()
         for span, record in scan_log(self.path, self.kind):
-            name = self.done(record)
+            name = self.name_of_result(record)
             if self.again(record):
                 logged.pop(name, None)
                 continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow
-from debate_rl.arena.resume_log import Kept, Log, Progress
+from debate_rl.arena.resume_log import Log, LoggedRecords, Progress
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
@@ -69,7 +69,7 @@ def play_to_file(
     opponents: Opponents = None,
     progress: Progress | None = None,
     options: LogOptions | None = None,
-) -> Kept[Leg]:
+) -> LoggedRecords[Leg]:
     """Play games that are not yet in a log, adding each finished chunk to it; a stopped run resumes there.
 
     Failed legs are in the log as well. Those whose cause may have passed (a server that did not answer) are played
@@ -104,8 +104,8 @@ def play_to_file(
     log = Log[Transcript, Leg](
         path,
         Leg,
-        wanted=lambda game: game.id,
-        done=lambda leg: leg.transcript.id,
+        name_of_work=lambda game: game.id,
+        name_of_result=lambda leg: leg.transcript.id,
         failed=lambda leg: leg.failure is not None,
         again=lambda leg: leg.failure is not None and leg.failure.passing,
     )

@@ -39,17 +39,17 @@ class Schedule(Sequence[Transcript]):
         return len(self.questions) * len(self.seatings)
 
     @overload
-    def __getitem__(self, place: int) -> Transcript: ...
+    def __getitem__(self, index: int) -> Transcript: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Transcript]: ...
+    def __getitem__(self, index: slice) -> Sequence[Transcript]: ...
 
-    def __getitem__(self, place: int | slice) -> Transcript | Sequence[Transcript]:
+    def __getitem__(self, index: int | slice) -> Transcript | Sequence[Transcript]:
         """Open the game at an index, or all games of a slice."""
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        index = range(len(self))[place]  # as a list takes it: negative from the end, IndexError beyond
-        question_index, seating_index = divmod(index, len(self.seatings))
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]  # as a list takes it: negative from the end, IndexError beyond
+        question_index, seating_index = divmod(position, len(self.seatings))
         player_a, player_b = self.seatings[seating_index]
         players: dict[Side, str] = {"A": player_a, "B": player_b}
         return open_transcript(self.questions[question_index], self.protocol, players, self.seed)
