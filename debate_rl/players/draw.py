@@ -91,7 +91,7 @@ def _refine(
             new_tokens=draft.origin.new_tokens,
             critique_tokens=critique.new_tokens,
         )
-        # The speech keeps its earlier forms: preference data and costs are counted from them.
+        # Earlier forms and critiques stay with the speech, so that its record shows how it was made.
         history = (*draft.origin.drafts, criticised)
         refined[index] = _speech(draws[index], refine_requests[index], answers[index], history)
     return refined
