@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from debate_rl.api.train import train_dpo, train_grpo, train_judge, train_sft
     from debate_rl.api.transfer import weak_to_strong
     from debate_rl.arena.ratings import rate, read_votes
-    from debate_rl.arena.tournament import play_tournament
+    from debate_rl.arena.tournament import TournamentSettings, play_tournament
     from debate_rl.config.tree import load_config
     from debate_rl.data.questions import load_questions
     from debate_rl.data.transcripts import load_transcripts
@@ -53,6 +53,7 @@ _HOME = {
     "Protocol": "debate_rl.game.protocol",
     "Question": "debate_rl.game.question",
     "ReasoningJudge": "debate_rl.judges.judge",
+    "TournamentSettings": "debate_rl.arena.tournament",
     "Transcript": "debate_rl.game.transcript",
     "UserError": "debate_rl.errors",
     "facilitate": "debate_rl.weak_to_strong.facilitate",
@@ -80,6 +81,7 @@ __all__ = [
     "Protocol",
     "Question",
     "ReasoningJudge",
+    "TournamentSettings",
     "Transcript",
     "UserError",
     "facilitate",

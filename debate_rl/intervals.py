@@ -1,22 +1,23 @@
-"""Intervals: every one in the project is a percentile bootstrap over clusters (stories, else questions).
+"""Intervals: every interval of the project is a percentile bootstrap over clusters (stories, else questions).
 
 Rows of one story are alike, so rows are never resampled alone: whole clusters are drawn with replacement, as many as
-there are, and every row of a cluster counts as often as its cluster was drawn. Draws depend on the seed and the number
-of clusters only, so estimates made with the same labels and seed are paired draw for draw.
+there are, and every row of a cluster counts as often as its cluster was drawn. Draws depend only on the seed and the
+number of clusters, so estimates made with the same labels and seed are paired draw for draw.
 
-With few clusters the plain percentile interval is too narrow, and where values are skewed (Brier scores, shares near 1)
-it lies too near the middle. Both ends are moved:
+With few clusters the plain percentile interval is too narrow, and with skewed values (Brier scores, shares near 1) it
+lies too near the middle. Both ends are moved:
 - for few clusters, as in the expanded percentile interval (Hesterberg 2015, "What Teachers Should Know about the
   Bootstrap", arXiv 1411.5279): z = sqrt(k / (k-1)) t, t the quantile of Student's t with k-1 degrees of freedom, and k
   the effective number of clusters (sum n)^2 / sum n^2 of their sizes n (Kish 1965);
-- of a mean for skewness, as in the BCa interval (Efron 1987): the tail is Phi(a + (a+z) / (1 - a (a+z))) with the
-  acceleration a = skewness / 6 of its replicates, which is a mean's bias correction as well, at most MOST_ACCELERATION.
+- for skewness, if the statistic is a mean, as in the BCa interval (Efron 1987): the tail is
+  Phi(a + (a+z) / (1 - a (a+z))) with the acceleration a = skewness / 6 of its replicates, at most MOST_ACCELERATION,
+  which is a mean's bias correction as well.
 With 80 clusters of one size and symmetric values neither makes a difference. The p-value inverts the same interval:
-with 8 clusters or more p < .05 when the 95 % interval leaves out 0, up to the grid of the draws. With fewer the
-tail that is wanted lies beyond all draws: the ends are the outermost draws, the interval is too narrow, and p says so.
-`pytest -m slow -s tests/test_statistics.py` prints what a nominal 95 % covers: 92 to 97 % from 8 clusters on.
+with 8 clusters or more p < .05 when the 95 % interval leaves out 0, up to the grid of the draws. With fewer clusters
+the required tail lies beyond all draws: the ends are the outermost draws, the interval is too narrow, and p shows it.
+`pytest -m slow -s tests/test_statistics.py` prints the true coverage of a nominal 95 %: 92 to 97 % from 8 clusters on.
 
-A bootstrap can not see what never happened: where all rows agree (20 of 20 correct) the interval has no width.
+A bootstrap knows only the values in the data: where all rows agree (20 of 20 correct) the interval has no width.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 2000
 MOST_ACCELERATION = 0.15
-"""That of 20 verdicts of which one is wrong (ours): beyond it an end would be read from a handful of resamples."""
+"""Largest acceleration (ours): that of 20 verdicts of which one is wrong. Beyond it an end of the interval would be
+read from a handful of resamples."""
 BLOCK = 4_000_000
 """Counts held at once while resampling; bounds memory at about 64 MB."""
 
@@ -66,7 +68,7 @@ class Estimate(Record):
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
-        """Three decimals, the interval, and what it rests on."""
+        """Three decimals, the interval, and the numbers of rows and clusters."""
         noun = "cluster" if self.clusters == 1 else "clusters"
         return f"{self:.3f} (n {self.n}, {self.clusters} {noun})"
 
@@ -83,33 +85,33 @@ class Effect(Estimate):
     """Two-sided bootstrap p-value of `Replicates.effect`; None where there is no interval. Never 0."""
 
     def __format__(self, spec: str) -> str:
-        """As `Estimate`, with the p-value after the interval."""
+        """Format as an `Estimate`, with the p-value after the interval."""
         text = super().__format__(spec)
         return text if self.p is None or not spec else f"{text}, p {self.p:.2g}"
 
 
 class Replicates(NamedTuple):
-    """A statistic of the data and of its resamples: what an interval is read from."""
+    """A statistic of the data and of its resamples, from which an interval is computed."""
 
     value: float
-    """The statistic of the data."""
+    """Statistic of the data."""
     values: Floats
-    """(resamples,) the statistic of each resample; NaN where a resample leaves it undefined."""
+    """(resamples,) statistic of each resample; NaN where a resample leaves it undefined."""
     rows: int
     clusters: int
     freedom: float | None = None
-    """Degrees of freedom of the tails; None is clusters - 1, right where clusters of one size are resampled."""
+    """Degrees of freedom of the tails; None is clusters - 1, which is right for clusters of one size."""
     acceleration: float = 0.0
-    """Of the tails, for skewness: known of means, where it is a sixth of that of the replicates; of ratings and ratios
-    the skewness of the replicates says more about their scale, and 0 covers better."""
+    """Acceleration of the tails, for skewness. A mean takes a sixth of the skewness of its replicates; for ratings and
+    ratios that skewness says more about their scale, and 0 covers better."""
     error: float = 0.0
-    """How far from the truth the arithmetic may leave a value, beside rounding: of a fit, where it stops."""
+    """Numerical error of a value beside rounding, such as the tolerance at which a fit stops."""
 
     def estimate(self, level: float = LEVEL) -> Estimate:
         """Value and interval.
 
-        Undefined resamples are left out. There is no interval where they are half of all or more, where an end is
-        infinite, or where there is one cluster.
+        Undefined resamples are left out. There is no interval if half of the resamples or more are undefined, if an
+        end is infinite, or if there is one cluster.
         """
         low, high = self._ends(level)
         value = 0.0 if abs(self.value) <= self._rounding else float(self.value)
@@ -118,10 +120,10 @@ class Replicates(NamedTuple):
     def effect(self, level: float = LEVEL) -> Effect:
         """Value, interval and two-sided p-value against 0.
 
-        The p-value is the smallest alpha at which the (1 - alpha) interval leaves out 0: the share of the resamples
-        beyond 0, (1 + those <= 0 or >= 0) / (1 + resamples), taken back through the moves of the ends; twice the
-        smaller side. The added 1 keeps it above 0: from 2,000 resamples it can not fall below about .001 with many
-        clusters, .005 with 20, where the values are not skewed.
+        The p-value is the smallest alpha at which the (1 - alpha) interval leaves out 0: twice the smaller of both
+        tails, each the share of resamples beyond 0, (1 + number <= 0 or >= 0) / (1 + resamples), corrected by the
+        inverse of the moves of the ends. The added 1 keeps it above 0: with 2,000 resamples of values that are not
+        skewed it can not fall below about .001 with many clusters, .005 with 20.
         """
         estimate = self.estimate(level)
         p = None if estimate.low is None else self._p_value()
@@ -135,67 +137,87 @@ class Replicates(NamedTuple):
     def _freedom(self) -> float:
         return self.clusters - 1 if self.freedom is None else self.freedom
 
+    @property
+    def _stretch(self) -> float:
+        """Factor between a quantile of Student's t and one of the replicates: sqrt(k / (k - 1)) for k clusters."""
+        return float(np.sqrt(1 + 1 / self._freedom))
+
+    @property
+    def _defined(self) -> Floats:
+        return self.values[~np.isnan(self.values)]
+
     def _ends(self, level: float) -> tuple[float | None, float | None]:
-        from scipy.special import ndtr, stdtrit  # here: it takes 0.2 s, which a command without intervals need not pay
+        from scipy.special import ndtr, stdtrit  # here: the import takes 0.2 s, which many commands need not pay
 
         if not 0 < level < 1:
             raise UserError(f"level is the coverage of the interval, between 0 and 1 (such as 0.95), not {level}")
-        kept = self.values[~np.isnan(self.values)]
-        if self.clusters < 2 or 2 * len(kept) <= len(self.values):
+        values = self._defined
+        if self.clusters < 2 or 2 * len(values) <= len(self.values):
             return None, None
-        end, a = np.sqrt(1 + 1 / self._freedom) * stdtrit(self._freedom, (1 - level) / 2), self.acceleration
+        z = self._stretch * float(stdtrit(self._freedom, (1 - level) / 2))
+        # The upper tail is the lower one of the mirrored values, whose skewness has the opposite sign.
+        tails = [ndtr(_accelerate(z, self.acceleration)), 1 - ndtr(_accelerate(z, -self.acceleration))]
         with np.errstate(invalid="ignore"):  # infinite replicates: the ends are checked below
-            low, high = np.quantile(kept, [ndtr(_moved(end, a)), 1 - ndtr(_moved(end, -a))])
-        # Sums of numbers that cancel leave a rest of rounding, which is no distance from 0.
-        low, high = (0.0 if abs(bound) <= self._rounding else bound for bound in (low, high))
-        return (float(low), float(high)) if np.isfinite([low, high]).all() else (None, None)
+            ends = np.quantile(values, tails)
+        if not np.isfinite(ends).all():
+            return None, None
+        # Sums of numbers that cancel leave a rounding error, which is no distance from 0.
+        ends[np.abs(ends) <= self._rounding] = 0.0
+        return float(ends[0]), float(ends[1])
 
     @property
     def _rounding(self) -> float:
-        """What rounding may leave of a 0 among such values."""
+        """Largest absolute value that may be a 0 with rounding error."""
         finite = self.values[np.isfinite(self.values)]
         return max(self.error, 1e-12 * max(1.0, float(np.abs(finite).max(initial=0.0))))
 
     def _p_value(self) -> float:
         from scipy.special import ndtri, stdtr
 
-        kept = self.values[~np.isnan(self.values)]
+        values = self._defined
         tails = []
-        for beyond, sign in ((kept <= self._rounding, 1), (kept >= -self._rounding, -1)):
-            share = (1 + int(beyond.sum())) / (1 + len(kept))
-            end = _moved_back(ndtri(share), sign * self.acceleration) if share < 1 else np.inf
-            tails.append(float(stdtr(self._freedom, end / np.sqrt(1 + 1 / self._freedom))))
+        # Rounding errors around 0 count for both sides, as ties do.
+        for beyond, sign in ((values <= self._rounding, 1), (values >= -self._rounding, -1)):
+            share = (1 + int(beyond.sum())) / (1 + len(values))
+            z = _undo_acceleration(ndtri(share), sign * self.acceleration) if share < 1 else np.inf
+            tails.append(float(stdtr(self._freedom, z / self._stretch)))
         return min(1.0, 2 * min(tails))
 
 
 def _acceleration(values: Floats) -> float:
-    """A sixth of the skewness of a mean's replicates, MOST_ACCELERATION at most; 0 where they are all the same."""
-    kept = values[~np.isnan(values)]
-    gaps = kept - kept.mean() if len(kept) else kept
-    spread = np.sqrt(np.mean(gaps**2)) if len(kept) else 0.0
-    if spread <= 1e-9 * np.abs(kept).max(initial=0.0):
+    """A sixth of the skewness of a mean's replicates, at most MOST_ACCELERATION; 0 where they are all the same."""
+    defined = values[~np.isnan(values)]
+    if len(defined) == 0:
+        return 0.0
+    gaps = defined - defined.mean()
+    spread = np.sqrt(np.mean(gaps**2))
+    if spread <= 1e-9 * np.abs(defined).max():  # rounding errors only, whose skewness is noise
         return 0.0
     return float(np.clip(np.mean((gaps / spread) ** 3) / 6, -MOST_ACCELERATION, MOST_ACCELERATION))
 
 
-def _moved(z: float, a: float) -> float:
-    """The place of a quantile in replicates of acceleration a (Efron 1987, with bias correction a)."""
-    room = 1 - a * (a + z)
-    return float(a + (a + z) / room) if room > 0 else float(np.copysign(np.inf, z))
+def _accelerate(z: float, a: float) -> float:
+    """Correct a normal quantile for replicates of acceleration a (Efron 1987, with bias correction a)."""
+    denominator = 1 - a * (a + z)
+    if denominator <= 0:
+        return float(np.copysign(np.inf, z))
+    return float(a + (a + z) / denominator)
 
 
-def _moved_back(z: float, a: float) -> float:
-    """The inverse of `_moved`."""
-    room = 1 + a * (z - a)
-    return float((z - a) / room - a) if room > 0 else float(np.copysign(np.inf, z))
+def _undo_acceleration(z: float, a: float) -> float:
+    """The inverse of `_accelerate`."""
+    denominator = 1 + a * (z - a)
+    if denominator <= 0:
+        return float(np.copysign(np.inf, z))
+    return float((z - a) / denominator - a)
 
 
 def clusters(labels: Iterable[Hashable] | None, rows: int) -> NDArray[np.intp]:
-    """Decide which rows belong together: the one partition behind every interval.
+    """Assign rows to clusters: the one partition behind every interval.
 
     Args:
         labels: one label per row, normally `Question.cluster`; None makes every row its own cluster.
-        rows: how many rows there are.
+        rows: number of rows.
 
     Returns:
         (rows,) codes 0 .. k-1, in the order of the sorted labels, so the order of the rows does not matter.
@@ -207,6 +229,7 @@ def clusters(labels: Iterable[Hashable] | None, rows: int) -> NDArray[np.intp]:
         raise UserError("no rows to estimate from; check the split, the filters and the failed legs")
     if labels is None:
         return np.arange(rows)
+    # As texts: labels of mixed types can not be sorted.
     names = [str(label) for label in labels]
     if len(names) != rows:
         raise UserError(f"{len(names)} cluster labels for {rows} rows; give one label per row")
@@ -216,28 +239,36 @@ def clusters(labels: Iterable[Hashable] | None, rows: int) -> NDArray[np.intp]:
 def resample(count: int, resamples: int = RESAMPLES, seed: int | np.random.SeedSequence = 0) -> Iterator[Floats]:
     """Draw clusters with replacement.
 
+    Args:
+        count: number of clusters.
+        resamples: number of resamples.
+        seed: of the draws.
+
     Yields:
-        Blocks (b, count): how often each cluster was drawn; every row sums to count, and the b sum to resamples.
+        Blocks (b, count) with the number of times each cluster was drawn; every row sums to count, and the b of all
+        blocks to resamples.
     """
     random = np.random.default_rng(seed)
     size = max(1, min(resamples, BLOCK // count))
     for start in range(0, resamples, size):
         block = min(size, resamples - start)
+        # Every resample gets its own range of codes, so that one bincount counts the draws of the whole block.
         drawn = random.integers(count, size=(block, count)) + count * np.arange(block)[:, None]
         yield np.bincount(drawn.ravel(), minlength=block * count).reshape(block, count).astype(float)
 
 
 def totals(codes: NDArray[np.intp], values: ArrayLike) -> Floats:
-    """Sum rows by cluster: (n,) codes and values to (k,) sums."""
+    """Sum rows by cluster: (n,) codes and (n,) values to (k,) sums."""
     return np.bincount(codes, weights=np.asarray(values, dtype=float)).astype(float)
 
 
 def freedom(sizes: ArrayLike) -> float:
-    """Degrees of freedom of an interval over (k,) clusters of these sizes: the effective number of them, less 1.
+    """Degrees of freedom of an interval over clusters of (k,) sizes: the effective number of clusters less 1 (Kish).
 
-    At least 1 where there are two clusters or more: one cluster that outweighs all others would leave less.
+    The result is at least 1.
     """
     size = np.asarray(sizes, dtype=float)
+    # A cluster that outweighs all others would leave nearly 0, where Student's t has no usable quantile.
     return max(1.0, float(size.sum() ** 2 / (size**2).sum()) - 1)
 
 
@@ -275,10 +306,11 @@ def difference(
     Raises:
         UserError: no rows, undefined values, or lengths that differ.
     """
-    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if one.shape != two.shape:
-        raise UserError(f"paired values differ in number: {one.shape} and {two.shape}; match them by question first")
-    return _mean(one - two, labels, weights, resamples, seed).effect(level)
+    left = np.asarray(first, dtype=float)
+    right = np.asarray(second, dtype=float)
+    if left.shape != right.shape:
+        raise UserError(f"paired values differ in number: {left.shape} and {right.shape}; match them by question first")
+    return _mean(left - right, labels, weights, resamples, seed).effect(level)
 
 
 def bootstrap(
@@ -289,23 +321,25 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Replicates:
-    """Any statistic of the data and of its resamples; the statistic is called once for each.
+    """Compute any statistic of the data and of its resamples, with one call per resample.
 
     Args:
-        statistic: maps (rows,) weights, how often each row counts, to a number; NaN where it is undefined.
-        rows: how many rows there are.
+        statistic: maps (rows,) counts of the rows in a resample to a number; NaN where it is undefined.
+        rows: number of rows.
         labels: clusters of the rows.
-        resamples: how many.
+        resamples: number of resamples.
         seed: of the draws.
 
     Raises:
         UserError: no rows, or another number of labels than rows.
     """
     codes = clusters(labels, rows)
-    count = int(codes.max()) + 1
-    found = [statistic(drawn[codes]) for block in resample(count, resamples, seed) for drawn in block]
     sizes = np.bincount(codes)
-    return Replicates(statistic(np.ones(rows)), np.array(found, dtype=float), rows, count, freedom(sizes))
+    count = len(sizes)
+    values: list[float] = []
+    for block in resample(count, resamples, seed):
+        values += [statistic(draws[codes]) for draws in block]
+    return Replicates(statistic(np.ones(rows)), np.array(values, dtype=float), rows, count, freedom(sizes))
 
 
 def bootstrap_totals(
@@ -316,13 +350,13 @@ def bootstrap_totals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Replicates:
-    """As `bootstrap`, of a statistic of sums: a matrix product for many resamples instead of a call for each.
+    """Variant of `bootstrap` for a statistic of sums: one matrix product for many resamples instead of many calls.
 
     Args:
         statistic: maps (b, m) sums of the columns over the rows of b resamples to (b,) numbers; NaN where undefined.
-        columns: (n, m) what is summed.
+        columns: (n, m) values to sum.
         labels: (n,) clusters of the rows.
-        resamples: how many.
+        resamples: number of resamples.
         seed: of the draws.
 
     Raises:
@@ -333,16 +367,16 @@ def bootstrap_totals(
     sizes = np.bincount(codes)
     sums = np.zeros((len(sizes), table.shape[1]))
     np.add.at(sums, codes, table)
-    found = [statistic(block @ sums) for block in resample(len(sizes), resamples, seed)]
+    values = [statistic(block @ sums) for block in resample(len(sizes), resamples, seed)]
     value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-    return Replicates(value, np.concatenate(found).astype(float), len(table), len(sizes), freedom(sizes))
+    return Replicates(value, np.concatenate(values).astype(float), len(table), len(sizes), freedom(sizes))
 
 
 def finite(values: ArrayLike, what: str) -> Floats:
-    """Return a one-dimensional float array of at least one row, all of them numbers.
+    """Convert values to a one-dimensional float array of at least one row, all of them finite.
 
     Raises:
-        UserError: no rows, or undefined ones; names `what`.
+        UserError: no rows, or undefined ones; the message names `what`.
     """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or array.size == 0:
@@ -361,10 +395,12 @@ def _mean(
     if weight.shape != rows.shape or (weight < 0).any() or weight.sum() == 0:
         raise UserError(f"{len(weight)} weights for {len(rows)} rows; give one per row, none negative, not all 0")
     codes = clusters(labels, len(rows))
-    # Centred first, so that a shift of all values shifts the interval as much and equal values have none.
+    # Centred first: shifting all values then shifts the interval exactly as much, and equal values give no width.
     centre = float(np.average(rows, weights=weight))
-    tops, bottoms = totals(codes, weight * (rows - centre)), totals(codes, weight)
+    sums = totals(codes, weight * (rows - centre))
+    cluster_weights = totals(codes, weight)
+    count = len(cluster_weights)
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without any weight: NaN, left out
-        found = [centre + (block @ tops) / (block @ bottoms) for block in resample(len(bottoms), resamples, seed)]
-    values = np.concatenate(found)
-    return Replicates(centre, values, len(rows), len(bottoms), freedom(bottoms), _acceleration(values))
+        blocks = [centre + (block @ sums) / (block @ cluster_weights) for block in resample(count, resamples, seed)]
+    replicates = np.concatenate(blocks)
+    return Replicates(centre, replicates, len(rows), count, freedom(cluster_weights), _acceleration(replicates))

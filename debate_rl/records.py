@@ -1,8 +1,8 @@
 """Records: frozen typed values whose form in memory is their line in a file.
 
-A file of records is JSON lines, UTF-8. Whole files are written beside their final name and renamed, so a reader
+A file of records is JSON lines in UTF-8. Whole files are written beside their final name and renamed, so a reader
 never sees half of one. Logs that grow (`append`) may end in a torn line after a crash; `read_log` drops that line,
-and `append` starts on a fresh one.
+and `append` cuts it off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
@@ -30,20 +30,20 @@ from debate_rl.errors import UserError, existing
 
 
 class Record(BaseModel):
-    """Base of every record and config: frozen, and unknown fields are refused."""
+    """Base class of every record and config: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 R = TypeVar("R", bound=BaseModel)
 SUMS = ".sums"
-"""Ending of the file beside a log that has the checksums of its lines while it grows."""
+"""Suffix of the file beside a growing log that holds the checksums of its lines."""
 Span = tuple[int, int]
-"""Where a line lies in a file: its first byte and the one after its last."""
+"""Position of a line in a file: its first byte and the one after its last."""
 LARGEST_CELL = 1 << 26
-"""Characters of a cell of a CSV file at most."""
+"""Maximum characters in a cell of a CSV file."""
 LARGEST_YAML = 1 << 20
-"""Bytes of a YAML file at most."""
+"""Maximum bytes of a YAML file."""
 _UNCLEAN = re.compile("[\ud800-\udfff\x00]")
 _LOOK_ALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
@@ -54,23 +54,24 @@ _LOOK_ALIKES = str.maketrans(
     "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXoabcdefghijklmnoprstuvwyzg::::::::::",
 )
 """Letters of the Cyrillic and Greek alphabets, small capitals and colons that look like ASCII."""
-_ENCLOSED = {first + at: 65 + at for first in (0x1F150, 0x1F170, 0x1F1E6) for at in range(26)}
+_ENCLOSED = {first + letter: ord("A") + letter for first, letter in product((0x1F150, 0x1F170, 0x1F1E6), range(26))}
 """White capital letters in black circles and squares, and the letters of flags."""
 _BLANK = "\u115f\u1160\u3164\uffa0"
-"""Letters without a form."""
+"""Letters that are drawn as nothing."""
 _PLAIN = re.compile(r"[\t\n\r -~]*\Z")
 _CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def digest(value: Any) -> str:
-    """Name a JSON-like value by its content: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
+    """Hash of a JSON-like value: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
+    # Keys are sorted and spaces left out: names in stores and logs must not depend on how a value was built.
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
 
 
 def clean_text(text: str) -> str:
-    """A text as it may enter: half surrogate pairs, which no file can hold, and NUL become U+FFFD.
+    """Replace half surrogate pairs, which UTF-8 can not encode, and NUL by U+FFFD.
 
     Example:
         >>> clean_text("a\\ud83d b")
@@ -80,7 +81,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_value(value: Any) -> Any:
-    """A JSON-like value whose texts are clean (see `clean_text`)."""
+    """Clean all texts in a JSON-like value, keys included (see `clean_text`)."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
@@ -91,10 +92,13 @@ def clean_value(value: Any) -> Any:
 
 
 def folded(text: str) -> tuple[str, Sequence[int] | None]:
-    """A text in the letters that it looks like, and the place of each in the original; None where all stayed.
+    """Replace every letter by the plain letter that it looks like.
 
-    Wide, bold and accented forms of a letter become the letter, letters of other alphabets that look like Latin ones
-    become these, and characters without width are left out. `None` says that every letter kept its place.
+    Wide, bold and accented forms become the letter, letters of other alphabets that look like Latin ones become these,
+    and characters without width are removed.
+
+    Returns:
+        The folded text, and for each of its characters the index in the original; None if every index is the same.
 
     Example:
         >>> folded("\uff1cb\u200b>")
@@ -105,30 +109,33 @@ def folded(text: str) -> tuple[str, Sequence[int] | None]:
     forms = {character: _folded_character(character) for character in set(text)}
     table = {ord(character): form for character, form in forms.items() if form != character}
     uneven = "".join(sorted(character for character, form in forms.items() if len(form) != 1))
-    if not uneven:  # most texts: a few letters beyond ASCII, each one letter, so that all places stay
+    # Most texts have few letters beyond ASCII, each folded to one letter, so all indices stay.
+    if not uneven:
         return text.translate(table), None
+    # Only letters that become none or several shift the others: the text between them is translated as a whole, which
+    # is many times as fast as letter by letter.
     pieces: list[str] = []
-    places: list[int] = []
+    origins: list[int] = []
     start = 0
     for match in re.finditer(f"[{re.escape(uneven)}]", text):
-        place = match.start()
+        index = match.start()
         form = forms[match[0]]
-        pieces += [text[start:place].translate(table), form]
-        places += range(start, place)
-        places += [place] * len(form)
-        start = place + 1
+        pieces += [text[start:index].translate(table), form]
+        origins += range(start, index)
+        origins += [index] * len(form)
+        start = index + 1
     pieces.append(text[start:].translate(table))
-    places += range(start, len(text))
-    return "".join(pieces), places
+    origins += range(start, len(text))
+    return "".join(pieces), origins
 
 
-def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None) -> str:
-    """A text with a space after some characters, which breaks the marks that begin with them.
+def spaced_after(text: str, indices: Iterable[int], origins: Sequence[int] | None) -> str:
+    """Insert a space after some characters, to break the marks that begin with them.
 
     Args:
-        text: as it was before `folded`.
-        places: of the characters in the folded text.
-        origins: of the folded characters in the text, as `folded` gives them.
+        text: the text before `folded`.
+        indices: of the characters in the folded text.
+        origins: index in the text of each folded character, from `folded`.
 
     Example:
         >>> spaced_after("a <b>", [2], None)
@@ -136,7 +143,7 @@ def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None
     """
     pieces = []
     start = 0
-    cuts = {place if origins is None else origins[place] for place in places}
+    cuts = set(indices) if origins is None else {origins[index] for index in indices}
     for cut in sorted(cuts):
         pieces.append(text[start : cut + 1])
         start = cut + 1
@@ -147,27 +154,29 @@ def spaced_after(text: str, places: Iterable[int], origins: Sequence[int] | None
 @lru_cache(maxsize=4096)
 def _folded_character(character: str) -> str:
     category = unicodedata.category(character)
-    if category in ("Cf", "Mn", "Me") or (category == "Cc" and character not in "\t\n\r") or character in _BLANK:
+    if category in ("Cf", "Mn", "Me") or character in _BLANK:
         return ""
-    # Tokenizers may take letters apart and drop the strokes and accents: a struck-through "<" is one then.
+    if category == "Cc" and character not in "\t\n\r":
+        return ""
+    # Tokenizers may decompose letters and drop strokes and accents: a struck-through "<" then becomes a plain one.
     parts = unicodedata.normalize("NFKD", character.translate(_ENCLOSED))
     bare = "".join(part for part in parts if unicodedata.category(part) not in ("Mn", "Me"))
     return unicodedata.normalize("NFC", bare).translate(_LOOK_ALIKES)
 
 
 def explain(error: ValidationError) -> str:
-    """Put the first complaint of a validation into a few words: where, and what is wrong."""
+    """Describe the first problem of a validation in a few words: where it is, and what is wrong."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {said}" if where else said
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 def open_text(path: str | Path) -> TextIO:
-    """Open a text file of any usual kind: UTF-8 or UTF-16 with or without a byte order mark, plain or gzipped.
+    """Open a text file: UTF-8 with or without a byte order mark, or UTF-16 with one, plain or gzipped.
 
     Raises:
-        UserError: there is none, or it is packed in a way that is not read here; says how to unpack it.
+        UserError: there is no such file, or it is packed in another way; the message says how to unpack it.
     """
     path = existing(path, "file")
     if path.is_dir():
@@ -177,8 +186,8 @@ def open_text(path: str | Path) -> TextIO:
     try:
         with path.open("rb") as file:
             start = file.read(4)
-            packed = start.startswith(b"\x1f\x8b")
-            if packed:
+            is_gzip = start.startswith(b"\x1f\x8b")
+            if is_gzip:
                 file.seek(0)
                 start = gzip.GzipFile(fileobj=file).read(4)
     except (OSError, EOFError, zlib.error) as error:
@@ -188,38 +197,39 @@ def open_text(path: str | Path) -> TextIO:
     if start.startswith(b"PK\x03\x04"):
         raise UserError(f"{path} is a zip archive; unpack it first: unzip {path}")
     encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    if packed:
+    if is_gzip:
         return cast(TextIO, gzip.open(path, "rt", encoding=encoding, newline=""))
     return path.open(encoding=encoding, newline="")
 
 
 def not_text(path: str | Path, error: Exception) -> UserError:
-    """What is said of a file whose bytes are no text."""
+    """Create the error for a file whose bytes are no text."""
     if not isinstance(error, UnicodeDecodeError):
         return UserError(f"{path}: not a whole text file ({error}); copy it again")
-    wrong = error.object[error.start : error.start + 1].hex()
+    byte = error.object[error.start : error.start + 1].hex()
     return UserError(
-        f"{path}: not text in UTF-8 (byte 0x{wrong}); if it is Latin-1, convert it: "
+        f"{path}: not text in UTF-8 (byte 0x{byte}); if it is Latin-1, convert it: "
         f"iconv -f latin1 -t utf-8 {path} > NEW, and give NEW"
     )
 
 
 def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, row by column) of a CSV file with a header; its texts are clean.
+    """Yield (line number, cells by column name) of a CSV file with a header; its texts are clean.
 
     Raises:
         UserError: the file is missing, is no text, or a row has another number of cells than the header.
     """
     with open_text(path) as file:
-        # Strict: a quotation mark that nothing closes would else take all rows after it into one cell.
+        # Strict: otherwise a quotation mark that nothing closes would take all rows after it into one cell.
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        limit = csv.field_size_limit(LARGEST_CELL)
+        default_limit = csv.field_size_limit(LARGEST_CELL)
         try:
             names = [str(name).strip() for name in reader.fieldnames or ()]
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise UserError(f"{path}:1: two columns are called {twice!r}; rename or remove one")
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"{path}:1: two columns are called {name!r}; rename or remove one")
             for row in reader:
+                # DictReader files the cells beyond the header under None, and fills missing ones with None.
                 if None in row or None in row.values():
                     raise UserError(f"{path}:{reader.line_num}: a row with another number of cells than the header")
                 yield reader.line_num, {str(name).strip(): clean_text(cell) for name, cell in row.items()}
@@ -228,7 +238,7 @@ def csv_rows(path: str | Path, delimiter: str = ",") -> Iterator[tuple[int, dict
         except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise not_text(path, error) from error
         finally:
-            csv.field_size_limit(limit)
+            csv.field_size_limit(default_limit)
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -250,7 +260,7 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of a line, its texts clean."""
+    """Parse a line as a JSON object and clean its texts."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -259,8 +269,10 @@ def _object(line: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not valid JSON ({error}); fix or remove the line") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    # A half surrogate pair comes as an escape, and costs a look for one where there are none.
-    return clean_value(value) if "\\ud" in line or "\\uD" in line or "\\u0000" in line else value
+    # What `clean_text` replaces can stand in a line only as an escape; most lines have none and need no second pass.
+    if "\\ud" in line or "\\uD" in line or "\\u0000" in line:
+        return clean_value(value)
+    return value
 
 
 def read(path: str | Path, kind: type[R]) -> list[R]:
@@ -279,7 +291,7 @@ def read(path: str | Path, kind: type[R]) -> list[R]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file at once: readers see the old content or the new, never a part.
+    """Write a whole file atomically: readers see the old content or the new, never a part.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; the old file stays.
@@ -290,6 +302,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
     """Write a whole file piece by piece (see `write_text`)."""
     path = Path(path)
+    # In the same folder, since only a rename within a file system is atomic; with the process's number, since two
+    # processes may write the same file.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -297,17 +311,18 @@ def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        path.with_name(path.name + SUMS).unlink(missing_ok=True)  # those of a log that this file takes the place of
+        # The checksums of a log that this file replaces would call the new one damaged.
+        path.with_name(path.name + SUMS).unlink(missing_ok=True)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; nothing was changed") from error
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # there only if something went wrong
+            partial.unlink(missing_ok=True)  # it exists only if something went wrong
 
 
 def write(path: str | Path, records: Iterable[BaseModel]) -> None:
-    """Write records as a whole JSON-lines file (see `write_text`); records that are read lazily are never all held."""
+    """Write records as a whole JSON-lines file (see `write_text`), one at a time: lazy records are never all held."""
     write_pieces(path, (record.model_dump_json().encode() + b"\n" for record in records))
 
 
@@ -334,26 +349,26 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
-    """The keys and values of a YAML file that a user names.
+    """Read the keys and values of a YAML file that a user names.
 
     Args:
         path: the file.
-        what: it is, for messages.
+        what: the kind of file, for messages.
 
     Raises:
-        UserError: there is none, it is no regular file of a reasonable size, or it holds something else; the message
-            has no text of the file.
+        UserError: the file is missing, is no regular file of a reasonable size, or holds something else. The message
+            quotes no text of the file, which may be private.
     """
-    import yaml  # here: records are read by commands that need no YAML
+    import yaml  # here: many commands that read records need no YAML
 
-    place = existing(path, what)
+    yaml_path = existing(path, what)
     try:
-        status = place.stat()
+        status = yaml_path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path} is no file; give the {what}'s .yaml file")
         if status.st_size > LARGEST_YAML:
             raise UserError(f"{path} has {status.st_size:,} bytes, which no {what} has; give the {what}'s .yaml file")
-        tree = yaml.safe_load(place.read_text(encoding="utf-8-sig"))
+        tree = yaml.safe_load(yaml_path.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark is not None else ""
@@ -361,7 +376,7 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
         raise UserError(f"{path}{where}: not valid YAML ({problem})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not text in UTF-8; save it as UTF-8, or give the {what}'s .yaml file") from error
-    except ValueError as error:  # such as a date that is none
+    except ValueError as error:  # such as the date 2026-13-45
         raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deeply for a {what}") from error
@@ -379,13 +394,13 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file while the block runs; a process that dies lets go of it.
+    """Hold a lock file while the block runs; the lock of a process that dies is released.
 
     Args:
-        path: the file; it and its folder are made where they are not there.
-        busy: what is said where another process holds it.
-        patience: seconds to wait for that.
-        shared: hold it together with others that share it.
+        path: the file; it and its folder are created if missing.
+        busy: message of the error if another process holds the lock.
+        patience: seconds to wait for the other process.
+        shared: hold the lock together with others that share it.
 
     Raises:
         UserError: another process holds it, or the file system has no locks.
@@ -393,13 +408,14 @@ def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + patience
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + patience
     while True:
         with path.open("a") as file:
             try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                fcntl.flock(file, mode | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                if time.monotonic() >= until:
+                if time.monotonic() >= deadline:
                     raise UserError(busy) from error
                 time.sleep(0.1)
                 continue
@@ -408,15 +424,15 @@ def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -
                     f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
                     "one another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
                 ) from error
-            # Who held it may have removed the file: a lock on that one keeps nobody out.
-            if not _is_file_of(file, path):
+            # The process that held the lock may have removed the file: a lock on the removed one keeps nobody out.
+            if not _is_open_at(file, path):
                 continue
             yield
             return
 
 
-def _is_file_of(file: TextIO, path: Path) -> bool:
-    """Whether an open file is the one that a path leads to now."""
+def _is_open_at(file: TextIO, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -424,12 +440,12 @@ def _is_file_of(file: TextIO, path: Path) -> bool:
 
 
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
-    """Read the one record that a JSON file holds.
+    """Read a JSON file that holds one record.
 
     Args:
         path: the file.
         kind: the record's class.
-        fix: what to do about a file that holds something else.
+        fix: what to do about a file that holds something else, for the message.
 
     Raises:
         UserError: the file is missing, is not JSON or holds no such record.
@@ -441,23 +457,27 @@ def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
 
 
 def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
-    """Add records to the end of a log, on disk when this returns.
+    """Append records to a log; they are on disk when this returns.
 
     Returns:
-        Where each record lies now.
+        The span of each record's line.
 
     Raises:
         UserError: the disk is full; what the log held before is intact.
     """
     data = [record.model_dump_json().encode() + b"\n" for record in records]
-    ends = list(accumulate(map(len, data), initial=append_bytes(path, b"".join(data))))
-    return list(pairwise(ends))
+    start = append_bytes(path, b"".join(data))
+    boundaries = accumulate(map(len, data), initial=start)
+    return list(pairwise(boundaries))
 
 
 def append_bytes(path: str | Path, data: bytes) -> int:
-    """Add whole lines to the end of a file, on disk when this returns; gives the place of their first byte.
+    """Append whole lines to a file; they are on disk when this returns.
 
-    A torn last line (an earlier crash) is cut first; a write that fails half-way is taken back.
+    A torn last line (an earlier crash) is cut off first; a write that fails half-way is undone.
+
+    Returns:
+        Position of the first byte appended.
 
     Raises:
         UserError: the disk is full; what the file held before is intact.
@@ -478,7 +498,9 @@ def append_bytes(path: str | Path, data: bytes) -> int:
 
 
 def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
-    """Yield each record of a log that `append` wrote and where it lies; a torn last line (a crash) is left out.
+    """Yield the span and the record of each line of a log that `append` wrote; a torn last line (a crash) is left out.
+
+    A log that does not exist has no records.
 
     Raises:
         UserError: a line is no such record; names file, line and field.
@@ -493,31 +515,30 @@ def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
             start += len(line)
             if not line.endswith(b"\n"):
                 return
-            if not line.isspace():
-                yield span, _parsed(line, kind, f"{path}:{number}")
-
-
-def _parsed(line: bytes, kind: type[R], where: str) -> R:
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError as error:
-        raise UserError(f"{where}: not a {kind.__name__} ({explain(error)}); remove the line") from error
+            if line.isspace():
+                continue
+            try:
+                record = kind.model_validate_json(line)
+            except ValidationError as error:
+                message = f"{path}:{number}: not a {kind.__name__} ({explain(error)}); remove the line"
+                raise UserError(message) from error
+            yield span, record
 
 
 def read_log(path: str | Path, kind: type[R]) -> list[R]:
-    """Read a log that `append` wrote: none if absent (see `scan_log`)."""
+    """Read all records of a log that `append` wrote (see `scan_log`)."""
     return [record for _, record in scan_log(path, kind)]
 
 
 def _whole_length(file: Any) -> int:
-    """Length in bytes of the complete lines of an open binary file; looks back from its end in blocks."""
-    end = file.seek(0, os.SEEK_END)
-    position = end
+    """Length in bytes of the complete lines of an open binary file."""
+    # From the end backwards: a log may have gigabytes, and its last line break is normally its last byte.
+    position = file.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - 65536)
         file.seek(start)
-        found = file.read(position - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
         position = start
     return 0

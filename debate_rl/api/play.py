@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.api.results import Debates
+from debate_rl.arena.rollout import LogOptions, play_to_file, read_pools
 from debate_rl.arena.rollout import play as play_games
-from debate_rl.arena.rollout import play_to_file, read_pools
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
@@ -105,7 +105,8 @@ def play(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = StoredEngine(engine, folder / "store")
-    legs = play_to_file(games, players, stored, decider, folder / "legs.jsonl", pool_path=folder / "pools.jsonl")
+    options = LogOptions(pool_path=folder / "pools.jsonl")
+    legs = play_to_file(games, players, stored, decider, folder / "legs.jsonl", options=options)
     played = {game.id for game in games}
     kept_pools = [pool for pool in read_pools(folder / "pools.jsonl") if pool.transcript.id in played]
     return Debates(list(legs), kept_pools)

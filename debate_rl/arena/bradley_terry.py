@@ -24,16 +24,16 @@ from debate_rl.errors import UserError
 from debate_rl.intervals import Floats, clusters, finite, resample
 
 RIDGE = 0.1
-"""Default for tournaments (ours): a normal prior of 3.2 units (549 Elo points) on every strength. In a simulated round
-robin of 4 players and 10 questions it changes the error of the ratings by 1 % and the coverage not at all."""
+"""Default ridge for tournaments (ours): a normal prior of 3.2 units (549 Elo points) on every strength. In a simulated
+round robin of 4 players and 10 questions it changes the error of the ratings by 1 % and the coverage not at all."""
 DENSE = 100
-"""Players and sides up to which a Newton step is solved for directly."""
+"""Parameters (players and sides) up to which a Newton step is solved for directly."""
 BLOCK = 4_000_000
 """Numbers held at once while refitting; bounds memory at about 100 MB."""
 
 
 class Outcomes(NamedTuple):
-    """What happened in n matches: the columns that ratings are made of.
+    """The outcomes of n matches, column by column.
 
     Example:
         Outcomes(left=["sft", "dpo"], right=["dpo", "sft"], score=[0.31, 0.64], labels=["lab-7", "lab-7"],
@@ -43,11 +43,11 @@ class Outcomes(NamedTuple):
     left: Sequence[str]
     right: Sequence[str]
     score: ArrayLike
-    """(n,) what left won of the match, in [0, 1]: the judge's probability, or 1, 1/2 (tie), 0."""
+    """(n,) share of the match that left won, in [0, 1]: the judge's probability, or 1, 1/2 (tie), 0."""
     labels: Iterable[Hashable] | None = None
     """(n,) clusters for the intervals, normally the story; None takes matches as independent."""
     weights: ArrayLike | None = None
-    """(n,) how much each match counts; None counts each once."""
+    """(n,) weight of each match; None is 1 each."""
     sides: Mapping[str, ArrayLike] | None = None
     """Name of a side to (n,) values: 1 where left holds it, -1 where right does, 0 where neither."""
 
@@ -59,20 +59,21 @@ class Cells(NamedTuple):
     pairs: NDArray[np.intp]
     """(C, 2) indices of the two players, the smaller first."""
     sides: Floats
-    """(C, Q) sides as the first player sees them."""
+    """(C, Q) sides as the first player sees them: 1 where it holds the side, -1 where the second does, 0 where none."""
     names: list[str]
     """The Q names of the sides."""
     played: csr_array
     """(k, C) weight of matches."""
     won: csr_array
-    """(k, C) what the first player won of them."""
+    """(k, C) weight of matches that the first player won."""
     matches: NDArray[np.intp]
     """(C,) number of matches."""
     self_play: int
+    """Number of matches of a player with itself, which are in no cell."""
 
     @property
     def sums(self) -> tuple[Floats, Floats]:
-        """(C,) weight of matches and (C,) what the first player won, over all clusters."""
+        """(C,) weight of matches and (C,) weight that the first player won, over all clusters."""
         return np.asarray(self.played.sum(axis=0)), np.asarray(self.won.sum(axis=0))
 
     @property
@@ -84,12 +85,13 @@ class Cells(NamedTuple):
 
     @property
     def outer(self) -> csr_array:
-        """(C, (P + Q)^2): each cell's design row times itself, so that curvature is one sparse product."""
+        """(C, (P + Q)^2): the outer product of each cell's design row with itself, flattened."""
+        # With it the curvature of many data sets at once is one sparse product (see `_newton`).
         columns, values = self._entries()
         products = (values[:, :, None] * values[:, None, :]).reshape(len(values), -1)
-        places = (columns[:, :, None] * self.size + columns[:, None, :]).reshape(len(values), -1)
-        rows = np.repeat(np.arange(len(values)), places.shape[1])
-        return csr_array((products.ravel(), (rows, places.ravel())), shape=(len(values), self.size**2))
+        flat_columns = (columns[:, :, None] * self.size + columns[:, None, :]).reshape(len(values), -1)
+        rows = np.repeat(np.arange(len(values)), flat_columns.shape[1])
+        return csr_array((products.ravel(), (rows, flat_columns.ravel())), shape=(len(values), self.size**2))
 
     @property
     def size(self) -> int:
@@ -97,6 +99,7 @@ class Cells(NamedTuple):
         return len(self.players) + len(self.names)
 
     def _entries(self) -> tuple[NDArray[np.intp], Floats]:
+        """(C, 2 + Q) columns and values of the design's rows: +1 and -1 for the players, then the sides."""
         side = np.tile(len(self.players) + np.arange(len(self.names)), (len(self.pairs), 1))
         signs = np.tile([1.0, -1.0], (len(self.pairs), 1))
         return np.hstack([self.pairs, side]), np.hstack([signs, self.sides])
@@ -122,9 +125,9 @@ def sum_matches(outcomes: Outcomes) -> Cells:
     keys = np.column_stack([np.minimum(left, right), np.maximum(left, right), signed])[use]
     cells, cell = np.unique(keys, axis=0, return_inverse=True)
     cell = cell.reshape(-1)
-    # Coded anew after the choice: a cluster without a match to rate would thin out every resample.
-    kept, codes = np.unique(clusters(outcomes.labels, len(score))[use], return_inverse=True)
-    shape = (len(kept), len(cells))
+    # Clusters are coded anew from the matches in use: one without any match would thin out every resample.
+    used_clusters, codes = np.unique(clusters(outcomes.labels, len(score))[use], return_inverse=True)
+    shape = (len(used_clusters), len(cells))
     return Cells(
         players=players.tolist(),
         pairs=cells[:, :2].astype(np.intp),
@@ -151,7 +154,7 @@ def _columns(outcomes: Outcomes) -> tuple[Floats, Floats, Floats]:
 
 
 def check(cells: Cells, ridge: float) -> None:
-    """Refuse what can not be rated.
+    """Refuse matches that can not be rated.
 
     Raises:
         UserError: a negative ridge; a comparison graph that is not connected (names its components); sides that can
@@ -172,7 +175,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _groups(cells: Cells, labels: NDArray[np.integer]) -> list[list[str]]:
-    return [[cells.players[i] for i in np.flatnonzero(labels == group)] for group in range(labels.max() + 1)]
+    """Names of the players of each component, from (P,) component numbers."""
+    groups: list[list[str]] = [[] for _ in range(labels.max() + 1)]
+    for player, group in zip(cells.players, labels, strict=True):
+        groups[group].append(player)
+    return groups
 
 
 def _check_connected(cells: Cells) -> None:
@@ -183,11 +190,15 @@ def _check_connected(cells: Cells) -> None:
 
 
 def _check_undefeated(cells: Cells) -> None:
-    """Who took points from whom must make a strongly connected graph (Ford 1957, "Solution of a ranking problem")."""
+    """Check that maximum likelihood is finite for the players.
+
+    It is if the graph of who took points from whom is strongly connected (Ford 1957, "Solution of a ranking problem").
+    """
     played, won = cells.sums
     edges = np.concatenate([cells.pairs[won > 0], cells.pairs[won < played][:, ::-1]])
     count, labels = connected_components(_graph(len(cells.players), edges), connection="strong")
     if count > 1:
+        # A component that lost to no other one is an undefeated group: name it.
         winner, loser = labels[edges].T
         beaten = set(loser[winner != loser].tolist())
         best = next(group for label, group in enumerate(_groups(cells, labels)) if label not in beaten)
@@ -198,11 +209,14 @@ def _check_undefeated(cells: Cells) -> None:
 
 
 def _check_sides(cells: Cells, ridge: float) -> None:
-    """Sides must differ from any mix of strengths; with ridge 0 no parameters may explain whole wins without limit.
+    """Check that the effects of sides are determined, and with ridge 0 that they are finite.
 
-    The second is separation (Albert and Anderson 1984), which a linear programme finds (Konis 2007).
+    They are determined if no mix of strengths equals a side. They are infinite under separation (Albert and Anderson
+    1984): along some direction of the parameters the likelihood of the whole wins rises for ever. A linear programme
+    finds such a direction (Konis 2007).
     """
     design = cells.design.toarray()
+    # One less than full rank, since adding a constant to all strengths changes nothing.
     if np.linalg.matrix_rank(design) < cells.size - 1:
         raise UserError(
             f"the effect of {_listed(cells.names)} can not be told from the players' strength; "
@@ -211,9 +225,11 @@ def _check_sides(cells: Cells, ridge: float) -> None:
     if ridge > 0:
         return
     played, won = cells.sums
-    sign = np.where(won == played, 1.0, np.where(won == 0, -1.0, 0.0))
-    whole, mixed = design * sign[:, None], design[sign == 0]
-    found = linprog(
+    sign = (won == played).astype(float) - (won == 0)
+    whole = design * sign[:, None]
+    mixed = design[sign == 0]
+    # Maximise the gain over cells won or lost as a whole; none may get worse, and mixed cells may not move at all.
+    separation = linprog(
         -whole.sum(axis=0),
         A_ub=-whole,
         b_ub=np.zeros(len(whole)),
@@ -221,7 +237,7 @@ def _check_sides(cells: Cells, ridge: float) -> None:
         b_eq=np.zeros(len(mixed)),
         bounds=(-1, 1),
     )
-    if found.fun is not None and found.fun < -1e-9:
+    if separation.fun is not None and separation.fun < -1e-9:
         raise UserError(
             f"no finite maximum-likelihood effect of {_listed(cells.names)}: it explains every win of some players; "
             f"use a ridge, such as --ridge {RIDGE}"
@@ -255,8 +271,8 @@ def _newton(cells: Cells, played: Floats, won: Floats, ridge: float, start: Floa
     Args:
         cells: the design.
         played: (b, C) weight of matches.
-        won: (b, C) what the first player won.
-        ridge: of the penalty; 0 only where a finite maximum exists.
+        won: (b, C) weight that the first player won.
+        ridge: weight of the penalty; 0 only where a finite maximum exists.
         start: (P + Q,) parameters.
 
     Returns:
@@ -264,11 +280,15 @@ def _newton(cells: Cells, played: Floats, won: Floats, ridge: float, start: Floa
     """
     if cells.size > DENSE:
         return _newton_iterative(cells, played, won, ridge, start)
-    design, outer, size = cells.design, cells.outer, cells.size
+    design = cells.design
+    outer = cells.outer
+    size = cells.size
+    strengths = len(cells.players)
     theta = np.tile(start, (len(played), 1))
-    theta[:, : len(cells.players)] -= theta[:, : len(cells.players)].mean(axis=1, keepdims=True)
+    theta[:, :strengths] -= theta[:, :strengths].mean(axis=1, keepdims=True)
+    # The outcomes say nothing about the mean of the strengths: without a term that pins it the curvature is singular.
     fixed = ridge * np.eye(size)
-    fixed[: len(cells.players), : len(cells.players)] += 1.0  # pins the mean, which the outcomes say nothing about
+    fixed[:strengths, :strengths] += 1.0
     for _ in range(200):
         chance = expit(theta @ design.T)
         gradient = (played * chance - won) @ design + ridge * theta
@@ -282,24 +302,26 @@ def _newton(cells: Cells, played: Floats, won: Floats, ridge: float, start: Floa
 
 
 def _newton_iterative(cells: Cells, played: Floats, won: Floats, ridge: float, start: Floats) -> Floats:
-    """As `_newton`, each step found by conjugate gradients: a system of thousands of players is never written down.
+    """Variant of `_newton` for many players: each step is found by conjugate gradients, without forming the curvature.
 
     A step costs a few dozen passes over the cells, where solving for it directly would cost the cube of the players.
     """
-    design, strengths = cells.design, len(cells.players)
+    design = cells.design
+    strengths = len(cells.players)
     squares = design.power(2)
     theta = np.tile(start[:, None], (1, len(played)))
     theta[:strengths] -= theta[:strengths].mean(axis=0)
-    played, won = played.T, won.T
+    played = played.T
+    won = won.T
     for _ in range(200):
         chance = expit(design @ theta)
         gradient = design.T @ (played * chance - won) + ridge * theta
         weight = played * chance * (1 - chance)
 
         def curve(direction: Floats, weight: Floats = weight) -> Floats:
-            bent = design.T @ (weight * (design @ direction)) + ridge * direction
-            bent[:strengths] += direction[:strengths].sum(axis=0)  # pins the mean
-            return bent
+            product = design.T @ (weight * (design @ direction)) + ridge * direction
+            product[:strengths] += direction[:strengths].sum(axis=0)  # pins the mean, as in `_newton`
+            return product
 
         diagonal = squares.T @ weight + ridge
         diagonal[:strengths] += 1.0
@@ -315,24 +337,25 @@ def _conjugate_gradients(curve: Callable[[Floats], Floats], target: Floats, diag
     """Solve curve(x) = target for each column, preconditioned by the diagonal (Shewchuk 1994).
 
     Args:
-        curve: maps (n, b) directions to (n, b), positive definite for each column.
-        target: (n, b).
-        diagonal: (n, b) of the curve.
+        curve: maps (n, b) directions to (n, b) products with the curvature, positive definite for each column.
+        target: (n, b) right-hand sides.
+        diagonal: (n, b) diagonals of the curvature.
     """
     solution = np.zeros_like(target)
     residual = target.copy()
     scaled = residual / diagonal
     direction = scaled.copy()
     size = (residual * scaled).sum(axis=0)
-    goal = 1e-12 * size  # of squares: six digits, and the next Newton step adds as many
+    goal = 1e-12 * size  # of squared norms: six digits, and the next Newton step adds as many
     for _ in range(10 * len(target)):
         if (size <= goal).all():
             break
-        bent = curve(direction)
-        along = (direction * bent).sum(axis=0)
+        product = curve(direction)
+        along = (direction * product).sum(axis=0)
+        # Columns that are solved already have direction 0: a rate of 0 leaves them as they are.
         rate = np.divide(size, along, out=np.zeros_like(size), where=along > 0)
         solution += rate * direction
-        residual -= rate * bent
+        residual -= rate * product
         scaled = residual / diagonal
         next_size = (residual * scaled).sum(axis=0)
         direction = scaled + np.divide(next_size, size, out=np.zeros_like(size), where=size > 0) * direction
@@ -341,24 +364,35 @@ def _conjugate_gradients(curve: Callable[[Floats], Floats], target: Floats, diag
 
 
 def refits(cells: Cells, ridge: float, resamples: int, seed: int) -> Iterator[tuple[Floats, Floats, Floats]]:
-    """Refit on resampled clusters; yields (parameters, played, won) by block, parameters NaN where undefined."""
+    """Refit on resampled clusters.
+
+    Yields:
+        Blocks of b resamples: (b, P + Q) parameters, NaN where the comparison graph falls apart; (b, C) weight of
+        matches; (b, C) weight that the first player won.
+    """
+    # A resample may leave a player undefeated, whose maximum likelihood is infinite.
     ridge = max(ridge, RIDGE)
     start = fit(cells, ridge)
-    numbers = len(cells.pairs) if cells.size > DENSE else max(cells.size**2, len(cells.pairs))
+    # Dense Newton steps hold a (P + Q)^2 curvature per resample, iterative ones only the cells.
+    numbers = len(cells.pairs)
+    if cells.size <= DENSE:
+        numbers = max(numbers, cells.size**2)
     size = max(1, BLOCK // numbers)
     for block in resample(cells.played.shape[0], resamples, seed):
         for first in range(0, len(block), size):
-            drawn = block[first : first + size]
-            played, won = drawn @ cells.played, drawn @ cells.won
+            counts = block[first : first + size]
+            played = counts @ cells.played
+            won = counts @ cells.won
             theta = _newton(cells, played, won, ridge, start)
-            theta[~_whole(cells, played)] = np.nan
+            theta[~_connected(cells, played)] = np.nan
             yield theta, played, won
 
 
-def _whole(cells: Cells, played: Floats) -> NDArray[np.bool_]:
-    """(b,) whether each resample's graph is connected: one search over the b graphs side by side."""
+def _connected(cells: Cells, played: Floats) -> NDArray[np.bool_]:
+    """(b,) whether each resample's comparison graph is connected."""
+    # The b graphs are put side by side as one graph of b * P nodes: one search finds the components of all.
     nodes = len(cells.players)
-    which, cell = np.nonzero(played)
-    graph = _graph(len(played) * nodes, cells.pairs[cell] + which[:, None] * nodes)
+    resample_index, cell = np.nonzero(played)
+    graph = _graph(len(played) * nodes, cells.pairs[cell] + resample_index[:, None] * nodes)
     labels = connected_components(graph, directed=False)[1].reshape(len(played), nodes)
     return (labels == labels[:, :1]).all(axis=1)

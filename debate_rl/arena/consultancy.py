@@ -1,4 +1,4 @@
-"""Saved consultancies under the rules of another: what was said stays, who speaks for which side is put together anew.
+"""Converts saved consultancies to another consultancy protocol: speeches stay, sides are combined anew.
 
 A consultant reads nobody else's speeches, so it said the same whatever the rules around it: two single consultancies on
 one question, one for each answer, are a double one, and a double one is an ensembled one that the judge reads
@@ -7,10 +7,11 @@ differently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from debate_rl.errors import UserError
-from debate_rl.game.protocol import SIDES, Protocol, Side, load_protocol
+from debate_rl.game.protocol import Protocol, Side, load_protocol
 from debate_rl.game.transcript import Transcript
 from debate_rl.records import Record, digest
 
@@ -23,18 +24,18 @@ class Converted(Record):
     """
 
     games: tuple[Transcript, ...]
-    """Those of two sides first, then the pairs."""
+    """Games that had two sides first, then the pairs."""
     pairs: int
-    """Games put together of two single consultancies each."""
+    """Games combined from two single consultancies each."""
     unpaired: int
     """Single consultancies without one for the other side."""
 
 
 def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
-    """Make double or ensembled consultancies of finished ones; nothing is said anew.
+    """Make double or ensembled consultancies of finished ones; no new speeches are generated.
 
-    Single ones are paired if they are on the same question, under the same rules and for opposite sides: of one player
-    first, in the order of their seeds, then of any two. A pair takes the seed of its side A.
+    Single consultancies are paired if they are on the same question, under the same rules and for opposite sides: of
+    one player first, in the order of their seeds, then of any two. A pair takes the seed of its side A.
 
     Args:
         games: single, double or ensembled consultancies; open ones (the consultant picked its side) count as single.
@@ -46,8 +47,8 @@ def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
     rules = load_protocol(name)
     if rules.turns == 0 or rules.speakers_see != "own" or rules.sides != "both":
         raise UserError(f"protocol {name!r} has no consultants on both sides; convert to double or ensembled")
-    whole: list[Transcript] = []
-    lone: dict[str, list[Transcript]] = {}
+    converted: list[Transcript] = []
+    singles_by_key: dict[str, list[Transcript]] = {}
     for game in games:
         if game.protocol.speakers_see != "own" or game.protocol.turns == 0:
             raise UserError(
@@ -55,42 +56,59 @@ def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
                 "convert, such as single"
             )
         if len(game.present) == 2:
-            whole.append(game.model_copy(update={"protocol": _under(game.protocol, rules)}))
+            converted.append(game.model_copy(update={"protocol": _under(game.protocol, rules)}))
         else:
-            same = digest([part.model_dump(mode="json") for part in (game.question, game.protocol)])
-            lone.setdefault(same, []).append(game)
-    pairs = [_double(a, b, rules) for found in lone.values() for a, b in _pairs(found)]
-    return Converted(games=(*whole, *pairs), pairs=len(pairs), unpaired=sum(map(len, lone.values())) - 2 * len(pairs))
+            # The question's text counts, not its id alone: files of different runs may be converted together.
+            key = digest([game.question.model_dump(mode="json"), game.protocol.model_dump(mode="json")])
+            singles_by_key.setdefault(key, []).append(game)
+    pairs = 0
+    unpaired = 0
+    for singles in singles_by_key.values():
+        doubles = [_double(a, b, rules) for a, b in _pair_up(singles)]
+        converted += doubles
+        pairs += len(doubles)
+        unpaired += len(singles) - 2 * len(doubles)
+    return Converted(games=tuple(converted), pairs=pairs, unpaired=unpaired)
 
 
 def _under(source: Protocol, target: Protocol) -> Protocol:
-    """The rules of a game as it was played, with the sides and the judge's view of another."""
+    """The rules a game was played under, with the sides and the judge's view of another protocol."""
     return source.model_copy(update={"name": target.name, "sides": "both", "judge_sees": target.judge_sees})
 
 
-def _pairs(games: Sequence[Transcript]) -> list[tuple[Transcript, Transcript]]:
-    """Consultants for A and for B on one question: of the same player first."""
-    sides: dict[Side, list[Transcript]] = {side: [] for side in SIDES}
-    for game in games:
-        sides[game.present[0]].append(game)
-    found = []
-    for player in sorted({_player(game) for game in games}):
-        own = [sorted((g for g in sides[s] if _player(g) == player), key=lambda g: (g.seed, g.id)) for s in SIDES]
-        found += list(zip(*own, strict=False))
-    used = {id(game) for pair in found for game in pair}
-    left = [sorted((g for g in sides[s] if id(g) not in used), key=lambda g: (_player(g), g.seed, g.id)) for s in SIDES]
-    return found + list(zip(*left, strict=False))
+def _pair_up(games: Sequence[Transcript]) -> list[tuple[Transcript, Transcript]]:
+    """Pair consultancies for A and for B on one question: of the same player first, then of any two."""
+    pairs: list[tuple[Transcript, Transcript]] = []
+    # A pair of one player first: its two sides are then equally skilled, as in a double consultancy that was played.
+    for player in sorted(set(map(_player, games))):
+        same_player = [game for game in games if _player(game) == player]
+        # Without strict: the side with more consultancies leaves some over for the second pass.
+        pairs += zip(_of_side(same_player, "A"), _of_side(same_player, "B"), strict=False)
+    paired = set(map(id, chain.from_iterable(pairs)))
+    rest = [game for game in games if id(game) not in paired]
+    pairs += zip(_of_side(rest, "A"), _of_side(rest, "B"), strict=False)
+    return pairs
+
+
+def _of_side(games: Iterable[Transcript], side: Side) -> list[Transcript]:
+    """The games in which a side speaks, in a fixed order: pairs do not depend on the order of the file."""
+    return sorted(
+        (game for game in games if game.present[0] == side), key=lambda game: (_player(game), game.seed, game.id)
+    )
 
 
 def _player(game: Transcript) -> str:
-    """Who speaks in a single consultancy."""
+    """The player who speaks in a single consultancy."""
     return game.players[game.present[0]]
 
 
 def _double(a: Transcript, b: Transcript, rules: Protocol) -> Transcript:
-    """Both sides of a question in one game, turn by turn."""
+    """Combine both sides of a question in one game, turn by turn."""
     speeches = sorted((*a.speeches, *b.speeches), key=lambda speech: (speech.turn, speech.side))
     return Transcript(
-        question=a.question, protocol=_under(a.protocol, rules), players={"A": _player(a), "B": _player(b)},
-        seed=a.seed, speeches=tuple(speeches),
-    )  # fmt: skip
+        question=a.question,
+        protocol=_under(a.protocol, rules),
+        players={"A": _player(a), "B": _player(b)},
+        seed=a.seed,
+        speeches=tuple(speeches),
+    )

@@ -6,20 +6,22 @@ branches, the other side one, and every path is a game of its own that is played
 gives one preference pair.
 
 Arnesen et al. 2024: the target draws 2 speeches at each node, the other side 1, a score is the mean verdict of the
-finished transcripts, one pair a node. Two simultaneous turns are 9 speeches, 4 verdicts and 3 pairs, and twice that
+finished transcripts, one pair per node. Two simultaneous turns are 9 speeches, 4 verdicts and 3 pairs, and twice that
 with a second tree for the other side. That is `full` here. `half` and `single`, more than 2 branches, the worst case
 instead of the mean, and the rule for failures are ours, and so are the names: the authors' code calls branching on
 both sides full, on one side half, and on one speech drawn at random single.
 
-Best-of-N is a tree of one turn that is scored at once and cut back to its best speech before the game goes on. It has
-opponents that never speak in the game and verdicts on unfinished games, so it happens inside a turn (players.speak);
-what both have in common, draws, failures and pools, is the same code.
+Best-of-N is a tree of one turn that is scored at once and cut back to its best speech before the game goes on. Its
+opponents never speak in the game and its verdicts are on unfinished games, so it happens inside a turn
+(`players.speak`). Both share the code of draws, failures and pools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from math import comb
 from pathlib import Path
 from typing import Literal
@@ -33,15 +35,15 @@ from debate_rl.game.transcript import Speech, Transcript
 from debate_rl.game.verdict import Failure, Leg, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
-from debate_rl.players.speak import Pool, Scorer, Seat, Spoken, make_pool, speak
+from debate_rl.players.speak import Pool, Scorer, Seat, SpeechResult, make_pool, speak
 from debate_rl.records import Record, digest
 
 Kind = Literal["full", "half", "single"]
 """Where a tree branches: in every turn of the target, in one of them drawn by seed, in the first."""
 
 Opponents = Mapping[str, "Debater | Sequence[Debater]"] | Literal["real"] | None
-"""Who is simulated as the other side of a Best-of-N player: by its name one player or a pool; `real`, who sits there;
-a player without an entry simulates itself."""
+"""Players simulated as the other side of Best-of-N players: for each player's name one opponent or a pool. `real` is
+the opponent who sits there. A player without an entry simulates itself."""
 
 
 class Leaf(Record):
@@ -52,14 +54,14 @@ class Leaf(Record):
     """
 
     path: tuple[int, ...]
-    """Branch taken in each turn; 0 where there is one only."""
+    """Branch taken in each turn; 0 where there is only one."""
     speeches: tuple[Speech, ...]
     verdict: Verdict | None = None
     failure: Failure | None = None
 
 
 class Tree(Record):
-    """A game to be branched, and once grown its leaves.
+    """A game to be branched, and its leaves once it is grown.
 
     Example:
         Tree(game=Transcript(...), target="A", widths=(2, 2), leaves=(Leaf(path=(0, 0), ...), Leaf(path=(0, 1), ...)))
@@ -69,7 +71,7 @@ class Tree(Record):
     target: Side | None = None
     """The side that branches; None is a plain game."""
     widths: tuple[int, ...] = ()
-    """Speeches that the target draws in each turn; 1 where none is given."""
+    """Speeches that the target draws in each turn; turns beyond the tuple draw 1."""
     leaves: tuple[Leaf, ...] = ()
 
     @property
@@ -84,12 +86,14 @@ class Tree(Record):
     @property
     def size(self) -> tuple[int, int, int]:
         """Speeches, verdicts and pairs of siblings, when nothing fails."""
-        nodes, speeches, pairs = 1, 0, 0
+        nodes = 1
+        speeches = 0
+        pairs = 0
         for turn in range(self.game.protocol.turns):
-            drawn = [self.width(side, turn) for side in self.game.speakers(turn)]
-            speeches += nodes * sum(drawn)
-            pairs += nodes * sum(comb(width, 2) for width in drawn)
-            nodes *= max(drawn, default=1)
+            side_widths = [self.width(side, turn) for side in self.game.speakers(turn)]
+            speeches += nodes * sum(side_widths)
+            pairs += nodes * sum(comb(width, 2) for width in side_widths)
+            nodes *= max(side_widths, default=1)
         return speeches, nodes, pairs
 
     def leg(self, leaf: Leaf) -> Leg:
@@ -99,26 +103,33 @@ class Tree(Record):
 
 
 @dataclass(frozen=True)
-class _Shoot:
-    """A path that is still growing."""
+class _Path:
+    """A path of a tree that is being played."""
 
     tree: int
+    """Index of its tree."""
     game: Transcript
-    path: tuple[int, ...] = ()
+    branches: tuple[int, ...] = ()
+    """Branch taken in each turn so far."""
     failure: Failure | None = None
     p: float | None = None
-    """Judge's probability of answer 0 before the last turn, where that calls the speakers."""
+    """Judge's probability of answer 0 before the last turn, in protocols where that calls the speakers."""
 
 
 def widths(game: Transcript, target: Side, kind: Kind, branches: int = 2) -> tuple[int, ...]:
-    """Speeches that the target draws in each turn, of which it speaks in some."""
-    own = [turn for turn in range(game.protocol.turns) if target in game.speakers(turn)]
+    """Speeches that the target draws in each turn: `branches` where it branches, else 1."""
+    turns = range(game.protocol.turns)
+    branching = [turn for turn in turns if target in game.speakers(turn)]
     if kind == "single":
-        own = own[:1]
-    if kind == "half" and own:
-        drawn = digest(["branching turn", game.question.id, game.seed, target])
-        own = [own[int(drawn, 16) % len(own)]]
-    return tuple(branches if turn in own else 1 for turn in range(game.protocol.turns))
+        branching = branching[:1]
+    if kind == "half" and branching:
+        # By question, seed and side, so that a tree keeps its branching turn whatever other trees a run grows.
+        draw = int(digest(["branching turn", game.question.id, game.seed, target]), 16)
+        branching = [branching[draw % len(branching)]]
+    draws = [1] * len(turns)
+    for turn in branching:
+        draws[turn] = branches
+    return tuple(draws)
 
 
 def grow(
@@ -138,51 +149,60 @@ def grow(
         players: by the names used in the games.
         engine: answers for all models.
         judge: gives the verdicts and chooses for Best-of-N players; None leaves leaves without a verdict.
-        opponents: who is simulated as the other side of Best-of-N players.
-        pools: collects the candidates of Best-of-N players, where wanted.
+        opponents: players simulated as the other side of Best-of-N players.
+        pools: a list that collects the candidates of Best-of-N players; None collects nothing.
 
     Returns:
         The trees with their leaves, in order. A speech or verdict that fails ends the paths through it, no others.
     """
+    # Players who share a model draw the same texts: Once asks the engine for each of them a single time per call.
     engine = Once(engine)
     score: Scorer | None = None if judge is None else lambda games: judge_transcripts(games, judge, engine)
-    opened = pick_sides([tree.game for tree in trees], players, engine)
-    shoots = [_seated(_Shoot(at, trees[at].game), game, None) for at, game in enumerate(opened)]
-    for turn in range(max((tree.game.protocol.turns for tree in trees), default=0)):
-        shoots = _call(shoots, score)
+    # Sides are picked before the first turn, since the pick decides who speaks in it.
+    started = pick_sides([tree.game for tree in trees], players, engine)
+    paths = [_advance(_Path(index, trees[index].game), game, None) for index, game in enumerate(started)]
+    turns = max((tree.game.protocol.turns for tree in trees), default=0)
+    # Lock-step: a turn of all paths of all trees is gathered first and generated in one batch.
+    for turn in range(turns):
+        paths = _call_speakers(paths, score)
         seats: list[Seat] = []
-        owners: list[int] = []
-        for number, shoot in enumerate(shoots):
-            if shoot.failure is None and turn < shoot.game.protocol.turns:
-                taken = _seats(trees[shoot.tree], shoot.game, turn, players, opponents)
-                seats += taken
-                owners += [number] * len(taken)
-        said: dict[int, list[tuple[Seat, Spoken]]] = {}
-        for number, seat, spoken in zip(owners, seats, speak(seats, engine, score), strict=True):
-            said.setdefault(number, []).append((seat, spoken))
-            if spoken.pool is not None and pools is not None:
-                pools.append(spoken.pool)
-        shoots = [new for number, shoot in enumerate(shoots) for new in _shoots(shoot, trees, said.get(number, []))]
-    return _judged(trees, shoots, score)
+        seat_paths: list[int] = []
+        for index, path in enumerate(paths):
+            if path.failure is None and turn < path.game.protocol.turns:
+                path_seats = _seats(trees[path.tree], path.game, turn, players, opponents)
+                seats += path_seats
+                seat_paths += [index] * len(path_seats)
+        spoken: dict[int, list[tuple[Seat, SpeechResult]]] = defaultdict(list)
+        for index, seat, result in zip(seat_paths, seats, speak(seats, engine, score), strict=True):
+            spoken[index].append((seat, result))
+            if result.pool is not None and pools is not None:
+                pools.append(result.pool)
+        next_paths = []
+        for index, path in enumerate(paths):
+            next_paths += _extend(path, trees[path.tree].target, spoken[index])
+        paths = next_paths
+    return _judge(trees, paths, score)
 
 
-def _call(shoots: Sequence[_Shoot], score: Scorer | None) -> list[_Shoot]:
-    """Have the next speaker called in games where the judge's mind decides who that is."""
-    alive = [at for at, shoot in enumerate(shoots) if shoot.failure is None]
-    answers = call_sides([shoots[at].game for at in alive], [shoots[at].p for at in alive], score)
-    called = dict(zip(alive, answers, strict=True))
-    return [_seated(shoot, *called[at]) if at in called else shoot for at, shoot in enumerate(shoots)]
+def _call_speakers(paths: Sequence[_Path], score: Scorer | None) -> list[_Path]:
+    """Call the next speaker in games where the judge's verdict so far decides who that is."""
+    advanced = list(paths)
+    alive = [index for index, path in enumerate(paths) if path.failure is None]
+    calls = call_sides([paths[index].game for index in alive], [paths[index].p for index in alive], score)
+    for index, (game, p) in zip(alive, calls, strict=True):
+        advanced[index] = _advance(paths[index], game, p)
+    return advanced
 
 
-def _seated(shoot: _Shoot, game: Transcript | Failure, p: float | None) -> _Shoot:
-    """A path with the game as it goes on, or with why it can not."""
+def _advance(path: _Path, game: Transcript | Failure, p: float | None) -> _Path:
+    """Set the game of a path, or the failure that ends it."""
     if isinstance(game, Failure):
-        return replace(shoot, failure=game)
-    return replace(shoot, game=game, p=p)
+        return replace(path, failure=game)
+    return replace(path, game=game, p=p)
 
 
 def _seats(tree: Tree, game: Transcript, turn: int, players: Mapping[str, Debater], opponents: Opponents) -> list[Seat]:
-    """Everyone who speaks at a node, the target once for each branch. All see the game as it stands before the turn."""
+    """List the seats that speak at a node, the target's once per branch. All see the game as it is before the turn."""
     seats = []
     for side in game.speakers(turn):
         player = players[game.players[side]]
@@ -194,53 +214,73 @@ def _seats(tree: Tree, game: Transcript, turn: int, players: Mapping[str, Debate
 def _rivals(
     player: Debater, players: Mapping[str, Debater], game: Transcript, side: Side, opponents: Opponents
 ) -> tuple[Debater, ...]:
-    """Who may be simulated opposite a player."""
+    """List the players who may be simulated opposite a player."""
     if opponents == "real":
-        there = game.players.get(other(side))
-        return () if there is None else (players[there],)
-    found = (opponents or {}).get(player.name, player)
-    return (found,) if isinstance(found, Debater) else tuple(found)
+        opponent_name = game.players.get(other(side))
+        return () if opponent_name is None else (players[opponent_name],)
+    # Without an entry of its own the player is its own opponent: it argues the other side as it would itself.
+    rivals: Debater | Sequence[Debater] = player
+    if opponents is not None:
+        rivals = opponents.get(player.name, player)
+    if isinstance(rivals, Debater):
+        return (rivals,)
+    return tuple(rivals)
 
 
-def _shoots(shoot: _Shoot, trees: Sequence[Tree], said: Sequence[tuple[Seat, Spoken]]) -> list[_Shoot]:
-    """A path after a turn: one for each branch, with what the other side said in all of them."""
-    if not said:
-        return [shoot]
-    target = trees[shoot.tree].target
-    branches = max(seat.branch for seat, _ in said) + 1
-    found = []
+def _extend(path: _Path, target: Side | None, spoken: Sequence[tuple[Seat, SpeechResult]]) -> list[_Path]:
+    """Extend a path by a turn: one new path per branch, with the other side's one speech in each of them."""
+    if not spoken:
+        return [path]
+    branches = max(seat.branch for seat, _ in spoken) + 1
+    extended = []
     for branch in range(branches):
-        heard = [spoken for seat, spoken in said if seat.branch == branch or seat.side != target]
-        failures = [spoken.failure for spoken in heard if spoken.failure is not None]
-        game = shoot.game.add(spoken.speech for spoken in heard if spoken.speech is not None)
-        path = (*shoot.path, branch)
-        found.append(replace(shoot, game=game, path=path, failure=failures[0] if failures else None))
-    return found
-
-
-def _judged(trees: Sequence[Tree], shoots: Sequence[_Shoot], score: Scorer | None) -> list[Tree]:
-    """Judge the paths that came to their end, and give each tree its leaves."""
-    whole = [shoot for shoot in shoots if shoot.failure is None]
-    verdicts = iter([None] * len(whole) if score is None else score([shoot.game for shoot in whole]))
-    leaves: list[list[Leaf]] = [[] for _ in trees]
-    games = [tree.game for tree in trees]
-    for shoot in shoots:
-        # Who was called is part of what was played; games in which somebody is called do not branch.
-        if shoot.game.picked is not None or shoot.game.called:
-            games[shoot.tree] = shoot.game.model_copy(update={"speeches": games[shoot.tree].speeches})
-        found = next(verdicts) if shoot.failure is None else shoot.failure
-        leaves[shoot.tree].append(
-            Leaf(
-                path=shoot.path,
-                speeches=shoot.game.speeches,
-                verdict=found if isinstance(found, Verdict) else None,
-                failure=found if isinstance(found, Failure) else None,
+        speeches = []
+        failures = []
+        for seat, result in spoken:
+            if seat.side == target and seat.branch != branch:
+                continue
+            if result.speech is not None:
+                speeches.append(result.speech)
+            if result.failure is not None:
+                failures.append(result.failure)
+        # A failed path keeps the speeches of its last turn that were made: its record shows how far it came.
+        extended.append(
+            replace(
+                path,
+                game=path.game.add(speeches),
+                branches=(*path.branches, branch),
+                failure=next(iter(failures), None),
             )
         )
-    return [
-        tree.model_copy(update={"game": game, "leaves": tuple(own)})
-        for tree, game, own in zip(trees, games, leaves, strict=True)
-    ]
+    return extended
+
+
+def _judge(trees: Sequence[Tree], paths: Sequence[_Path], score: Scorer | None) -> list[Tree]:
+    """Judge the paths that came to their end, and give each tree its leaves."""
+    finished = [path.game for path in paths if path.failure is None]
+    verdicts: Iterator[Verdict | Failure | None] = repeat(None)
+    if score is not None:
+        verdicts = iter(score(finished))
+    leaves: list[list[Leaf]] = [[] for _ in trees]
+    games = [tree.game for tree in trees]
+    for path in paths:
+        # Which side was picked or called is part of what was played, so the tree's game has to say it. Games in which
+        # the judge calls do not branch: one path decides for the whole tree.
+        if path.game.picked is not None or path.game.called:
+            games[path.tree] = path.game.model_copy(update={"speeches": games[path.tree].speeches})
+        outcome = path.failure if path.failure is not None else next(verdicts)
+        leaves[path.tree].append(
+            Leaf(
+                path=path.branches,
+                speeches=path.game.speeches,
+                verdict=outcome if isinstance(outcome, Verdict) else None,
+                failure=outcome if isinstance(outcome, Failure) else None,
+            )
+        )
+    grown = []
+    for tree, game, tree_leaves in zip(trees, games, leaves, strict=True):
+        grown.append(tree.model_copy(update={"game": game, "leaves": tuple(tree_leaves)}))
+    return grown
 
 
 def pools_of(tree: Tree, aggregate: Literal["mean", "min"] = "mean") -> list[Pool]:
@@ -250,39 +290,48 @@ def pools_of(tree: Tree, aggregate: Literal["mean", "min"] = "mean") -> list[Poo
 
     Args:
         tree: grown.
-        aggregate: over the verdicts; the mean is the source's.
+        aggregate: over the verdicts; Arnesen et al. 2024 take the mean.
     """
     if tree.target is None:
         return []
-    found = []
+    pools = []
     for turn in range(tree.game.protocol.turns):
+        if tree.width(tree.target, turn) <= 1:
+            continue
+        # A node is the path that leads to it; its leaves are grouped by the branch they take there.
         nodes: dict[tuple[int, ...], dict[int, list[Leaf]]] = {}
-        if tree.width(tree.target, turn) > 1:
-            for leaf in tree.leaves:
-                if leaf.verdict is not None:
-                    nodes.setdefault(leaf.path[:turn], {}).setdefault(leaf.path[turn], []).append(leaf)
-        found += [_pool(tree, tree.target, turn, list(node.values()), aggregate) for node in nodes.values()]
-    return found
+        for leaf in tree.leaves:
+            if leaf.verdict is not None:
+                branches = nodes.setdefault(leaf.path[:turn], {})
+                branches.setdefault(leaf.path[turn], []).append(leaf)
+        pools += [_pool(tree, tree.target, turn, list(node.values()), aggregate) for node in nodes.values()]
+    return pools
 
 
 def _pool(
     tree: Tree, target: Side, turn: int, branches: Sequence[list[Leaf]], aggregate: Literal["mean", "min"]
 ) -> Pool:
-    """The pool of one node, of the leaves behind each of its speeches."""
+    """The pool of one node, from the leaves behind each of its speeches."""
+    # All leaves of a node agree on what was said before it, and on the other side's speech in its turn.
     speeches = branches[0][0].speeches
     before = tuple(speech for speech in speeches if speech.turn < turn)
+    candidates = []
+    p = []
+    for leaves in branches:
+        candidates.append(
+            next(speech for speech in leaves[0].speeches if speech.side == target and speech.turn == turn)
+        )
+        p.append([leaf.verdict.p_side(target) for leaf in leaves if leaf.verdict is not None])
     return make_pool(
-        tree.game.model_copy(update={"speeches": before}), target, turn, tree.game.players[target],
-        candidates=[_said(leaves[0], target, turn) for leaves in branches],
+        tree.game.model_copy(update={"speeches": before}),
+        target,
+        turn,
+        tree.game.players[target],
+        candidates=candidates,
         opponents=[speech for speech in speeches if speech.turn == turn and speech.side != target],
-        p=[[leaf.verdict.p_side(target) for leaf in leaves if leaf.verdict is not None] for leaves in branches],
+        p=p,
         aggregate=aggregate,
-    )  # fmt: skip
-
-
-def _said(leaf: Leaf, side: Side, turn: int) -> Speech:
-    """What a side said in a turn on the way to a leaf."""
-    return next(speech for speech in leaf.speeches if speech.side == side and speech.turn == turn)
+    )
 
 
 def grow_to_file(
@@ -294,14 +343,17 @@ def grow_to_file(
     chunk: int = 64,
     progress: Progress | None = None,
 ) -> list[Tree]:
-    """Grow trees that are not yet in a log, adding each finished chunk to it; a stopped run goes on where it was.
+    """Grow trees that are not yet in a log, adding each finished chunk to it; a stopped run resumes there.
 
     Returns:
         The grown trees, in the order of `trees`.
     """
     log = Log[Tree, Tree](
-        path, Tree, lambda tree: tree.id, lambda tree: tree.id,
+        path,
+        Tree,
+        lambda tree: tree.id,
+        lambda tree: tree.id,
         failed=lambda tree: any(leaf.failure is not None for leaf in tree.leaves),
         again=lambda tree: any(leaf.failure is not None and leaf.failure.passing for leaf in tree.leaves),
-    )  # fmt: skip
+    )
     return list(log.work_off(trees, lambda missing: grow(missing, players, engine, judge), chunk, progress))

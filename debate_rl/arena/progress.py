@@ -1,4 +1,4 @@
-"""One line about work that takes long: debates done, failed, tokens a second, time left."""
+"""One line about work that takes long: debates done, failed, tokens per second, time left."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from threading import Event, Thread
 from typing import TextIO
 
 EVERY = 10.0
-"""Seconds between two lines of a log, at least."""
+"""Minimum seconds between two lines of a log."""
 SILENCE = 9.0
-"""Seconds without a line after which work that goes on says so."""
+"""Seconds without a line after which a heartbeat line is printed."""
 
 
 class ProgressLine:
-    """Says how far some games are; it is a `log.Progress`.
+    """Reports how far a set of games is; it is a `resume_log.Progress`.
 
-    On a terminal one line is written over and over. Where there is none, a line is added to a log at most every `every`
-    seconds, and one at the end.
+    On a terminal one line is rewritten in place. In a log a line is added at most every `every` seconds, and one at the
+    end.
 
     Args:
         name: of the work.
-        say: takes the lines of a log.
-        terminal: where lines are written over; None writes a log.
-        tokens: how many were read and written so far, by any work of this process.
-        clock: seconds.
-        every: seconds between two lines of a log.
+        say: prints the lines of a log.
+        terminal: where the line is rewritten; None writes a log.
+        tokens: returns the tokens read and written so far, by any work of this process.
+        clock: returns seconds.
+        every: minimum seconds between two lines of a log.
     """
 
     def __init__(
@@ -45,59 +45,69 @@ class ProgressLine:
         self._tokens = tokens
         self._clock = clock
         self._every = every
-        self._began = self._said = clock()
-        self._before = tokens()
-        self._found: int | None = None
+        self._started = clock()
+        self._last_line = self._started
+        self._tokens_before = tokens()
+        self._done_before: int | None = None
         self._shown = False
 
     def __call__(self, done: int, failed: int, total: int) -> None:
-        """Take note of (done, failed, all); the first time before anything new is done."""
+        """Report (done, failed, all). The first call comes before anything new is done."""
         now = self._clock()
-        if self._found is None:
-            self._found, self._began, self._before = done, now, self._tokens()
-        text = self._text(done, failed, total, now - self._began)
+        if self._done_before is None:
+            # Games of an earlier run took no time now: speed and time left count from here.
+            self._done_before = done
+            self._started = now
+            self._tokens_before = self._tokens()
+        text = self._text(done, failed, total, now - self._started)
         if self._terminal is not None:
             self._rewrite(self._terminal, text)
-        elif done == total or now - self._said >= self._every:
-            self._said = now
+        elif done == total or now - self._last_line >= self._every:
+            self._last_line = now
             self._say(text)
 
     def _text(self, done: int, failed: int, total: int, seconds: float) -> str:
-        """What the line says."""
-        said = f"  {self._name}: {done:,} of {total:,} debates, {failed:,} failed"
-        new = done - (self._found or 0)
-        if new and seconds > 0:
-            tokens = self._tokens() - self._before
-            said += f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
-            said += f", {duration(seconds * (total - done) / new)} left" if done < total else f", {duration(seconds)}"
-        return said
+        text = f"  {self._name}: {done:,} of {total:,} debates, {failed:,} failed"
+        new = done - (self._done_before or 0)
+        if not new or seconds <= 0:
+            return text
+        tokens = self._tokens() - self._tokens_before
+        if tokens:
+            text += f", {tokens / seconds:,.0f} tokens/s"
+        if done < total:
+            return f"{text}, {duration(seconds * (total - done) / new)} left"
+        return f"{text}, {duration(seconds)}"
 
     def _rewrite(self, terminal: TextIO, text: str) -> None:
-        """Put the line in place of the last one. The cursor stays below it, where an error message would begin."""
+        """Replace the previous line."""
         width = shutil.get_terminal_size().columns - 1
-        terminal.write(("\x1b[1A\x1b[K" if self._shown else "") + text[:width] + "\n")
+        # The cursor stays below the line, so that an error message does not begin in the middle of it. A line that
+        # wraps could not be taken back by going up one row, hence the cut.
+        up_and_clear = "\x1b[1A\x1b[K" if self._shown else ""
+        terminal.write(f"{up_and_clear}{text[:width]}\n")
         terminal.flush()
         self._shown = True
 
 
 @contextlib.contextmanager
-def heartbeat(place: str, say: Callable[[str], None], last_said: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
-    """Say that work still goes on whenever nothing was said for a while.
+def heartbeat(name: str, say: Callable[[str], None], last_said: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+    """Print that work still goes on whenever nothing was printed for a while.
 
     Args:
-        place: what is at work.
-        say: takes the lines.
-        last_said: when somebody else said something last, by `time.monotonic`.
+        name: of the work.
+        say: prints the lines.
+        last_said: returns when somebody else printed something last, by `time.monotonic`.
     """
-    done, began = Event(), time.monotonic()
+    done = Event()
+    started = time.monotonic()
 
     def beat() -> None:
-        said = began
+        last_beat = started
         while not done.wait(min(1.0, SILENCE)):
             now = time.monotonic()
-            if now - max(said, last_said()) >= SILENCE:
-                said = now
-                say(f"  {place}: at work for {duration(now - began)}")
+            if now - max(last_beat, last_said()) >= SILENCE:
+                last_beat = now
+                say(f"  {name}: at work for {duration(now - started)}")
 
     thread = Thread(target=beat, daemon=True)
     thread.start()
@@ -109,7 +119,7 @@ def heartbeat(place: str, say: Callable[[str], None], last_said: Callable[[], fl
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words.
+    """Format seconds in words.
 
     Example:
         >>> duration(80), duration(3900)

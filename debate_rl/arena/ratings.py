@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Hashable, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,11 @@ from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_t
 ELO = 400 / np.log(10)
 """Elo points in one unit of theta (natural-log odds)."""
 VOTES_RIDGE = 0.0
-"""Default for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. A tournament of
-ours uses RIDGE instead: it is small, and its players may be undefeated."""
+"""Default ridge for a file of votes: maximum likelihood, which is what published Bradley-Terry tables show. Our own
+tournaments use RIDGE instead: they are small, and their players may be undefeated."""
 RESAMPLES = 1000
 MOST_PAIRED = 60
+"""Players up to which every pair is compared."""
 ERROR = 1e-6
 """Elo points that a fit may be away from its minimum: Newton's method ends at a step of 1e-9 in log-odds."""
 
@@ -46,11 +47,11 @@ class Standing(Record):
 
     player: str
     rating: Estimate
-    """Elo points, mean of all players 1000; n counts the player's matches."""
+    """Elo points; the mean of all players is 1000. n counts the player's matches."""
     win_rate: Estimate
     """Mean outcome."""
     with_side: dict[str, Estimate] = Field(default_factory=dict)
-    """Mean outcome where the player holds the side, by name of the side; absent where it never does."""
+    """Mean outcome where the player holds the side, by name of the side; absent where it never holds it."""
     against_side: dict[str, Estimate] = Field(default_factory=dict)
     """Mean outcome where the opponent holds the side."""
 
@@ -73,10 +74,10 @@ class Ratings(Record):
 
     standings: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
-    """Every pair, the better player first; of more than MOST_PAIRED players those next to one another. p-values are
-    not corrected for the number of pairs."""
+    """Every pair, the better player first; with more than MOST_PAIRED players only neighbours in the table. p-values
+    are not corrected for the number of pairs."""
     sides: dict[str, Effect] = Field(default_factory=dict)
-    """What holding a side is worth, in Elo points."""
+    """Effect of holding a side, in Elo points, by name of the side."""
     matches: int
     """Matches used."""
     self_play: int = 0
@@ -86,19 +87,26 @@ class Ratings(Record):
 
     def to_json(self) -> dict[str, Any]:
         """Plain form: {"ratings": {player: elo}, "intervals": {player: [low, high] or None}, ...}, best first."""
-        table = self.standings
+        columns: dict[str, dict[str, Any]] = {
+            "ratings": {},
+            "intervals": {},
+            "win_rates": {},
+            "win_rates_with_side": {},
+            "win_rates_against_side": {},
+        }
+        for row in self.standings:
+            columns["ratings"][row.player] = row.rating.value
+            columns["intervals"][row.player] = _bounds(row.rating)
+            columns["win_rates"][row.player] = row.win_rate.value
+            columns["win_rates_with_side"][row.player] = _values(row.with_side)
+            columns["win_rates_against_side"][row.player] = _values(row.against_side)
+        differences = [
+            {"first": pair.first, "second": pair.second, **pair.difference.model_dump()} for pair in self.pairs
+        ]
         return {
-            "ratings": {row.player: row.rating.value for row in table},
-            "intervals": {
-                row.player: None if row.rating.low is None else [row.rating.low, row.rating.high] for row in table
-            },
-            "win_rates": {row.player: row.win_rate.value for row in table},
-            "win_rates_with_side": {row.player: {s: e.value for s, e in row.with_side.items()} for row in table},
-            "win_rates_against_side": {row.player: {s: e.value for s, e in row.against_side.items()} for row in table},
+            **columns,
             "sides": {name: side.model_dump() for name, side in self.sides.items()},
-            "differences": [
-                {"first": pair.first, "second": pair.second, **pair.difference.model_dump()} for pair in self.pairs
-            ],
+            "differences": differences,
             **self.model_dump(include={"matches", "self_play", "clusters", "ridge"}),
         }
 
@@ -107,21 +115,28 @@ class Ratings(Record):
         width = max(6, *(len(row.player) for row in self.standings))
         lines = [f"{'player':<{width}}  {'Elo':<22}  {'win rate':<20}  matches"]
         for row in self.standings:
-            sides = "".join(
-                f"  {rates[name].value:.2f} {word} {name}"
-                for name in self.sides
-                for word, rates in (("as", row.with_side), ("against", row.against_side))
-                if name in rates
-            )
-            lines.append(
-                f"{row.player:<{width}}  {row.rating:.0f}".ljust(width + 26)
-                + f"{row.win_rate:.2f}".ljust(22)
-                + f"{row.rating.n}{sides}"
-            )
+            line = f"{row.player:<{width}}  {row.rating:.0f}".ljust(width + 26)
+            line += f"{row.win_rate:.2f}".ljust(22)
+            line += f"{row.rating.n}"
+            for name in self.sides:
+                if name in row.with_side:
+                    line += f"  {row.with_side[name].value:.2f} as {name}"
+                if name in row.against_side:
+                    line += f"  {row.against_side[name].value:.2f} against {name}"
+            lines.append(line)
         lines += [f"worth of {name}, in Elo points: {side:.0f}" for name, side in self.sides.items()]
         left_out = f"; {self.self_play} of self-play left out" if self.self_play else ""
         lines.append(f"{self.matches} matches in {self.clusters} clusters, ridge {self.ridge:g}{left_out}")
         return "\n".join(lines)
+
+
+def _bounds(estimate: Estimate) -> list[float | None] | None:
+    """Both ends of an interval; None where there is none."""
+    return None if estimate.low is None else [estimate.low, estimate.high]
+
+
+def _values(estimates: dict[str, Estimate]) -> dict[str, float]:
+    return {name: estimate.value for name, estimate in estimates.items()}
 
 
 def rate(
@@ -139,22 +154,23 @@ def rate(
         outcomes: the matches.
         ridge: weight of the penalty. It keeps the ratings of undefeated players finite; 0 is maximum likelihood.
         level: coverage of the intervals.
-        resamples: refits for the intervals. They carry a ridge of RIDGE at least, since a resample may leave a player
-            undefeated where the data do not; resamples whose graph falls apart are left out.
+        resamples: refits for the intervals. Their ridge is at least RIDGE, since a resample may leave a player
+            undefeated where the data do not; resamples whose comparison graph falls apart are left out.
         seed: of the resampling.
-        all_pairs: players up to which every pair is compared, else neighbours in the table.
+        all_pairs: players up to which every pair is compared; with more, only neighbours in the table.
 
     Raises:
         UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
             a side that players never swap; with ridge 0, a player or side without a finite maximum.
     """
+    # Checked before fitting: what can not be rated would give numbers all the same, from the penalty alone.
     cells = sum_matches(outcomes)
     check(cells, ridge)
     sample = _sample(cells, ridge, resamples, seed)
     standings = _standings(cells, sample, level)
-    rank = {row.player: i for i, row in enumerate(standings)}
-    order = sorted(range(len(rank)), key=lambda i: rank[cells.players[i]])
-    # Of many players only neighbours are compared: 2,000 would make two million pairs.
+    index = {player: i for i, player in enumerate(cells.players)}
+    order = [index[row.player] for row in standings]
+    # With many players only neighbours are compared: 2,000 players would make two million pairs.
     compared = combinations(order, 2) if len(order) <= all_pairs else pairwise(order)
     pairs = [
         Pair(first=cells.players[i], second=cells.players[j], difference=sample.difference(i, j).effect(level))
@@ -177,45 +193,53 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
 
     Args:
         path: the file, UTF-8. Other columns are ignored.
-        cluster: name of the column to cluster intervals by; by default `cluster` where there is one, else every row
-            is taken as independent.
+        cluster: column to cluster the intervals by. None takes the column `cluster`; without one every row is
+            independent.
 
     Raises:
         UserError: the file is missing, empty or not a table of votes; names file and line, and the nearest column.
     """
     path = existing(path, "votes file")
-    left, right, score = list[str](), list[str](), list[float]()
-    labels = list[Hashable]()
-    limit = csv.field_size_limit(LARGEST_CELL)
+    left: list[str] = []
+    right: list[str] = []
+    score: list[float] = []
+    labels: list[Hashable] = []
+    # The limit is one for the whole process, so it is put back whatever happens.
+    default_limit = csv.field_size_limit(LARGEST_CELL)
     try:
         with open_text(path) as file:
             reader = csv.DictReader(file)
-            column = _columns(path, reader.fieldnames, cluster)
+            cluster_column = _cluster_column(path, reader.fieldnames, cluster)
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 score.append(_score(where, row))
                 left.append(_cell(where, row, "left"))
                 right.append(_cell(where, row, "right"))
-                labels.append(_cell(where, row, column) if column else len(labels))
+                labels.append(_cell(where, row, cluster_column) if cluster_column else len(labels))
     except (OSError, UnicodeError, EOFError) as error:
         raise not_text(path, error) from error
     except csv.Error as error:
         raise UserError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
     finally:
-        csv.field_size_limit(limit)
+        csv.field_size_limit(default_limit)
     if not score:
         raise UserError(f"{path}: no votes below the header; add lines such as 'A,B,left'")
     return Outcomes(left, right, score, labels)
 
 
-def _columns(path: Path, header: Sequence[str] | None, cluster: str | None) -> str | None:
-    """Check the header; return the column to cluster by."""
+def _cluster_column(path: Path, header: Sequence[str] | None, cluster: str | None) -> str | None:
+    """Check the header and choose the column to cluster by; None where there is none."""
     if not header:
         raise UserError(f"{path}: empty file; its first line must be left,right,winner")
-    for name in ("left", "right", "winner", *([cluster] if cluster else [])):
+    required = ["left", "right", "winner"]
+    if cluster:
+        required.append(cluster)
+    for name in required:
         if name not in header:
             raise UserError(f"{path}:1: no column {name!r}; {nearest(name, header)}")
-    return cluster or ("cluster" if "cluster" in header else None)
+    if cluster:
+        return cluster
+    return "cluster" if "cluster" in header else None
 
 
 def _cell(where: str, row: dict[str, str], column: str) -> str:
@@ -226,7 +250,7 @@ def _cell(where: str, row: dict[str, str], column: str) -> str:
 
 
 def _score(where: str, row: dict[str, str]) -> float:
-    if None in row:
+    if None in row:  # where csv.DictReader puts the cells beyond the header
         raise UserError(f"{where}: more fields than the header has; quote fields that contain commas")
     winner = (row["winner"] or "").strip()
     scores = {"left": 1.0, "right": 0.0, "tie": 0.5}
@@ -235,23 +259,32 @@ def _score(where: str, row: dict[str, str]) -> float:
     return scores[winner]
 
 
+_RateKey = tuple[int, str, int]
+"""A win rate: player, side ("" for all matches), and 1 with the side, -1 against it."""
+
+
 class _Sample(NamedTuple):
-    """The fit (first row) and its refits: ratings of P players, effects of Q sides, and m win rates."""
+    """The fit and its refits: ratings of P players, effects of Q sides, and m win rates.
+
+    The fit is row 0 of every array and the refits are the rows after it, so that an estimate and its interval come from
+    the same column.
+    """
 
     elo: Floats
     """(1 + resamples, P + Q) Elo points; strengths, then sides."""
     rates: Floats
     """(1 + resamples, m) mean outcomes."""
     names: list[str]
-    """Of the Q sides."""
-    places: dict[tuple[int, str, int], int]
-    """The m win rates: player, side ("" for all matches), and 1 with the side, -1 against it."""
+    """Names of the Q sides."""
+    columns: dict[_RateKey, int]
+    """Column of each of the m win rates."""
     counts: NDArray[np.intp]
-    """(m,) matches behind each."""
+    """(m,) matches behind each win rate."""
     players: int
     clusters: int
 
     def rating(self, player: int) -> Replicates:
+        # The win rates over all matches come first, so the count of a player's matches has the player's index.
         return self._replicates(1000 + self.elo[:, player], self.counts[player])
 
     def difference(self, first: int, second: int) -> Replicates:
@@ -261,28 +294,32 @@ class _Sample(NamedTuple):
         return self._replicates(self.elo[:, self.players + index], self.counts[: self.players].sum() // 2)
 
     def win_rates(self, player: int, sign: int, level: float) -> dict[str, Estimate]:
-        """By name of the side; left out where the player never met it."""
-        found = {}
-        for name in self.names if sign else ("",):
-            m = self.places[player, name, sign]
-            if self.counts[m]:
-                found[name] = self._replicates(self.rates[:, m], self.counts[m]).estimate(level)
-        return found
+        """A player's win rates with (1) or against (-1) each side, by name; sides it never met are left out."""
+        rates = {}
+        for name in self.names:
+            column = self.columns[player, name, sign]
+            if self.counts[column]:
+                rates[name] = self._replicates(self.rates[:, column], self.counts[column]).estimate(level)
+        return rates
+
+    def win_rate(self, player: int) -> Replicates:
+        return self._replicates(self.rates[:, player], self.counts[player])
 
     def _replicates(self, values: Floats, rows: float) -> Replicates:
         return Replicates(float(values[0]), values[1:], int(rows), self.clusters, error=ERROR)
 
 
 def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:
-    """Fit and refit."""
-    keys, first, second = _rates(cells)
+    """Fit the data, and refit resampled clusters."""
+    keys, first, second = _win_rate_sums(cells)
 
     def win_rates(played: Floats, won: Floats) -> Floats:
         with np.errstate(invalid="ignore"):  # a player that a resample left out: NaN
             return (won @ first + (played - won) @ second) / (played @ (first + second))
 
     played, won = cells.sums
-    fits, rates = [fit(cells, ridge)[None]], [win_rates(played, won)[None]]
+    fits = [fit(cells, ridge)[None]]
+    rates = [win_rates(played, won)[None]]
     for thetas, played, won in refits(cells, ridge, resamples, seed):
         fits.append(thetas)
         rates.append(win_rates(played, won))
@@ -290,42 +327,52 @@ def _sample(cells: Cells, ridge: float, resamples: int, seed: int) -> _Sample:
         elo=ELO * np.concatenate(fits),
         rates=np.concatenate(rates),
         names=cells.names,
-        places={key: place for place, key in enumerate(keys)},
+        columns={key: column for column, key in enumerate(keys)},
         counts=(cells.matches @ (first + second)).astype(int),
         players=len(cells.players),
         clusters=cells.played.shape[0],
     )
 
 
-def _rates(cells: Cells) -> tuple[list[tuple[int, str, int]], csr_array, csr_array]:
+def _win_rate_sums(cells: Cells) -> tuple[list[_RateKey], csr_array, csr_array]:
     """Decide which win rates there are, and which cells each one adds up.
 
     Returns:
         The m keys, those over all matches first; (C, m) ones where a cell counts as its first player's; the same for
         its second player's.
     """
-    players, names = len(cells.players), cells.names
-    keys = [(i, "", 0) for i in range(players)]
-    keys += [(i, name, sign) for i in range(players) for name in names for sign in (1, -1)]
-    every = np.arange(len(cells.pairs))
-    counted: tuple[list[_Entries], list[_Entries]] = [(every, cells.pairs[:, 0])], [(every, cells.pairs[:, 1])]
-    for number in range(len(names)):
-        for seat, seen in enumerate((cells.sides[:, number], -cells.sides[:, number])):
-            for place, sign in enumerate((1, -1)):
-                rows = np.flatnonzero(np.sign(seen) == sign)
-                columns = players + 2 * (cells.pairs[rows, seat] * len(names) + number) + place
-                counted[seat].append((rows, columns))
-    shape = (len(cells.pairs), len(keys))
-    return keys, _ones(counted[0], shape), _ones(counted[1], shape)
+    players = range(len(cells.players))
+    keys: list[_RateKey] = [(player, "", 0) for player in players]
+    for player, name, sign in product(players, cells.names, (1, -1)):
+        keys.append((player, name, sign))
+    first = _count_cells(cells, cells.pairs[:, 0], cells.sides)
+    # A side is seen from the first player: for the second one it has the opposite sign.
+    second = _count_cells(cells, cells.pairs[:, 1], -cells.sides)
+    return keys, first, second
 
 
-_Entries = tuple[NDArray[np.intp], NDArray[np.intp]]
+def _count_cells(cells: Cells, player: NDArray[np.intp], sides: Floats) -> csr_array:
+    """Match cells with the win rates they count for.
 
+    Args:
+        cells: C cells with Q sides.
+        player: (C,) the player looked at in each cell.
+        sides: (C, Q) sides as that player sees them.
 
-def _ones(entries: list[_Entries], shape: tuple[int, int]) -> csr_array:
-    """A sparse matrix with ones in some rows and columns."""
-    rows = np.concatenate([row for row, _ in entries])
-    columns = np.concatenate([column for _, column in entries])
+    Returns:
+        (C, m) ones; the columns are the keys of `_win_rate_sums`.
+    """
+    players = len(cells.players)
+    row_parts = [np.arange(len(player))]
+    column_parts = [player]
+    for number in range(len(cells.names)):
+        for offset, sign in enumerate((1, -1)):
+            rows = np.flatnonzero(np.sign(sides[:, number]) == sign)
+            row_parts.append(rows)
+            column_parts.append(players + 2 * (player[rows] * len(cells.names) + number) + offset)
+    rows = np.concatenate(row_parts)
+    columns = np.concatenate(column_parts)
+    shape = (len(player), players + 2 * players * len(cells.names))
     return csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
@@ -335,10 +382,11 @@ def _standings(cells: Cells, sample: _Sample, level: float) -> list[Standing]:
         Standing(
             player=player,
             rating=sample.rating(i).estimate(level),
-            win_rate=sample.win_rates(i, 0, level)[""],
+            win_rate=sample.win_rate(i).estimate(level),
             with_side=sample.win_rates(i, 1, level),
             against_side=sample.win_rates(i, -1, level),
         )
         for i, player in enumerate(cells.players)
     ]
+    # Rounded, so that equal players stand in the order of their names whatever the last bits of the fit.
     return sorted(rows, key=lambda row: (-round(row.rating.value, 6), row.player))

@@ -1,4 +1,4 @@
-"""Work that a log keeps: what is finished is written down chunk by chunk, and a stopped run goes on where it was."""
+"""Resumable work: finished pieces are logged chunk by chunk, and a stopped run resumes where it was."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, int], None]
 
 
 class _Sum(Record):
-    """CRC-32 of some lines of a log, by their first byte and end."""
+    """CRC-32 of the bytes from `start` to `end` of a log."""
 
     start: int
     end: int
@@ -37,21 +37,22 @@ def _crc(path: Path, start: int, end: int) -> int:
         return zlib.crc32(file.read(end - start))
 
 
-class Kept(Sequence[D]):
+class LoggedRecords(Sequence[D]):
     """Records of a log, in an order of their own; each is read from the file when it is asked for.
 
-    What was finished takes 16 bytes of memory a record, however long the transcripts are. The file may be renamed or
-    replaced meanwhile: what it held when it was opened is read.
+    A record takes 16 bytes of memory, however long its transcripts are.
 
     Args:
         path: the log.
-        kind: of its records.
+        kind: class of its records.
         spans: first byte and end of each record's line, one after the other.
     """
 
     def __init__(self, path: Path, kind: type[D], spans: array[int]) -> None:
         self._kind = kind
         self._spans = spans
+        # The file stays open: a log may be renamed or written anew (in the order of the schedule, from these very
+        # records), and the open one still holds what the spans point at.
         self._file = os.open(path, os.O_RDONLY) if spans else -1
         if spans:
             weakref.finalize(self, os.close, self._file)
@@ -60,17 +61,17 @@ class Kept(Sequence[D]):
         return len(self._spans) // 2
 
     @overload
-    def __getitem__(self, place: int) -> D: ...
+    def __getitem__(self, index: int) -> D: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[D]: ...
+    def __getitem__(self, index: slice) -> Sequence[D]: ...
 
-    def __getitem__(self, place: int | slice) -> D | Sequence[D]:
-        """The record in a place; of a slice all of its records, which are then in memory."""
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        at = range(len(self))[place]
-        start, end = self._spans[2 * at], self._spans[2 * at + 1]
+    def __getitem__(self, index: int | slice) -> D | Sequence[D]:
+        """Read the record at an index, or all records of a slice into a list."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]  # as a list takes it: negative from the end, IndexError beyond
+        start, end = self._spans[2 * position : 2 * position + 2]
         return self._kind.model_validate_json(os.pread(self._file, end - start, start))
 
 
@@ -79,112 +80,122 @@ class Log(Generic[W, D]):
 
     Args:
         path: the file.
-        kind: of its records.
-        wanted: name of a piece of work.
-        done: name of what came of it, the same.
-        failed: whether that is a failure.
-        again: whether a failure is tried again by a run that goes on, because its cause may have passed.
+        kind: class of its records.
+        name_of_work: names a piece of work.
+        name_of_result: names a result; the name is that of its piece of work.
+        failed: whether a result is a failure.
+        again: whether a resumed run tries a failure again, because its cause may have passed.
     """
 
     def __init__(
         self,
         path: Path,
         kind: type[D],
-        wanted: Callable[[W], str],
-        done: Callable[[D], str],
+        name_of_work: Callable[[W], str],
+        name_of_result: Callable[[D], str],
         failed: Callable[[D], bool],
         again: Callable[[D], bool] = lambda record: False,
     ) -> None:
         self.path = path
         self._sums = path.with_name(path.name + SUMS)
         self.kind = kind
-        self.wanted = wanted
-        self.done = done
+        self.name_of_work = name_of_work
+        self.name_of_result = name_of_result
         self.failed = failed
         self.again = again
 
     def work_off(
         self,
-        wanted: Collection[W],
+        pieces: Collection[W],
         work: Callable[[Sequence[W]], list[D]],
         chunk: int,
         progress: Progress | None = None,
-        each: Callable[[D], None] | None = None,
-    ) -> Kept[D]:
+        on_result: Callable[[D], None] | None = None,
+    ) -> LoggedRecords[D]:
         """Do what is not done yet, adding each finished chunk to the log.
 
         Failures are in the log as well. Those whose cause may have passed are tried again; the newest line counts.
 
         Args:
-            wanted: all of the work; it is gone through once, so it may be made as it is asked for.
+            pieces: all pieces of work. They are iterated once, so they may be created lazily.
             work: does a chunk; its results come in the order of what it was given.
-            chunk: so many pieces of work are taken up between two writes.
-            progress: told before the first chunk in which something is to be done, after each, and at the end.
-            each: given everything that came of the work, in its order, so that it need not be read again.
+            chunk: pieces of work between two writes.
+            progress: called before the first chunk in which something is to be done, after each, and at the end.
+            on_result: called with every result, in the order of the work, so that nothing need be read again.
 
         Returns:
-            What came of each piece of work, in the order of `wanted`.
+            One result per piece of work, in the order of `pieces`.
         """
-        known, failed = self._known()
+        logged, failed = self._read_logged()
         spans = array("q")
-        done, total = 0, len(wanted)
-        rest = iter(wanted)
-        began = False
-        while taken := list(islice(rest, chunk)):
-            names = [self.wanted(piece) for piece in taken]
-            missing = {name: piece for name, piece in zip(names, taken, strict=True) if name not in known}
-            new: dict[str, Span] = {}
-            made: dict[str, D] = {}
+        done = 0
+        total = len(pieces)
+        remaining = iter(pieces)
+        started = False
+        while batch := list(islice(remaining, chunk)):
+            names = [self.name_of_work(piece) for piece in batch]
+            # A dict, since a chunk may hold the same piece twice: it is done once.
+            missing = {name: piece for name, piece in zip(names, batch, strict=True) if name not in logged}
+            results: dict[str, D] = {}
+            result_spans: dict[str, Span] = {}
             if missing:
-                if progress is not None and not began:
+                if progress is not None and not started:
                     progress(done, failed, total)
-                began = True
-                made = dict(zip(missing, work(list(missing.values())), strict=True))
-                new = dict(zip(missing, append(self.path, made.values()), strict=True))
-                self._sum(list(new.values()))
-                failed += sum(map(self.failed, made.values()))
+                started = True
+                results = dict(zip(missing, work(list(missing.values())), strict=True))
+                result_spans = dict(zip(missing, append(self.path, results.values()), strict=True))
+                self._append_sum(list(result_spans.values()))
+                failed += sum(map(self.failed, results.values()))
             for name in names:
-                span = new.get(name) or known[name]
+                span = result_spans.get(name) or logged[name]
                 spans.extend(span)
-                if each is not None:
-                    each(made[name] if name in made else Kept(self.path, self.kind, array("q", span))[0])
+                if on_result is None:
+                    continue
+                if name not in results:  # done by an earlier run
+                    results[name] = LoggedRecords(self.path, self.kind, array("q", span))[0]
+                on_result(results[name])
             done += len(names)
             if progress is not None and (missing or done == total):
                 progress(done, failed, total)
-        return Kept(self.path, self.kind, spans)
+        return LoggedRecords(self.path, self.kind, spans)
 
-    def _sum(self, spans: Sequence[Span]) -> None:
-        """Write down the checksum of new lines, so that a damaged one is noticed when the work goes on."""
+    def _append_sum(self, spans: Sequence[Span]) -> None:
+        """Log the checksum of new lines, so that a resumed run notices damage."""
         if spans:
-            start, end = spans[0][0], spans[-1][1]
+            start = spans[0][0]
+            end = spans[-1][1]
             append(self._sums, [_Sum(start=start, end=end, crc=_crc(self.path, start, end))])
 
-    def _check(self) -> None:
-        """Make sure that the lines are those that were written.
+    def _check_sums(self) -> None:
+        """Compare the lines of the log with their checksums.
 
         Raises:
-            UserError: some are not.
+            UserError: the log is damaged.
         """
         if not self.path.exists():
             self._sums.unlink(missing_ok=True)
             return
         size = self.path.stat().st_size
         for part in read_log(self._sums, _Sum):
+            # A part beyond the end is no damage: its lines are missing, so their work is done again.
             if part.end <= size and _crc(self.path, part.start, part.end) != part.crc:
                 raise UserError(
                     f"{self.path} is damaged; remove it and run again: what the models said is in the store"
                 )
 
-    def _known(self) -> tuple[dict[str, Span], int]:
-        """Where the log holds what by name, and how many failures are among it."""
-        self._check()
-        known: dict[str, Span] = {}
+    def _read_logged(self) -> tuple[dict[str, Span], int]:
+        """Read the log: the span of each result by name, and how many results are failures."""
+        self._check_sums()
+        logged: dict[str, Span] = {}
         failed: set[str] = set()
         for span, record in scan_log(self.path, self.kind):
-            name = self.done(record)
+            name = self.name_of_result(record)
             if self.again(record):
-                known.pop(name, None)
+                logged.pop(name, None)
                 continue
-            known[name] = span
-            (failed.add if self.failed(record) else failed.discard)(name)
-        return known, len(failed)
+            logged[name] = span
+            if self.failed(record):
+                failed.add(name)
+            else:
+                failed.discard(name)
+        return logged, len(failed)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow
-from debate_rl.arena.resume_log import Kept, Log, Progress
+from debate_rl.arena.resume_log import Log, LoggedRecords, Progress
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
@@ -26,7 +27,7 @@ def play(
     opponents: Opponents = None,
     pools: list[Pool] | None = None,
 ) -> list[Leg]:
-    """Play games to their end and judge them: trees without branches (see `tree.grow`).
+    """Play games to their end and judge them: trees without branches (see `game_tree.grow`).
 
     Args:
         games: opened transcripts, of any protocols and questions.
@@ -34,13 +35,29 @@ def play(
         engine: answers for all models.
         judge: gives the verdicts and chooses for Best-of-N players; None leaves legs without a verdict.
         opponents: who is simulated as the other side of a Best-of-N player; None simulates the player's own model.
-        pools: collects the candidates of Best-of-N players, where wanted.
+        pools: a list that collects the candidates of Best-of-N players; None collects nothing.
 
     Returns:
-        One leg a game, in order. A game that fails keeps its speeches so far and says why.
+        One leg per game, in order. A game that fails keeps its speeches so far and says why.
     """
     grown = grow([Tree(game=game) for game in games], players, engine, judge, opponents, pools)
     return [tree.leg(tree.leaves[0]) for tree in grown]
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Settings of `play_to_file` that few callers change.
+
+    Example:
+        LogOptions(chunk=64, pool_path=Path("runs/mine/pools.jsonl"))
+    """
+
+    chunk: int = 128
+    """Games that are played together and then written."""
+    pool_path: Path | None = None
+    """Log of the candidates of Best-of-N players; None keeps none."""
+    on_leg: Callable[[Leg], None] | None = None
+    """Called with every leg, in the order of the games."""
 
 
 def play_to_file(
@@ -50,33 +67,36 @@ def play_to_file(
     judge: AnyJudge | None,
     path: Path,
     opponents: Opponents = None,
-    pool_path: Path | None = None,
-    chunk: int = 128,
     progress: Progress | None = None,
-    each: Callable[[Leg], None] | None = None,
-) -> Kept[Leg]:
-    """Play games that are not yet in a log, adding each finished chunk to it; a stopped run goes on where it was.
+    options: LogOptions | None = None,
+) -> LoggedRecords[Leg]:
+    """Play games that are not yet in a log, adding each finished chunk to it; a stopped run resumes there.
 
     Failed legs are in the log as well. Those whose cause may have passed (a server that did not answer) are played
-    again by a run that goes on.
+    again by a resumed run.
 
     Args:
-        games: as for `play`, and the arguments that follow.
+        games: as for `play`. They may be opened one by one (`schedule.Schedule`): memory does not grow with their
+            number.
+        players: as for `play`.
+        engine: as for `play`.
+        judge: as for `play`.
         path: the log.
-        pool_path: log of the candidates of Best-of-N players, where wanted.
-        chunk: games that are played together and then written.
-        progress: see `log.Progress`.
-        each: given every leg in the order of `games`.
+        opponents: as for `play`.
+        progress: see `resume_log.Progress`.
+        options: chunk size, log of pools and callback; None takes the defaults.
 
     Returns:
-        One leg a game, in the order of `games`, each read from the log when it is asked for. A schedule that makes its
-        games as they are asked for (`schedule.Schedule`) is thus played in memory that does not grow with it.
+        One leg per game, in the order of `games`, each read from the log when it is asked for.
     """
+    options = options or LogOptions()
+    pool_path = options.pool_path
 
-    def work(missing: Sequence[Transcript]) -> list[Leg]:
+    def play_missing(missing: Sequence[Transcript]) -> list[Leg]:
         pools: list[Pool] = []
         legs = play(missing, players, engine, judge, opponents, pools if pool_path is not None else None)
-        # Pools first: after a crash between the two the chunk is played again from the store; pools count once.
+        # Pools first: after a crash between the two writes the chunk is played again from the store, and `read_pools`
+        # counts a pool once. The other way round its legs would count as done and the pools be lost.
         if pool_path is not None:
             append(pool_path, pools)
         return legs
@@ -84,12 +104,12 @@ def play_to_file(
     log = Log[Transcript, Leg](
         path,
         Leg,
-        wanted=lambda game: game.id,
-        done=lambda leg: leg.transcript.id,
+        name_of_work=lambda game: game.id,
+        name_of_result=lambda leg: leg.transcript.id,
         failed=lambda leg: leg.failure is not None,
         again=lambda leg: leg.failure is not None and leg.failure.passing,
     )
-    return log.work_off(games, work, chunk, progress, each)
+    return log.work_off(games, play_missing, options.chunk, progress, options.on_leg)
 
 
 def check_played(legs: Sequence[Leg]) -> None:
@@ -98,14 +118,15 @@ def check_played(legs: Sequence[Leg]) -> None:
     Raises:
         UserError: every game failed.
     """
-    first = next((leg.failure for leg in legs), None)
-    if first is not None and all(leg.failure is not None for leg in legs):
-        raise UserError(f"all {len(legs)} debates failed, the first with: {first.message}")
+    # The first leg alone first: legs of a log are read from the file one by one.
+    first_failure = next((leg.failure for leg in legs), None)
+    if first_failure is not None and all(leg.failure is not None for leg in legs):
+        raise UserError(f"all {len(legs)} debates failed, the first with: {first_failure.message}")
 
 
 def read_pools(path: Path) -> list[Pool]:
-    """Pools of a log, each once, however often a stopped run wrote it."""
-    found: dict[tuple[str, Side, int], Pool] = {}
+    """Read the pools of a log, each once, however often a stopped run wrote it."""
+    pools: dict[tuple[str, Side, int], Pool] = {}
     for pool in read_log(path, Pool):
-        found[(pool.transcript.id, pool.side, pool.turn)] = pool
-    return list(found.values())
+        pools[(pool.transcript.id, pool.side, pool.turn)] = pool
+    return list(pools.values())

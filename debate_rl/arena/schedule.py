@@ -39,23 +39,28 @@ class Schedule(Sequence[Transcript]):
         return len(self.questions) * len(self.seatings)
 
     @overload
-    def __getitem__(self, place: int) -> Transcript: ...
+    def __getitem__(self, index: int) -> Transcript: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Transcript]: ...
+    def __getitem__(self, index: slice) -> Sequence[Transcript]: ...
 
-    def __getitem__(self, place: int | slice) -> Transcript | Sequence[Transcript]:
-        """The game in a place; of a slice all of its games."""
-        if isinstance(place, slice):
-            return [self[at] for at in range(*place.indices(len(self)))]
-        question, seating = divmod(range(len(self))[place], len(self.seatings))
-        a, b = self.seatings[seating]
-        return open_transcript(self.questions[question], self.protocol, {"A": a, "B": b}, self.seed)
+    def __getitem__(self, index: int | slice) -> Transcript | Sequence[Transcript]:
+        """Open the game at an index, or all games of a slice."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]  # as a list takes it: negative from the end, IndexError beyond
+        question_index, seating_index = divmod(position, len(self.seatings))
+        player_a, player_b = self.seatings[seating_index]
+        players: dict[Side, str] = {"A": player_a, "B": player_b}
+        return open_transcript(self.questions[question_index], self.protocol, players, self.seed)
 
 
 def pairings(players: Sequence[str]) -> list[Seating]:
     """Every pair twice, sides swapped."""
-    return [seating for a, b in combinations(players, 2) for seating in ((a, b), (b, a))]
+    seatings = []
+    for first, second in combinations(players, 2):
+        seatings += [(first, second), (second, first)]
+    return seatings
 
 
 def mirrors(players: Sequence[str]) -> list[Seating]:
@@ -66,14 +71,17 @@ def mirrors(players: Sequence[str]) -> list[Seating]:
 def round_robin(
     players: Sequence[str], questions: Sequence[Question], protocol: Protocol, seed: int = 0
 ) -> list[Transcript]:
-    """Every pair meets twice on every question, sides swapped; 2 x pairs x questions games, question by question."""
+    """Games in which every pair meets twice on every question, sides swapped; question by question."""
     return list(Schedule(pairings(players), questions, protocol, seed))
 
 
 def self_play(
     players: Sequence[str], questions: Sequence[Question], protocol: Protocol, seed: int = 0
 ) -> list[Transcript]:
-    """Every player meets itself once on every question: for judge accuracy, which ratings can not use."""
+    """Games in which every player meets itself once on every question.
+
+    They measure judge accuracy; ratings can not use them.
+    """
     return list(Schedule(mirrors(players), questions, protocol, seed))
 
 
@@ -90,13 +98,14 @@ def branching(
     """Trees in which a player branches, on every question.
 
     Args:
-        player: who branches.
+        player: the one who branches.
         questions: one or two trees each.
         protocol: a speaker who reads no one else's speeches (consultancies) has no opponent in its tree.
         kind: where trees branch.
         branches: speeches at a branching node.
-        opponents: names of who may speak for the other side, one drawn for each tree; empty is the player itself.
-        flip: a tree for each side of a question that the protocol lets speak; else for one side, drawn.
+        opponents: names of players who may speak for the other side, one drawn for each tree; empty is the player
+            itself.
+        flip: one tree for each side of a question that the protocol lets speak; else one tree, its side drawn.
         seed: of the draws and of the games.
 
     Raises:
@@ -106,20 +115,19 @@ def branching(
         raise UserError(f"protocol {protocol.name!r} has no speeches to branch; choose one in which someone speaks")
     if protocol.open or protocol.calls == "rejected":
         raise UserError(f"protocol {protocol.name!r} does not say beforehand who speaks, so it can not branch")
+    pool = opponents or (player,)
     trees = []
     for question in questions:
-        for side in SIDES if flip else (drawn_side(question.id, seed),):
-            rival = _drawn(opponents or (player,), [question.id, side, seed])
-            seats: dict[Side, str] = {side: player, other(side): rival}
+        sides = SIDES if flip else (drawn_side(question.id, seed),)
+        for side in sides:
+            # Drawn by question, side and seed: the opponent does not change with the other questions of a run.
+            draw = int(digest(["opponent", question.id, side, seed]), 16)
+            seats: dict[Side, str] = {side: player, other(side): pool[draw % len(pool)]}
             game = open_transcript(question, protocol, seats, seed)
-            if side not in game.present:
+            if side not in game.present:  # in a single consultancy only the drawn side speaks
                 continue
+            # A consultant meets nobody: the second player is left out, so that no text of it is asked for.
             if protocol.speakers_see == "own":
                 game = game.model_copy(update={"players": {side: player}})
             trees.append(Tree(game=game, target=side, widths=widths(game, side, kind, branches)))
     return trees
-
-
-def _drawn(names: Sequence[str], place: Sequence[str | int]) -> str:
-    """One of several names, each as likely as the others."""
-    return names[int(digest(["opponent", *place]), 16) % len(names)]

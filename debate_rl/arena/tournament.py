@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SkipValidation
 
 from debate_rl.arena.bradley_terry import RIDGE, Outcomes
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
-from debate_rl.arena.rollout import Progress, check_played, play, play_to_file
+from debate_rl.arena.rollout import LogOptions, Progress, check_played, play, play_to_file
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
@@ -24,11 +25,11 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import Record, write
 
 CHUNK = 128
-"""Games between two writes to the log, about."""
+"""Approximate number of games between two writes to the log."""
 
 
 class Tournament(Record):
-    """What a tournament found.
+    """The result of a tournament.
 
     Example:
         Tournament(ratings=Ratings(...), judge_accuracy={"sft": JudgeScores(...)}, legs=(Leg(...), ...))
@@ -38,8 +39,8 @@ class Tournament(Record):
     judge_accuracy: dict[str, JudgeScores]
     """The judge's scores on each player's self-play."""
     legs: SkipValidation[Sequence[Leg]]
-    """Question by question cross-play, then self-play. Of a tournament in a folder each is read from its log when it is
-    asked for."""
+    """Cross-play, then self-play, question by question. Those of a tournament in a folder are read from its log when
+    they are asked for."""
 
     @property
     def failed(self) -> int:
@@ -47,12 +48,12 @@ class Tournament(Record):
         return sum(leg.verdict is None for leg in self.legs)
 
 
-_HOLDS = {0: 1, 1: -1, None: 0}
-"""The side covariate of side A by the index of the correct answer."""
+_CORRECT_SIDE = {0: 1, 1: -1, None: 0}
+"""The covariate `correct` by the index of the correct answer: 1 where side A (left) holds it, -1 where B does."""
 
 
 class Matches:
-    """What ratings need of cross-play legs that go by."""
+    """Collects the columns of `Outcomes` from cross-play legs, without keeping the legs."""
 
     def __init__(self) -> None:
         self.left: list[str] = []
@@ -62,24 +63,25 @@ class Matches:
         self.correct = array("b")
 
     def add(self, leg: Leg) -> None:
-        """Take a leg into account; without a verdict it is left out."""
+        """Add a leg; one without a verdict is left out."""
         game = leg.transcript
         if leg.verdict is not None and len(game.players) == 2:
             self.left.append(game.players["A"])
             self.right.append(game.players["B"])
             self.labels.append(game.question.cluster)
             self.score.append(leg.verdict.p[0])
-            self.correct.append(_HOLDS[game.question.correct])
+            self.correct.append(_CORRECT_SIDE[game.question.correct])
 
     def outcomes(self) -> Outcomes:
         """The matches so far (see `outcomes`)."""
-        known = bool(self.left) and 0 not in self.correct
-        sides = {"correct": self.correct} if known else None
+        # One question without a known answer makes the covariate a guess, so it is left out for all matches.
+        all_known = bool(self.left) and 0 not in self.correct
+        sides = {"correct": self.correct} if all_known else None
         return Outcomes(self.left, self.right, self.score, self.labels, sides=sides)
 
 
 class Tally:
-    """What judge scores need of legs that go by."""
+    """Collects what judge scores need from self-play legs, without keeping the legs."""
 
     def __init__(self) -> None:
         self.p = array("d")
@@ -87,7 +89,7 @@ class Tally:
         self.failure = "none"
 
     def add(self, leg: Leg) -> None:
-        """Take a leg into account."""
+        """Add a leg."""
         if leg.p_correct is not None:
             self.p.append(leg.p_correct)
             self.labels.append(leg.transcript.question.cluster)
@@ -102,9 +104,9 @@ class Tally:
 
 
 def outcomes(legs: Iterable[Leg]) -> Outcomes:
-    """The matches of cross-play legs: who sat on side A and B, and the judge's probability of A as a soft outcome.
+    """The matches of cross-play legs, with the judge's probability of side A as a soft outcome.
 
-    The side covariate `correct` is what holding the correct answer is worth; legs without a verdict are left out.
+    The side covariate `correct` measures what holding the correct answer is worth. Legs without a verdict are left out.
     """
     matches = Matches()
     for leg in legs:
@@ -124,6 +126,24 @@ def scores(legs: Iterable[Leg]) -> JudgeScores:
     return tally.scores()
 
 
+@dataclass(frozen=True)
+class TournamentSettings:
+    """Settings of a tournament that few callers change.
+
+    Example:
+        TournamentSettings(seed=3, ridge=0.1, resamples=2000)
+    """
+
+    seed: int = 0
+    """Seed of all speeches."""
+    ridge: float = RIDGE
+    """Penalty of the ratings, see `ratings.rate`."""
+    resamples: int = RESAMPLES
+    """Refits for the intervals of the ratings."""
+    opponents: dict[str, Debater] | None = None
+    """Debater simulated as the other side, by name of the Best-of-N player; None simulates the player's own model."""
+
+
 def play_tournament(
     players: Sequence[Debater],
     questions: Sequence[Question],
@@ -132,10 +152,7 @@ def play_tournament(
     *,
     engine: Engine | None = None,
     folder: str | Path | None = None,
-    opponents: dict[str, Debater] | None = None,
-    seed: int = 0,
-    ridge: float = RIDGE,
-    resamples: int = RESAMPLES,
+    settings: TournamentSettings | None = None,
     progress: Progress | None = None,
 ) -> Tournament:
     """Play every pair on every question with sides swapped, and every player against itself; judge and rate.
@@ -143,14 +160,11 @@ def play_tournament(
     Args:
         players: at least two, with different names.
         questions: what they debate.
-        judge: who decides, and chooses for Best-of-N players.
+        judge: decides, and chooses for Best-of-N players.
         protocol: a name, a YAML file or a `Protocol`, with both sides present.
         engine: answers for all models; None runs them with transformers in this process.
-        folder: logs games as they finish and holds the store; a tournament that was stopped goes on from there.
-        opponents: who is simulated as the other side of a Best-of-N player; None is the player's own model.
-        seed: of all speeches.
-        ridge: see `ratings.rate`.
-        resamples: of the intervals.
+        folder: logs games as they finish and holds the store; a tournament that was stopped resumes there.
+        settings: seed, ridge, resamples and simulated opponents; None takes the defaults.
         progress: called after each chunk of games with (done, failed, all).
 
     Raises:
@@ -158,6 +172,7 @@ def play_tournament(
             that can not be written, or every game failed.
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
+    settings = settings or TournamentSettings()
     names = [player.name for player in players]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(
@@ -167,31 +182,42 @@ def play_tournament(
         raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
     if not questions:
         raise UserError("a tournament needs at least one question")
-    games = Schedule(pairings(names) + mirrors(names), questions, rules, seed)
-    by_name = {player.name: player for player in players}
+    games = Schedule(pairings(names) + mirrors(names), questions, rules, settings.seed)
+    players_by_name = {player.name: player for player in players}
     engine = engine or _own_engine(folder)
-    matches, alone = Matches(), {name: Tally() for name in names}
+    cross_play = Matches()
+    self_play = {name: Tally() for name in names}
 
     def count(leg: Leg) -> None:
-        a, b = leg.transcript.players["A"], leg.transcript.players["B"]
-        (alone[a] if a == b else matches).add(leg)
+        # Counted as the legs go by: a tournament of many debates is never held in memory as a whole.
+        player_a = leg.transcript.players["A"]
+        if player_a == leg.transcript.players["B"]:
+            self_play[player_a].add(leg)
+        else:
+            cross_play.add(leg)
 
     legs: Sequence[Leg]
     if folder is None:
-        legs = play(games, by_name, engine, judge, opponents)
+        legs = play(games, players_by_name, engine, judge, settings.opponents)
         for leg in legs:
             count(leg)
     else:
         # Whole questions: what a player says on one is written, read and judged once for all who meet it.
         chunk = len(games.seatings) * max(1, CHUNK // len(games.seatings))
-        path = Path(folder) / "legs.jsonl"
         legs = play_to_file(
-            games, by_name, engine, judge, path, opponents, chunk=chunk, progress=progress, each=count
-        )  # fmt: skip
+            games,
+            players_by_name,
+            engine,
+            judge,
+            Path(folder) / "legs.jsonl",
+            settings.opponents,
+            progress,
+            LogOptions(chunk=chunk, on_leg=count),
+        )
     check_played(legs)
     return Tournament(
-        ratings=rate(matches.outcomes(), ridge=ridge, resamples=resamples),
-        judge_accuracy={name: tally.scores() for name, tally in alone.items()},
+        ratings=rate(cross_play.outcomes(), ridge=settings.ridge, resamples=settings.resamples),
+        judge_accuracy={name: tally.scores() for name, tally in self_play.items()},
         legs=legs,
     )
 
@@ -202,7 +228,8 @@ def save_tournament(result: Tournament, folder: Path) -> None:
 
 
 def _own_engine(folder: str | Path | None) -> Engine:
-    """Transformers models in this process, with a store where there is a folder for it."""
+    """Create an engine of transformers models in this process, with a store in the folder if there is one."""
+    # Imported here: they bring in torch, which tournaments with another engine need not load.
     from debate_rl.engines.local.engine import TransformersEngine
     from debate_rl.engines.store import StoredEngine
 

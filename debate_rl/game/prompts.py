@@ -1,7 +1,7 @@
 """Prompts: Jinja2 templates per protocol and seat, rendered from what the seat may see.
 
-A prompt set is a folder. For a seat the file `<protocol>.<seat>.j2` is used where it exists, else `<seat>.j2`, with
-seats `debater` and `judge`, and `critique` and `refine` for players that refine their drafts. These two begin with
+A prompt set is a folder. Each seat has a template: `<protocol>.<seat>.j2` if it exists, else `<seat>.j2`. Seats are
+`debater` and `judge`, and `critique` and `refine` for players that refine their drafts. These two begin with
 `{% include debater %}`, the debater's own template, so that a passage is encoded once for all three. Likewise `reason`
 and `state`, for judges that think first or state a probability, begin with `{% include judge %}`. A template opens
 each message with `{{ role("system") }}` or `{{ role("user") }}`; the mark that this leaves is stripped from every
@@ -42,10 +42,11 @@ _QUOTE_MARK = re.compile(r"</?(?:[vnu]_quote|scratchpad)>", re.I)
 
 
 class _Loader(jinja2.FileSystemLoader):
-    """Reads templates that lie in the folder; a link in it would show a model any other file of the machine."""
+    """Loads templates that lie in the folder, and refuses links that lead out of it."""
 
     def get_source(self, environment: jinja2.Environment, template: str) -> Any:
         source = super().get_source(environment, template)
+        # A prompt set may be another person's: a link in it could show a model any file of this machine.
         folder = Path(self.searchpath[0])
         if not Path(source[1]).resolve().is_relative_to(folder.resolve()):
             raise jinja2.TemplateError(f"{source[1]} is a link that leads out of {folder}; copy the file there")
@@ -54,15 +55,18 @@ class _Loader(jinja2.FileSystemLoader):
 
 @cache
 def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answers"]]:
-    """Open a prompt set: its templates, and how it words the judge's candidates."""
+    """Open a prompt set: its templates, and the wording of the judge's candidates."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
     if not (folder / "debater.j2").is_file() or not (folder / "judge.j2").is_file():
         choices = nearest(name, [path.name for path in SHIPPED.iterdir() if path.is_dir()])
         raise UserError(f"no prompt set {name!r} (a folder with debater.j2 and judge.j2); {choices}")
     environment = Sandbox(
-        loader=_Loader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=_Loader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         auto_reload=False,
-    )  # fmt: skip
+    )
     settings = folder / "set.yaml"
     fields = read_yaml(settings, "prompt set") if settings.is_file() else {}
     return environment, fields.get("candidates", "labels")
@@ -70,14 +74,16 @@ def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answe
 
 @cache
 def _template(prompts: str, protocol: str, seat: str) -> jinja2.Template:
-    """The template of a seat; looking for its file takes longer than filling it in."""
-    found = _prompt_set(prompts)[0].select_template([f"{protocol}.{seat}.j2", f"{seat}.j2"])
-    found.globals = dict(found.globals)  # a chain of maps else, which each rendering goes through key by key
-    return found
+    """The template of a seat. It is cached, since finding its file takes longer than filling it in."""
+    environment, _ = _prompt_set(prompts)
+    template = environment.select_template([f"{protocol}.{seat}.j2", f"{seat}.j2"])
+    # Jinja2 leaves a ChainMap here, and each rendering copies it key by key: a dict is much faster.
+    template.globals = dict(template.globals)
+    return template
 
 
 def _role(name: str) -> str:
-    """What opens a message."""
+    """The mark that opens a message; templates call it as `role`."""
     return f"{_MARK}{name}{_MARK}"
 
 
@@ -93,26 +99,29 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
         ) from error
     except Exception as error:  # an expression of a template may raise anything
         raise UserError(f"prompt set {prompts!r}, {seat}: {template_fault(error)}") from error
+    # The text before the first mark belongs to no message; then roles and contents take turns.
     parts = text.split(_MARK)[1:]
     messages = zip(parts[::2], parts[1::2], strict=True)
     return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]
 
 
 def _plain(value: str) -> str:
-    """A text without the mark that opens a message, and with a space in what would pass for a mark of a quote."""
+    """Remove the mark that opens a message, and break up anything that could pass for a mark of a quote."""
     value = value.replace(_MARK, "")
+    # Searched in the folded text: a tokenizer may read a wide or accented "<" as the plain one.
     flat, origins = folded(value)
     return spaced_after(value, (match.start() for match in _QUOTE_MARK.finditer(flat)), origins)
 
 
 def _seat_name(transcript: Transcript, side: Side) -> str:
-    """How a seat is called in prompts: its letter, and the player's name where the rules show it."""
-    shown = transcript.protocol.identities == "shown"
-    return f"{side} ({_plain(transcript.players[side])})" if shown else side
+    """Name of a seat in prompts: its letter, and the player's name where the protocol shows it."""
+    if transcript.protocol.identities == "shown":
+        return f"{side} ({_plain(transcript.players[side])})"
+    return side
 
 
-class Heard(NamedTuple):
-    """What a template may know of a speech that its seat may see."""
+class ShownSpeech(NamedTuple):
+    """A speech as templates read it."""
 
     side: Side
     name: str
@@ -121,10 +130,9 @@ class Heard(NamedTuple):
     text: str
 
 
-def _speech_values(transcript: Transcript, speeches: Sequence[Speech]) -> list[Heard]:
-    """Speeches as templates read them."""
+def _speech_values(transcript: Transcript, speeches: Sequence[Speech]) -> list[ShownSpeech]:
     return [
-        Heard(
+        ShownSpeech(
             side=speech.side,
             name=_seat_name(transcript, speech.side),
             answer=_plain(transcript.question.answers[SIDES.index(speech.side)]),
@@ -139,27 +147,27 @@ def debater_messages(transcript: Transcript, side: Side, turn: int) -> list[Mess
     """The prompt of a side before it speaks in a turn (counted from 0).
 
     Raises:
-        UserError: the prompt set is missing or a template asks for what this seat may not know.
+        UserError: the prompt set is missing, or a template asks for a value that this seat may not know.
     """
     values = _debater_values(transcript, side, turn)
     return _render(transcript.protocol.prompts, transcript.protocol.name, "debater", values)
 
 
 def critique_messages(transcript: Transcript, draft: Speech) -> list[Message]:
-    """The prompt of a critic: what the speaker sees, and a draft of the speech, its quotes marked.
+    """The prompt of a critic: everything the speaker sees, and a draft of the speech with its quotes marked.
 
     Raises:
-        UserError: the prompt set has no `critique.j2`, or that asks for what this seat may not know.
+        UserError: the prompt set has no `critique.j2`, or it asks for a value that this seat may not know.
     """
     values = _debater_values(transcript, draft.side, draft.turn) | _draft_values(transcript, draft)
     return _render(transcript.protocol.prompts, transcript.protocol.name, "critique", values)
 
 
 def refine_messages(transcript: Transcript, draft: Speech, critique: str) -> list[Message]:
-    """The prompt of a side that writes a draft again after a critique of it.
+    """The prompt of a side that rewrites a draft after a critique of it.
 
     Raises:
-        UserError: the prompt set has no `refine.j2`, or that asks for what this seat may not know.
+        UserError: the prompt set has no `refine.j2`, or it asks for a value that this seat may not know.
     """
     protocol = transcript.protocol
     values = _debater_values(transcript, draft.side, draft.turn) | _draft_values(transcript, draft)
@@ -168,21 +176,22 @@ def refine_messages(transcript: Transcript, draft: Speech, critique: str) -> lis
 
 
 def _draft_values(transcript: Transcript, draft: Speech) -> dict[str, Any]:
-    """The draft as others would read it, and the names of the template that its prompts begin with."""
-    names = [f"{transcript.protocol.name}.debater.j2", "debater.j2"]
-    return {"draft": shown_text(draft, transcript.protocol), "debater": names}
+    """The draft as others would read it, and the names of the debater's template, which its prompts include."""
+    template_names = [f"{transcript.protocol.name}.debater.j2", "debater.j2"]
+    return {"draft": shown_text(draft, transcript.protocol), "debater": template_names}
 
 
 def _debater_values(transcript: Transcript, side: Side, turn: int) -> dict[str, Any]:
-    """What a template may know of a side that speaks in a turn."""
-    question, protocol = transcript.question, transcript.protocol
-    own = SIDES.index(side)
+    """Values for the template of a side that speaks in a turn."""
+    question = transcript.question
+    protocol = transcript.protocol
+    answer = SIDES.index(side)
     return {
         "passage": _plain(question.passage or ""),
         "question": _plain(question.text),
         "answers": [_plain(answer) for answer in question.answers],
-        "own": _plain(question.answers[own]),
-        "other": _plain(question.answers[1 - own]),
+        "own": _plain(question.answers[answer]),
+        "other": _plain(question.answers[1 - answer]),
         "side": side,
         "name": _seat_name(transcript, side),
         "alone": protocol.speakers_see == "own",
@@ -201,11 +210,12 @@ def judge_messages(
 
     Args:
         transcript: the game.
-        sides: the sides shown, first shown first.
+        sides: the sides to show, in the order of presentation.
         order: order in which the two answers are listed.
-        turns: show the first so many turns only; None shows all.
+        turns: number of turns to show, from the first; None shows all.
 
-    The passage is given to the template only where the protocol says so: a template that asks for it elsewhere fails.
+    Raises:
+        UserError: the prompt set is missing, or a template asks for a value that the judge may not know.
     """
     values = _judge_values(transcript, sides, order, turns)
     return _render(transcript.protocol.prompts, transcript.protocol.name, "judge", values)
@@ -218,7 +228,14 @@ def reasoning_messages(
     turns: int | None = None,
     scratchpad: str | None = None,
 ) -> list[Message]:
-    """The prompt of a judge that thinks first (`reason.j2`): for its scratchpad, or with it for the answer.
+    """The prompt of a judge that thinks first (`reason.j2`).
+
+    Args:
+        transcript: the game.
+        sides: as in `judge_messages`.
+        order: as in `judge_messages`.
+        turns: as in `judge_messages`.
+        scratchpad: text the judge wrote, with which it is asked for the answer; None asks for the scratchpad.
 
     Raises:
         UserError: the prompt set has no `reason.j2`.
@@ -243,8 +260,9 @@ def stated_messages(
 def _judge_values(
     transcript: Transcript, sides: Sequence[Side], order: tuple[int, int], turns: int | None
 ) -> dict[str, Any]:
-    """What a judge's template may know (see `judge_messages`), and the names of the judge's own template."""
-    question, protocol = transcript.question, transcript.protocol
+    """Values for a judge's template, with the names of the judge's own template, which others include."""
+    question = transcript.question
+    protocol = transcript.protocol
     values: dict[str, Any] = {
         "question": _plain(question.text),
         "answers": [_plain(question.answers[i]) for i in order],
@@ -255,15 +273,17 @@ def _judge_values(
         "reads_passage": protocol.judge_reads_passage,
         "judge": [f"{protocol.name}.judge.j2", "judge.j2"],
     }
+    # Left out otherwise, not empty: a template that shows the passage to a judge who must not read it then fails.
     if protocol.judge_reads_passage:
         values["passage"] = _plain(question.passage or "")
     return values
 
 
 def judge_candidates(transcript: Transcript, order: tuple[int, int]) -> tuple[str, str]:
-    """The two continuations whose probabilities are the verdict, for answer 0 and answer 1."""
+    """The two continuations whose probabilities make the verdict, for answer 0 and answer 1."""
     _, wording = _prompt_set(transcript.protocol.prompts)
     if wording == "answers":
         return transcript.question.answers
+    # Labels go by the order shown, the verdict by answer 0 and 1: the answer listed first is "A".
     labels = ("A", "B")
     return labels[order.index(0)], labels[order.index(1)]

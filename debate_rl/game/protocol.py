@@ -1,4 +1,4 @@
-"""A protocol is data: who speaks when, who sees what, and what the judge sees."""
+"""Protocols as data: who speaks when, who sees what, and what the judge sees."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Protocol(Record):
 
     name: str
     order: tuple[tuple[Side, ...], ...] = (("A", "B"),)
-    """Who speaks in each turn, repeated until `turns` are played; sides in one turn speak at the same time."""
+    """Sides that speak in each turn, repeated until `turns` are played; sides in one turn speak at the same time."""
     calls: Literal["order", "rejected"] = "order"
     """`rejected`: in each turn the side speaks whose answer the judge now believes less (market-making); `order` is
-    not read then."""
+    ignored then."""
     settled: float = Field(default=0.05, ge=0, le=1)
     """With `calls: rejected` the game ends once the judge's probability moved by less than this in a turn."""
     turns: int = Field(default=1, ge=0)
@@ -45,38 +45,40 @@ class Protocol(Record):
     """`drawn`: one side, drawn by seed and question, speaks; the other is silent (single consultancy). `picked`: one
     side speaks, that of the answer which the player itself holds for true (open consultancy, Kenton et al. 2024)."""
     opens: Literal["order", "picked", "drawn"] = "order"
-    """`picked`: the side of the answer which the player holds for true takes the part of A in `order` (open debate,
-    Kenton et al. 2024); `drawn`: a side drawn by seed and question (Lang et al. 2025)."""
+    """Side that takes the part of A in `order`. `picked`: the side of the answer which the player holds for true (open
+    debate, Kenton et al. 2024). `drawn`: a side drawn by seed and question (Lang et al. 2025)."""
     speakers_see: Literal["all", "own"] = "all"
-    """Which earlier speeches a speaker reads."""
+    """Earlier speeches that a speaker reads: those of all sides, or only its own."""
     judge_sees: Literal["together", "apart"] = "together"
     """`apart`: the judge reads each side alone and the verdicts are averaged."""
     judge_reads_passage: bool = False
-    """True only where the control needs it (open-book)."""
+    """Whether the judge reads the passage; true only for the open-book control."""
     needs_passage: bool = True
     """Whether a question without a passage is refused."""
     max_new_tokens: int = Field(default=300, ge=1)
     """Tokens a debater may write in one turn."""
     max_words: int | None = Field(default=None, ge=1)
-    """Words of a speech that others are shown; the stored speech stays whole."""
+    """Maximum words of a speech that others are shown; the stored speech stays whole."""
     verdict_after_each_turn: bool = False
     """Ask the judge after every turn as well as at the end."""
     scratchpad: Literal["none", "private", "public"] = "none"
-    """Whether debaters may think in <scratchpad> tags first, and whether others are shown it."""
+    """Whether debaters may think in <scratchpad> tags first, and whether others are shown that text."""
     identities: Literal["hidden", "shown"] = "hidden"
     """Whether the players' names are shown beside the sides."""
     near_quotes: float = Field(default=90.0, ge=0, le=100)
-    """Similarity, in percent, from which a quote that is not exact counts as near."""
+    """Minimum similarity, in percent, of a quote that is not exact but counts as near."""
     prompts: str = "default"
     """Name of a shipped prompt set, or a folder with templates."""
 
     @model_validator(mode="after")
-    def _someone_speaks(self) -> Protocol:
-        if self.turns and not all(self.order):
-            raise ValueError("every turn of 'order' needs at least one side")
-        if self.turns and not self.order:
+    def _check_speakers(self) -> Protocol:
+        if self.turns > 0 and not self.order:
             raise ValueError("'order' is empty but 'turns' is not 0")
-        if self.calls == "rejected" and (self.sides != "both" or self.opens != "order" or self.judge_sees == "apart"):
+        if self.turns > 0 and not all(self.order):
+            raise ValueError("every turn of 'order' needs at least one side")
+        # The judge calls either side in any turn, by a verdict on both.
+        needed = ("both", "order", "together")
+        if self.calls == "rejected" and (self.sides, self.opens, self.judge_sees) != needed:
             raise ValueError("'calls: rejected' needs both sides, 'opens: order' and a judge who sees them together")
         return self
 
@@ -92,42 +94,40 @@ class Protocol(Record):
 
 @cache
 def shipped_protocols() -> dict[str, dict[str, Any]]:
-    """The protocols that ship, name -> fields, from `protocols.yaml`."""
+    """Fields of the shipped protocols by name, from `protocols.yaml`."""
     text = resources.files("debate_rl.game").joinpath("protocols.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
 
 
 def load_protocol(name: str, **changes: Any) -> Protocol:
-    """Look up a shipped protocol, or read one from a YAML file, and change fields of it.
+    """Load a shipped protocol, or one from a YAML file, and change fields of it.
 
     Args:
-        name: a shipped name (see `protocols.yaml`) or a path that ends in .yaml.
+        name: a shipped name (see `protocols.yaml`) or a path that ends in .yaml or .yml.
         changes: fields to replace, for example `turns=2`.
 
     Raises:
         UserError: no such protocol, or a field is unknown or out of range.
     """
     if name.endswith((".yaml", ".yml")):
-        fields = {
-            "name": Path(name).stem,
-            **read_yaml(name, "protocol file"),
-        }
+        fields = {"name": Path(name).stem, **read_yaml(name, "protocol file")}
     elif name in shipped_protocols():
         fields = {"name": name, **shipped_protocols()[name]}
     else:
         if name == "consultancy":
             raise UserError("unknown protocol 'consultancy'; a consultancy is called single, double or ensembled")
         raise UserError(f"unknown protocol {name!r}; {nearest(name, shipped_protocols())}")
-    unknown = sorted(set(fields) | set(changes) - set(Protocol.model_fields))
-    for key in unknown:
-        if key not in Protocol.model_fields:
-            raise UserError(f"protocol {name!r}: unknown key {key!r}; {nearest(key, Protocol.model_fields)}")
+    fields |= changes
+    unknown = sorted(set(fields) - set(Protocol.model_fields))
+    if unknown:
+        raise UserError(f"protocol {name!r}: unknown key {unknown[0]!r}; {nearest(unknown[0], Protocol.model_fields)}")
     try:
-        return Protocol(**{**fields, **changes})
+        return Protocol(**fields)
     except ValidationError as error:
         raise UserError(f"protocol {name!r}: {explain(error)}") from error
 
 
 def drawn_side(question_id: str, seed: int) -> Side:
-    """The side a consultant argues: a fair draw that depends on the question and the seed alone."""
+    """The side a consultant argues: a fair draw by question and seed."""
+    # By content and not by a running generator: a question's side does not change with the other questions of a run.
     return SIDES[int(digest(["drawn side", question_id, seed]), 16) % 2]

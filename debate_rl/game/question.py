@@ -30,12 +30,11 @@ class Question(Record):
     passage: str | None = None
     """The text that debaters read and a hidden-passage judge does not."""
     group: str = ""
-    """What questions share, usually the story: statistics cluster by it, splits never cut it."""
+    """Name of the group of related questions, usually the story: statistics cluster by it, splits never cut it."""
     source: str = ""
     split: Split | None = None
     evidence: tuple[tuple[str, ...], ...] = Field(default=())
-    """For each answer the sentences that back it best, where a data set knows them; for analysis, never shown to a
-    model."""
+    """Sentences that back each answer best, where a data set names them; for analysis, never shown to a model."""
 
     @property
     def cluster(self) -> str:

@@ -1,10 +1,10 @@
 """Quotes: `<quote>...</quote>` in a speech, checked against the passage before anyone else reads it.
 
 A quote is exact (it stands in the passage after normalising case, spaces, dashes, quotation marks and forms of
-letters), near, or invalid. Near means that a span of whole words of the passage shares so many characters with it, in
-order: 2 M / (length of the quote + length of the span) >= the threshold, 90 % by default. That is a measure of spelling
-and not of meaning: in a quote of twelve words one may be another word, even the one that matters. The page of a run
-shows the words that differ. The speech itself is never changed.
+letters), near, or invalid. It is near if some span of whole words of the passage shares M characters with it, in order,
+and 2 M / (length of the quote + length of the span) >= the threshold, 90 % by default. That measures spelling and not
+meaning: in a quote of twelve words one may be another word, even the one that matters. The page of a run shows the
+words that differ. The speech itself is never changed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from debate_rl.records import Record
 
 OPEN, CLOSE = "<quote>", "</quote>"
 LONG = 600
-"""Characters from which a quote is placed by its first and last words."""
+"""Characters above which a quote is located by its first and last words."""
 TRIED = 60
-"""Runs of three words that are looked for from either end of a long quote."""
+"""Runs of three words that are searched for from either end of a long quote."""
 _WORD = re.compile(r"\S+")
 _SAME = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "`": "'"}
@@ -32,87 +32,99 @@ _SAME = str.maketrans(
 _EDGES = " .,;:!?'\"-"
 
 
-Found = Literal["exact", "near", "invalid"]
+QuoteVerdict = Literal["exact", "near", "invalid"]
+Location = tuple[QuoteVerdict, int | None, int | None, float]
+"""Verdict, start and end in the passage or None, similarity in percent."""
+_NOWHERE: Location = ("invalid", None, None, 0.0)
 
 
 class Quote(Record):
-    """One quote of a speech and what checking it found.
+    """One quote of a speech with the result of checking it.
 
     Example:
         Quote(text="The pipe was moved", verdict="exact", start=14, end=47, passage_end=138, score=100.0)
     """
 
     text: str
-    """What stands between the tags, as written."""
-    verdict: Found
+    """Text between the tags, as written."""
+    verdict: QuoteVerdict
     start: int
     end: int
-    """Characters of the speech that the quote takes, tags included."""
+    """Span of the quote in the speech, tags included: `speech[start:end]`."""
     passage_start: int | None = None
     passage_end: int | None = None
-    """Characters of the passage that match; None for an invalid quote."""
+    """Span of the passage that matches; None for an invalid quote."""
     score: float = 0.0
     """Similarity to the best span of the passage, in percent; 0 where none reaches the threshold."""
 
 
 def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
-    """Fold case, width, dashes, quotation marks and spaces; also give each character's place in the original.
+    """Fold case, width, dashes, quotation marks and spaces; also return each character's index in the original.
 
     Letters with marks are taken apart, so that composed and decomposed text is the same.
     """
     folded: list[str] = []
-    places: list[int] = []
-    for place, character in enumerate(text):
+    origins: list[int] = []
+    for index, character in enumerate(text):
         if character.isspace():
             if folded and folded[-1] != " ":
                 folded.append(" ")
-                places.append(place)
+                origins.append(index)
             continue
-        for part in _folded(character):
-            folded.append(part)
-            places.append(place)
-    _order_marks(folded, places)
-    return "".join(folded), tuple(places)
+        parts = _folded(character)
+        folded += parts
+        origins += [index] * len(parts)
+    _order_marks(folded, origins)
+    return "".join(folded), tuple(origins)
 
 
-def _order_marks(letters: list[str], places: list[int]) -> None:
-    """Give marks on one letter their canonical order, whatever order they were typed in."""
+def _order_marks(letters: list[str], origins: list[int]) -> None:
+    """Sort the marks on each letter into their canonical order, in place.
+
+    `unicodedata.normalize` would do it for the whole text, but then the indices of the original would be lost.
+    """
     ranks = list(map(unicodedata.combining, letters))
     start = 0
-    for at in range(len(letters) + 1):
-        if at < len(letters) and ranks[at]:
+    for end in range(len(letters) + 1):
+        if end < len(letters) and ranks[end]:
             continue
-        if at - start > 1:
-            order = sorted(range(start, at), key=ranks.__getitem__)  # stable: marks of one rank stay as they are
-            letters[start:at], places[start:at] = [letters[i] for i in order], [places[i] for i in order]
-        start = at + 1
+        if end - start > 1:
+            order = sorted(range(start, end), key=ranks.__getitem__)  # stable: marks of one rank stay as they are
+            letters[start:end] = [letters[i] for i in order]
+            origins[start:end] = [origins[i] for i in order]
+        start = end + 1
 
 
 @lru_cache(maxsize=4096)
 def _folded(character: str) -> str:
-    """A character as it is compared: forms of a letter become the letter, but a power stays apart from a digit."""
+    """Fold a character to the form in which it is compared: wide, bold and other forms become the plain letter."""
     character = character.translate(_SAME)
-    form = unicodedata.decomposition(character).partition(" ")[0] if len(character) == 1 else ""
-    same = form in ("<wide>", "<narrow>", "<font>", "<compat>") and unicodedata.category(character) not in ("Nl", "No")
-    plain = unicodedata.normalize("NFKC", character) if same else character
-    return unicodedata.normalize("NFD", plain.casefold())
+    form = unicodedata.decomposition(character).partition(" ")[0]
+    # Powers (form "<super>"), Roman and enclosed numbers keep their form: a quote of ten cubed is not one of 103.
+    is_number_form = unicodedata.category(character) in ("Nl", "No")
+    if form in ("<wide>", "<narrow>", "<font>", "<compat>") and not is_number_form:
+        character = unicodedata.normalize("NFKC", character)
+    return unicodedata.normalize("NFD", character.casefold())
 
 
-_passage = lru_cache(maxsize=512)(_normalised)
-"""Of passages, which are read again and again; quotes would only drive them out."""
+_normalised_passage = lru_cache(maxsize=512)(_normalised)
+"""`_normalised` for passages, which are read again and again. Quotes do not use it: they would evict the passages."""
 
 
-def _find_whole_words(wanted: str, text: str) -> int:
+def _find_whole_words(quote: str, text: str) -> int:
     """Index of the first occurrence that does not begin or end inside a word, else -1."""
-    start = text.find(wanted)
+    start = text.find(quote)
     while start >= 0:
-        end = start + len(wanted)
-        before = start > 0 and _in_word(text[start - 1]) and _in_word(wanted[0])
-        after = end < len(text) and _in_word(text[end]) and _in_word(wanted[-1])
-        if not before and not after:
+        end = start + len(quote)
+        if not _splits_word(text, start) and not _splits_word(text, end):
             return start
-        start = text.find(wanted, start + 1)
+        start = text.find(quote, start + 1)
     return -1
+
+
+def _splits_word(text: str, index: int) -> bool:
+    """Whether a cut before the character at an index goes through a word."""
+    return 0 < index < len(text) and _in_word(text[index - 1]) and _in_word(text[index])
 
 
 def _in_word(character: str) -> bool:
@@ -120,57 +132,63 @@ def _in_word(character: str) -> bool:
     return character.isalnum() or unicodedata.combining(character) > 0
 
 
-def locate(quote: str, passage: str, threshold: float = 90.0) -> tuple[Found, int | None, int | None, float]:
-    """Check one quote: (verdict, start and end in the passage or None, similarity in percent)."""
-    wanted = _normalised(quote)[0].strip(_EDGES)
-    text, places = _passage(passage)
-    if not wanted or not text:
-        return "invalid", None, None, 0.0
-    start = _find_whole_words(wanted, text)
+def locate(quote: str, passage: str, threshold: float = 90.0) -> Location:
+    """Check one quote against a passage: verdict, span in the passage, similarity in percent."""
+    normalised_quote = _normalised(quote)[0].strip(_EDGES)
+    text, origins = _normalised_passage(passage)
+    if not normalised_quote or not text:
+        return _NOWHERE
+    start = _find_whole_words(normalised_quote, text)
     if start >= 0:
-        return "exact", places[start], places[start + len(wanted) - 1] + 1, 100.0
-    if len(wanted) > len(text):
-        return "invalid", None, None, 0.0
-    span = _alike(wanted, text, threshold)
+        return "exact", origins[start], origins[start + len(normalised_quote) - 1] + 1, 100.0
+    if len(normalised_quote) > len(text):
+        return _NOWHERE
+    span = _most_similar_span(normalised_quote, text, threshold)
     if span is None:
-        return "invalid", None, None, 0.0
-    low, high = _whole_words(text, *span)
-    score = fuzz.ratio(wanted, text[low:high], score_cutoff=threshold)
+        return _NOWHERE
+    start, end = _widen_to_words(text, *span)
+    # Scored anew: a span that ended inside a word may fall below the threshold with the rest of the word.
+    score = fuzz.ratio(normalised_quote, text[start:end], score_cutoff=threshold)
     if score == 0:
-        return "invalid", None, None, 0.0
-    return "near", places[low], places[high - 1] + 1, round(score, 2)
+        return _NOWHERE
+    return "near", origins[start], origins[end - 1] + 1, round(score, 2)
 
 
-def _alike(wanted: str, text: str, threshold: float) -> tuple[int, int] | None:
+def _most_similar_span(quote: str, text: str, threshold: float) -> tuple[int, int] | None:
     """The span of a text that is most like a quote; None where none can reach the threshold."""
-    if len(wanted) <= LONG:
-        found = fuzz.partial_ratio_alignment(wanted, text, score_cutoff=threshold)
-        return None if found is None or found.dest_end <= found.dest_start else (found.dest_start, found.dest_end)
-    # Of a long quote the place is that of its first and last three words in a row which the text has: sliding it along
-    # the whole text would take seconds, and a quote without such words is not nearly one.
-    words = [(match.start(), match.end()) for match in _WORD.finditer(wanted)]
-    runs = [(words[at][0], words[at + 2][1]) for at in range(max(0, len(words) - 2))]
-    first = next(_placed(wanted, text, runs[:TRIED]), None)
-    last = next(_placed(wanted, text, runs[: -TRIED - 1 : -1]), None)
-    if first is None or last is None:
+    if len(quote) <= LONG:
+        alignment = fuzz.partial_ratio_alignment(quote, text, score_cutoff=threshold)
+        if alignment is None or alignment.dest_end <= alignment.dest_start:
+            return None
+        return alignment.dest_start, alignment.dest_end
+    # Sliding a long quote along the whole text would take seconds. It is placed by its first and its last run of three
+    # words that the text contains; a quote without such a run is far from near.
+    words = [match.span() for match in _WORD.finditer(quote)]
+    runs = [(first[0], third[1]) for first, third in zip(words, words[2:], strict=False)]
+    from_front = _implied_start(quote, text, runs[:TRIED])
+    from_back = _implied_start(quote, text, runs[: -TRIED - 1 : -1])
+    if from_front is None or from_back is None:
         return None
-    start, end = max(0, first), min(len(text), last + len(wanted))
-    return (start, end) if start < end <= start + 2 * len(wanted) else None
+    start = max(0, from_front)
+    end = min(len(text), from_back + len(quote))
+    # The two runs may lie in different parts of the text; a span of twice the quote's length is no match.
+    return (start, end) if start < end <= start + 2 * len(quote) else None
 
 
-def _placed(wanted: str, text: str, runs: Sequence[tuple[int, int]]) -> Iterator[int]:
-    """Where a quote would begin in a text, for each of its runs of words that the text has."""
+def _implied_start(quote: str, text: str, runs: Sequence[tuple[int, int]]) -> int | None:
+    """Index in the text at which a quote would begin, by the first of its runs of words that the text contains."""
     for start, end in runs:
-        place = text.find(wanted[start:end])
-        if place >= 0:
-            yield place - start
+        index = text.find(quote[start:end])
+        if index >= 0:
+            return index - start
+    return None
 
 
-def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+def _widen_to_words(text: str, start: int, end: int) -> tuple[int, int]:
     """Widen a span until it neither begins nor ends inside a word."""
-    while start > 0 and _in_word(text[start - 1]) and _in_word(text[start]):
+    while _splits_word(text, start):
         start -= 1
-    while end < len(text) and _in_word(text[end]) and _in_word(text[end - 1]):
+    while _splits_word(text, end):
         end += 1
     return start, end
 
@@ -178,10 +196,10 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
 def check_quotes(speech: str, passage: str | None, threshold: float = 90.0) -> tuple[Quote, ...]:
     """Check every quote of a speech against the passage (without a passage every quote is invalid).
 
-    Tags round nothing but punctuation are not a quote.
+    Tags around nothing but punctuation are not a quote.
     """
     quotes = []
-    checked: dict[str, tuple[Found, int | None, int | None, float]] = {}
+    checked: dict[str, Location] = {}  # a speech may repeat a quote a thousand times
     for start, end in quote_spans(speech):
         text = speech[start + len(OPEN) : end - len(CLOSE)]
         if not any(character.isalnum() for character in text):
@@ -196,15 +214,22 @@ def check_quotes(speech: str, passage: str | None, threshold: float = 90.0) -> t
 
 
 def other_words(quote: str, span: str) -> list[tuple[str, str]]:
-    """Words in which a near quote differs from the passage: what it says, and what stands there.
+    """List the words in which a near quote differs from the passage: (words of the quote, words of the passage).
 
     Example:
         >>> other_words("moved to the barn at dusk", "moved to the shed at dusk")
         [('barn', 'shed')]
     """
-    said, there = quote.split(), span.split()
-    same = SequenceMatcher(None, [_plain_word(word) for word in said], [_plain_word(word) for word in there], False)
-    return [(" ".join(said[a:b]), " ".join(there[c:d])) for kind, a, b, c, d in same.get_opcodes() if kind != "equal"]
+    quote_words = quote.split()
+    span_words = span.split()
+    matcher = SequenceMatcher(None, list(map(_plain_word, quote_words)), list(map(_plain_word, span_words)), False)
+    differences = []
+    for kind, quote_start, quote_end, span_start, span_end in matcher.get_opcodes():
+        if kind != "equal":
+            differences.append(
+                (" ".join(quote_words[quote_start:quote_end]), " ".join(span_words[span_start:span_end]))
+            )
+    return differences
 
 
 def _plain_word(word: str) -> str:
@@ -212,10 +237,8 @@ def _plain_word(word: str) -> str:
 
 
 def quote_spans(speech: str) -> Iterator[tuple[int, int]]:
-    """First character and end of each quote, tags included; a tag that nothing closes opens none.
-
-    One pass over the speech: a pattern would look for the end of each of a million open tags anew.
-    """
+    """Yield the span of each quote, tags included; an opening tag that nothing closes is no quote."""
+    # One pass over the speech: a regular expression would search for the end of each of a million open tags anew.
     start = speech.find(OPEN)
     while start >= 0:
         end = speech.find(CLOSE, start)

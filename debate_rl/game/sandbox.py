@@ -1,7 +1,7 @@
-"""The Jinja2 environment of templates that users give: prompts and tasks, which may be another person's files.
+"""The Jinja2 environment for templates from users: prompts and tasks, which may be another person's files.
 
-A template reads the values that it is given and nothing behind them. It also ends: its loops, its numbers and what it
-writes have limits far beyond those of any prompt.
+A template can read the values that it is given and nothing behind them. It always ends: its loops, its numbers and its
+output have limits far beyond the needs of any prompt.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from jinja2.visitor import NodeTransformer
 
 STEPS = 200_000
-"""Turns of loops and calls of macros of one rendering."""
+"""Maximum loop iterations and macro calls of one rendering."""
 LARGEST = 20_000_000
-"""Characters that a template may write, or make of a text."""
+"""Maximum characters of a template's output, or of a text that it makes on the way."""
 _LARGEST_NUMBER = 1_000_000
-"""For the arguments of functions and filters, such as the width of `center`."""
+"""Maximum number in the arguments of functions and filters, such as the width of `center`."""
 _WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*\d{6}|:[^{}]*\d{6}[^{}]*\}")
-"""A format that makes a huge text of a small one: `%999999999d`, `{:>999999999}`."""
+"""A format that makes a huge text from a small one: `%999999999d`, `{:>999999999}`."""
 _LIMITED = "_limited"
+"""Name of the filter that `_Limits` puts on `{% set %}` blocks."""
 
 
 class _Counter(threading.local):
-    """Steps of the rendering under way in this thread."""
+    """Steps of the rendering in progress in this thread."""
 
     steps = 0
 
@@ -39,7 +40,7 @@ _counter = _Counter()
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """A sandboxed environment whose templates end. Arguments are those of `jinja2.Environment`."""
+    """A sandboxed environment whose templates always end. Arguments are those of `jinja2.Environment`."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -51,19 +52,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters[_LIMITED] = _sized
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        # Limits that Jinja2's own sandbox has no hook for are written into the parsed template.
+        # Jinja2's sandbox has no hook for loops, macros and joined texts: their limits go into the parsed template.
         tree: nodes.Template = _Limits().visit(super()._parse(source, name, filename))
         return tree
 
     def count_step(self) -> str:
-        """Count one turn of a loop or one call of a macro; writes nothing."""
+        """Count one loop iteration or macro call; adds nothing to the output."""
         _counter.steps += 1
         if _counter.steps > STEPS:
             raise SecurityError(f"more than {STEPS:,} turns of its loops")
         return ""
 
     def joined(self, *values: Any) -> str:
-        """What Jinja2's `~` makes."""
+        """Join values as Jinja2's `~` does."""
         texts = [str(value) for value in values]
         _check_size(sum(map(len, texts)))
         return "".join(texts)
@@ -76,9 +77,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             _check_format(left)
             _check_arguments(left, *(right if isinstance(right, tuple) else (right,)))
         if operator == "*":
-            for one, other in ((left, right), (right, left)):
-                if hasattr(one, "__len__") and isinstance(other, int):
-                    _check_size(len(one) * other)
+            for sequence, count in ((left, right), (right, left)):
+                if hasattr(sequence, "__len__") and isinstance(count, int):
+                    _check_size(len(sequence) * count)
         if operator in ("*", "**") and (_exceeds(left, 10**100) or _exceeds(right, 10**100)):
             raise SecurityError("a number is too large")
         if operator == "**" and _exceeds(right, 1000):
@@ -86,15 +87,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, function: Any, /, *values: Any, **named: Any) -> Any:
-        """Call a function or method whose arguments and result are not too large."""
+        """Call a function or method, and refuse arguments and results that are too large."""
         owner = getattr(function, "__self__", None)
-        if owner is self:  # what `_Limits` wrote
+        if owner is self:  # `count_step` or `joined`, put there by `_Limits`: they check themselves
             return function(*values)
         _check_arguments(owner, *values, *named.values())
         return _sized(super().call(context, function, *values, **named))
 
     def wrap_str_format(self, value: Any) -> Any:
-        """The method `format` of a text, which the sandbox replaces."""
+        """Check the format before `str.format`, which the base class wraps."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None:
             _check_format(value.__self__)
@@ -102,7 +103,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Limits(NodeTransformer):
-    """Has a parsed template count its steps and measure what it joins."""
+    """Rewrites a parsed template so that it counts its steps and measures the texts it joins."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         return self._counted(node)
@@ -125,16 +126,16 @@ class _Limits(NodeTransformer):
         return node
 
     def _call(self, method: str, values: list[nodes.Expr], line: int) -> nodes.Call:
-        # Of the environment, not by a name that the template could give to something else.
+        # An attribute of the environment, not a name that the template could rebind with `{% set %}`.
         function = nodes.EnvironmentAttribute(method, lineno=line)
         return nodes.Call(function, values, [], None, None, lineno=line)
 
 
 def fill(template: jinja2.Template, values: dict[str, Any]) -> str:
-    """The text that a template of a `Sandbox` makes of values.
+    """Render a template of a `Sandbox`.
 
     Raises:
-        Exception: a `jinja2.TemplateError`, or whatever its expressions raise; `template_fault` puts it into words.
+        Exception: a `jinja2.TemplateError`, or whatever its expressions raise; `template_fault` describes it.
     """
     _counter.steps = 0
     pieces = []
@@ -147,15 +148,15 @@ def fill(template: jinja2.Template, values: dict[str, Any]) -> str:
 
 
 def template_fault(error: Exception) -> str:
-    """What is wrong with a template, in one line, from what compiling or filling it raised."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    """Describe in one line what is wrong with a template, from the error of compiling or rendering it."""
+    message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, SecurityError):
-        return f"the template reaches too far ({said}); use only the values that it is given, in moderate loops"
+        return f"the template reaches too far ({message}); use only the values that it is given, in moderate loops"
     if isinstance(error, RecursionError):
         return "the template includes or calls itself without end"
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"{error.name or 'line'}:{error.lineno}: {said}"
-    return f"the template fails: {said}"
+        return f"{error.name or 'line'}:{error.lineno}: {message}"
+    return f"the template fails: {message}"
 
 
 def _format(text: Any, *values: Any, **named: Any) -> Any:
@@ -164,7 +165,7 @@ def _format(text: Any, *values: Any, **named: Any) -> Any:
 
 
 def _with_limits(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose arguments and result are not too large."""
+    """Wrap a filter so that it refuses arguments and results that are too large."""
 
     @functools.wraps(function)
     def limited(*values: Any, **named: Any) -> Any:
@@ -175,7 +176,7 @@ def _with_limits(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_arguments(*values: Any) -> None:
-    """Refuse what would have a function make a huge text: large numbers, or two long texts."""
+    """Refuse arguments from which a function could make a huge text: large numbers, or two long texts."""
     lengths = [1, 1]
     for value in values:
         if _exceeds(value, _LARGEST_NUMBER):
@@ -183,7 +184,8 @@ def _check_arguments(*values: Any) -> None:
         if isinstance(value, str):
             lengths.append(len(value))
     lengths.sort()
-    if lengths[-1] * lengths[-2] > 50 * LARGEST:  # every letter of one may become the other
+    # In `replace` every letter of one text may become the other text: the product of their lengths.
+    if lengths[-1] * lengths[-2] > 50 * LARGEST:
         raise SecurityError("two long texts meet in one function")
 
 
@@ -198,7 +200,7 @@ def _exceeds(value: Any, limit: int) -> bool:
 
 
 def _sized(value: Any) -> Any:
-    """A value that is not a huge text."""
+    """Return a value unless it is a huge text."""
     if isinstance(value, str):
         _check_size(len(value))
     return value

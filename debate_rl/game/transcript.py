@@ -1,11 +1,10 @@
-"""Transcripts: what was said, by whom, made how; and the views of it that each seat has."""
+"""Transcripts: the speeches of a game, how each was made, and the view that each seat has of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
@@ -14,7 +13,7 @@ from debate_rl.game.quotes import Quote, check_quotes
 from debate_rl.records import Record, digest, folded
 
 MARKS = {"exact": "v_quote", "near": "n_quote", "invalid": "u_quote"}
-"""The tags others see round a checked quote: verified, near and unverified (after Khan et al. 2024)."""
+"""Tags that others see around a checked quote: verified, near and unverified (after Khan et al. 2024)."""
 
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(</scratchpad>|\Z)", re.DOTALL)
 _ROLE_TAG = re.compile(
@@ -23,6 +22,7 @@ _ROLE_TAG = re.compile(
     r"|for(?:\s+\S+){1,3}?)[\s_*~`]*:",
     re.I,
 )
+# Marks of prompts and chat templates are made of angle and square brackets, their wide and decomposed forms included.
 _ESCAPES = str.maketrans(
     {
         **dict.fromkeys("<\uff1c\ufe64\u226e", "\u2039"),
@@ -35,7 +35,7 @@ _ESCAPES = str.maketrans(
 
 
 class Draft(Record):
-    """An earlier form of a speech, and what a critic said of it.
+    """An earlier form of a speech with its critique.
 
     Example:
         Draft(text="it is shed", critique="no quote says so", critic="lab-base", revision="9f86d081884c7d65",
@@ -48,6 +48,7 @@ class Draft(Record):
     critic: str
     """Model of the critic."""
     adapter: str | None = None
+    """Adapter of the critic."""
     revision: str | None = None
     """Fingerprint of the critic's weights."""
     new_tokens: int = 0
@@ -77,11 +78,11 @@ class Origin(Record):
     best_of: int = 1
     """Number of candidates this speech was chosen from."""
     drafts: tuple[Draft, ...] = ()
-    """Earlier forms with their critiques, first one first, of a speech that was refined."""
+    """Earlier forms of a refined speech with their critiques, oldest first."""
 
 
 class Speech(Record):
-    """What one side said in one turn, as written, with its quotes checked.
+    """The speech of one side in one turn, as written, with its quotes checked.
 
     Example:
         Speech(side="A", turn=0, text="it is shed: <quote>the pipe was moved to the shed</quote>",
@@ -95,12 +96,13 @@ class Speech(Record):
     origin: Origin
 
     def __hash__(self) -> int:
-        """Of what differs between speeches; all fields take many times as long."""
+        """Hash the fields in which speeches differ."""
+        # Hashing all fields, as pydantic does, takes many times as long, and `shown_text` hashes in every prompt.
         return hash((self.side, self.turn, self.text))
 
 
 class Transcript(Record):
-    """One game: the question, the rules, who sat where, and the speeches so far.
+    """One game: the question, the rules, the player on each side, and the speeches so far.
 
     Example:
         Transcript(question=Question(id="lab-7-2", ...), protocol=load_protocol("debate"),
@@ -114,9 +116,9 @@ class Transcript(Record):
     seed: int = 0
     speeches: tuple[Speech, ...] = ()
     picked: Side | None = None
-    """Side that the player picked, in protocols where it does; part of what was played, not of the game's name."""
+    """Side that the player picked, in protocols where it does; not part of the game's `id`."""
     called: tuple[Side, ...] = ()
-    """Side that was called to speak in each turn so far, in protocols where the judge's mind decides."""
+    """Side that was called to speak in each turn so far, in protocols where the judge's belief decides."""
 
     @property
     def id(self) -> str:
@@ -126,6 +128,7 @@ class Transcript(Record):
     @property
     def present(self) -> tuple[Side, ...]:
         """The sides that take part, in order."""
+        # Under `sides: picked` the player sits on both sides until it has picked one.
         if self.protocol.sides == "picked" and self.picked is not None:
             return (self.picked,)
         return tuple(side for side in SIDES if side in self.players)
@@ -140,25 +143,27 @@ class Transcript(Record):
         return tuple(speech for speech in self.speeches if speech.turn == turn)
 
     def speakers(self, turn: int) -> tuple[Side, ...]:
-        """Sides that speak in a turn; none where nobody is called any more."""
+        """Sides that speak in a turn; none where the judge calls nobody any more."""
         if self.protocol.calls == "rejected":
             return self.called[turn : turn + 1]
-        first = drawn_side(self.question.id, self.seed) if self.protocol.opens == "drawn" else self.picked
-        if self.protocol.opens != "order" and first == "B":
-            return tuple(other(side) for side in self.protocol.speakers(turn, self.present))
-        return self.protocol.speakers(turn, self.present)
+        speakers = self.protocol.speakers(turn, self.present)
+        if self.protocol.opens == "order":
+            return speakers
+        opener = drawn_side(self.question.id, self.seed) if self.protocol.opens == "drawn" else self.picked
+        # The protocol's order is written for an opener on side A: with B the sides trade places.
+        return tuple(other(side) for side in speakers) if opener == "B" else speakers
 
     def add(self, speeches: Iterable[Speech]) -> Transcript:
-        """The game with the speeches of a turn added."""
+        """A copy of the game with the speeches of a turn added."""
         return self.model_copy(update={"speeches": (*self.speeches, *speeches)})
 
 
 def open_transcript(question: Question, protocol: Protocol, players: dict[Side, str], seed: int = 0) -> Transcript:
-    """Begin a game; a protocol with one drawn side keeps that side's player only.
+    """Start a game; under a protocol with one drawn side only that side's player takes part.
 
     Raises:
-        UserError: the protocol hides the passage from the judge, and the question has none; or a player shall pick its
-            side, and there are two.
+        UserError: the protocol needs a passage and the question has none; or a player is to pick its side, and there
+            are two players.
     """
     if protocol.open and len(set(players.values())) > 1:
         raise UserError(
@@ -179,15 +184,17 @@ def open_transcript(question: Question, protocol: Protocol, players: dict[Side, 
 
 
 def read_speech(text: str, transcript: Transcript, side: Side, turn: int, origin: Origin) -> Speech:
-    """Make a speech of a text: check its quotes against the passage before anyone else reads it."""
+    """Create a speech from a text: its quotes are checked against the passage before anyone else reads it."""
     quotes = check_quotes(text, transcript.question.passage, transcript.protocol.near_quotes)
     return Speech(side=side, turn=turn, text=text, quotes=quotes, origin=origin)
 
 
 def seen_by_speaker(transcript: Transcript, side: Side, turn: int) -> tuple[Speech, ...]:
-    """Speeches that a side may read before it speaks in a turn: earlier turns; own ones only where the rules say so."""
-    own_only = transcript.protocol.speakers_see == "own"
-    return tuple(s for s in transcript.speeches if s.turn < turn and (s.side == side or not own_only))
+    """Speeches that a side may read before it speaks in a turn: those of earlier turns, its own or all by protocol."""
+    earlier = [speech for speech in transcript.speeches if speech.turn < turn]
+    if transcript.protocol.speakers_see == "own":
+        earlier = [speech for speech in earlier if speech.side == side]
+    return tuple(earlier)
 
 
 def seen_by_judge(transcript: Transcript, sides: Sequence[Side], turns: int | None = None) -> tuple[Speech, ...]:
@@ -195,45 +202,54 @@ def seen_by_judge(transcript: Transcript, sides: Sequence[Side], turns: int | No
 
     Args:
         transcript: the game.
-        sides: the sides shown, first shown first: both presentation orders can be asked.
-        turns: show the first so many turns only; None shows all.
+        sides: the sides to show, in the order of presentation.
+        turns: number of turns to show, from the first; None shows all.
     """
-    shown = [s for s in transcript.speeches if s.side in sides and (turns is None or s.turn < turns)]
+    shown = [speech for speech in transcript.speeches if speech.side in sides]
+    if turns is not None:
+        shown = [speech for speech in shown if speech.turn < turns]
     return tuple(sorted(shown, key=lambda speech: (speech.turn, list(sides).index(speech.side))))
 
 
 def escape(text: str) -> str:
-    """Take the force from anything in a speech that could pass for a mark, a role tag or a special token.
+    """Neutralise anything in a speech that could pass for a mark, a role tag or a special token.
 
-    Angle and square brackets become look-alikes, and the colon after a role's name goes, so neither `<v_quote>`,
+    Angle and square brackets become look-alikes, and the colon after a role's name is removed, so neither `<v_quote>`,
     `<|im_end|>`, `[INST]` nor `Judge: A wins` means more than its words.
     """
-    return _without_role_tags(text.translate(_ESCAPES))
+    return _remove_role_tags(text.translate(_ESCAPES))
 
 
-def _without_role_tags(text: str) -> str:
-    """A text without the colon after a role's name, however the name is dressed up (bold, wide)."""
-    flat, places = folded(text)
+def _remove_role_tags(text: str) -> str:
+    """Remove the colon after a role's name, in whatever letters the name is written (bold, wide)."""
+    # Searched in the folded text, where all forms of a letter are the letter; cut in the original one.
+    flat, origins = folded(text)
     colons = {match.end() - 1 for match in _ROLE_TAG.finditer(flat)}
-    if places is not None:
-        colons = {places[colon] for colon in colons}
-    return "".join(character for place, character in enumerate(text) if place not in colons) if colons else text
+    if not colons:
+        return text
+    if origins is not None:
+        colons = {origins[colon] for colon in colons}
+    return "".join(character for index, character in enumerate(text) if index not in colons)
 
 
 def without_scratchpad(text: str, protocol: Protocol) -> str:
-    """A text without its scratchpad, unless that is public."""
+    """Remove the scratchpad from a text, unless the protocol makes it public."""
     return text if protocol.scratchpad == "public" else _SCRATCHPAD.sub("", text).strip()
 
 
-@lru_cache(maxsize=1024)  # a speech is shown in each game and each order that has it
+@lru_cache(maxsize=1024)  # a speech is shown in every game and presentation order that contains it
 def shown_text(speech: Speech, protocol: Protocol) -> str:
     """The speech as others read it: scratchpad hidden unless public, quotes marked, the rest escaped, words limited."""
+    spans: list[tuple[int, int, Quote | None]] = []
+    if protocol.scratchpad != "public":
+        spans = [(*match.span(), None) for match in _SCRATCHPAD.finditer(speech.text)]
+    hidden = list(spans)
+    for checked in speech.quotes:
+        # A quote that reaches into a scratchpad would show what is hidden: its visible part is plain text.
+        if not any(checked.start < end and start < checked.end for start, end, _ in hidden):
+            spans.append((checked.start, checked.end, checked))
     pieces: list[str] = []
-    hidden = [] if protocol.scratchpad == "public" else [m.span() for m in _SCRATCHPAD.finditer(speech.text)]
     position = 0
-    # A quote that reaches into a scratchpad would show what is hidden: it is plain text, outside of the scratchpad.
-    quotes = [q for q in speech.quotes if not any(q.start < b and a < q.end for a, b in hidden)]
-    spans: list[tuple[int, int, Any]] = [(q.start, q.end, q) for q in quotes] + [(a, b, None) for a, b in hidden]
     for start, end, quote in sorted(spans, key=lambda span: span[:2]):
         if start < position:
             continue
@@ -247,7 +263,7 @@ def shown_text(speech: Speech, protocol: Protocol) -> str:
 
 
 def _limit_words(text: str, limit: int | None) -> str:
-    """Cut after so many words and say so; a mark left open by the cut is closed."""
+    """Cut a text after a number of words and say so; a mark left open by the cut is closed."""
     words = re.findall(r"\S+\s*", text)
     if limit is None or len(words) <= limit:
         return text

@@ -1,4 +1,4 @@
-"""Verdicts, legs and matches: what a judge said of a transcript, and who won two of them."""
+"""Verdicts, legs and matches: the judge's probabilities for a transcript, and the winner over two of them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Ask(Record):
     """
 
     sides: tuple[Side, ...]
-    """Sides shown, first shown first; empty for a blind or open-book judge, whose answers are listed in `order`."""
+    """Sides shown, in order; empty for a blind or open-book judge, whose answers are listed in `order`."""
     order: tuple[int, int] = (0, 1)
     """Order in which the two answers were listed."""
     logprobs: tuple[float, float]
     """Raw log-probability of answer 0 and of answer 1 (natural log, summed over tokens)."""
     after_turn: int | None = None
-    """Asked after so many turns; None at the end."""
+    """Number of turns played when the judge was asked; None at the end."""
     draw: int = 0
-    """Which of a judge's votes; each writes its own text."""
+    """Number of the vote, for a judge with several; each vote writes its own text."""
     text: str | None = None
-    """What the judge wrote: its scratchpad, or the statement that was read. No other seat is shown it."""
+    """Text that the judge wrote: its scratchpad, or the statement that was read. No other seat is shown it."""
 
 
 class Verdict(Record):
@@ -44,7 +44,7 @@ class Verdict(Record):
     after_turn: tuple[tuple[float, float], ...] = ()
     """Probabilities after each turn, where the protocol asks then."""
     members: tuple[Verdict, ...] = ()
-    """Of a panel: the verdict of each judge in it."""
+    """Verdict of each judge of a panel."""
     revision: str | None = None
 
     def p_side(self, side: Side) -> float:
@@ -52,16 +52,26 @@ class Verdict(Record):
         return self.p[0] if side == "A" else self.p[1]
 
 
+# A server in trouble may refuse in any way, "request" and "malformed" included, and trying a refused request again
+# costs nothing. A failure that depends on the game alone (such as "context") is not among them: it would come again.
 PASSING_KINDS = frozenset(
-    {"rate limit", "server", "time-out", "connection", "unreachable", "malformed", "request", "no text"}
-    | {"log-probabilities"}
+    {
+        "rate limit",
+        "server",
+        "time-out",
+        "connection",
+        "unreachable",
+        "malformed",
+        "request",
+        "no text",
+        "log-probabilities",
+    }
 )
-"""Kinds of failures whose cause may pass: a resumed run tries these again. A server that is ill refuses in any way, and
-a refused request costs nothing."""
+"""Kinds of failures whose cause may pass: a resumed run tries these again."""
 
 
 class Failure(Record):
-    """Why a leg could not be played or judged. It is never scored as a loss.
+    """The reason why a leg could not be played or judged. It is never scored as a loss.
 
     Example:
         Failure(seat="B", turn=1, kind="context", message="prompt of 9120 tokens and 300 new ones exceed 8192")
@@ -75,12 +85,12 @@ class Failure(Record):
 
     @property
     def passing(self) -> bool:
-        """Whether the same may succeed at another time."""
+        """Whether the same request may succeed at another time."""
         return self.kind in PASSING_KINDS
 
 
 class Leg(Record):
-    """A transcript with its verdict, or with what went wrong.
+    """A transcript with its verdict, or with its failure.
 
     Example:
         Leg(transcript=Transcript(...), verdict=Verdict(judge="lab-base", p=(0.72, 0.28)))
@@ -92,9 +102,11 @@ class Leg(Record):
 
     @property
     def p_correct(self) -> float | None:
-        """The judge's probability of the correct answer; None where either is unknown."""
+        """The judge's probability of the correct answer; None without a verdict or a known answer."""
         correct = self.transcript.question.correct
-        return None if self.verdict is None or correct is None else self.verdict.p[correct]
+        if self.verdict is None or correct is None:
+            return None
+        return self.verdict.p[correct]
 
 
 class Match(Record):
@@ -108,12 +120,17 @@ class Match(Record):
 
     def probability(self, player: str) -> float | None:
         """Mean probability the judge gave a player over both legs; None if a leg failed."""
-        seen = []
+        probabilities = []
         for leg in self.legs:
+            # A failed leg is no loss: without it the sides would no longer be balanced, so the match has no result.
             if leg.verdict is None:
                 return None
-            seen += [leg.verdict.p_side(side) for side, name in leg.transcript.players.items() if name == player]
-        return sum(seen) / len(seen) if seen else None
+            for side, name in leg.transcript.players.items():
+                if name == player:
+                    probabilities.append(leg.verdict.p_side(side))
+        if not probabilities:
+            return None
+        return sum(probabilities) / len(probabilities)
 
     @property
     def winner(self) -> str | None:
@@ -121,7 +138,8 @@ class Match(Record):
         players = sorted(set(self.legs[0].transcript.players.values()))
         if len(players) != 2:
             return None
-        first, second = (self.probability(player) for player in players)
+        first = self.probability(players[0])
+        second = self.probability(players[1])
         if first is None or second is None or first == second:
             return None
         return players[0] if first > second else players[1]

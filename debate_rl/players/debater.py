@@ -19,21 +19,21 @@ from debate_rl.records import Record, digest
 
 @lru_cache(maxsize=4096)
 def _seed(*stream: int | str) -> int:
-    """Seed of a stream of random numbers, by its name."""
+    """Seed of a named stream of random numbers."""
     return int(digest(list(stream)), 16) % 2**31
 
 
 class Name(NamedTuple):
-    """What the name of a player in a config says."""
+    """The parts of a player's name in a config."""
 
     stage: str
-    """`base`, or the stage that trained it."""
+    """`base`, or the stage that trained the player."""
     best_of: int = 1
     refine: int = 0
 
 
 def read_name(name: str) -> Name:
-    """Take a player's name apart: STAGE, STAGE@N for Best-of-N, STAGE@NcK with K rounds of critique as well.
+    """Parse a player's name: STAGE, STAGE@N for Best-of-N, STAGE@NcK for Best-of-N with K rounds of critique.
 
     Example:
         read_name("dpo@4c1") == Name(stage="dpo", best_of=4, refine=1)
@@ -41,14 +41,16 @@ def read_name(name: str) -> Name:
     Raises:
         UserError: N or K is not a number from 1 up.
     """
-    stage, at, rest = name.partition("@")
-    found = re.fullmatch(r"([1-9]\d*)(?:c([1-9]\d*))?", rest)
-    if at and found is None:
+    stage, at, suffix = name.partition("@")
+    if not at:
+        return Name(stage)
+    match = re.fullmatch(r"([1-9]\d*)(?:c([1-9]\d*))?", suffix)
+    if match is None:
         raise UserError(
             f"player {name!r}: write NAME@N with N a whole number, for example dpo@4, or dpo@4c1 to have every "
             "candidate criticised and written again once"
         )
-    return Name(stage) if found is None else Name(stage, int(found[1]), int(found[2] or 0))
+    return Name(stage, int(match[1]), int(match[2] or 0))
 
 
 class Critic(Record):
@@ -79,38 +81,37 @@ class Debater(Record):
     opponents: int = Field(default=2, ge=0)
     """Speeches simulated for the other side, against which each candidate is judged; 0 judges it alone."""
     reuse_opponents: bool = False
-    """Simulate the other side by its own draws, the same that its speech is chosen from, instead of others: N + M texts
-    a speech become N. Candidates are then judged against what the other side may really say, which it keeps hidden."""
+    """Simulate the other side by its own draws, from which its real speech is chosen, instead of by extra ones. That
+    saves the texts of the opponents, but candidates are judged against what the other side may really say, which it
+    keeps hidden."""
     aggregate: Literal["mean", "min"] = "mean"
-    """Over the simulated opponents: expected or worst case."""
+    """Score of a candidate over the simulated opponents: expected or worst case."""
     refine: int = Field(default=0, ge=0)
-    """Rounds of critique and refinement (Khan et al. 2024): each text is a draft, is criticised and written again, so
-    often. With Best-of-N every candidate is refined, and the judge picks among the refined ones."""
+    """Rounds of critique and refinement of each text (Khan et al. 2024). With Best-of-N every candidate is refined, and
+    the judge picks among the refined ones."""
     critic: Critic | None = None
-    """Who criticises; None is the player itself."""
+    """Model that criticises; None is the player itself."""
 
     def __init__(self, name: str, **settings: Any) -> None:
         super().__init__(**{"name": name, **settings})
 
     def request(self, transcript: Transcript, side: Side, turn: int, draw: int = 0) -> Request:
-        """Ask for one speech, or for its first draft.
-
-        Draw number k of a prompt is the same for every N, opponent and pairing, so Best-of-16 holds Best-of-4 and a
-        round robin pays for each speech once.
-        """
-        return self._ask(transcript, debater_messages(transcript, side, turn), draw)
+        """Build the request for a speech, or for its first draft."""
+        # Draw number k of a prompt is the same for every N, opponent and pairing: Best-of-16 contains Best-of-4, and a
+        # round robin pays for each speech once.
+        return self._request(transcript, debater_messages(transcript, side, turn), draw)
 
     def critique_request(self, transcript: Transcript, draft: Speech, draw: int, round_: int) -> Request:
-        """Ask the critic about a draft, in a round of refining counted from 0."""
-        asked = self._ask(transcript, critique_messages(transcript, draft), draw, "critique", round_)
-        return asked if self.critic is None else asked.model_copy(update=self.critic.model_dump())
+        """Build the request for a critique of a draft, in a round of refining counted from 0."""
+        request = self._request(transcript, critique_messages(transcript, draft), draw, "critique", round_)
+        return request if self.critic is None else request.model_copy(update=self.critic.model_dump())
 
     def refine_request(self, transcript: Transcript, draft: Speech, critique: str, draw: int, round_: int) -> Request:
-        """Ask for a draft's next form."""
-        return self._ask(transcript, refine_messages(transcript, draft, critique), draw, "refine", round_)
+        """Build the request for the next form of a draft."""
+        return self._request(transcript, refine_messages(transcript, draft, critique), draw, "refine", round_)
 
-    def _ask(self, transcript: Transcript, prompt: list[Prompt], *stream: int | str) -> Request:
-        """A request of this player; what `stream` names, in a game's seed, has random numbers of its own."""
+    def _request(self, transcript: Transcript, prompt: list[Prompt], *stream: int | str) -> Request:
+        """Build a request whose random numbers depend on the game's seed and the name of the stream."""
         return Request(
             messages=tuple(Message(**m) for m in prompt),  # type: ignore[arg-type]
             model=self.model,
@@ -122,10 +123,18 @@ class Debater(Record):
         )
 
     def origin(self, request: Request, answer: Completion) -> Origin:
-        """How a speech of this player was made."""
+        """Describe how a speech of this player was made."""
         return Origin(
-            player=self.name, model=self.model, adapter=self.adapter, revision=answer.revision, seed=request.seed,
-            temperature=self.temperature, top_p=self.top_p, max_new_tokens=request.sampling.max_new_tokens,
-            prompt_tokens=answer.prompt_tokens, new_tokens=answer.new_tokens, finish=answer.finish,
+            player=self.name,
+            model=self.model,
+            adapter=self.adapter,
+            revision=answer.revision,
+            seed=request.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=request.sampling.max_new_tokens,
+            prompt_tokens=answer.prompt_tokens,
+            new_tokens=answer.new_tokens,
+            finish=answer.finish,
             best_of=self.best_of,
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""Draws: texts that players write, one for each draw number, refined where the player refines."""
+"""Draws: texts that players write, one per draw number, refined where the player refines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from debate_rl.players.debater import Debater
 
 @dataclass(frozen=True)
 class Draw:
-    """One wanted text: the same draw number of the same player and prompt is the same text."""
+    """A text to be written. Equal draw numbers of one player and prompt give the same text."""
 
     transcript: Transcript
     side: Side
@@ -26,69 +26,81 @@ class Draw:
 def write(draws: Sequence[Draw], engine: Engine) -> list[Speech | Failure]:
     """Have many texts written.
 
-    First drafts are one call to the engine; each round of refining adds one call for all critiques and one for all
-    that is written again. A draft whose critique or next form fails is a failure.
+    First drafts are one call to the engine. Each round of refining adds one call for all critiques and one for all
+    rewritten texts. A draft whose critique or next form fails is a failure.
 
     Returns:
-        In the order of the draws, each a speech with checked quotes, or why there is none.
+        In the order of the draws, a speech with checked quotes, or the failure.
     """
     requests = [draw.player.request(draw.transcript, draw.side, draw.turn, draw.number) for draw in draws]
-    written = [
-        _speech(draw, request, answer)
-        for draw, request, answer in zip(draws, requests, engine.generate(requests), strict=True)
-    ]
-    for round_ in range(max((draw.player.refine for draw in draws), default=0)):
-        drafts = {
-            index: speech
-            for index, (draw, speech) in enumerate(zip(draws, written, strict=True))
-            if draw.player.refine > round_ and isinstance(speech, Speech)
-        }
-        for index, refined in _refined(draws, drafts, round_, engine).items():
+    written = []
+    for draw, request, answer in zip(draws, requests, engine.generate(requests), strict=True):
+        written.append(_speech(draw, request, answer))
+    # Players may refine a different number of rounds: each round takes the texts that are still to be refined.
+    rounds = max((draw.player.refine for draw in draws), default=0)
+    for round_ in range(rounds):
+        drafts: dict[int, Speech] = {}
+        for index, speech in enumerate(written):
+            if draws[index].player.refine > round_ and isinstance(speech, Speech):
+                drafts[index] = speech
+        for index, refined in _refine(draws, drafts, round_, engine).items():
             written[index] = refined
     return written
 
 
-def _refined(
+def _refine(
     draws: Sequence[Draw], drafts: dict[int, Speech], round_: int, engine: Engine
 ) -> dict[int, Speech | Failure]:
-    """One round of refining: the drafts' next forms, by the draws' indexes."""
-    asked = {
+    """Run one round of refining.
+
+    Args:
+        draws: all draws.
+        drafts: texts to refine, by the index of their draw.
+        round_: number of the round, from 0; it selects the random numbers.
+        engine: writes critiques and rewritten texts.
+
+    Returns:
+        The next form of each draft, by the index of its draw.
+    """
+    # Critiques of all drafts in one call, then all rewritten texts in one: two calls per round, however many texts.
+    critique_requests = {
         index: draws[index].player.critique_request(draws[index].transcript, draft, draws[index].number, round_)
         for index, draft in drafts.items()
     }
-    critiques = dict(zip(asked, engine.generate(list(asked.values())), strict=True))
-    wanted = {}
+    critiques = dict(zip(critique_requests, engine.generate(list(critique_requests.values())), strict=True))
+    refine_requests = {}
     for index, critique in critiques.items():
         if isinstance(critique, Completion):
             draw = draws[index]
-            wanted[index] = draw.player.refine_request(
+            refine_requests[index] = draw.player.refine_request(
                 draw.transcript, drafts[index], critique.text, draw.number, round_
             )
-    answers = dict(zip(wanted, engine.generate(list(wanted.values())), strict=True))
-    found: dict[int, Speech | Failure] = {}
+    answers = dict(zip(refine_requests, engine.generate(list(refine_requests.values())), strict=True))
+    refined: dict[int, Speech | Failure] = {}
     for index, critique in critiques.items():
-        draw = draws[index]
         if isinstance(critique, EngineFailure):
-            found[index] = _failure(draw, critique)
-        else:
-            kept = _kept(drafts[index], asked[index], critique)
-            found[index] = _speech(draw, wanted[index], answers[index], kept)
-    return found
-
-
-def _kept(draft: Speech, asked: Request, critique: Completion) -> tuple[Draft, ...]:
-    """The drafts so far with their critiques, to be kept with the next form."""
-    last = Draft(
-        text=draft.text, critique=critique.text, critic=asked.model, adapter=asked.adapter,
-        revision=critique.revision, new_tokens=draft.origin.new_tokens, critique_tokens=critique.new_tokens,
-    )  # fmt: skip
-    return (*draft.origin.drafts, last)
+            refined[index] = _failure(draws[index], critique)
+            continue
+        draft = drafts[index]
+        criticised = Draft(
+            text=draft.text,
+            critique=critique.text,
+            critic=critique_requests[index].model,
+            adapter=critique_requests[index].adapter,
+            revision=critique.revision,
+            new_tokens=draft.origin.new_tokens,
+            critique_tokens=critique.new_tokens,
+        )
+        # Earlier forms and critiques stay with the speech, so that its record shows how it was made.
+        history = (*draft.origin.drafts, criticised)
+        refined[index] = _speech(draws[index], refine_requests[index], answers[index], history)
+    return refined
 
 
 def _speech(
     draw: Draw, request: Request, answer: Completion | EngineFailure, drafts: tuple[Draft, ...] = ()
 ) -> Speech | Failure:
-    """A text as a speech with checked quotes."""
+    """Read an engine's answer as a speech with checked quotes."""
     if isinstance(answer, EngineFailure):
         return _failure(draw, answer)
     origin = draw.player.origin(request, answer)
@@ -98,5 +110,4 @@ def _speech(
 
 
 def _failure(draw: Draw, answer: EngineFailure) -> Failure:
-    """Who could not speak, and why."""
     return Failure(seat=draw.side, turn=draw.turn, kind=answer.kind, message=answer.message)

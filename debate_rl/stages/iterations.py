@@ -23,7 +23,7 @@ from debate_rl.analysis.iterations import Point, curve
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
-from debate_rl.arena.tournament import play_tournament, scores
+from debate_rl.arena.tournament import TournamentSettings, play_tournament, scores
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Leg
@@ -356,9 +356,7 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
             protocol,
             engine=run.engine,
             folder=out,
-            seed=run.config.seed,
-            ridge=stage.ridge,
-            resamples=stage.resamples,
+            settings=TournamentSettings(seed=run.config.seed, ridge=stage.ridge, resamples=stage.resamples),
             progress=run.progress(out),
         )
         return list(result.legs), result.ratings

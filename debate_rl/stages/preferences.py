@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow, grow_to_file, pools_of
-from debate_rl.arena.rollout import play, play_to_file, read_pools
+from debate_rl.arena.rollout import LogOptions, play, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.errors import UserError
 from debate_rl.game.prompts import debater_messages
@@ -296,8 +296,8 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
         run.judge(),
         out / "legs.jsonl",
         {player.name: opponents} if opponents else None,
-        pool_path=out / "pools.jsonl",
-        progress=run.progress(out),
+        run.progress(out),
+        LogOptions(pool_path=out / "pools.jsonl"),
     )
     # The log has pools in the order in which they were finished, which differs from run to run.
     position = {game.id: index for index, game in enumerate(planned)}

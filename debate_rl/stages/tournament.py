@@ -18,7 +18,7 @@ from debate_rl.analysis.slopes import Rated, measure
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
-from debate_rl.arena.tournament import play_tournament, save_tournament
+from debate_rl.arena.tournament import TournamentSettings, play_tournament, save_tournament
 from debate_rl.game.transcript import Quote, Speech, Transcript
 from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Effect
@@ -109,9 +109,7 @@ class TournamentStage(Stage):
             run.protocol(self.protocol),
             engine=run.engine,
             folder=out,
-            seed=run.config.seed,
-            ridge=self.ridge,
-            resamples=self.resamples,
+            settings=TournamentSettings(seed=run.config.seed, ridge=self.ridge, resamples=self.resamples),
             progress=run.progress(out),
         )
         legs = list(result.legs)  # the analyses go through them many times

@@ -1,6 +1,6 @@
 import pytest
 
-from debate_rl.arena.resume_log import Kept, Log
+from debate_rl.arena.resume_log import Log, LoggedRecords
 from debate_rl.errors import UserError
 from debate_rl.records import Record, append, read_log, write
 
@@ -83,7 +83,7 @@ def test_the_same_work_twice_is_the_same_answer_twice(tmp_path):
 
 def test_no_work(tmp_path):
     kept = log(tmp_path / "log").work_off([], square([]), 3)
-    assert list(kept) == [] and not kept and isinstance(kept, Kept)
+    assert list(kept) == [] and not kept and isinstance(kept, LoggedRecords)
 
 
 def test_a_log_may_be_written_anew_from_what_is_read_of_it(tmp_path):

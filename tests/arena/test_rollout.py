@@ -1,6 +1,6 @@
 import pytest
 
-from debate_rl.arena.rollout import play, play_to_file, read_pools
+from debate_rl.arena.rollout import LogOptions, play, play_to_file, read_pools
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.protocol import load_protocol
@@ -62,7 +62,7 @@ def test_a_failed_debate_is_a_record_with_seat_and_turn(question):
 
 def test_a_stopped_run_plays_only_what_is_missing_and_ends_the_same(question, tmp_path):
     games = round_robin(["x", "y"], questions(question, 6), load_protocol("debate"))
-    whole = play_to_file(games, PLAYERS, ScriptedEngine(), JUDGE, tmp_path / "whole.jsonl", chunk=4)
+    whole = play_to_file(games, PLAYERS, ScriptedEngine(), JUDGE, tmp_path / "whole.jsonl", options=LogOptions(chunk=4))
 
     class Dying(ScriptedEngine):
         def choose(self, choices):
@@ -72,13 +72,13 @@ def test_a_stopped_run_plays_only_what_is_missing_and_ends_the_same(question, tm
 
     path = tmp_path / "stopped.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        play_to_file(games, PLAYERS, Dying(), JUDGE, path, chunk=4)
+        play_to_file(games, PLAYERS, Dying(), JUDGE, path, options=LogOptions(chunk=4))
     done = len(read_log(path, Leg))
     assert 0 < done < len(games)
     with path.open("ab") as file:
         file.write(b'{"transcript": {"ques')  # a line torn by the crash
     engine = ScriptedEngine()
-    assert list(play_to_file(games, PLAYERS, engine, JUDGE, path, chunk=4)) == list(whole)
+    assert list(play_to_file(games, PLAYERS, engine, JUDGE, path, options=LogOptions(chunk=4))) == list(whole)
     assert len(engine.requests) == 2 * (len(games) - done)
 
 
@@ -87,9 +87,8 @@ def test_pools_are_kept_once_each(question, tmp_path):
     players = {"n": Debater(name="n", model="m", best_of=3)}
     for _ in range(2):
         (tmp_path / "legs.jsonl").unlink(missing_ok=True)
-        play_to_file(
-            games, players, ScriptedEngine(), JUDGE, tmp_path / "legs.jsonl", pool_path=tmp_path / "pools.jsonl"
-        )
+        options = LogOptions(pool_path=tmp_path / "pools.jsonl")
+        play_to_file(games, players, ScriptedEngine(), JUDGE, tmp_path / "legs.jsonl", options=options)
     assert len(read_pools(tmp_path / "pools.jsonl")) == 6
 
 

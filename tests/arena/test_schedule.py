@@ -1,6 +1,6 @@
 import pytest
 
-from debate_rl.arena.rollout import play, play_to_file
+from debate_rl.arena.rollout import LogOptions, play, play_to_file
 from debate_rl.arena.schedule import Schedule, mirrors, pairings, round_robin
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.protocol import load_protocol
@@ -101,6 +101,7 @@ def test_a_log_is_played_from_a_schedule_that_makes_its_games(question, tmp_path
     players = {name: Debater(name=name, model=name) for name in ("x", "y", "z")}
     games = Schedule(pairings(list(players)) + mirrors(list(players)), questions(question, 4), load_protocol("debate"))
     engine = ScriptedEngine(wordy, numbered)
-    legs = play_to_file(games, players, engine, JUDGE, tmp_path / "legs.jsonl", chunk=len(games.seatings))
+    options = LogOptions(chunk=len(games.seatings))
+    legs = play_to_file(games, players, engine, JUDGE, tmp_path / "legs.jsonl", options=options)
     assert list(legs) == played(players.values(), list(games))[0]
     assert len(engine.requests) == 2 * 3 * 4  # whole questions in a chunk: nothing is written twice

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from debate_rl import Debater, Judge, UserError, play_tournament
+from debate_rl import Debater, Judge, TournamentSettings, UserError, play_tournament
 from debate_rl.arena.tournament import outcomes
 from debate_rl.engines.scripted import ScriptedEngine
 
@@ -36,7 +36,9 @@ def result(question, tmp_path):
     engine = ScriptedEngine(lambda r: f"power {r.model[1:]}", strength)
     players = [Debater(name=n, model=m) for n, m in (("weak", "m0"), ("middle", "m1"), ("strong", "m2"))]
     asked = [question.model_copy(update={"id": f"q{i}", "group": f"g{i}"}) for i in range(8)]
-    return play_tournament(players, asked, Judge(model="j"), engine=engine, folder=tmp_path, resamples=100)
+    return play_tournament(
+        players, asked, Judge(model="j"), engine=engine, folder=tmp_path, settings=TournamentSettings(resamples=100)
+    )
 
 
 def test_ratings_recover_what_the_judge_rewards(result):
@@ -65,7 +67,8 @@ def test_a_tournament_that_goes_on_ends_as_one_that_was_not_stopped(question, tm
     def played(folder, engine):
         asked = [question.model_copy(update={"id": f"q{i}", "text": f"{i} {question.text}"}) for i in range(60)]
         players = [Debater(name=n, model=m) for n, m in (("weak", "m0"), ("strong", "m2"))]
-        return play_tournament(players, asked, Judge(model="j"), engine=engine, folder=folder, resamples=20)
+        settings = TournamentSettings(resamples=20)
+        return play_tournament(players, asked, Judge(model="j"), engine=engine, folder=folder, settings=settings)
 
     class Dying(ScriptedEngine):
         def choose(self, choices):

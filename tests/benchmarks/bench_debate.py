@@ -19,7 +19,7 @@ import torch
 
 from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
-from debate_rl.arena.tournament import play_tournament
+from debate_rl.arena.tournament import TournamentSettings, play_tournament
 from debate_rl.data.sources import nyu
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
@@ -123,7 +123,7 @@ def tournament(given, questions, adapters, plain):
     for count in (2, 4, 8):
         some = players[:count]
         with tempfile.TemporaryDirectory() as folder:
-            options = {"folder": folder, "resamples": 50}
+            options = {"folder": folder, "settings": TournamentSettings(resamples=50)}
             play_all = partial(play_tournament, some, questions, judge, rules, **options)
             seconds, recorder = shared_arm(given, lambda engine: play_all(engine=engine))  # noqa: B023
         texts = sum(player.best_of + 2 * (player.best_of > 1) for player in some)

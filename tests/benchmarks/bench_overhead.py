@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from debate_rl.arena.tournament import play_tournament
+from debate_rl.arena.tournament import TournamentSettings, play_tournament
 from debate_rl.engines.request import Choice, Engine, Request
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.store import StoredEngine
@@ -76,8 +76,9 @@ def tournament(players: int, debates: int, store: bool = False) -> tuple[float, 
         if store:
             engine = StoredEngine(engine, Path(folder) / "store")
         start = time.process_time()
+        settings = TournamentSettings(resamples=100)
         found = play_tournament(
-            named, asked, Judge(model="judge"), engine=engine, folder=folder, resamples=100, progress=meter
+            named, asked, Judge(model="judge"), engine=engine, folder=folder, settings=settings, progress=meter
         )
         spent = time.process_time() - start
         meter.seen[-1] = resident()

@@ -14,7 +14,7 @@ import time
 
 from rapidfuzz.distance import Indel
 
-from debate_rl.game.quotes import _normalised, _passage, locate
+from debate_rl.game.quotes import _normalised, _normalised_passage, locate
 from tests.conftest import SHARED
 
 EACH, PLAIN = 40, 3
@@ -34,7 +34,7 @@ def story() -> str:
 
 def by_windows(quote: str, passage: str) -> str:
     """The verdict of the edit distance over every window."""
-    wanted, text = _normalised(quote)[0], _passage(passage)[0]
+    wanted, text = _normalised(quote)[0], _normalised_passage(passage)[0]
     if wanted in text:
         return "exact"
     size = len(wanted)

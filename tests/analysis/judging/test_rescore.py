@@ -6,7 +6,7 @@ import pytest
 
 from debate_rl.analysis.judging.rescore import rescore
 from debate_rl.arena.game_tree import grow_to_file, pools_of
-from debate_rl.arena.rollout import play_to_file, read_pools
+from debate_rl.arena.rollout import LogOptions, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
@@ -47,7 +47,8 @@ def played(folder, protocol="debate", **player):
     one = Debater(name="x", model="x", **{"best_of": 4, "opponents": 2, **player})
     games = self_play(["x"], QUESTIONS, load_protocol(protocol))
     path, pools = folder / "legs.jsonl", folder / "pools.jsonl"
-    play_to_file(games, {"x": one}, ScriptedEngine(numbered, believes), FIRST, path, pool_path=pools)
+    options = LogOptions(pool_path=pools)
+    play_to_file(games, {"x": one}, ScriptedEngine(numbered, believes), FIRST, path, options=options)
     return read_pools(pools)
 
 

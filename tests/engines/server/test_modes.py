@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from debate_rl.arena.rollout import check_played, play_to_file
+from debate_rl.arena.rollout import LogOptions, check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.server.engine import ServerEngine
@@ -97,7 +97,7 @@ def play(server, questions, folder, timeout=30.0):
     front = Parallel(StoredEngine(engine, folder / "store"), engine)
     games = self_play(["x"], questions, load_protocol("debate", turns=1))
     players = {"x": Debater(name="x", model="m")}
-    legs = play_to_file(games, players, front, Judge(model="m"), folder / "legs.jsonl", chunk=3)
+    legs = play_to_file(games, players, front, Judge(model="m"), folder / "legs.jsonl", options=LogOptions(chunk=3))
     check_played(legs)
     return list(legs)
 
