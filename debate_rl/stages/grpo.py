@@ -315,12 +315,19 @@ def server_of(stage: GrpoStage, run: Run) -> Server | None:
     if wanted.kind != "server" or wanted.url is None or stage.served == "none":
         return None
     return Server(
-        url=(wanted.url,) if isinstance(wanted.url, str) else wanted.url,
-        model=start_from(run, stage.start, run.config.models.debater)[0], verdicts=stage.served == "all",
-        revision=wanted.revision, key_env=wanted.key_env, concurrency=wanted.concurrency, timeout=wanted.timeout,
-        retries=wanted.retries, ledger=str(run.folder / "paid.jsonl"), tokens=wanted.budget.tokens,
-        money=wanted.budget.money, prices=wanted.prices,
-    )  # fmt: skip
+        url=wanted.url,
+        model=start_from(run, stage.start, run.config.models.debater)[0],
+        verdicts=stage.served == "all",
+        revision=wanted.revision,
+        key_env=wanted.key_env,
+        concurrency=wanted.concurrency,
+        timeout=wanted.timeout,
+        retries=wanted.retries,
+        ledger=str(run.folder / "paid.jsonl"),
+        tokens=wanted.budget.tokens,
+        money=wanted.budget.money,
+        prices=wanted.prices,
+    )
 
 
 def _placed(run: Run, temperature: float, served: bool = False) -> Callable[[str], Debater]:
