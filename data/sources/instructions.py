@@ -66,6 +66,7 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     values = read_json(path)
     if not isinstance(values, list):
         raise UserError(f"{path}: expected a list of instructions, found {type(values).__name__}")
+    # From 1, as lines are counted.
     for place, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise UserError(f"{path}:{place}: expected an object with instruction and output")

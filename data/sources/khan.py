@@ -54,6 +54,8 @@ SPLITS: dict[str, Split] = {
 _LONGEST_CELL = 1 << 26
 """Characters of a cell: a transcript holds every candidate of Best-of-N, more than csv's own limit."""
 _ENDED = "Round ended so no comment made"
+"""What stands in place of a speech when the context is full."""
+# The column spells an experiment in several ways: "Experiment 2", "experiment_2", "2".
 _BUG = re.compile(r"(?:experiment[ _]?)?(?:2|3|5_v0)", re.IGNORECASE)
 
 
@@ -88,6 +90,14 @@ class _Game(BaseModel):
     story: str | None = None
     story_title: str | None = None
 
+    @property
+    def speeches(self) -> list[str]:
+        """What was said in all rounds, empty speeches left out."""
+        speeches: list[str] = []
+        for round_ in self.rounds:
+            speeches += round_.speeches
+        return speeches
+
 
 def _tables(path: Path) -> Iterator[tuple[str, Any]]:
     """Open each CSV: the path itself, or every CSV of a zip; nothing is unpacked to disk.
@@ -98,6 +108,7 @@ def _tables(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         UserError: not a CSV, not a zip, or a zip without one.
     """
+    # utf-8-sig: spreadsheets begin a file with a byte order mark, which would become part of the first column's name.
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield str(path), file
@@ -156,6 +167,7 @@ def _read_game(row: Mapping[str, str], where: str) -> _Game:
         raise UserError(f"{where}: transcript is not JSON; restore or remove the row") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: transcript is not a JSON object; restore or remove the row")
+    # The authors' release and the CSV of an experiment put these into columns where the JSON has none.
     for field in ("question", "question_set_id", "story", "story_title", "swap"):
         if value.get(field) is None and row.get(field):
             value[field] = row[field]
@@ -230,10 +242,11 @@ def _transcript(game: _Game, row: Mapping[str, str], story: Story) -> Transcript
     alone = _is_consultancy(game, row)
     order, speeches = _turns(game, alone)
     player = row.get("debater_config") or "language model"
-    present: set[Side] = {side for turn in order for side in turn}
+    present = set[Side]().union(*order)
     opened = Transcript(
         question=question,
         protocol=_protocol(tuple(order), alone),
+        # Two games on one question must differ in something.
         seed=int(digest([row.get("debate_id"), identity])[:8], 16),
         players={side: player for side in SIDES if side in present},
     )
@@ -272,6 +285,7 @@ def _turns(game: _Game, alone: bool) -> tuple[list[tuple[Side, ...]], list[tuple
 
 def _is_consultancy(game: _Game, row: Mapping[str, str]) -> bool:
     """Whether a game was a consultancy: the row says so, or one side never spoke."""
+    # The CSV of an experiment does not say, so it is read off who spoke.
     if row.get("debate_method"):
         return row["debate_method"] == "consultancy"
     correct_spoke = any(round_.correct for round_ in game.rounds)
@@ -281,12 +295,11 @@ def _is_consultancy(game: _Game, row: Mapping[str, str]) -> bool:
 
 def _fault(game: _Game, row: Mapping[str, str]) -> str | None:
     """Key of `REASONS` for which the authors leave a game out of their analyses; None where they use it."""
-    speeches = [text for round_ in game.rounds for text in round_.speeches]
-    if row.get("debate_method") == "baseline" or not speeches:
+    if row.get("debate_method") == "baseline" or not game.speeches:
         return "baseline"
     if game.swap and _BUG.fullmatch(row.get("experiment_name", "")):
         return "bug"
-    if any("TRUNCATED" in text for text in speeches):
+    if any("TRUNCATED" in text for text in game.speeches):
         return "cut"
     return None
 

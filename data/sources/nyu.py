@@ -204,6 +204,7 @@ def _session(line: _Line, passage: str | None) -> Session:
     ends = [0]
     for round_ in rounds:
         together = round_[0].round == "SimultaneousSpeeches"
+        # Both sides of a debate share the turn, even where one of them is missing; a consultant has it alone.
         if together:
             order.append(SIDES if condition.endswith("debate") else (SIDES[round_[0].index or 0],))
         for turn in round_:
@@ -243,7 +244,7 @@ def _live_judgement(turn: _Turn, turns_read: int) -> Judgement:
         judge=turn.speaker,
         mode="live",
         turns=turns_read,
-        probabilities=turn.probabilities or (0.5, 0.5),
+        probabilities=turn.probabilities or (0.5, 0.5),  # never missing for a judge: `_Turn` checks it
         text=turn.text,
         final=turn.endDebate,
     )
@@ -253,6 +254,7 @@ def _offline_judgements(offline: _Offline, ends: Sequence[int]) -> Iterator[Judg
     """The records of an offline judge: `stepped` before the first round and after each, `timed` at the end."""
     last = len(ends) - 1
     for step, judged in enumerate(offline.judgments):
+        # Whoever judges again after the last round has read nothing more.
         seen = min(step, last) if offline.mode == "stepped" else last
         yield Judgement(
             judge=offline.judge,
@@ -396,7 +398,7 @@ def questions(
         debated = _listed_questions(Path(path))
     else:
         debated = (session.question for session in sessions(path))
-    # One question was debated in many rooms, with either answer first.
+    # One question was debated in several rooms, with either answer first.
     distinct = {question.id: question for question in debated}
     left_out = LeftOut("questions")
     drawn = []
@@ -414,6 +416,7 @@ def questions(
 
 def _on_drawn_side(question: Question, seed: int) -> Question:
     """The question with its correct answer on a side drawn by seed and question."""
+    # By a digest of the question, not by its place: the side stays when the list around it changes.
     correct = int(digest(["side", seed, question.id]), 16) % 2
     answers = question.answers if correct == question.correct else question.answers[::-1]
     return question.model_copy(update={"answers": answers, "correct": correct})
@@ -437,7 +440,7 @@ def transcript(session: Session) -> Transcript:
     if session.question.passage is None:
         raise UserError(f"{session.room}: no story {session.question.group!r}; put stories.jsonl beside debates.jsonl")
     player, game_kind = session.condition.rsplit(" ", 1)
-    present: set[Side] = {side for turn in session.order for side in turn}
+    present = set[Side]().union(*session.order)
     game = Transcript(
         question=session.question,
         protocol=_protocol(session.order, game_kind == "consultancy"),

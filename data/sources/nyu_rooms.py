@@ -151,6 +151,7 @@ def join_tokens(tokens: tuple[str, ...]) -> StoryText:
     length = 0
     before = "\n"
     for token in tokens:
+        # The Treebank writes a slash within a token as \/.
         word = _UNESCAPED.get(token, token).replace("\\/", "/")
         if _has_space(before, token):
             pieces.append(" ")
@@ -179,7 +180,7 @@ def _speech_text(speech: _Speech, story: StoryText) -> str:
         if segment.Text:
             pieces.append(segment.Text.text)
         elif segment.Quote:
-            first, last = segment.Quote.span
+            first, last = segment.Quote.span  # the end is exclusive
             if not 0 <= first < last <= len(story.spans):
                 raise ValueError(f"quote span {[first, last]} is outside the story of {len(story.spans)} tokens")
             start = story.spans[first][0]
@@ -206,6 +207,7 @@ def _turns(rounds: Iterable[_Round], story: StoryText) -> Iterator[dict[str, Any
         spoken = round_.SimultaneousSpeeches or round_.SequentialSpeeches
         if spoken is None:
             continue
+        # Sorted: side A (0) first, whatever the order of keys in the file.
         for index, speech in sorted(spoken.speeches.items()):
             yield {
                 "role": "Debater",
@@ -255,6 +257,7 @@ def read_room(path: Path) -> tuple[dict[str, Any], str]:
         offline = list(_offline_judges(room.rounds, story))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+    # A room file does not say whether its game is over.
     ended = any(round_.ends_game for round_ in room.rounds)
     line = {
         "roomName": path.stem,

@@ -32,6 +32,7 @@ FILES: dict[str, tuple[str, ...]] = {
 }
 """The owner's file names; the first that exists is read. The owner's test file has no labels, so it is not used."""
 
+# Only these count as HTML: plain stories hold `<` and `>` of their own.
 _MARKUP = re.compile(r"</?(?:html|body|p|br|hr|div|h[1-6]|i|b|pre|span)\b[^>]*>", re.IGNORECASE)
 _BLOCKS = {"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "pre", "ul", "ol", "li", "tr", "table"}
 _UNREAD = {"head", "script", "style", "table"}
@@ -165,6 +166,7 @@ def strip_html(text: str) -> str:
     parser = _Text()
     parser.feed(text)
     parser.close()
+    # Spaces round line breaks come from tags between blocks, and blocks within blocks give more than one blank line.
     joined = re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(parser.pieces))
     return re.sub(r"\n{3,}", "\n\n", joined).strip()
 
@@ -195,6 +197,7 @@ def best_distractor(item: _Item, name: str, seed: int) -> int:
 
 def _question(item: _Item, name: str, group: str, passage: str, seed: int) -> Question:
     """Make a question with two answers; the correct one's side is a fair draw by seed and question."""
+    # By a digest of the name, not by place: the side stays when a filter changes which questions are read.
     correct: Literal[0, 1] = 1 if int(digest(["side", seed, name]), 16) % 2 else 0
     right = item.options[item.gold_label - 1].strip()
     wrong = item.options[best_distractor(item, name, seed)].strip()

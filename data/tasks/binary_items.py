@@ -91,7 +91,8 @@ def make_item(row: Row, maker: Maker, seed: int = 0) -> BinaryItem | None:
     if "txt" in row:
         return _finished_item(row, maker)
     task = maker.task
-    # The row's own fields name it and seed its draw, so its item is the same wherever it stands.
+    # The fields name the row and seed its draw, so its item is the same wherever it stands. They are taken as text,
+    # because a CSV has no numbers.
     name = digest([str(row.get(field)) for field in maker.fields])
     drawn = maker.draw(row, Random(f"{seed} {name}"))
     if drawn is None:
@@ -156,10 +157,10 @@ def balance(items: list[BinaryItem], seed: int = 0) -> tuple[list[BinaryItem], t
 
 def _sample_per_label(items: list[BinaryItem], count: int, seed: int) -> list[BinaryItem]:
     """Draw this many items of each label, in their order; items without a label stay."""
-    drawn: set[str] = set()
+    drawn = set()
     for label in (0, 1):
         of_label = [item for item in items if item.label == label]
-        drawn.update(item.id for item in sample(of_label, count, seed))
+        drawn |= {item.id for item in sample(of_label, count, seed)}
     return [item for item in items if item.label is None or item.id in drawn]
 
 
@@ -195,6 +196,7 @@ def load(
     if balanced:
         _check_classes(items, description.name, str(local or description.hub))
         items, dropped = balance(items, seed)
+        # Half of each label first: a plain draw from balanced items need not be balanced.
         if limit is not None and len(items) > limit:
             items = _sample_per_label(items, limit // 2, seed)
     items = sample(items, limit, seed)

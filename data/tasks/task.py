@@ -190,6 +190,7 @@ def _skip_empty(change: Callable[..., Any]) -> Callable[..., Any]:
 
 def _environment() -> Sandbox:
     """The Jinja2 sandbox of task templates, with the filter `pick` and the test `containing`."""
+    # StrictUndefined: a misspelt field must be an error, not an empty text in every row.
     env = Sandbox(undefined=StrictUndefined, finalize=_as_text, keep_trailing_newline=True)
     env.filters["pick"] = _pick
     for name in ("trim", "lower", "upper", "title", "capitalize"):
@@ -225,6 +226,7 @@ class Maker:
         self._label = expression(task.label)
         self._right = expression(task.right)
         self._answers = expression(task.answers)
+        # DOTALL: passages and conversations have several lines.
         self._finished = re.compile(task.finished, re.DOTALL) if task.finished else None
         # A row is named by the fields that its text is made of: the same on the hub and in files whose other fields
         # differ.
@@ -283,6 +285,7 @@ class Maker:
         value = self._label(row) if self._label else None
         if isinstance(value, StrictUndefined):
             str(value)  # raises and names the field
+        # On the hub -1 is the label of test splits whose labels are hidden.
         if value is None or str(value) == "-1":
             return None
         if str(value) not in ("0", "1", "True", "False"):
@@ -328,7 +331,7 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
     Raises:
         UserError: the file is missing, malformed, or of another kind.
     """
-    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()  # `open_text` unpacks .gz by itself
     if suffix == ".zst":
         raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
     if suffix not in FORMATS:
@@ -344,6 +347,7 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
             yield f"{path} row {number}", row
     else:
         for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
+            # A table has no null of its own; "None" as an answer would be a wrong answer that is easily seen.
             row = dict(cells)
             for name, cell in cells.items():
                 if cell in _NULLS:

@@ -87,6 +87,7 @@ class Served:
         """
         name = self.name(model, adapter)
         folder = None if adapter is None else self._folder(adapter)
+        # Under the lock: of many threads that ask for a new adapter at once, one loads it and the others wait.
         with self._lock:
             if name in self._known:
                 return None
@@ -106,6 +107,7 @@ class Served:
     def drop(self, adapter: str) -> str | None:
         """Have the server unload an adapter that it holds; its complaint if it did not."""
         name = self.name("", adapter)
+        # Forgotten first: an adapter of the same name that comes later must be loaded again.
         with self._lock:
             self._known = self._known - {name}
         listed = self._endpoint.models()

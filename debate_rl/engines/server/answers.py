@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from debate_rl.engines.request import EngineFailure
 from debate_rl.engines.server.endpoint import MALFORMED
+from debate_rl.engines.server.first_token import logprob
 
 _MOST_TOKENS = 10**9
 """Tokens of one answer; what is above it is no count, and would spend any budget."""
@@ -33,6 +34,7 @@ class RawText(NamedTuple):
         """Tokens of the text where they are known, else its characters."""
         if not isinstance(self.text, str):
             return 0
+        # Characters will do: only the lengths of one answer's texts are compared with each other.
         return len(self.ids or self.text)
 
 
@@ -77,6 +79,17 @@ def read_texts(reply: dict[str, Any]) -> list[RawText]:
     ]
 
 
+def read_first_token(reply: dict[str, Any]) -> list[tuple[str, float]] | None:
+    """The likeliest first tokens of an answer with their log-probabilities; None where the server sends none."""
+    content = (reply["choices"][0].get("logprobs") or {}).get("content")
+    if not content:
+        return None
+    top = [(str(token["token"]), logprob(token["logprob"])) for token in content[0]["top_logprobs"]]
+    if not top:
+        raise IndexError("no tokens")
+    return top
+
+
 def token_ids(listed: Any) -> tuple[int, ...] | None:
     """Token ids of a list; None where it is empty or not there."""
     if not listed:
@@ -98,6 +111,7 @@ def read_usage(reply: dict[str, Any]) -> Usage:
     Raises:
         ValueError: they are no counts; or what else `MALFORMED` lists.
     """
+    # `or`: servers send null as well as nothing.
     usage = reply.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
     counts = Usage(
@@ -116,6 +130,7 @@ def usage_or_none(reply: dict[str, Any]) -> Usage | None:
         usage = read_usage(reply)
     except MALFORMED:
         return None
+    # No prompt has 0 tokens, so such a server does not count.
     return usage if usage.prompt else None
 
 
@@ -133,6 +148,7 @@ def shares(tokens: int, lengths: Sequence[int]) -> list[int]:
         counted_now = round(tokens * end / whole)
         found.append(counted_now - counted)
         counted = counted_now
+    # Only empty texts: their tokens (an end of turn each) still have to be counted somewhere.
     if not sum(lengths):
         found[0] = tokens
     return found

@@ -112,7 +112,7 @@ class Budget:
         costs = [self._cost(paid) for paid in self._by_model.values()]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
-            return None
+            return None  # a sum without the unknown prices would be too low
         return sum(known)
 
     def summary(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Budget:
         finally:
             with self._changed:
                 self._set_aside(-prompt - new, -cost, -1)
-                self._changed.notify_all()
+                self._changed.notify_all()  # all: a small request may fit where the first in line does not
 
     def pay(self, paid: Paid) -> None:
         """Write down what an answer cost."""
@@ -173,6 +173,7 @@ class Budget:
         """Count what was added to the ledgers since they were last read; other engines of the run write there too."""
         if self.path is None:
             return
+        # paid.jsonl, paid-1.jsonl, ...: the ledgers of all ranks.
         for path in sorted(self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}")):
             read = self._read.get(path, 0)
             if path.stat().st_size <= read:

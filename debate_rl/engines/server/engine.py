@@ -19,6 +19,7 @@ from debate_rl.engines.server.answers import (
     LostAnswer,
     RawText,
     answer_or_raise,
+    read_first_token,
     read_texts,
     read_usage,
     shares,
@@ -159,9 +160,11 @@ class ServerEngine:
         reply = self._chat(first, body, count * first.sampling.max_new_tokens)
         texts: list[Completion | EngineFailure]
         if isinstance(reply, EngineFailure):
+            # Refused by its name: from now on texts are asked for without their ids.
             if "return_token_ids" in body and "return_token_ids" in reply.message:
                 self._keep_tokens = False
                 return self._write(requests)
+            # Some servers answer 500 to `n`, so "server" may be a refusal of it as well.
             if reply.kind in ("server", "request") and count > 1:
                 return self._write_alone(requests)
             texts = [reply] * count
@@ -172,7 +175,7 @@ class ServerEngine:
             else:
                 texts = completions[:count]
                 if len(texts) < count:
-                    self._one_text = True
+                    self._one_text = True  # the server ignores `n`
         missing = requests[len(texts) :]
         if missing:
             texts = [*texts, *self._write(missing)]
@@ -249,16 +252,14 @@ class ServerEngine:
         if isinstance(reply, EngineFailure):
             return self._without_logprobs(reply)
         try:
-            content = (reply["choices"][0].get("logprobs") or {}).get("content")
-            if not content:
+            top = read_first_token(reply)
+            if top is None:
                 return self._without_logprobs(EngineFailure(kind=NO_LOGPROBS, message=""))
-            top = [(str(token["token"]), logprob(token["logprob"])) for token in content[0]["top_logprobs"]]
-            if not top:
-                raise IndexError("no tokens")
             prompt_tokens = read_usage(reply).prompt
         except MALFORMED as error:
             return EngineFailure(kind="malformed", message=f"{self.url} gave log-probabilities of no form ({error!r})")
         shown = {token.strip() for token, _ in top}
+        # Whole candidates cost further requests, so they are scored only where the first tokens leave one out.
         scores: tuple[float, ...] | EngineFailure | None = None
         if not all(candidate.strip() in shown for candidate in choice.candidates):
             scores = self._score_whole(choice)
@@ -300,7 +301,7 @@ class ServerEngine:
         self._scores_whole = True
         return scores
 
-    def _candidate_score(self, choice: Choice, prompt: list[int], candidate: str) -> float:
+    def _candidate_score(self, choice: Choice, prompt: tuple[int, ...], candidate: str) -> float:
         """Log-probability of a candidate after the prompt, by a completion that echoes both.
 
         Raises:
@@ -315,15 +316,15 @@ class ServerEngine:
             raise IndexError("too few")
         return sum(map(logprob, listed[len(prompt) : end]))
 
-    def _tokenize(self, choice: Choice, body: dict[str, Any]) -> list[int]:
+    def _tokenize(self, choice: Choice, body: dict[str, Any]) -> tuple[int, ...]:
         """Token ids by the server.
 
         Raises:
             LostAnswer: the request failed; or what `MALFORMED` lists, where the answer has another form.
         """
         reply = answer_or_raise(self._ask(choice, "/tokenize", body, 0, 0, root=True))
-        tokens = [int(token) for token in reply["tokens"]]
-        if not tokens:
+        tokens = token_ids(reply["tokens"])
+        if tokens is None:
             raise IndexError("no tokens")
         return tokens
 
@@ -381,6 +382,7 @@ class ServerEngine:
                 reply = self._post_paid(name, path, sent, prompt, new)
             else:
                 reply = self._endpoint.post(path, sent, root)
+        # Nobody listens: all further requests would wait through their retries for nothing.
         if isinstance(reply, EngineFailure) and reply.kind == UNREACHABLE:
             raise UserError(reply.message)
         return reply
@@ -399,6 +401,7 @@ class ServerEngine:
                 self.budget.pay(Paid(model=name, prompt=prompt, new=new))
                 return reply
             self.budget.pay(Paid(model=name, prompt=usage.prompt, new=usage.new, cached=usage.cached))
+            # Many threads ask at a time, and += on a field is no single step.
             with self._lock:
                 self.prompt_tokens += usage.prompt
                 self.new_tokens += usage.new

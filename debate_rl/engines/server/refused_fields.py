@@ -55,6 +55,7 @@ class RefusedFields:
         Returns:
             Whether a field was learnt, so that the request may be tried again without it.
         """
+        # Without words of refusal the field's value is at fault, and leaving it out would change what is asked.
         if failure.kind != "request" or not _UNSUPPORTED.search(failure.message):
             return False
         named = []
