@@ -140,15 +140,15 @@ def shares(tokens: int, lengths: Sequence[int]) -> list[int]:
     The shares add up to the tokens exactly: each is the difference of two rounded cumulative shares.
     """
     whole = max(sum(lengths), 1)
-    found = []
+    counts = []
     end = 0
     counted = 0
     for length in lengths:
         end += length
         counted_now = round(tokens * end / whole)
-        found.append(counted_now - counted)
+        counts.append(counted_now - counted)
         counted = counted_now
     # Only empty texts: their tokens (an end of turn each) still have to be counted somewhere.
     if not sum(lengths):
-        found[0] = tokens
-    return found
+        counts[0] = tokens
+    return counts

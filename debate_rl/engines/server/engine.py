@@ -182,7 +182,7 @@ class ServerEngine:
         return texts
 
     def _body(self, request: Request, count: int) -> dict[str, Any]:
-        """Fields of a request for so many texts, the messages aside."""
+        """Fields of a request for `count` texts, the messages aside."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "max_tokens": sampling.max_new_tokens,
