@@ -11,7 +11,7 @@ from debate_rl.records import Record, lines, read_json
 
 
 class Instruction(Record):
-    """What an assistant is asked, and its answer.
+    """A request to an assistant, and its answer.
 
     Example:
         Instruction(id="alpaca_data.json:1", text="Give three tips for staying healthy.", answer="1. Eat ...")
@@ -20,7 +20,7 @@ class Instruction(Record):
     id: str
     """File and place."""
     text: str
-    """The instruction and, after a blank line, what it is about."""
+    """The instruction and, after a blank line, its input."""
     answer: str
 
 
@@ -37,19 +37,25 @@ def load_instructions(path: str | Path | None) -> tuple[list[Instruction], int]:
         raise UserError(
             "transcripts 'instructions' need a path: Alpaca's JSON, or JSON lines of instruction and output"
         )
-    found, empty = [], 0
+    instructions = []
+    without_answer = 0
     for place, value in _entries(existing(path, "instructions")):
-        instruction, about, answer = (value.get(key, "") for key in ("instruction", "input", "output"))
-        if not (isinstance(instruction, str) and instruction.strip()) or not isinstance(about, str):
+        instruction = value.get("instruction", "")
+        context = value.get("input", "")
+        answer = value.get("output", "")
+        if not isinstance(instruction, str) or not instruction.strip() or not isinstance(context, str):
             raise UserError(f"{path}:{place}: needs a text 'instruction' (and 'input', if any, as text)")
+        # A field that is not there is a mistake in the file; an empty answer is not, Alpaca has some.
         if "output" not in value or not isinstance(answer, str):
             raise UserError(f"{path}:{place}: needs a text 'output'")
         if not answer.strip():
-            empty += 1
+            without_answer += 1
             continue
-        text = "\n\n".join(part.strip() for part in (instruction, about) if part.strip())
-        found.append(Instruction(id=f"{Path(path).name}:{place}", text=text, answer=answer))
-    return found, empty
+        text = instruction.strip()
+        if context.strip():
+            text = f"{text}\n\n{context.strip()}"
+        instructions.append(Instruction(id=f"{Path(path).name}:{place}", text=text, answer=answer))
+    return instructions, without_answer
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -60,6 +66,7 @@ def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     values = read_json(path)
     if not isinstance(values, list):
         raise UserError(f"{path}: expected a list of instructions, found {type(values).__name__}")
+    # From 1, as lines are counted.
     for place, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise UserError(f"{path}:{place}: expected an object with instruction and output")

@@ -1,4 +1,4 @@
-"""The human debates of Michael et al. 2023 (arXiv 2311.08702): questions, speeches and recorded judgements.
+"""Human debates of Michael et al. 2023 (arXiv 2311.08702): questions, speeches and recorded judgements.
 
 Read from the original room files of the web app (`nyu_rooms`) or from JSON lines (one debate a line, quotes as <quote>
 tags, stories in a file beside it). Both give the same records.
@@ -59,6 +59,7 @@ class Judgement(Record):
     turns: int
     """Turns of the game that the judge had read."""
     probabilities: tuple[float, float]
+    """Probability that the answer of side A, and of side B, is correct."""
     text: str = ""
     final: bool
 
@@ -73,15 +74,16 @@ class Session(Record):
 
     room: str
     title: str = ""
-    """Of the story."""
+    """Title of the story."""
     condition: Condition
     question: Question
-    """With the answers as debated: side A argued the first."""
+    """The question with the answers as debated: side A argued the first."""
     order: tuple[tuple[Side, ...], ...]
     """Who spoke in each turn."""
     said: tuple[Said, ...]
+    """Speeches in their order."""
     judgements: tuple[Judgement, ...]
-    """Live ones in their order, then those of each offline judge."""
+    """The live judge's in their order, then those of each offline judge."""
     finished: bool
     """The game was played to its end."""
     in_paper: bool | None = None
@@ -120,13 +122,14 @@ class _Turn(BaseModel):
     role: Literal["Debater", "Judge", "NegotiateEnd"]
     speaker: str = ""
     index: Literal[0, 1] | None = None
+    """Side of a debater: 0 is A."""
     text: str = ""
     probabilities: tuple[float, float] | None = None
     round: Literal["SimultaneousSpeeches", "SequentialSpeeches"] | None = None
     endDebate: bool = False
 
     @model_validator(mode="after")
-    def _has_its_part(self) -> _Turn:
+    def _is_whole(self) -> _Turn:
         if self.role == "Debater" and (self.index is None or self.round is None):
             raise ValueError("a debater's turn needs 'index' and 'round'")
         if self.role == "Judge" and self.probabilities is None:
@@ -160,77 +163,110 @@ def _question_id(story: str, text: str, answers: Iterable[str]) -> str:
 def _condition(roles: dict[str, str]) -> Condition:
     """Who debated, and whether against someone."""
     debaters = [name for role, name in roles.items() if role.startswith("Debater")]
-    who = "GPT-4" if "GPT-4" in debaters else "human"
-    return f"{who} debate" if len(debaters) == 2 else f"{who} consultancy"  # type: ignore[return-value]
+    against = len(debaters) == 2
+    if "GPT-4" in debaters:
+        return "GPT-4 debate" if against else "GPT-4 consultancy"
+    return "human debate" if against else "human consultancy"
 
 
 def _rounds(turns: Sequence[_Turn]) -> tuple[list[list[_Turn]], list[tuple[_Turn, int]]]:
-    """Group speeches into rounds; give each live judgement with the number of rounds before it."""
+    """Group speeches into rounds.
+
+    A round ends where its kind changes, where a side speaks again, or where the judge or a vote comes between.
+
+    Returns:
+        The speeches of each round, and each live judgement with the number of rounds before it.
+    """
     rounds: list[list[_Turn]] = []
-    judged: list[tuple[_Turn, int]] = []
-    open_ = False
+    judgements: list[tuple[_Turn, int]] = []
+    is_open = False
     for turn in turns:
-        if turn.role == "Debater":
-            same = open_ and rounds[-1][0].round == turn.round and all(t.index != turn.index for t in rounds[-1])
-            rounds[-1].append(turn) if same else rounds.append([turn])
-            open_ = True
-        else:
-            open_ = False
+        if turn.role != "Debater":
+            is_open = False
             if turn.role == "Judge":
-                judged.append((turn, len(rounds)))
-    return rounds, judged
+                judgements.append((turn, len(rounds)))
+            continue
+        if is_open and rounds[-1][0].round == turn.round and all(t.index != turn.index for t in rounds[-1]):
+            rounds[-1].append(turn)
+        else:
+            rounds.append([turn])
+        is_open = True
+    return rounds, judgements
 
 
 def _session(line: _Line, passage: str | None) -> Session:
     """Make the record of one line: speeches numbered by turn, judgements by the turns they had seen."""
-    rounds, judged = _rounds(line.turns)
+    rounds, live_judgements = _rounds(line.turns)
     condition = _condition(line.roles)
     order: list[tuple[Side, ...]] = []
-    said: list[Said] = []
+    speeches: list[Said] = []
+    # Turns before each round, and after the last: a judge who had seen n rounds had read ends[n] turns.
     ends = [0]
     for round_ in rounds:
         together = round_[0].round == "SimultaneousSpeeches"
+        # Both sides of a debate share the turn, even where one of them is missing; a consultant has it alone.
         if together:
             order.append(SIDES if condition.endswith("debate") else (SIDES[round_[0].index or 0],))
         for turn in round_:
             side = SIDES[turn.index or 0]
             if not together:
                 order.append((side,))
-            said.append(Said(side=side, turn=len(order) - 1, speaker=turn.speaker, text=turn.text))
+            speeches.append(Said(side=side, turn=len(order) - 1, speaker=turn.speaker, text=turn.text))
         ends.append(len(order))
-    judgements = [_live(turn, ends[seen]) for turn, seen in judged]
-    judgements += [j for offline in line.offlineJudgments for j in _offline(offline, ends)]
+    judgements = [_live_judgement(turn, ends[seen]) for turn, seen in live_judgements]
+    for offline in line.offlineJudgments:
+        judgements.extend(_offline_judgements(offline, ends))
     question = Question(
-        id=_question_id(line.storyId, line.question, line.answers), text=line.question.strip(),
-        answers=(line.answers[0].strip(), line.answers[1].strip()), correct=line.correctAnswerIndex,
-        passage=passage, group=line.storyId, source="nyu",
-    )  # fmt: skip
+        id=_question_id(line.storyId, line.question, line.answers),
+        text=line.question.strip(),
+        answers=(line.answers[0].strip(), line.answers[1].strip()),
+        correct=line.correctAnswerIndex,
+        passage=passage,
+        group=line.storyId,
+        source="nyu",
+    )
     return Session(
-        room=line.roomName, title=line.storyTitle, condition=condition, question=question, order=tuple(order),
-        said=tuple(said), judgements=tuple(judgements), finished=line.status == "Complete",
+        room=line.roomName,
+        title=line.storyTitle,
+        condition=condition,
+        question=question,
+        order=tuple(order),
+        said=tuple(speeches),
+        judgements=tuple(judgements),
+        finished=line.status == "Complete",
         in_paper=line.includedInPaper,
-    )  # fmt: skip
+    )
 
 
-def _live(turn: _Turn, turns: int) -> Judgement:
+def _live_judgement(turn: _Turn, turns_read: int) -> Judgement:
     """The record of a live judge's feedback."""
     return Judgement(
-        judge=turn.speaker, mode="live", turns=turns, probabilities=turn.probabilities or (0.5, 0.5), text=turn.text,
+        judge=turn.speaker,
+        mode="live",
+        turns=turns_read,
+        probabilities=turn.probabilities or (0.5, 0.5),  # never missing for a judge: `_Turn` checks it
+        text=turn.text,
         final=turn.endDebate,
-    )  # fmt: skip
+    )
 
 
-def _offline(offline: _Offline, ends: Sequence[int]) -> Iterator[Judgement]:
+def _offline_judgements(offline: _Offline, ends: Sequence[int]) -> Iterator[Judgement]:
     """The records of an offline judge: `stepped` before the first round and after each, `timed` at the end."""
+    last = len(ends) - 1
     for step, judged in enumerate(offline.judgments):
-        seen = min(step, len(ends) - 1) if offline.mode == "stepped" else len(ends) - 1
+        # Whoever judges again after the last round has read nothing more.
+        seen = min(step, last) if offline.mode == "stepped" else last
         yield Judgement(
-            judge=offline.judge, mode=offline.mode, turns=ends[seen], probabilities=judged.probabilities,
-            text=judged.text, final=judged.endDebate,
-        )  # fmt: skip
+            judge=offline.judge,
+            mode=offline.mode,
+            turns=ends[seen],
+            probabilities=judged.probabilities,
+            text=judged.text,
+            final=judged.endDebate,
+        )
 
 
-def _parsed(value: Any, where: str) -> _Line:
+def _parse_line(value: Any, where: str) -> _Line:
     """Check one debate.
 
     Raises:
@@ -242,47 +278,49 @@ def _parsed(value: Any, where: str) -> _Line:
         raise UserError(f"{where}: {explain(error)}") from error
 
 
-def _stories(path: Path) -> dict[str, str]:
-    """Stories of a stories.jsonl by id; none if the file is absent.
+def _stories_by_id(path: Path) -> dict[str, str]:
+    """Read a stories.jsonl; no stories if the file is absent.
 
     Raises:
         UserError: a line lacks its id or its text.
     """
-    stories = {}
-    for number, value in lines(path) if path.exists() else ():
+    texts: dict[str, str] = {}
+    if not path.exists():
+        return texts
+    for number, value in lines(path):
         if not isinstance(value.get("storyId"), str) or not isinstance(value.get("story"), str):
             raise UserError(f"{path}:{number}: a story needs the texts 'storyId' and 'story'")
-        stories[value["storyId"]] = value["story"]
-    return stories
+        texts[value["storyId"]] = value["story"]
+    return texts
 
 
-def _from_lines(path: Path) -> Iterator[Session]:
+def _sessions_of_lines(path: Path) -> Iterator[Session]:
     """Sessions of a debates.jsonl, with the stories beside it."""
-    stories = _stories(path.with_name("stories.jsonl"))
+    passages = _stories_by_id(path.with_name("stories.jsonl"))
     for number, value in lines(path):
-        line = _parsed(value, f"{path}:{number}")
-        yield _session(line, stories.get(line.storyId))
+        line = _parse_line(value, f"{path}:{number}")
+        yield _session(line, passages.get(line.storyId))
 
 
-def _analysed(folder: Path) -> dict[str, bool]:
+def _rooms_in_paper(folder: Path) -> dict[str, bool]:
     """Which rooms the authors analysed: debates-metadata.jsonl in the folder of the rooms or up to two above it."""
-    for place in (folder, *folder.absolute().parents[:2]):
-        if (place / "debates-metadata.jsonl").is_file():
-            rows = [row for _, row in lines(place / "debates-metadata.jsonl")]
-        elif (place / "debates-metadata.json").is_file():
-            rows = read_json(place / "debates-metadata.json")
+    for above in (folder, *folder.absolute().parents[:2]):
+        if (above / "debates-metadata.jsonl").is_file():
+            rows = [row for _, row in lines(above / "debates-metadata.jsonl")]
+        elif (above / "debates-metadata.json").is_file():
+            rows = read_json(above / "debates-metadata.json")
         else:
             continue
         return {row["name"]: bool(row["includedInPaper"]) for row in rows if "name" in row and "includedInPaper" in row}
     return {}
 
 
-def _from_rooms(files: Sequence[Path]) -> Iterator[Session]:
+def _sessions_of_rooms(files: Sequence[Path]) -> Iterator[Session]:
     """Sessions of room files, with what the authors' metadata says of them."""
-    analysed = _analysed(files[0].parent)
+    in_paper = _rooms_in_paper(files[0].parent)
     for file in files:
         value, story = read_room(file)
-        line = _parsed({**value, "includedInPaper": analysed.get(file.stem)}, str(file))
+        line = _parse_line({**value, "includedInPaper": in_paper.get(file.stem)}, str(file))
         yield _session(line, story)
 
 
@@ -303,39 +341,42 @@ def sessions(path: str | Path | None) -> list[Session]:
     if path.is_dir() and (path / "debates.jsonl").is_file():
         path = path / "debates.jsonl"
     if path.suffix == ".jsonl":
-        return list(_from_lines(path))
+        return list(_sessions_of_lines(path))
     if path.is_file():
-        return list(_from_rooms([path]))
+        return list(_sessions_of_rooms([path]))
     for folder in (path / "pub/debates/official", path / "debates/official", path / "official", path):
         files = sorted(folder.glob("*.json"))
         if files:
-            return list(_from_rooms(files))
+            return list(_sessions_of_rooms(files))
     raise UserError(f"no debates in {path}: {DOWNLOAD}")
 
 
 def stories(path: str | Path | None) -> list[Story]:
     """The debated stories, each once; their ids are QuALITY's article ids."""
-    told = {
-        session.question.group: Story(
-            id=session.question.group, title=session.title, text=session.question.passage or ""
-        )
-        for session in sessions(path)
-    }
-    return list(told.values())
+    by_id: dict[str, Story] = {}
+    for session in sessions(path):
+        question = session.question
+        by_id[question.group] = Story(id=question.group, title=session.title, text=question.passage or "")
+    return list(by_id.values())
 
 
-def _listed(path: Path) -> Iterator[Question]:
+def _listed_questions(path: Path) -> Iterator[Question]:
     """Questions of a questions.jsonl: one line each with storyId, question, correct and distractor."""
-    passages = _stories(path.with_name("stories.jsonl"))
+    passages = _stories_by_id(path.with_name("stories.jsonl"))
     for number, value in lines(path):
         fields = [value.get(key) for key in ("storyId", "question", "correct", "distractor")]
         if not all(isinstance(field, str) and field for field in fields):
             raise UserError(f"{path}:{number}: needs the texts 'storyId', 'question', 'correct' and 'distractor'")
         story, text, right, wrong = (str(field) for field in fields)
         yield Question(
-            id=_question_id(story, text, (right, wrong)), text=text.strip(), answers=(right.strip(), wrong.strip()),
-            correct=0, passage=passages.get(story), group=story, source="nyu",
-        )  # fmt: skip
+            id=_question_id(story, text, (right, wrong)),
+            text=text.strip(),
+            answers=(right.strip(), wrong.strip()),
+            correct=0,
+            passage=passages.get(story),
+            group=story,
+            source="nyu",
+        )
 
 
 def questions(
@@ -346,29 +387,36 @@ def questions(
     Args:
         path: as for `sessions`, or a questions.jsonl.
         split: a part of the stories (`splits.FRACTIONS`); always the same part, whatever the seed.
-        limit: draw so many, by seed.
-        seed: of the sides and the draw.
+        limit: draw this many questions, by seed.
+        seed: decides the sides and the draw.
 
     Raises:
         UserError: as `sessions`.
     """
-    listed = path is not None and Path(path).name == "questions.jsonl"
-    found = _listed(Path(str(path))) if listed else (session.question for session in sessions(path))
-    distinct = {question.id: question for question in found}
+    debated: Iterable[Question]
+    if path is not None and Path(path).name == "questions.jsonl":
+        debated = _listed_questions(Path(path))
+    else:
+        debated = (session.question for session in sessions(path))
+    # One question was debated in several rooms, with either answer first.
+    distinct = {question.id: question for question in debated}
     left_out = LeftOut("questions")
-    turned = []
+    drawn = []
     for question in distinct.values():
         fault = question_fault(question)
         if fault is None:
-            turned.append(_turned(question, seed))
+            drawn.append(_on_drawn_side(question, seed))
         else:
             left_out.add(fault, f"{path} {question.id}")
-    left_out.say(len(turned))
-    return sample(turned if split is None else split_part(turned, split), limit, seed)
+    left_out.say(len(drawn))
+    if split is not None:
+        drawn = split_part(drawn, split)
+    return sample(drawn, limit, seed)
 
 
-def _turned(question: Question, seed: int) -> Question:
+def _on_drawn_side(question: Question, seed: int) -> Question:
     """The question with its correct answer on a side drawn by seed and question."""
+    # By a digest of the question, not by its place: the side stays when the list around it changes.
     correct = int(digest(["side", seed, question.id]), 16) % 2
     answers = question.answers if correct == question.correct else question.answers[::-1]
     return question.model_copy(update={"answers": answers, "correct": correct})
@@ -384,28 +432,28 @@ def transcript(session: Session) -> Transcript:
     """The game as a transcript, its quotes checked.
 
     Its players are called `human` or `GPT-4`, as in the condition; the origin of a speech names the speaker.
-
-    The live judge's questions are not part of it (see `Session.judgements`). The seed names the room, so that two games
-    on one question differ.
+    The live judge's questions are not part of it (see `Session.judgements`).
 
     Raises:
         UserError: the story is missing.
     """
     if session.question.passage is None:
         raise UserError(f"{session.room}: no story {session.question.group!r}; put stories.jsonl beside debates.jsonl")
-    player, kind = session.condition.rsplit(" ", 1)
-    present: set[Side] = {side for turn in session.order for side in turn}
+    player, game_kind = session.condition.rsplit(" ", 1)
+    present = set[Side]().union(*session.order)
     game = Transcript(
         question=session.question,
-        protocol=_protocol(session.order, kind == "consultancy"),
+        protocol=_protocol(session.order, game_kind == "consultancy"),
         players={side: player for side in SIDES if side in present},
+        # The room's own: two games on one question must differ in something.
         seed=int(digest(session.room)[:8], 16),
     )
     model = "gpt-4" if player == "GPT-4" else None
-    return game.add(
-        read_speech(said.text, game, said.side, said.turn, Origin(player=said.speaker or player, model=model))
-        for said in session.said
-    )
+    speeches = []
+    for said in session.said:
+        origin = Origin(player=said.speaker or player, model=model)
+        speeches.append(read_speech(said.text, game, said.side, said.turn, origin))
+    return game.add(speeches)
 
 
 def games(
@@ -418,14 +466,15 @@ def games(
         conditions: who debated, and whether against someone.
         split: only games on the stories of this part, the same stories as in `questions`; None takes all.
     """
-    wanted = set(conditions)
-    found = sessions(path)
-    part = parts(list({game.question.id: game.question for game in found}.values()))
+    chosen_conditions = set(conditions)
+    recorded = sessions(path)
+    # The parts are cut over all games: a condition that is left out must not move a story into another part.
+    part_of = parts(list({game.question.id: game.question for game in recorded}.values()))
     chosen = []
-    for game in found:
-        told = part[game.question.cluster]
-        if game.condition in wanted and split in (None, told):
-            question = game.question.model_copy(update={"split": told})
+    for game in recorded:
+        part = part_of[game.question.cluster]
+        if game.condition in chosen_conditions and split in (None, part):
+            question = game.question.model_copy(update={"split": part})
             chosen.append(game.model_copy(update={"question": question}))
     return chosen
 

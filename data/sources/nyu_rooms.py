@@ -69,6 +69,16 @@ class _Round(BaseModel):
     NegotiateEnd: _Votes | None = None
     OfflineJudgments: _OfflineRooms | None = None
 
+    @property
+    def ends_game(self) -> bool:
+        """Whether the judge ended the game here, or all debaters voted to."""
+        if self.JudgeFeedback and self.JudgeFeedback.endDebate:
+            return True
+        if self.NegotiateEnd is None:
+            return False
+        votes = self.NegotiateEnd.votes.values()
+        return len(votes) > 1 and all(votes)
+
 
 class _Story(BaseModel):
     articleId: str | None = None
@@ -96,82 +106,140 @@ class _Room(BaseModel):
     rounds: list[_Round] = []
 
 
-_UNESCAPED = {"``": '"', "''": '"', "`": "'", "-LRB-": "(", "-RRB-": ")", "-LCB-": "{", "-RCB-": "}", "-LSB-": "[",
-              "-RSB-": "]", "/.": ".", "/?": "?", "/-": "-"}  # fmt: skip
-_CLOSES = {".", ",", "!", "?", ";", ":", "''", "n't", "%", "-", "+", "-RRB-", "-RCB-", "-RSB-", ")", "]", "}", "/.",
-           "/?", "°"}  # fmt: skip
-_OPENS = {"``", "`", "$", "£", "€", "#", "-", "-LRB-", "-LCB-", "-LSB-", "(", "[", "{", "\n"}
+_UNESCAPED = {
+    "``": '"',
+    "''": '"',
+    "`": "'",
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "/.": ".",
+    "/?": "?",
+    "/-": "-",
+}
+"""What the Penn Treebank writes in place of quotation marks, brackets and a few others."""
+_CLOSING_BRACKETS = {")", "]", "}", "-RRB-", "-RCB-", "-RSB-"}
+_OPENING_BRACKETS = {"(", "[", "{", "-LRB-", "-LCB-", "-LSB-"}
+_CLOSING = {".", ",", "!", "?", ";", ":", "/.", "/?", "''", "n't", "%", "°", "-", "+", *_CLOSING_BRACKETS}
+"""Tokens without a space before them."""
+_OPENING = {"``", "`", "$", "£", "€", "#", "-", "\n", *_OPENING_BRACKETS}
+"""Tokens without a space after them."""
 
 
-class _Written(NamedTuple):
-    """A story as text, and the span of characters that each token takes."""
+class StoryText(NamedTuple):
+    """A story as text, and the span of characters that each token takes.
+
+    Example:
+        StoryText(text="He didn't.", spans=((0, 2), (3, 6), (6, 9), (9, 10)))
+    """
 
     text: str
     spans: tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=256)
-def _written(tokens: tuple[str, ...]) -> _Written:
-    """Join Penn Treebank tokens into text; rooms share stories, so the last ones are kept."""
+def join_tokens(tokens: tuple[str, ...]) -> StoryText:
+    """Join Penn Treebank tokens into text.
+
+    Many rooms share a story, so the last stories are kept.
+    """
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
-    length, before = 0, "\n"
+    length = 0
+    before = "\n"
     for token in tokens:
-        glued = (
-            before in _OPENS or token in _CLOSES or token[:1] in ("'", "\n") or (before + token) in ("gonna", "wanna")
-        )
+        # The Treebank writes a slash within a token as \/.
         word = _UNESCAPED.get(token, token).replace("\\/", "/")
-        pieces.append(word if glued else f" {word}")
-        start = length + (not glued)
-        length = start + len(word)
-        spans.append((start, length))
+        if _has_space(before, token):
+            pieces.append(" ")
+            length += 1
+        pieces.append(word)
+        spans.append((length, length + len(word)))
+        length += len(word)
         before = token
-    return _Written("".join(pieces), tuple(spans))
+    return StoryText("".join(pieces), tuple(spans))
 
 
-def _spoken(speech: _Speech, story: _Written) -> str:
-    """A speech as text; its quotes are cut from the written story, so that they stand in it word for word."""
+def _has_space(before: str, token: str) -> bool:
+    """Whether a space stands between two tokens."""
+    if before in _OPENING or token in _CLOSING:
+        return False
+    if token[:1] in ("'", "\n"):
+        return False
+    # The Treebank cuts these words in two.
+    return before + token not in ("gonna", "wanna")
+
+
+def _speech_text(speech: _Speech, story: StoryText) -> str:
+    """A speech as text; its quotes are cut from the story's text, so that they stand in it word for word."""
     pieces = []
     for segment in speech.content:
         if segment.Text:
             pieces.append(segment.Text.text)
         elif segment.Quote:
-            first, last = segment.Quote.span
+            first, last = segment.Quote.span  # the end is exclusive
             if not 0 <= first < last <= len(story.spans):
                 raise ValueError(f"quote span {[first, last]} is outside the story of {len(story.spans)} tokens")
-            pieces.append(f"<quote>{story.text[story.spans[first][0] : story.spans[last - 1][1]]}</quote>")
+            start = story.spans[first][0]
+            end = story.spans[last - 1][1]
+            pieces.append(f"<quote>{story.text[start:end]}</quote>")
     return "".join(pieces)
 
 
-def _turns_of(rounds: Iterable[_Round], story: _Written) -> Iterator[dict[str, Any]]:
+def _turns(rounds: Iterable[_Round], story: StoryText) -> Iterator[dict[str, Any]]:
     """The turns of a room in the form of debates.jsonl."""
     for round_ in rounds:
         if round_.JudgeFeedback:
             judged = round_.JudgeFeedback
-            yield {"role": "Judge", "speaker": judged.feedback.speaker, "text": _spoken(judged.feedback, story),
-                   "probabilities": judged.distribution, "endDebate": judged.endDebate}  # fmt: skip
+            yield {
+                "role": "Judge",
+                "speaker": judged.feedback.speaker,
+                "text": _speech_text(judged.feedback, story),
+                "probabilities": judged.distribution,
+                "endDebate": judged.endDebate,
+            }
         elif round_.NegotiateEnd:
             yield {"role": "NegotiateEnd"}
         kind = "SimultaneousSpeeches" if round_.SimultaneousSpeeches else "SequentialSpeeches"
-        held = round_.SimultaneousSpeeches or round_.SequentialSpeeches
-        for index, speech in sorted(held.speeches.items()) if held else ():
-            yield {"role": "Debater", "speaker": speech.speaker, "index": int(index), "text": _spoken(speech, story),
-                   "round": kind}  # fmt: skip
+        spoken = round_.SimultaneousSpeeches or round_.SequentialSpeeches
+        if spoken is None:
+            continue
+        # Sorted: side A (0) first, whatever the order of keys in the file.
+        for index, speech in sorted(spoken.speeches.items()):
+            yield {
+                "role": "Debater",
+                "speaker": speech.speaker,
+                "index": int(index),
+                "text": _speech_text(speech, story),
+                "round": kind,
+            }
 
 
-def _offline_of(rounds: Iterable[_Round], story: _Written) -> Iterator[dict[str, Any]]:
+def _offline_judges(rounds: Iterable[_Round], story: StoryText) -> Iterator[dict[str, Any]]:
     """The offline judgements of a room in the form of debates.jsonl."""
     for round_ in rounds:
-        for judge, offline in round_.OfflineJudgments.judgments.items() if round_.OfflineJudgments else ():
-            judged = [
-                {"probabilities": j.distribution, "text": _spoken(j.feedback, story), "endDebate": j.endDebate}
-                for j in offline.judgments
+        if round_.OfflineJudgments is None:
+            continue
+        for judge, offline in round_.OfflineJudgments.judgments.items():
+            judgements = [
+                {
+                    "probabilities": judged.distribution,
+                    "text": _speech_text(judged.feedback, story),
+                    "endDebate": judged.endDebate,
+                }
+                for judged in offline.judgments
             ]
-            yield {"judge": judge, "mode": offline.mode, "judgments": judged}
+            yield {"judge": judge, "mode": offline.mode, "judgments": judgements}
 
 
 def read_room(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a room file: the game in the form of a line of debates.jsonl, and its story.
+    """Read a room file.
+
+    Returns:
+        The game in the form of a line of debates.jsonl, and its story.
 
     Raises:
         UserError: not JSON, or not a room; names the file and the field.
@@ -183,27 +251,21 @@ def read_room(path: Path) -> tuple[dict[str, Any], str]:
     material = room.setup.sourceMaterial.QuALITYSourceMaterial or room.setup.sourceMaterial.CustomSourceMaterial
     if material is None:
         raise UserError(f"{path}: setup.sourceMaterial: holds no story")
-    story = _written(material.contents)
+    story = join_tokens(material.contents)
     try:
-        turns, offline = list(_turns_of(room.rounds, story)), list(_offline_of(room.rounds, story))
+        turns = list(_turns(room.rounds, story))
+        offline = list(_offline_judges(room.rounds, story))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+    # A room file does not say whether its game is over.
+    ended = any(round_.ends_game for round_ in room.rounds)
     line = {
         "roomName": path.stem,
         "storyId": material.articleId or material.title,
         "storyTitle": material.title,
-        "status": "Complete" if _ended(room.rounds) else "InProgress",
+        "status": "Complete" if ended else "InProgress",
         "turns": turns,
         "offlineJudgments": offline,
         **room.setup.model_dump(exclude={"sourceMaterial"}),
     }
     return line, story.text
-
-
-def _ended(rounds: Iterable[_Round]) -> bool:
-    """Whether the judge ended the game, or all debaters voted to."""
-    return any(
-        (r.JudgeFeedback and r.JudgeFeedback.endDebate)
-        or (r.NegotiateEnd and len(r.NegotiateEnd.votes) > 1 and all(r.NegotiateEnd.votes.values()))
-        for r in rounds
-    )

@@ -1,4 +1,4 @@
-"""Where texts come from: who made them, under which licence, and where they are published."""
+"""Origin of texts: their authors, licence, and where they are published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNSTATED = "not stated"
 
 
 class Source(Record):
-    """What a source says of itself.
+    """Origin and licence of a data set, in its owner's words.
 
     Example:
         Source(name="nyu-human", licence="CC BY 4.0", by="Michael, Mahdi, Rein, Petty, Dirani, Padmakumar, Bowman 2023",
@@ -49,6 +49,13 @@ KNOWN = {
 
 
 def source_of(name: str, licence: str | None = None) -> Source:
-    """The source of a name; one that is not known has the licence given, else none stated."""
-    found = KNOWN.get(name, Source(name=name))
-    return found if licence is None else found.model_copy(update={"licence": licence})
+    """Look up a source by name.
+
+    Args:
+        name: of the source; one that is not among `KNOWN` has no stated licence.
+        licence: replaces the known one.
+    """
+    source = KNOWN.get(name, Source(name=name))
+    if licence is None:
+        return source
+    return source.model_copy(update={"licence": licence})

@@ -30,8 +30,9 @@ FILES: dict[str, tuple[str, ...]] = {
     "train": ("QuALITY.v1.0.1.htmlstripped.train", "QuALITY.v1.0.1.train"),
     "dev": ("QuALITY.v1.0.1.htmlstripped.dev", "QuALITY.v1.0.1.dev"),
 }
-"""The owner's file names; the first that exists is read. The owner's test file has no labels and is of no use here."""
+"""The owner's file names; the first that exists is read. The owner's test file has no labels, so it is not used."""
 
+# Only these count as HTML: plain stories hold `<` and `>` of their own.
 _MARKUP = re.compile(r"</?(?:html|body|p|br|hr|div|h[1-6]|i|b|pre|span)\b[^>]*>", re.IGNORECASE)
 _BLOCKS = {"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "pre", "ul", "ol", "li", "tr", "table"}
 _UNREAD = {"head", "script", "style", "table"}
@@ -73,8 +74,10 @@ class _Item(BaseModel):
         """The owner's mark, else its definition: fewer than half of the timed annotators were right."""
         if self.difficult is not None:
             return self.difficult
+        if not self.speed_validation:
+            return False
         right = sum(reply.speed_answer == self.gold_label for reply in self.speed_validation)
-        return bool(self.speed_validation) and 2 * right < len(self.speed_validation)
+        return 2 * right < len(self.speed_validation)
 
 
 class _Row(BaseModel):
@@ -88,19 +91,19 @@ class _Row(BaseModel):
 
     @property
     def story(self) -> Story:
-        """The article as text."""
+        """The article as plain text."""
         text = self.article if isinstance(self.article, str) else "".join(self.article)
         return Story(id=str(self.article_id), title=self.title, text=strip_html(text))
 
     @model_validator(mode="before")
     @classmethod
-    def _nest(cls, row: Any) -> Any:
+    def _from_older_layout(cls, row: Any) -> Any:
         if isinstance(row, dict) and "questions" not in row and "question1" in row:
-            return {**row, "set_unique_id": row.get("unique_id"), "questions": list(_numbered(row))}
+            return {**row, "set_unique_id": row.get("unique_id"), "questions": list(_numbered_questions(row))}
         return row
 
 
-def _numbered(row: dict[str, Any]) -> Any:
+def _numbered_questions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Questions of the older layout, whose fields are numbered: question1, question1option1, question1_gold_label."""
     number = 1
     while (name := f"question{number}") in row:
@@ -122,23 +125,30 @@ class _Text(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.pieces: list[str] = []
         self.skipping: list[str] = []
+        """Open tags whose text is left out."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Open a block, break a line, or begin to skip; a drop capital that is a picture gives its letter."""
+        """Open a block, break a line, or begin to skip."""
         if tag in _UNREAD:
             self.skipping.append(tag)
+        # A head that is never closed must not swallow the whole article.
         if tag == "body":
             self.skipping.clear()
+        # Old books open a chapter with the picture of a letter, whose `alt` is that letter.
         alt = dict(attrs).get("alt") or ""
         if tag == "img" and len(alt) == 1:
             self.pieces.append(alt)
-        self.pieces.append("\n\n" if tag in _BLOCKS else "\n" if tag == "br" else "")
+        if tag in _BLOCKS:
+            self.pieces.append("\n\n")
+        elif tag == "br":
+            self.pieces.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         """Close a block, or stop skipping."""
         if tag in self.skipping:
             self.skipping.remove(tag)
-        self.pieces.append("\n\n" if tag in _BLOCKS else "")
+        if tag in _BLOCKS:
+            self.pieces.append("\n\n")
 
     def handle_data(self, data: str) -> None:
         """Keep text; its own line breaks mean no more than spaces."""
@@ -156,24 +166,38 @@ def strip_html(text: str) -> str:
     parser = _Text()
     parser.feed(text)
     parser.close()
+    # Spaces round line breaks come from tags between blocks, and blocks within blocks give more than one blank line.
     joined = re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(parser.pieces))
     return re.sub(r"\n{3,}", "\n\n", joined).strip()
 
 
 def best_distractor(item: _Item, name: str, seed: int) -> int:
-    """Option (from 0) that most annotators named as the best wrong one; ties are drawn by seed and question.
+    """The wrong option that most untimed annotators named as the best one (Arnesen et al. 2024).
 
-    Votes for the correct answer or for no option do not count; with no vote left every wrong option is a tie.
+    Votes for the correct answer or for no option do not count. Ties are drawn by seed and question; with no vote left
+    every wrong option is a tie.
+
+    Args:
+        item: the question.
+        name: id of the question.
+        seed: of the draw.
+
+    Returns:
+        Number of the option, counted from 0.
     """
-    wrong = [i for i in range(len(item.options)) if i + 1 != item.gold_label]
-    votes = Counter(v.untimed_best_distractor - 1 for v in item.validation if v.untimed_best_distractor is not None)
-    most = max(votes[i] for i in wrong)
-    tied = [i for i in wrong if votes[i] == most]
+    wrong = [option for option in range(len(item.options)) if option + 1 != item.gold_label]
+    # The owner counts options from 1.
+    votes = Counter(
+        reply.untimed_best_distractor - 1 for reply in item.validation if reply.untimed_best_distractor is not None
+    )
+    most = max(votes[option] for option in wrong)
+    tied = [option for option in wrong if votes[option] == most]
     return tied[int(digest(["distractor", seed, name]), 16) % len(tied)]
 
 
 def _question(item: _Item, name: str, group: str, passage: str, seed: int) -> Question:
     """Make a question with two answers; the correct one's side is a fair draw by seed and question."""
+    # By a digest of the name, not by place: the side stays when a filter changes which questions are read.
     correct: Literal[0, 1] = 1 if int(digest(["side", seed, name]), 16) % 2 else 0
     right = item.options[item.gold_label - 1].strip()
     wrong = item.options[best_distractor(item, name, seed)].strip()
@@ -203,14 +227,17 @@ def _read_file(path: Path, seed: int) -> tuple[list[Question], set[str]]:
     hard: set[str] = set()
     left_out = LeftOut("questions")
     for number, row in _rows(path):
-        group, passage = str(row.article_id), row.story.text
+        group = str(row.article_id)
+        passage = row.story.text
         for place, item in enumerate(row.questions, start=1):
-            name = f"quality-{item.question_unique_id or f'{row.set_unique_id or group}-{place}'}"
+            unique_id = item.question_unique_id or f"{row.set_unique_id or group}-{place}"
+            name = f"quality-{unique_id}"
             question = _question(item, name, group, passage, seed)
             fault = question_fault(question)
             if fault is not None:
                 left_out.add(fault, f"{path}:{number} {name}")
                 continue
+            # The same question twice is no fault; two different questions of one name are.
             if questions.setdefault(name, question) != question:
                 raise UserError(
                     f"{path}:{number}: another question is also called {name!r}; give each its question_unique_id"
@@ -225,29 +252,41 @@ def _files(path: Path, split: Split | None) -> list[Path]:
     """Files to read: the path itself, or the owner's files of the split in a folder."""
     if path.is_file():
         return [path]
+    if split is None:
+        parts = ["train", "dev"]
+    elif split == "train":
+        parts = ["train"]
+    else:
+        parts = ["dev"]
     files = []
-    for part in ("train", "dev") if split is None else ("train",) if split == "train" else ("dev",):
-        found = [path / name for name in FILES[part] if (path / name).is_file()]
-        if not found:
+    for part in parts:
+        present = [path / name for name in FILES[part] if (path / name).is_file()]
+        if not present:
             raise UserError(f"{path} has no file {FILES[part][0]}; {DOWNLOAD}")
-        files.append(found[0])
+        files.append(present[0])
     return files
 
 
-def _label(questions: list[Question], file: Path, split: Split | None) -> list[Question]:
+def _in_split(questions: list[Question], file: Path, split: Split | None) -> list[Question]:
     """Keep the questions of a split, with its name in them; None keeps all.
 
     The owner's dev file is cut by story into validation and test (Arnesen et al. 2024), a file of another name into all
     three. The cut does not depend on a run's seed: what one run tests on, another does not choose its settings by.
     """
     if file.name.endswith(".train"):
-        return [q.model_copy(update={"split": "train"}) for q in questions] if split in (None, "train") else []
-    if split is None and not file.name.endswith(".dev"):
-        return questions
+        if split not in (None, "train"):
+            return []
+        return [question.model_copy(update={"split": "train"}) for question in questions]
     if file.name.endswith(".dev"):
         halves: dict[Split, float] = {"validation": 0.5, "test": 0.5}
-        return [q for part in halves if split in (None, part) for q in split_part(questions, part, halves)]
-    return split_part(questions, split or "train")
+        chosen = []
+        for part in halves:
+            if split in (None, part):
+                chosen += split_part(questions, part, halves)
+        return chosen
+    if split is None:
+        return questions
+    return split_part(questions, split)
 
 
 def stories(path: str | Path | None, split: Split | None = None) -> dict[str, Story]:
@@ -255,15 +294,18 @@ def stories(path: str | Path | None, split: Split | None = None) -> dict[str, St
 
     Args:
         path: as for `load`.
-        split: of the owner's files only those that hold this split; None reads all that are there.
+        split: read only the owner's file that holds this split; None reads both.
 
     Raises:
         UserError: as `load`.
     """
     if path is None:
         raise UserError(f"QuALITY's stories need a path: {DOWNLOAD}")
-    rows = [row for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split) for _, row in _rows(file)]
-    return {row.set_unique_id or str(row.article_id): row.story for row in rows}
+    by_set: dict[str, Story] = {}
+    for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split):
+        for _, row in _rows(file):
+            by_set[row.set_unique_id or str(row.article_id)] = row.story
+    return by_set
 
 
 def load(
@@ -281,7 +323,7 @@ def load(
         hard_only: keep the questions marked difficult.
         split: `train` is the owner's train file; `validation` and `test` are the halves of the dev file, cut by story.
             A file of another name is cut by story into three (`splits.FRACTIONS`); None keeps all of it.
-        limit: draw so many questions, by seed.
+        limit: draw this many questions, by seed.
         seed: decides sides, tied distractors and the draw; never which story is in which split.
         without: article ids to leave out, for example the stories of the human debates.
 
@@ -290,13 +332,13 @@ def load(
     """
     if path is None:
         raise UserError(f"source quality needs a path: {DOWNLOAD}")
-    kept: list[Question] = []
+    chosen: list[Question] = []
     for file in _files(existing(path, "QuALITY file or folder", DOWNLOAD), split):
         questions, hard = _read_file(file, seed)
-        kept += [
-            question
-            for question in _label(questions, file, split)
-            if question.group not in without
-            if question.id in hard or not hard_only
-        ]
-    return sample(kept, limit, seed)
+        # Cut into splits before anything is left out: a filter must not move a story into another split.
+        for question in _in_split(questions, file, split):
+            if question.group in without:
+                continue
+            if question.id in hard or not hard_only:
+                chosen.append(question)
+    return sample(chosen, limit, seed)

@@ -1,7 +1,7 @@
 """Items of binary tasks: is the answer given (or the reply shown) the right one?
 
-`tasks` says what a task is: SciQ, BoolQ, CosmosQA and Anthropic HH ship, any other is a few lines of YAML. One item is
-made of each row; its label is drawn from the seed and the row, so neither the order of a file nor a limit changes it.
+A task is described in `task`: SciQ, BoolQ, CosmosQA and Anthropic HH ship, any other is a few lines of YAML. Each row
+gives one item. Its label is drawn from the seed and the row, so neither the order of a file nor a limit changes it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from debate_rl.data.left_out import LeftOut
 from debate_rl.data.splits import sample
-from debate_rl.data.tasks.task import Maker, Row, Task, hub_rows, load_task, local_rows
+from debate_rl.data.tasks.task import Maker, Row, hub_rows, load_task, local_rows
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question, Split
 from debate_rl.records import Record, digest
@@ -49,7 +49,7 @@ class BinaryItem(Record):
 
 
 class Selection(Record):
-    """Items with an account of what was left out.
+    """Items, and counts of what was left out.
 
     Example:
         Selection(items=(BinaryItem(...), ...), read=1500, repeated=0, unused=0, dropped=(0, 392))
@@ -67,66 +67,101 @@ class Selection(Record):
 
     def __str__(self) -> str:
         """One line for the log."""
-        zeros, ones = (sum(item.label == label for item in self.items) for label in (0, 1))
+        counts = Counter(item.label for item in self.items)
         return (
-            f"{len(self.items)} items ({zeros} with label 0, {ones} with label 1) from {self.read} rows; "
+            f"{len(self.items)} items ({counts[0]} with label 0, {counts[1]} with label 1) from {self.read} rows; "
             f"{self.repeated} repeated, {self.unused} unusable, {sum(self.dropped)} dropped for balance"
         )
 
 
-def _labelled(row: Row, maker: Maker) -> BinaryItem:
-    """An item of a row that has its text and labels already: txt, label (or hard_label), soft_label [P(0), P(1)]."""
-    text, label, soft = row["txt"], row.get("label", row.get("hard_label")), row.get("soft_label")
-    if not isinstance(text, str):
-        raise ValueError(f"txt holds {type(text).__name__}, expected text")
-    if label not in (0, 1, None):
-        raise ValueError(f"label {label!r} is not 0 or 1")
-    pair = isinstance(soft, list) and len(soft) == 2 and all(isinstance(p, int | float) and 0 <= p <= 1 for p in soft)
-    if soft is not None and not (pair and sum(soft) > 0):
-        raise ValueError(f"soft_label {soft!r} is not the pair [P(incorrect), P(correct)]")
-    shared, answer = maker.split_finished(text)
-    task = maker.task
-    return BinaryItem(
-        id=f"{task.name}-{digest(text)}", text=text, label=None if label is None else 1 if label else 0,
-        soft_label=soft[1] / sum(soft) if soft else None, group=f"{task.name}-{digest(shared.strip())}",
-        task=task.name, prefix=task.prefix, answer=answer,
-    )  # fmt: skip
-
-
 def make_item(row: Row, maker: Maker, seed: int = 0) -> BinaryItem | None:
-    """Make the item of a native row, or of one with `txt` and labels; None where no fair item can be made.
+    """Make the item of a native row, or of one with `txt` and labels.
+
+    Args:
+        row: fields by name.
+        maker: the task.
+        seed: of the label and of the answer offered.
+
+    Returns:
+        None where no fair item can be made.
 
     Raises:
         ValueError: a field is missing or out of range.
     """
     if "txt" in row:
-        return _labelled(row, maker)
+        return _finished_item(row, maker)
     task = maker.task
+    # The fields name the row and seed its draw, so its item is the same wherever it stands. They are taken as text,
+    # because a CSV has no numbers.
     name = digest([str(row.get(field)) for field in maker.fields])
     drawn = maker.draw(row, Random(f"{seed} {name}"))
     if drawn is None:
         return None
     return BinaryItem(
-        id=f"{task.name}-{name}", text=drawn.text, label=drawn.label,
-        group=f"{task.name}-{digest(drawn.shared.strip())}", task=task.name, prefix=task.prefix, answer=drawn.answer,
-    )  # fmt: skip
+        id=f"{task.name}-{name}",
+        text=drawn.text,
+        label=drawn.label,
+        group=f"{task.name}-{digest(drawn.shared.strip())}",
+        task=task.name,
+        prefix=task.prefix,
+        answer=drawn.answer,
+    )
+
+
+def _finished_item(row: Row, maker: Maker) -> BinaryItem:
+    """The item of a row that has its text already: txt, label (or hard_label), soft_label [P(0), P(1)]."""
+    text = row["txt"]
+    if not isinstance(text, str):
+        raise ValueError(f"txt holds {type(text).__name__}, expected text")
+    label = row.get("label", row.get("hard_label"))
+    if label not in (0, 1, None):
+        raise ValueError(f"label {label!r} is not 0 or 1")
+    hard_label: Literal[0, 1] | None = None
+    if label is not None:
+        hard_label = 1 if label else 0  # files may hold true or 1.0, which equal 1
+    soft_label = _soft_label(row.get("soft_label"))
+    shared, answer = maker.split_finished(text)
+    task = maker.task
+    return BinaryItem(
+        id=f"{task.name}-{digest(text)}",
+        text=text,
+        label=hard_label,
+        soft_label=soft_label,
+        group=f"{task.name}-{digest(shared.strip())}",
+        task=task.name,
+        prefix=task.prefix,
+        answer=answer,
+    )
+
+
+def _soft_label(pair: Any) -> float | None:
+    """Probability of label 1, from a pair of weights that need not sum to 1."""
+    if pair is None:
+        return None
+    is_pair = isinstance(pair, list) and len(pair) == 2
+    if not is_pair or not all(isinstance(p, int | float) and 0 <= p <= 1 for p in pair) or sum(pair) <= 0:
+        raise ValueError(f"soft_label {pair!r} is not the pair [P(incorrect), P(correct)]")
+    return float(pair[1] / sum(pair))
 
 
 def balance(items: list[BinaryItem], seed: int = 0) -> tuple[list[BinaryItem], tuple[int, int]]:
     """Drop items of the commoner label, by seed, until both are as common; items without a label stay.
 
     Returns:
-        The items kept, in their order, and how many of label 0 and label 1 were dropped.
+        The items that stay, in their order, and how many of label 0 and label 1 were dropped.
     """
     counts = Counter(item.label for item in items)
-    keep = min(counts[0], counts[1])
-    return _of_each(items, keep, seed), (counts[0] - keep, counts[1] - keep)
+    count = min(counts[0], counts[1])
+    return _sample_per_label(items, count, seed), (counts[0] - count, counts[1] - count)
 
 
-def _of_each(items: list[BinaryItem], count: int, seed: int) -> list[BinaryItem]:
-    """Draw so many items of each label, in their order; items without a label stay."""
-    kept = {item.id for label in (0, 1) for item in sample([i for i in items if i.label == label], count, seed)}
-    return [item for item in items if item.label is None or item.id in kept]
+def _sample_per_label(items: list[BinaryItem], count: int, seed: int) -> list[BinaryItem]:
+    """Draw this many items of each label, in their order; items without a label stay."""
+    drawn = set()
+    for label in (0, 1):
+        of_label = [item for item in items if item.label == label]
+        drawn |= {item.id for item in sample(of_label, count, seed)}
+    return [item for item in items if item.label is None or item.id in drawn]
 
 
 def load(
@@ -140,11 +175,11 @@ def load(
     """Read a task from a local file, or from the hub.
 
     Args:
-        task: sciq, boolq, cosmosqa, hh, or the path of a task's YAML file (`tasks.Task`).
+        task: sciq, boolq, cosmosqa, hh, or the path of a task's YAML file (`task.Task`).
         path: local file of native rows, or of rows with `txt`, `label` and `soft_label`; None takes the task's own
             source: its file or the hub.
         split: which split of the hub; a local file is read whole.
-        limit: at most so many items, drawn by seed; half of them of each label where balanced.
+        limit: largest number of items, drawn by seed; half of them of each label where balanced.
         seed: decides labels, answers and draws.
         balanced: drop items until both labels are as common.
 
@@ -152,64 +187,74 @@ def load(
         UserError: unknown task, a malformed row (file, line and field), an unreachable hub, no items, or, where
             balanced, no label or labels of one class only.
     """
-    found = load_task(task)
-    local = path or found.path
-    source = local_rows(local) if local is not None else hub_rows(found, split)
-    return _select(source, found, str(local or found.hub), limit, seed, balanced)
+    description = load_task(task)
+    local = path or description.path
+    rows = local_rows(local) if local is not None else hub_rows(description, split)
+    everything = _make_items(rows, Maker(description), str(local or description.hub), seed)
+    items = list(everything.items)
+    dropped = (0, 0)
+    if balanced:
+        _check_classes(items, description.name, str(local or description.hub))
+        items, dropped = balance(items, seed)
+        # Half of each label first: a plain draw from balanced items need not be balanced.
+        if limit is not None and len(items) > limit:
+            items = _sample_per_label(items, limit // 2, seed)
+    items = sample(items, limit, seed)
+    return everything.model_copy(update={"items": tuple(items), "dropped": dropped})
 
 
-def _select(
-    source: Iterable[tuple[str, Row]], task: Task, name: str, limit: int | None, seed: int, balanced: bool
-) -> Selection:
-    """Make the items of rows, each once, and balance them."""
+def _make_items(rows: Iterable[tuple[str, Row]], maker: Maker, source: str, seed: int) -> Selection:
+    """Make the items of rows, each once; nothing is balanced yet.
+
+    Raises:
+        UserError: a row is malformed (names where it stands), or no row gives an item.
+    """
+    task = maker.task.name
     items: dict[str, BinaryItem] = {}
     read = repeated = unused = 0
-    maker = Maker(task)
-    left_out = LeftOut(f"rows of {task.name}")
-    for where, row in source:
+    left_out = LeftOut(f"rows of {task}")
+    for where, row in rows:
         read += 1
         try:
             item = make_item(row, maker, seed)
         except ValueError as error:
-            raise UserError(f"{where}: {task.name}: {error}") from error
+            raise UserError(f"{where}: {task}: {error}") from error
         if item is None:
             unused += 1
             left_out.add("no right answer, or no wrong one that differs from it", where)
-        elif maker.empty_answers(row):
+            continue
+        if maker.empty_answers(row):
             left_out.add("of each an answer that is empty; the others are offered", where)
-        repeated += item is not None and item.id in items
-        if item is not None:
-            items.setdefault(item.id, item)
+        if item.id in items:
+            repeated += 1
+        else:
+            items[item.id] = item
     left_out.say()
-    every = list(items.values())
-    if not every:
-        raise UserError(f"no items of {task.name} in {name}: {read} rows, {unused} of them unusable")
-    if balanced:
-        _check_classes(every, task.name, name)
-    kept, dropped = balance(every, seed) if balanced else (every, (0, 0))
-    if balanced and limit is not None and len(kept) > limit:
-        kept = _of_each(kept, limit // 2, seed)
-    kept = sample(kept, limit, seed)
-    return Selection(items=tuple(kept), read=read, repeated=repeated, unused=unused, dropped=dropped)
+    if not items:
+        raise UserError(f"no items of {task} in {source}: {read} rows, {unused} of them unusable")
+    return Selection(items=tuple(items.values()), read=read, repeated=repeated, unused=unused, dropped=(0, 0))
 
 
-def _check_classes(items: list[BinaryItem], task: str, name: str) -> None:
+def _check_classes(items: list[BinaryItem], task: str, source: str) -> None:
     """Check that items with labels are of both classes, so that balancing does not empty them."""
-    known = {item.label for item in items} - {None}
-    if len(known) == 1:
+    labels = {item.label for item in items} - {None}
+    if len(labels) == 1:
         raise UserError(
-            f"{task}: all {len(items)} items of {name} have label {known.pop()}; take a split with labels of both "
+            f"{task}: all {len(items)} items of {source} have label {labels.pop()}; take a split with labels of both "
             "classes, or check the task's label rule"
         )
 
 
 def as_question(item: BinaryItem) -> Question:
-    """The item as a claim to be debated: is the answer correct or incorrect? (Lang et al. 2025)."""
+    """The item as a claim to be debated: is the answer correct or incorrect? (Lang et al. 2025, arXiv 2501.13124)."""
+    correct: Literal[0, 1] | None = None
+    if item.label is not None:
+        correct = 0 if item.label else 1
     return Question(
         id=item.id,
         text=f"{item.prefix}\n{item.text}".strip(),
         answers=("correct", "incorrect"),
-        correct=None if item.label is None else 0 if item.label else 1,
+        correct=correct,
         group=item.group,
         source=item.task,
     )

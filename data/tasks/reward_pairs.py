@@ -6,7 +6,6 @@ A row holds two conversations that differ in the last reply: `chosen` is the one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from debate_rl.data.left_out import LeftOut
@@ -52,7 +51,7 @@ class RewardPair(Record):
 
 
 class Pairs(Record):
-    """Pairs with an account of what was left out.
+    """Pairs, and counts of what was left out.
 
     Example:
         Pairs(pairs=(RewardPair(...), ...), read=600, repeated=0, unused=2)
@@ -60,6 +59,7 @@ class Pairs(Record):
 
     pairs: tuple[RewardPair, ...]
     read: int
+    """Rows of the source."""
     repeated: int
     """Rows that say the same as an earlier one."""
     unused: int
@@ -71,7 +71,7 @@ class Pairs(Record):
 
 
 def turns(text: str) -> list[Message]:
-    """The messages of a conversation.
+    """Parse a conversation into messages.
 
     Example:
         >>> turns("\\n\\nHuman: Hot?\\n\\nAssistant: Yes.")
@@ -80,21 +80,30 @@ def turns(text: str) -> list[Message]:
     Raises:
         ValueError: it does not open with a human or does not end with the assistant.
     """
-    parts = _TURN.split("\n\n" + text.strip())
-    found: list[Message] = []
-    for who, said in zip(parts[1::2], parts[2::2], strict=True):
-        if found and found[-1]["role"] == _ROLES[who]:
+    # Splitting by a pattern with a group gives: text before, speaker, words, speaker, words, ...
+    before, *parts = _TURN.split("\n\n" + text.strip())
+    messages: list[Message] = []
+    for speaker, words in zip(parts[::2], parts[1::2], strict=True):
+        role = _ROLES[speaker]
+        content = words.strip()
+        if messages and messages[-1]["role"] == role:
             # Chat templates want roles in turn: what one said twice in a row is one message.
-            found[-1] = {"role": _ROLES[who], "content": f"{found[-1]['content']}\n\n{said.strip()}".strip()}
-        else:
-            found.append({"role": _ROLES[who], "content": said.strip()})
-    if parts[0].strip() or not found or found[0]["role"] != "user" or found[-1]["role"] != "assistant":
+            content = f"{messages.pop()['content']}\n\n{content}".strip()
+        messages.append({"role": role, "content": content})
+    if before.strip() or not messages or messages[0]["role"] != "user" or messages[-1]["role"] != "assistant":
         raise ValueError("expected a conversation that opens with 'Human:' and ends with 'Assistant:'")
-    return found
+    return messages
 
 
 def make_pair(row: Row, name: str = "hh") -> RewardPair | None:
-    """Make the pair of a row; None where the replies are the same or the conversations differ before them.
+    """Make the pair of a row.
+
+    Args:
+        row: fields by name; `chosen` and `rejected` are conversations.
+        name: of the task; ids begin with it.
+
+    Returns:
+        None where the replies are the same or empty, or the conversations differ before them.
 
     Raises:
         ValueError: `chosen` or `rejected` is missing or is no conversation.
@@ -102,16 +111,20 @@ def make_pair(row: Row, name: str = "hh") -> RewardPair | None:
     for field in ("chosen", "rejected"):
         if not isinstance(row.get(field), str):
             raise ValueError(f"no text field {field!r}")
-    chosen, rejected = turns(row["chosen"]), turns(row["rejected"])
+    chosen = turns(row["chosen"])
+    rejected = turns(row["rejected"])
     if chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
         return None
     if not all(message["content"] for message in (*chosen, rejected[-1])):
         return None
     prompt = chosen[:-1]
     return RewardPair(
-        id=f"{name}-{digest([row['chosen'], row['rejected']])}", prompt=prompt, chosen=chosen[-1]["content"],
-        rejected=rejected[-1]["content"], group=f"{name}-{digest(prompt)}",
-    )  # fmt: skip
+        id=f"{name}-{digest([row['chosen'], row['rejected']])}",
+        prompt=prompt,
+        chosen=chosen[-1]["content"],
+        rejected=rejected[-1]["content"],
+        group=f"{name}-{digest(prompt)}",
+    )
 
 
 def load_pairs(
@@ -123,37 +136,37 @@ def load_pairs(
         task: where the rows are: hh, or the YAML file of a task with `chosen` and `rejected`.
         path: local file of rows; None takes the task's own source.
         split: which split of the hub; a local file is read whole.
-        limit: at most so many, drawn by seed.
+        limit: largest number of pairs, drawn by seed.
         seed: of the draw.
 
     Raises:
-        UserError: unknown task, a malformed row (file, line and field), an unreachable hub, or no pairs.
+        UserError: unknown task, a malformed file (file and line), an unreachable hub, or no pairs.
     """
     source = load_task(task)
     local = path or source.path
     rows = local_rows(local) if local is not None else hub_rows(source, split)
-    return _collect(rows, source.name, str(local or source.hub), limit, seed)
-
-
-def _collect(rows: Iterable[tuple[str, Row]], name: str, place: str, limit: int | None, seed: int) -> Pairs:
     pairs: dict[str, RewardPair] = {}
     read = repeated = unused = 0
-    left_out = LeftOut(f"rows of {name}")
+    left_out = LeftOut(f"rows of {source.name}")
     for where, row in rows:
         read += 1
         try:
-            pair = make_pair(row, name)
+            pair = make_pair(row, source.name)
         except ValueError as error:
+            # HH itself holds some conversations that do not end with the assistant: no reason to stop.
             unused += 1
             left_out.add(str(error), where)
             continue
         if pair is None:
             unused += 1
             left_out.add("both replies are the same or empty, or the conversations differ before them", where)
-        repeated += pair is not None and pair.id in pairs
-        if pair is not None:
-            pairs.setdefault(pair.id, pair)
+        elif pair.id in pairs:
+            repeated += 1
+        else:
+            pairs[pair.id] = pair
     left_out.say(len(pairs))
     if not pairs:
-        raise UserError(f"no pairs of {name} in {place}: {read} rows, {unused} of them unusable")
-    return Pairs(pairs=tuple(sample(list(pairs.values()), limit, seed)), read=read, repeated=repeated, unused=unused)
+        place = str(local or source.hub)
+        raise UserError(f"no pairs of {source.name} in {place}: {read} rows, {unused} of them unusable")
+    drawn = sample(list(pairs.values()), limit, seed)
+    return Pairs(pairs=tuple(drawn), read=read, repeated=repeated, unused=unused)

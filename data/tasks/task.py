@@ -1,6 +1,6 @@
-"""A binary task as data: where its rows are, the text made of each, and the rule that says which texts are correct.
+"""A binary task as data: its rows, the text made of each row, and the rule that says which texts are correct.
 
-The tasks that ship (sciq, boolq, cosmosqa, hh) stand in `tasks.yaml`; any other is a YAML file of the same fields:
+The tasks that ship (sciq, boolq, cosmosqa, hh) are in `tasks.yaml`; any other is a YAML file of the same fields:
 
     name: paws                                            # the file's name where it is left out
     hub: google-research-datasets/paws                    # or path: rows.csv, beside the YAML file
@@ -11,7 +11,7 @@ The tasks that ship (sciq, boolq, cosmosqa, hh) stand in `tasks.yaml`; any other
     group: "{{ sentence1 }}"
     prefix: There are two sentences. The claim is that they mean the same.
 
-Templates and expressions are Jinja2's, over the fields of a row, in its sandbox. To them come the filter `pick`
+Templates and expressions are Jinja2, over the fields of a row, in a sandbox. Two things are added: the filter `pick`
 (`choices | pick(label)`: the element at a place, refused where there is no such place) and the test `containing`.
 """
 
@@ -60,7 +60,7 @@ class Task(Record):
     path: str | None = None
     """Local file in place of the hub: .jsonl, .json (a list), .csv or .tsv; relative to the YAML file."""
     text: str
-    """Template of what is to be called correct or incorrect; `offered` is the answer drawn."""
+    """Template of the text that is correct or incorrect; `offered` is the answer drawn."""
     label: str | None = None
     """Expression of the label: true or 1 where the text is correct, None or -1 where it is not known."""
     right: str | None = None
@@ -78,8 +78,10 @@ class Task(Record):
     """What a debate prompt says before the text."""
 
     @model_validator(mode="after")
-    def _one_rule(self) -> Task:
-        if (self.label is None) == (self.right is None) or (self.right is None) != (self.answers is None):
+    def _has_one_rule(self) -> Task:
+        has_label = self.label is not None
+        has_right = self.right is not None
+        if has_label == has_right or has_right != (self.answers is not None):
             raise ValueError("give 'label', or 'right' with 'answers': the rule that says which texts are correct")
         if self.hub is not None and self.path is not None:
             raise ValueError("give 'hub' or 'path', not both")
@@ -89,7 +91,12 @@ class Task(Record):
 
 
 class Drawn(NamedTuple):
-    """What is made of a row."""
+    """The text made of a row, with its label.
+
+    Example:
+        Drawn(text="Q: Which gas do plants take in? A: oxygen", label=0,
+              shared="Q: Which gas do plants take in? A: ", answer="oxygen")
+    """
 
     text: str
     label: Label | None
@@ -129,7 +136,7 @@ def load_task(name: str) -> Task:
         fields["path"] = str(file.parent / fields["path"])
     try:
         task = Task(**{"name": file.stem, **fields})
-        Maker(task)
+        Maker(task)  # compiles the templates: what is malformed is said before any row is read
     except ValidationError as error:
         raise UserError(f"{name}: {explain(error)}") from error
     except Exception as error:  # compiling a template may raise anything
@@ -140,13 +147,17 @@ def load_task(name: str) -> Task:
 
 
 def _pick(answers: Sequence[Any], place: Any) -> Any:
-    """The element at a place, a number or its digits; labels that are hidden (-1, none) have no place."""
+    """Filter `pick`: the element at a place, given as a number or its digits.
+
+    Raises:
+        ValueError: there is no such place, as for labels that are hidden (-1, none).
+    """
     if not str(place).isdigit() or int(place) >= len(answers):
         raise ValueError(f"{place!r} is not a place from 0 to {len(answers) - 1}; take a split that has labels")
     return answers[int(place)]
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """What a template writes of a field: a text or a number, never "None"."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
@@ -161,49 +172,83 @@ def _is_empty(value: Any) -> bool:
     """Whether a field holds no answer: nothing, or what is no text and no number."""
     if isinstance(value, str):
         return not value.strip()
-    return value is None or isinstance(value, list | dict) or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or isinstance(value, list | dict)
 
 
-def _of_text(change: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter for texts that leaves a missing one missing; Jinja2's own make the word "None" or "[]" of it."""
-    return lambda value, *words: None if _is_empty(value) else change(value, *words)
+def _skip_empty(change: Callable[..., Any]) -> Callable[..., Any]:
+    """A text filter that leaves a missing value missing; Jinja2's own would make the word "None" or "[]" of it."""
+
+    def apply(value: Any, *arguments: Any) -> Any:
+        if _is_empty(value):
+            return None
+        return change(value, *arguments)
+
+    return apply
+
+
+def _environment() -> Sandbox:
+    """The Jinja2 sandbox of task templates, with the filter `pick` and the test `containing`."""
+    # StrictUndefined: a misspelt field must be an error, not an empty text in every row.
+    env = Sandbox(undefined=StrictUndefined, finalize=_as_text, keep_trailing_newline=True)
+    env.filters["pick"] = _pick
+    for name in ("trim", "lower", "upper", "title", "capitalize"):
+        env.filters[name] = _skip_empty(env.filters[name])
+    env.tests["containing"] = lambda value, part: part in str(value).lower()
+    return env
 
 
 class Maker:
-    """The templates of a task, compiled: makes a text and a label of each row."""
+    """The compiled templates of a task: makes a text and a label of each row.
+
+    Args:
+        task: the task.
+
+    Raises:
+        Exception: a template or expression is malformed.
+    """
 
     def __init__(self, task: Task) -> None:
-        """Compile.
+        env = _environment()
 
-        Raises:
-            Exception: a template or expression is malformed.
-        """
-        env = Sandbox(undefined=StrictUndefined, finalize=_shown, keep_trailing_newline=True)
-        env.filters["pick"] = _pick
-        for name in ("trim", "lower", "upper", "title", "capitalize"):
-            env.filters[name] = _of_text(env.filters[name])
-        env.tests["containing"] = lambda value, part: part in str(value).lower()
-
-        def expression(source: str) -> Callable[..., Any]:
+        def expression(source: str | None) -> Callable[..., Any] | None:
+            if source is None:
+                return None
             return env.compile_expression(source, undefined_to_none=False)
+
+        def variables(source: str) -> set[str]:
+            return meta.find_undeclared_variables(env.parse(source))
 
         self.task = task
         self._text = env.from_string(task.text)
         self._group = env.from_string(task.group) if task.group is not None else None
-        self._label = expression(task.label) if task.label is not None else None
-        self._right = expression(task.right) if task.right is not None else None
-        self._answers = expression(task.answers) if task.answers is not None else None
+        self._label = expression(task.label)
+        self._right = expression(task.right)
+        self._answers = expression(task.answers)
+        # DOTALL: passages and conversations have several lines.
         self._finished = re.compile(task.finished, re.DOTALL) if task.finished else None
-        # What names a row is what its text is made of: the same on the hub and in files whose other fields differ.
-        named = [task.text, task.group or "", *(f"{{{{ {rule} }}}}" for rule in (task.right, task.answers) if rule)]
-        found = set().union(*(meta.find_undeclared_variables(env.parse(source)) for source in named))
-        self._answer_fields = (
-            meta.find_undeclared_variables(env.parse(f"{{{{ {task.answers} }}}}")) if task.answers else ()
-        )
-        self.fields = tuple(sorted(found - ({"offered"} if task.right is not None else set())))
+        # A row is named by the fields that its text is made of: the same on the hub and in files whose other fields
+        # differ.
+        fields = variables(task.text) | variables(task.group or "")
+        for rule in (task.right, task.answers):
+            if rule:
+                fields |= variables(f"{{{{ {rule} }}}}")
+        if task.right is not None:
+            fields.discard("offered")
+        self.fields = tuple(sorted(fields))
+        """Fields of a row that its text is made of."""
+        self._answer_fields = variables(f"{{{{ {task.answers} }}}}") if task.answers else set()
 
     def draw(self, row: Row, random: Random) -> Drawn | None:
-        """Make the text of a row; None where no fair one can be made, as every wrong answer equals the right one.
+        """Make the text of a row.
+
+        Args:
+            row: fields by name.
+            random: draws the label and the answer offered.
+
+        Returns:
+            None where no fair text can be made, since every wrong answer equals the right one.
 
         Raises:
             ValueError: a field is missing or out of range.
@@ -215,8 +260,13 @@ class Maker:
             return self._offer(row, random)
         except Exception as error:  # an expression of a template may raise anything
             missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
-            said = str(error) if isinstance(error, ValueError | UndefinedError) else template_fault(error)
-            raise ValueError(f"no field {missing[1]!r}" if missing else said) from error
+            if missing:
+                message = f"no field {missing[1]!r}"
+            elif isinstance(error, ValueError | UndefinedError):
+                message = str(error)
+            else:
+                message = template_fault(error)
+            raise ValueError(message) from error
 
     def empty_answers(self, row: Row) -> list[str]:
         """Fields of a row that should hold an answer and hold none."""
@@ -224,15 +274,18 @@ class Maker:
 
     def split_finished(self, text: str) -> tuple[str, str]:
         """What a finished text shares with others, and its answer where the pattern finds one."""
-        found = self._finished.search(text) if self._finished else None
-        if found is None:
+        match = self._finished.search(text) if self._finished else None
+        if match is None:
             return text, ""
-        return found[1], (found[2] if found.re.groups > 1 else "").strip()
+        answer = match[2] if match.re.groups > 1 else None
+        return match[1], (answer or "").strip()
 
     def _read_label(self, row: Row) -> Label | None:
+        """The label of a row by the task's expression; None where it is hidden."""
         value = self._label(row) if self._label else None
         if isinstance(value, StrictUndefined):
             str(value)  # raises and names the field
+        # On the hub -1 is the label of test splits whose labels are hidden.
         if value is None or str(value) == "-1":
             return None
         if str(value) not in ("0", "1", "True", "False"):
@@ -241,31 +294,44 @@ class Maker:
 
     def _offer(self, row: Row, random: Random) -> Drawn | None:
         """A text with the right answer or a wrong one, with equal chance."""
-        assert self._right is not None and self._answers is not None
-        right, offered = self._right(row), self._answers(row)
+        assert self._right is not None
+        assert self._answers is not None
+        right = self._right(row)
+        offered = self._answers(row)
         if _is_empty(right):
             return None
-        answers = [_shown(answer) for answer in offered if not _is_empty(answer)]
-        right = _shown(str(right) if isinstance(right, StrictUndefined) else right)
+        answers = [_as_text(answer) for answer in offered if not _is_empty(answer)]
+        if isinstance(right, StrictUndefined):
+            str(right)  # raises and names the field
+        right = _as_text(right)
+        # Space round an answer makes no other answer of it.
         wrong = [answer for answer in answers if answer.strip() != right.strip()]
+        # A right answer that the task never offers would give the label away.
         label: Label = 1 if right in answers and random.random() < 0.5 else 0
         if not wrong:
             return None
         answer = right if label else random.choice(wrong)
         text = fill(self._text, {**row, "offered": answer})
-        return Drawn(text, label, self._shared(row, fill(self._text, {**row, "offered": ""})), answer)
+        without_answer = fill(self._text, {**row, "offered": ""})
+        return Drawn(text, label, self._shared(row, without_answer), answer)
 
     def _shared(self, row: Row, otherwise: str) -> str:
-        return fill(self._group, row) if self._group is not None else otherwise
+        """What a row shares with others: the task's group, where it has one."""
+        if self._group is None:
+            return otherwise
+        return fill(self._group, row)
 
 
 def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
-    """Rows of a .jsonl, .json (a list of objects), .csv or .tsv file, with the place of each.
+    """Read the rows of a .jsonl, .json (a list of objects), .csv or .tsv file, plain or packed (.gz).
+
+    Yields:
+        Where the row stands, and its fields by name.
 
     Raises:
         UserError: the file is missing, malformed, or of another kind.
     """
-    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()  # `open_text` unpacks .gz by itself
     if suffix == ".zst":
         raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
     if suffix not in FORMATS:
@@ -281,11 +347,19 @@ def local_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
             yield f"{path} row {number}", row
     else:
         for number, cells in csv_rows(path, "\t" if suffix == ".tsv" else ","):
-            yield f"{path}:{number}", {name: None if cell in _NULLS else cell for name, cell in cells.items()}
+            # A table has no null of its own; "None" as an answer would be a wrong answer that is easily seen.
+            row = dict(cells)
+            for name, cell in cells.items():
+                if cell in _NULLS:
+                    row[name] = None
+            yield f"{path}:{number}", row
 
 
 def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:
-    """Rows from the hub with the place of each.
+    """Read rows from the hub.
+
+    Yields:
+        Where the row stands, and its fields by name.
 
     Raises:
         UserError: the task has no such split there, or the hub can not be reached.
@@ -300,9 +374,9 @@ def hub_rows(task: Task, split: Split) -> Iterator[tuple[str, Row]]:
     try:
         rows = load_dataset(task.hub, task.config, split=part, revision=task.revision)
     except Exception as error:  # the client raises a dozen kinds, from several libraries
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"cannot load {task.hub} from the hub ({first}); give a local file of its rows as path"
+            f"cannot load {task.hub} from the hub ({reason}); give a local file of its rows as path"
         ) from error
     for number, row in enumerate(rows):
         yield f"{task.hub}/{part} row {number}", row

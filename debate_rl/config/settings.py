@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from debate_rl.engines.server.budget import Price
+from debate_rl.engines.server.settings import ServerSettings
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record
 
@@ -62,8 +63,8 @@ class EngineSettings(Record):
 
     kind: Literal["transformers", "server"] = "transformers"
     """transformers: in this process. server: any OpenAI-compatible endpoint; trainings still run here."""
-    url: str | tuple[str, ...] | None = None
-    """Address of a server, for example http://localhost:8000/v1; a list names replicas of one another."""
+    url: str | None = None
+    """Address of a server, for example http://localhost:8000/v1; replicas stand behind one url."""
     key_env: str | None = None
     """Environment variable that holds the server's key, for example OPENAI_API_KEY; empty sends none."""
     concurrency: int = Field(default=16, ge=1)
@@ -98,15 +99,23 @@ class EngineSettings(Record):
     revision: str | None = None
     """Revision of models from the hub; of a server, a name for the weights behind its url, which else is the url."""
 
+    @field_validator("url", mode="before")
+    @classmethod
+    def _is_one_url(cls, url: Any) -> Any:
+        if isinstance(url, list | tuple):
+            raise ValueError(
+                "give one url, not a list: replicas belong to the server (vLLM's data parallelism, or its router)"
+            )
+        return url
+
     @field_validator("url")
     @classmethod
-    def _is_url(cls, url: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    def _is_url(cls, url: str | None) -> str | None:
         from debate_rl.engines.server.endpoint import url_fault  # urllib3 only where a server is asked
 
-        for one in (url,) if isinstance(url, str) else url or ():
-            fault = url_fault(one)
-            if fault is not None:
-                raise ValueError(fault)
+        fault = url_fault(url) if url else None
+        if fault is not None:
+            raise ValueError(fault)
         return url or None
 
     @field_validator("key_env")
@@ -124,6 +133,19 @@ class EngineSettings(Record):
         if (self.kind == "server") != (self.url is not None):
             raise ValueError("kind: server and url belong together; set both, or neither")
         return self
+
+    def server(self) -> ServerSettings:
+        """The server and how it is asked, where the kind is server."""
+        return ServerSettings(
+            url=self.url or "",
+            key_env=self.key_env,
+            concurrency=self.concurrency,
+            retries=self.retries,
+            timeout=self.timeout,
+            deployed=self.revision,
+            load_adapters=self.load_adapters,
+            refused={name: tuple(fields) for name, fields in self.refused.items()},
+        )
 
 
 class Hardware(Record):

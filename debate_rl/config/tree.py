@@ -190,12 +190,11 @@ def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
 def settled(config: Config, *leave_out: str) -> dict[str, Any]:
     """The part of a config that its results depend on: what else there is may change while a run is at work.
 
-    Where `engine.revision` names the weights behind a server, its url may change; replicas may be added to the first.
+    Where `engine.revision` names the weights behind a server, its url may change.
     """
     exclude: dict[str, Any] = {**dict.fromkeys((*_RUN, *leave_out), True), "engine": _ENGINE}
     tree = config.model_dump(mode="json", by_alias=True, exclude=exclude)
-    url = config.engine.url if config.engine.revision is None else None
-    tree["engine"]["url"] = url[0] if isinstance(url, tuple) else url
+    tree["engine"]["url"] = config.engine.url if config.engine.revision is None else None
     return tree
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from debate_rl.engines.parallel import Parts
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
-from debate_rl.engines.server.router import Router
+from debate_rl.engines.router import Router
 from debate_rl.errors import UserError
 
 PIECES = 4

@@ -66,18 +66,8 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
 
         folder = Path(config.runs) / config.name
         ledger = folder / "paid.jsonl" if (folder / "config.yaml").is_file() else None
-        return ServerEngine(
-            wanted.url or "",
-            wanted.key_env,
-            concurrency=wanted.concurrency,
-            retries=wanted.retries,
-            timeout=wanted.timeout,
-            deployed=wanted.revision,
-            resolve=resolve,
-            load_adapters=wanted.load_adapters,
-            refused=wanted.refused,
-            budget=Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices),
-        )
+        budget = Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices)
+        return ServerEngine(wanted.server(), resolve, budget)
     from debate_rl.engines.local.engine import TransformersEngine
 
     return TransformersEngine(

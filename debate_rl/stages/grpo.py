@@ -339,7 +339,7 @@ def server_of(stage: GrpoStage, run: Run) -> Server | None:
     if wanted.kind != "server" or wanted.url is None or stage.served == "none":
         return None
     return Server(
-        url=(wanted.url,) if isinstance(wanted.url, str) else wanted.url,
+        url=wanted.url,
         model=start_from(run, stage.start, run.config.models.debater)[0],
         verdicts=stage.served == "all",
         revision=wanted.revision,

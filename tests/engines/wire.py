@@ -8,8 +8,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from debate_rl.engines.request import Completion, Message, Request, Sampling
+from debate_rl.engines.server.engine import ServerEngine
+from debate_rl.engines.server.settings import ServerSettings
 
 FAULTS = ("rate limit", "server error", "hang", "truncated", "cut json", "dropped")
+
+
+ENGINE_PARTS = ("resolve", "budget", "keep_tokens", "ends")
+
+
+def server_engine(url, **options):
+    """A server engine at a url: its parts and its settings by keyword."""
+    parts = {name: options.pop(name) for name in ENGINE_PARTS if name in options}
+    return ServerEngine(ServerSettings(url=url, **options), **parts)
 
 
 class WireServer:

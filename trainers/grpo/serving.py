@@ -183,18 +183,16 @@ class Serving:
 
     def _unload(self, place: Path) -> None:
         """Have the server let go of an adapter; one that it keeps costs room there, and no training."""
-        for said in self._there.unload(str(place)):
-            print(f"{place.name} was not unloaded: {said}", flush=True)
+        complaint = self._there.unload(str(place))
+        if complaint is not None:
+            print(f"{place.name} was not unloaded: {complaint}", flush=True)
 
 
 def _opened(server: Server, rank: int, ends: frozenset[int]) -> ServerEngine:
     """The server's engine; all processes write what they paid beside one ledger."""
     ledger = None if server.ledger is None else Path(server.ledger)
-    return ServerEngine(
-        server.url, server.key_env, concurrency=server.concurrency, retries=server.retries, timeout=server.timeout,
-        deployed=server.revision, load_adapters=True, keep_tokens=True, ends=ends,
-        budget=Budget(ledger, server.tokens, server.money, server.prices, rank),
-    )  # fmt: skip
+    budget = Budget(ledger, server.tokens, server.money, server.prices, rank)
+    return ServerEngine(server.settings(), budget=budget, keep_tokens=True, ends=ends)
 
 
 def _weights(judge: AnyJudge) -> set[tuple[str, str | None]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from debate_rl.engines.server.budget import Price
+from debate_rl.engines.server.settings import ServerSettings
 from debate_rl.engines.weights import fingerprint
 from debate_rl.game.protocol import Protocol
 from debate_rl.judges.judge import AnyJudge
@@ -101,11 +102,10 @@ class Server(Record):
     """An OpenAI-compatible server that loads adapters (vLLM) and writes the speeches in place of the training process.
 
     Example:
-        Server(url=("http://localhost:8000/v1",), model="meta-llama/Meta-Llama-3-8B-Instruct")
+        Server(url="http://localhost:8000/v1", model="meta-llama/Meta-Llama-3-8B-Instruct")
     """
 
-    url: tuple[str, ...] = Field(min_length=1)
-    """Replicas of one another."""
+    url: str
     model: str
     """What it calls the policy's base."""
     verdicts: bool = True
@@ -122,6 +122,18 @@ class Server(Record):
     """Budget, in tokens of prompts and answers."""
     money: float | None = Field(default=None, gt=0)
     prices: dict[str, Price] = {}
+
+    def settings(self) -> ServerSettings:
+        """The server and how it is asked; it loads the policy's adapters."""
+        return ServerSettings(
+            url=self.url,
+            key_env=self.key_env,
+            concurrency=self.concurrency,
+            retries=self.retries,
+            timeout=self.timeout,
+            deployed=self.revision,
+            load_adapters=True,
+        )
 
 
 class Online(Record):

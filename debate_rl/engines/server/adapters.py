@@ -1,8 +1,8 @@
-"""What a server calls our models and adapters, and whether it has them.
+"""Names of our models and adapters at a server, and the check that the server has them.
 
-An adapter in a folder is asked for as STAGE-stepN-FINGERPRINT: servers key their prefix cache by the adapter's name, so
-another training, and another step of one, must have another one. Servers without a list of models are taken at their
-word.
+An adapter in a folder is asked for as STAGE-stepN-FINGERPRINT. Servers key their prefix cache by the adapter's name, so
+another training, and another step of the same one, need another name. A server without a list of models is taken at
+its word.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from debate_rl.errors import UserError
 from debate_rl.records import read_json
 
 _LISTED = 8
+"""Names that an error message lists at most."""
 _STEP = re.compile(r"step-0*(\d+)")
 
 
 def adapter_name(folder: str | Path) -> str:
-    """Name of an adapter in a folder: what made it, its step where that is known, and its weights.
+    """Name an adapter after its stage, its step where that is known, and its weights.
 
     Example:
         runs/quickstart/dpo/adapter: "dpo-step375-9f86d081"
@@ -33,98 +34,119 @@ def adapter_name(folder: str | Path) -> str:
         UserError: there is no adapter there.
     """
     path = Path(folder).resolve()
-    made, result = path.parent.name.lstrip("."), path.parent / "result.json"
-    step = _STEP.fullmatch(path.name)
-    steps = f"-step{step[1]}" if step else f"-step{read_json(result)['steps']}" if result.is_file() else ""
-    return f"{made}{steps}-{fingerprint(path)[:8]}"
+    # A stage that is still running works in a hidden folder: .dpo becomes dpo.
+    stage = path.parent.name.lstrip(".")
+    result = path.parent / "result.json"
+    numbered = _STEP.fullmatch(path.name)
+    step = ""
+    if numbered:
+        step = f"-step{numbered[1]}"
+    elif result.is_file():
+        step = f"-step{read_json(result)['steps']}"
+    return f"{stage}{step}-{fingerprint(path)[:8]}"
 
 
 class Served:
-    """The names under which servers are asked.
+    """The models and adapters that a server is asked for, each looked up once.
 
     Args:
-        resolve: turns the name of an adapter into its folder; what is no folder is a name on the server already.
-        load: have the servers load adapters that they lack, which vLLM does where it is allowed to.
+        endpoint: the server.
+        resolve: turns the name of an adapter into its folder; a name that has none is taken as the server's own.
+        load: have the server load adapters that it lacks (vLLM, where runtime loading is allowed).
     """
 
-    def __init__(self, resolve: Callable[[str], str] = str, load: bool = False) -> None:
+    def __init__(self, endpoint: Endpoint, resolve: Callable[[str], str] = str, load: bool = False) -> None:
+        self._endpoint = endpoint
         self._resolve = resolve
         self._load = load
         self._names: dict[str, str] = {}
-        self._known: dict[str, frozenset[str]] = {}
+        """Names of adapters by folder: a fingerprint reads all weights, so it is taken once."""
+        self._known: frozenset[str] = frozenset()
         self._lock = Lock()
 
     def name(self, model: str, adapter: str | None) -> str:
-        """What a server is asked for."""
+        """Name under which a server is asked for a model, or for an adapter of it."""
         if adapter is None:
             return model
         folder = self._folder(adapter)
-        return adapter if folder is None else self._named(folder)
-
-    def check(self, server: Endpoint, model: str, adapter: str | None) -> EngineFailure | None:
-        """Make sure that a server has what it will be asked for; it is looked up once.
-
-        Returns:
-            Why the server could not be asked; None is well.
-
-        Raises:
-            UserError: it has not.
-        """
-        name, folder = self.name(model, adapter), None if adapter is None else self._folder(adapter)
-        with self._lock:
-            if name in self._known.get(server.url, ()):
-                return None
-            # Asked anew for each name: another process may have had it loaded since.
-            listed = server.models()
-            if isinstance(listed, EngineFailure):
-                return listed
-            there = {name} if listed is None and (folder is None or not self._load) else listed or frozenset()
-            if name not in there:
-                self._load_into(server, name, folder, frozenset(there))
-            self._known[server.url] = frozenset({*self._known.get(server.url, ()), *there, name})
-            return None
-
-    def drop(self, server: Endpoint, adapter: str) -> str | None:
-        """Have a server let go of an adapter that it holds; what it said if it did not."""
-        name = self.name("", adapter)
-        with self._lock:
-            self._known[server.url] = self._known.get(server.url, frozenset()) - {name}
-        listed = server.models()
-        return server.unload_adapter(name) if isinstance(listed, frozenset) and name in listed else None
-
-    def _load_into(self, server: Endpoint, name: str, folder: Path | None, there: frozenset[str]) -> None:
-        """Have a server load an adapter that it lacks.
-
-        Raises:
-            UserError: it may not, or does not.
-        """
-        if folder is None or not self._load:
-            raise UserError(_missing(server.url, name, folder, there))
-        said = server.load_adapter(name, str(folder))
-        if said is not None:
-            raise UserError(
-                f"{said}: adapter {name} was not loaded; start vLLM with --enable-lora and "
-                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees {folder}, or with "
-                f"--lora-modules {name}={folder}"
-            )
-
-    def _folder(self, adapter: str) -> Path | None:
-        path = Path(self._resolve(adapter))
-        return path.resolve() if (path / "adapter_config.json").is_file() else None
-
-    def _named(self, folder: Path) -> str:
+        if folder is None:
+            return adapter
         key = str(folder)
         if key not in self._names:
             self._names[key] = adapter_name(folder)
         return self._names[key]
 
+    def check(self, model: str, adapter: str | None) -> EngineFailure | None:
+        """Make sure that the server has a model or adapter; load the adapter where that is allowed.
+
+        Returns:
+            Why the server could not be asked; None where it has the name.
+
+        Raises:
+            UserError: the server does not have it.
+        """
+        name = self.name(model, adapter)
+        folder = None if adapter is None else self._folder(adapter)
+        # Under the lock: of many threads that ask for a new adapter at once, one loads it and the others wait.
+        with self._lock:
+            if name in self._known:
+                return None
+            # Listed anew for each name: another process may have had it loaded since.
+            listed = self._endpoint.models()
+            if isinstance(listed, EngineFailure):
+                return listed
+            there = listed or frozenset()
+            can_load = folder is not None and self._load
+            if listed is None and not can_load:
+                there = frozenset({name})  # no list to look into: the server is taken at its word
+            if name not in there:
+                self._load_into(name, folder, there)
+            self._known = frozenset({*self._known, *there, name})
+            return None
+
+    def drop(self, adapter: str) -> str | None:
+        """Have the server unload an adapter that it holds; its complaint if it did not."""
+        name = self.name("", adapter)
+        # Forgotten first: an adapter of the same name that comes later must be loaded again.
+        with self._lock:
+            self._known = self._known - {name}
+        listed = self._endpoint.models()
+        if isinstance(listed, frozenset) and name in listed:
+            return self._endpoint.unload_adapter(name)
+        return None
+
+    def _load_into(self, name: str, folder: Path | None, there: frozenset[str]) -> None:
+        """Have the server load an adapter that it lacks.
+
+        Raises:
+            UserError: loading is not allowed, or the server does not do it.
+        """
+        if folder is None or not self._load:
+            raise UserError(_missing(self._endpoint.url, name, folder, there))
+        complaint = self._endpoint.load_adapter(name, str(folder))
+        if complaint is not None:
+            raise UserError(
+                f"{complaint}: adapter {name} was not loaded; start vLLM with --enable-lora and "
+                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees {folder}, or with "
+                f"--lora-modules {name}={folder}"
+            )
+
+    def _folder(self, adapter: str) -> Path | None:
+        """Folder of an adapter of ours; None for a name that only the server knows."""
+        path = Path(self._resolve(adapter))
+        if (path / "adapter_config.json").is_file():
+            return path.resolve()
+        return None
+
 
 def _missing(url: str, name: str, folder: Path | None, known: frozenset[str]) -> str:
-    """What to change where a server lacks a name."""
-    there = sorted(known)
-    listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
+    """Error message for a name that a server lacks: what it serves, and what to change."""
+    names = sorted(known)
+    listed = ", ".join(names[:_LISTED]) or "nothing"
+    if len(names) > _LISTED:
+        listed += f" and {len(names) - _LISTED} more"
     if folder is None:
         fix = f"name one of these in the config, or start the server with --served-model-name {name}"
     else:
         fix = f"start it with --lora-modules {name}={folder}, or set engine.load_adapters true"
-    return f"{url} does not serve {name!r}, it serves {listed or 'nothing'}; {fix}"
+    return f"{url} does not serve {name!r}, it serves {listed}; {fix}"

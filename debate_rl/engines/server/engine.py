@@ -1,16 +1,13 @@
 """The server engine: any OpenAI-compatible endpoint (vLLM, SGLang, llama.cpp, an API), many requests at a time.
 
 Put a `StoredEngine` in front of it and a `Parallel` in front of that, so that nothing is paid for twice. Texts drawn
-from one prompt are one request with `n`, where the server has it. Of several replicas one prefix goes to one of them,
-whose cache holds it. Adapters are asked for by name (see `served`), tokens and money are counted (see `budget`).
+from one prompt are one request with `n`, where the server has it. Adapters are asked for by name (see `adapters`),
+tokens and money are counted (see `budget`). Several servers stand behind one url: sharing requests out is their task.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -18,130 +15,108 @@ from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.server.adapters import Served
+from debate_rl.engines.server.answers import (
+    LostAnswer,
+    RawText,
+    answer_or_raise,
+    read_first_token,
+    read_texts,
+    read_usage,
+    shares,
+    text_before_stop,
+    token_ids,
+    usage_or_none,
+)
 from debate_rl.engines.server.budget import Budget, Paid, most_prompt_tokens
 from debate_rl.engines.server.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
 from debate_rl.engines.server.first_token import candidate_scores, logprob
-from debate_rl.engines.server.router import Router
+from debate_rl.engines.server.refused_fields import RefusedFields
+from debate_rl.engines.server.settings import ServerSettings
 from debate_rl.errors import UserError
 from debate_rl.records import clean_text, digest
 
 TOP = 20
 """Log-probabilities asked for: what OpenAI gives at most, and vLLM by default."""
 MOST_N = 64
-"""Texts of one request, at most."""
+"""Largest number of texts of one request."""
 NO_LOGPROBS = "log-probabilities"
-"""Kind of the failure of a server that gives none."""
-SLACK = 4
-"""Requests that a replica may have under way beyond the others, for its cache's sake."""
-DOWN = 30.0
-"""Seconds for which a replica that did not answer is passed over."""
-_MOST_TOKENS = 10**9
-"""Of one answer: what is above it is no count, and would spend any budget."""
-_OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop_token_ids", "stop", "n")
-"""Request fields that some models refuse."""
-_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "n": 1}
-"""What a server takes where a field is left out."""
-_UNSUPPORTED = re.compile(
-    r"unsupported|not (?:be )?support|n't support|unrecogni[sz]ed|unknown|unexpected|extra|incompatible|deprecated"
-    r"|not (?:permitted|allowed|available|implemented)|can ?not|can't|only the default",
-    re.IGNORECASE,
-)
-"""Words of servers that take a field in no way; `temperature must be below 2` is about its value alone."""
-_ELSEWHERE = (UNREACHABLE, "time-out", "connection")
-"""Failures after which another replica is asked."""
+"""Kind of failure: the server gives no log-probabilities."""
 
 
 class ServerEngine:
     """Generate and choose at an OpenAI-compatible endpoint.
 
     Args:
-        url: of the API, for example http://localhost:8000/v1; several are replicas of one another.
-        key_env: environment variable that holds the key; None sends none. The key is in no record and no message.
-        concurrency: requests under way at a time, over all replicas.
-        retries: further tries after the first one.
-        timeout: seconds without a byte from the server until a try is given up.
-        backoff: seconds before the first retry, doubled for each further one, up to half a minute, plus as much jitter.
-        deployed: names the weights behind the url in the store; None takes the (first) url for it.
+        settings: the server, and how patiently it is asked.
         resolve: turns the name of an adapter into its folder, where it is one of ours.
-        load_adapters: have vLLM load adapters that it lacks.
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
         ends: token ids at which texts end, beside the server's own; only servers like vLLM know them.
-        refused: by model the request fields that it does not take; else they are learnt from its first refusal.
 
     Raises:
-        UserError: the url is not one, or the key is not set.
+        UserError: the url is not valid, or the key is not set.
     """
 
     def __init__(
         self,
-        url: str | Sequence[str],
-        key_env: str | None = None,
-        concurrency: int = 16,
-        retries: int = 5,
-        timeout: float = 120.0,
-        backoff: float = 0.5,
-        deployed: str | None = None,
+        settings: ServerSettings,
         resolve: Callable[[str], str] = str,
-        load_adapters: bool = False,
         budget: Budget | None = None,
         keep_tokens: bool = False,
         ends: Iterable[int] = (),
-        refused: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        urls = [url] if isinstance(url, str) else list(url)
-        self._replicas = [Endpoint(one, key_env, concurrency, retries, timeout, backoff) for one in urls]
-        self.url = self._replicas[0].url
-        self.concurrency = concurrency
-        self.deployed = deployed or self.url
+        self._endpoint = Endpoint(settings)
+        self.url = self._endpoint.url
+        self.concurrency = settings.concurrency
+        self.deployed = settings.deployed or self.url
         self.budget = budget or Budget()
-        self._served = Served(resolve, load_adapters)
-        self._router = Router(len(urls))
-        self._loads = [0] * len(urls)
-        self._down = [0.0] * len(urls)
+        self._served = Served(self._endpoint, resolve, settings.load_adapters)
+        self._fields = RefusedFields(settings.refused)
         self._lock = Lock()
-        self._single = False
-        self._exact: bool | None = None
-        """Whether whole candidates can be scored; None until that was tried."""
-        self._ids = keep_tokens
+        self._one_text = False
+        """Whether the server writes one text a request only; learnt from its first answer to `n`."""
+        self._scores_whole: bool | None = None
+        """Whether the server can score whole candidates; None until that was tried."""
+        self._keep_tokens = keep_tokens
         self._ends = sorted(ends)
-        self._refused: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in (refused or {}).items()}
-        """By model the fields that it does not take."""
         self.prompt_tokens = 0
         self.new_tokens = 0
 
     def revision(self, model: str, adapter: str | None) -> str:
-        """Name of what answers: the deployment and the model's or adapter's name. A server shows no weights."""
+        """Fingerprint of what answers: the deployment and the model's or adapter's name. A server shows no weights."""
         return digest(["server", self.deployed, self._served.name(model, adapter)])
 
     def load(self, model: str, adapter: str) -> None:
-        """Have all replicas that answer load an adapter, before anything is asked of it.
+        """Have the server load an adapter, before anything is asked of it.
 
         Raises:
-            UserError: one refuses, or none answers.
+            UserError: it refuses, or does not answer.
         """
-        lost = [self._served.check(one, model, adapter) for one in self._replicas]
-        first = lost[0]
-        if first is not None and all(lost):
-            raise UserError(first.message)
+        failure = self._served.check(model, adapter)
+        if failure is not None:
+            raise UserError(failure.message)
 
-    def unload(self, adapter: str) -> list[str]:
-        """Have all replicas let go of an adapter; what those said that did not."""
-        return [said for one in self._replicas if (said := self._served.drop(one, adapter)) is not None]
+    def unload(self, adapter: str) -> str | None:
+        """Have the server unload an adapter; its complaint if it did not."""
+        return self._served.drop(adapter)
 
     def plan(self, questions: Sequence[Request] | Sequence[Choice]) -> Parts:
-        """Texts from one prompt together, everything else alone, dealt out to as many lanes as may be under way."""
+        """Group texts from one prompt, everything else alone, and deal the groups out to the lanes in turn."""
         groups: dict[Any, list[int]] = {}
-        listed: list[Request | Choice] = [*questions]
-        for at, question in enumerate(listed):
-            together = isinstance(question, Request) and not self._single
-            key: Any = _prompt(question) if together else at
+        for at, question in enumerate(questions):
+            key: Any = at
+            if isinstance(question, Request) and not self._one_text:
+                key = _all_but_seed(question)
             groups.setdefault(key, []).append(at)
-        cut = [group[at : at + MOST_N] for group in groups.values() for at in range(0, len(group), MOST_N)]
-        return [cut[lane :: self.concurrency] for lane in range(min(self.concurrency, len(cut)))]
+        parts = []
+        for group in groups.values():
+            for start in range(0, len(group), MOST_N):
+                parts.append(group[start : start + MOST_N])
+        lanes = min(self.concurrency, len(parts))
+        return [parts[lane :: self.concurrency] for lane in range(lanes)]
 
     def enter(self, lane: int) -> None:
-        """Any thread may ask for anything."""
+        """Does nothing: any thread may ask for anything."""
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write a text for each request; one that fails after all retries is a failure, the others go on.
@@ -152,7 +127,8 @@ class ServerEngine:
         answers: dict[int, Completion | EngineFailure] = {}
 
         def work(part: list[int]) -> None:
-            answers.update(zip(part, self._write([requests[at] for at in part]), strict=True))
+            texts = self._write([requests[at] for at in part])
+            answers.update(zip(part, texts, strict=True))
 
         side_by_side(self.plan(requests), work)
         return [answers[at] for at in range(len(requests))]
@@ -161,7 +137,7 @@ class ServerEngine:
         """Score candidates by the log-probabilities of the answer's first token.
 
         Where a candidate is not among the likeliest tokens the whole candidates are scored, by servers that can (vLLM:
-        `/tokenize`, and `echo` of completions); of others it gets what is left for it at most.
+        `/tokenize`, and `echo` of completions); at others it gets the most that is left for it.
 
         Raises:
             UserError: as for `generate`.
@@ -169,83 +145,104 @@ class ServerEngine:
         answers: dict[int, Scores | EngineFailure] = {}
 
         def work(part: list[int]) -> None:
-            answers.update((at, self._score(choices[at])) for at in part)
+            for at in part:
+                answers[at] = self._score(choices[at])
 
         side_by_side(self.plan(choices), work)
         return [answers[at] for at in range(len(choices))]
 
     def _write(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Texts from one prompt, in one request where that is possible."""
-        first, sampling = requests[0], requests[0].sampling
-        wanted = 1 if self._single or sampling.temperature == 0 else len(requests)
-        body = {
+        """Write texts from one prompt, in one request where the server can; further requests write what is missing."""
+        first = requests[0]
+        # At temperature 0 all draws are the same text, and some servers refuse `n` there.
+        count = 1 if self._one_text or first.sampling.temperature == 0 else len(requests)
+        body = self._body(first, count)
+        reply = self._chat(first, body, count * first.sampling.max_new_tokens)
+        texts: list[Completion | EngineFailure]
+        if isinstance(reply, EngineFailure):
+            # Refused by its name: from now on texts are asked for without their ids.
+            if "return_token_ids" in body and "return_token_ids" in reply.message:
+                self._keep_tokens = False
+                return self._write(requests)
+            # Some servers answer 500 to `n`, so "server" may be a refusal of it as well.
+            if reply.kind in ("server", "request") and count > 1:
+                return self._write_alone(requests)
+            texts = [reply] * count
+        else:
+            completions = self._completions(first, reply)
+            if isinstance(completions, EngineFailure):
+                texts = [completions] * count
+            else:
+                texts = completions[:count]
+                if len(texts) < count:
+                    self._one_text = True  # the server ignores `n`
+        missing = requests[len(texts) :]
+        if missing:
+            texts = [*texts, *self._write(missing)]
+        return texts
+
+    def _body(self, request: Request, count: int) -> dict[str, Any]:
+        """Fields of a request for `count` texts, the messages aside."""
+        sampling = request.sampling
+        body: dict[str, Any] = {
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": _seed(first),
-            **({"n": wanted} if wanted > 1 else {}),
-            **({"stop": list(sampling.stop)} if sampling.stop else {}),
-            **({"stop_token_ids": self._ends} if self._ends else {}),
-            **({"return_token_ids": True} if self._ids else {}),
+            "seed": _seed(request),
         }
-        reply = self._chat(first, body, wanted * sampling.max_new_tokens)
-        if isinstance(reply, EngineFailure) and "return_token_ids" in body and "return_token_ids" in reply.message:
-            self._ids = False
-            return self._write(requests)
-        if isinstance(reply, EngineFailure) and reply.kind in ("server", "request") and wanted > 1:
-            return self._alone(requests)
-        texts = reply if isinstance(reply, EngineFailure) else self._texts(first, reply)
-        if isinstance(texts, EngineFailure):
-            texts = [texts] * wanted
-        elif len(texts) < wanted:
-            self._single = True
-        texts = texts[:wanted]
-        rest = requests[len(texts) :]
-        return [*texts, *(self._write(rest) if rest else [])]
+        # Left out where they say nothing: some servers refuse a field that they do not know, whatever it says.
+        if count > 1:
+            body["n"] = count
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self._ends:
+            body["stop_token_ids"] = self._ends
+        if self._keep_tokens:
+            body["return_token_ids"] = True
+        return body
 
-    def _alone(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Texts from one prompt where the server refused to write several at a time, which it may say in many ways."""
+    def _write_alone(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """Write texts from one prompt after the server refused to write several at a time, which it may say anyhow."""
         first = self._write(requests[:1])
         if isinstance(first[0], EngineFailure):
-            return first * len(requests)  # it was something else, and may pass
-        self._single = True
+            return first * len(requests)  # a single text fails as well, so `n` was not what it refused
+        self._one_text = True
         return [*first, *self._write(requests[1:])]
 
-    def _texts(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure] | EngineFailure:
-        """Each text of an answer, at least one; or why it is no answer."""
-        url = self.url
+    def _completions(self, request: Request, reply: dict[str, Any]) -> list[Completion | EngineFailure] | EngineFailure:
+        """The texts of an answer, at least one; a failure where it has not the form of an answer."""
         try:
-            said = [
-                (choice["message"]["content"], choice["finish_reason"], _ids(choice.get("token_ids")))
-                for choice in reply["choices"]
-            ]
-            usage, prompt = _usage(reply), _ids(reply.get("prompt_token_ids"))
-            if not said:
+            texts = read_texts(reply)
+            usage = read_usage(reply)
+            prompt_ids = token_ids(reply.get("prompt_token_ids"))
+            if not texts:
                 raise IndexError("no choices")
         except MALFORMED as error:
-            return EngineFailure(kind="malformed", message=f"{url} gave an answer without a text ({error!r})")
-        shares = _shares(usage[1], [len(ids or text) if isinstance(text, str) else 0 for text, _, ids in said])
-        texts: list[Completion | EngineFailure] = []
-        for (text, finish, ids), new in zip(said, shares, strict=True):
-            if not isinstance(text, str) or finish not in ("stop", "length"):
-                kind = "filtered" if finish == "content_filter" else "no text"
-                texts.append(EngineFailure(kind=kind, message=f"{url} gave no text (finish reason {finish!r})"))
+            return EngineFailure(kind="malformed", message=f"{self.url} gave an answer without a text ({error!r})")
+        counts = shares(usage.new, [raw.length for raw in texts])
+        completions: list[Completion | EngineFailure] = []
+        for raw, new_tokens in zip(texts, counts, strict=True):
+            if not isinstance(raw.text, str) or raw.finish not in ("stop", "length"):
+                kind = "filtered" if raw.finish == "content_filter" else "no text"
+                message = f"{self.url} gave no text (finish reason {raw.finish!r})"
+                completions.append(EngineFailure(kind=kind, message=message))
                 continue
-            cut = _before_stop(text, request.sampling.stop)
-            if cut is not None:  # only where the model takes no `stop`
-                text, finish, ids = cut, "stop", None
-            texts.append(
+            # A server that takes `stop` cuts the text itself; for a model that refuses the field it is done here.
+            cut = text_before_stop(raw.text, request.sampling.stop)
+            if cut is not None:
+                raw = RawText(text=cut, finish="stop", ids=None)
+            completions.append(
                 Completion(
-                    text=clean_text(text),
-                    prompt_tokens=usage[0],
-                    new_tokens=new,
-                    finish=finish,
+                    text=clean_text(raw.text),
+                    prompt_tokens=usage.prompt,
+                    new_tokens=new_tokens,
+                    finish=raw.finish,
                     revision=self.revision(request.model, request.adapter),
-                    tokens=ids,
-                    prompt_ids=prompt,
+                    tokens=raw.ids,
+                    prompt_ids=prompt_ids,
                 )
             )
-        return texts
+        return completions
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
         """The log-probabilities of one choice's candidates."""
@@ -253,266 +250,179 @@ class ServerEngine:
         body = {"max_tokens": 1, "temperature": 1.0, "top_p": 1.0, "logprobs": True, "top_logprobs": TOP}
         reply = self._chat(choice, body, 1)
         if isinstance(reply, EngineFailure):
-            return self._refusal(reply)
+            return self._without_logprobs(reply)
         try:
-            content = (reply["choices"][0].get("logprobs") or {}).get("content")
-            if not content:
-                return self._refusal(EngineFailure(kind=NO_LOGPROBS, message=""))
-            top = [(str(one["token"]), logprob(one["logprob"])) for one in content[0]["top_logprobs"]]
-            if not top:
-                raise IndexError("no tokens")
-            tokens = _usage(reply)[0]
+            top = read_first_token(reply)
+            if top is None:
+                return self._without_logprobs(EngineFailure(kind=NO_LOGPROBS, message=""))
+            prompt_tokens = read_usage(reply).prompt
         except MALFORMED as error:
             return EngineFailure(kind="malformed", message=f"{self.url} gave log-probabilities of no form ({error!r})")
-        seen = {token.strip() for token, _ in top}
-        shown = all(candidate.strip() in seen for candidate in choice.candidates)
-        whole = None if shown else self._whole(choice)
-        if isinstance(whole, EngineFailure):
-            return whole
-        found = whole or candidate_scores(choice.candidates, top)
-        if found is None:
-            first = ", ".join(repr(token) for token, _ in top[:5])
+        shown = {token.strip() for token, _ in top}
+        # Whole candidates cost further requests, so they are scored only where the first tokens leave one out.
+        scores: tuple[float, ...] | EngineFailure | None = None
+        if not all(candidate.strip() in shown for candidate in choice.candidates):
+            scores = self._score_whole(choice)
+        if isinstance(scores, EngineFailure):
+            return scores
+        scores = scores or candidate_scores(choice.candidates, top)
+        if scores is None:
+            likeliest = ", ".join(repr(token) for token, _ in top[:5])
             return EngineFailure(
                 kind="neither",
-                message=f"the first token does not tell which of {choice.candidates} is meant (likeliest: {first}); "
-                "use a prompt set whose candidates are labels, or a judge of kind 'stated'",
+                message=f"the first token does not tell which of {choice.candidates} is meant (likeliest: {likeliest})"
+                "; use a prompt set whose candidates are labels, or a judge of kind 'stated'",
             )
-        return Scores(logprobs=found, prompt_tokens=tokens, revision=self.revision(choice.model, choice.adapter))
+        return Scores(
+            logprobs=scores, prompt_tokens=prompt_tokens, revision=self.revision(choice.model, choice.adapter)
+        )
 
-    def _whole(self, choice: Choice) -> tuple[float, ...] | EngineFailure | None:
+    def _score_whole(self, choice: Choice) -> tuple[float, ...] | EngineFailure | None:
         """Log-probability of each whole candidate after the prompt; None where the server can not tell.
 
         A fault that may pass is a failure: taken for a refusal it would turn exact probabilities into bounds.
         """
-        if self._exact is False:
+        if self._scores_whole is False:
             return None
-        scores = []
         try:
-            prompt = self._tokens(choice, {"messages": _sent(choice.messages), "add_generation_prompt": True})
-            for candidate in choice.candidates:
-                ids = self._tokens(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
-                end = len(prompt) + len(ids)
-                body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
-                reply = _answered(self._ask(choice, "/completions", body, end, 1))
-                listed = reply["choices"][0]["logprobs"]["token_logprobs"]
-                if len(listed) < end:
-                    raise IndexError("too few")
-                scores.append(sum(map(logprob, listed[len(prompt) : end])))
-        except _Lost as lost:
+            prompt = self._tokenize(choice, {"messages": _as_sent(choice.messages), "add_generation_prompt": True})
+            scores = tuple(self._candidate_score(choice, prompt, candidate) for candidate in choice.candidates)
+        except LostAnswer as lost:
             if lost.failure.kind not in (REFUSED, "request"):
                 return lost.failure
-            self._exact = False
+            self._scores_whole = False
             return None
         except MALFORMED as error:
-            if self._exact:
+            # A server that has scored candidates before knows the format, so this answer was damaged.
+            if self._scores_whole:
                 return EngineFailure(kind="malformed", message=f"{self.url} gave scores of no form ({error!r})")
-            self._exact = False
+            self._scores_whole = False
             return None
-        self._exact = True
-        return tuple(scores)
+        self._scores_whole = True
+        return scores
 
-    def _tokens(self, choice: Choice, asked: dict[str, Any]) -> list[int]:
+    def _candidate_score(self, choice: Choice, prompt: tuple[int, ...], candidate: str) -> float:
+        """Log-probability of a candidate after the prompt, by a completion that echoes both.
+
+        Raises:
+            LostAnswer: the request failed; or what `MALFORMED` lists, where the answer has another form.
+        """
+        ids = self._tokenize(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
+        end = len(prompt) + len(ids)
+        body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
+        reply = answer_or_raise(self._ask(choice, "/completions", body, end, 1))
+        listed = reply["choices"][0]["logprobs"]["token_logprobs"]
+        if len(listed) < end:
+            raise IndexError("too few")
+        return sum(map(logprob, listed[len(prompt) : end]))
+
+    def _tokenize(self, choice: Choice, body: dict[str, Any]) -> tuple[int, ...]:
         """Token ids by the server.
 
         Raises:
-            _Lost: it gave no answer; or what `MALFORMED` lists, where the answer has another form.
+            LostAnswer: the request failed; or what `MALFORMED` lists, where the answer has another form.
         """
-        reply = _answered(self._ask(choice, "/tokenize", asked, 0, 0, root=True))
-        tokens = [int(token) for token in reply["tokens"]]
-        if not tokens:
+        reply = answer_or_raise(self._ask(choice, "/tokenize", body, 0, 0, root=True))
+        tokens = token_ids(reply["tokens"])
+        if tokens is None:
             raise IndexError("no tokens")
         return tokens
 
-    def _refusal(self, failure: EngineFailure) -> EngineFailure:
-        """Say what to change where the server gives no log-probabilities."""
+    def _without_logprobs(self, failure: EngineFailure) -> EngineFailure:
+        """The failure, with what to change where the server gives no log-probabilities."""
         if failure.kind != NO_LOGPROBS and "logprob" not in failure.message:
             return failure
-        said = f" ({failure.message})" if failure.message else ""
+        reason = f" ({failure.message})" if failure.message else ""
         return EngineFailure(
             kind=NO_LOGPROBS,
-            message=f"{self.url} gives no log-probabilities{said}; set `judge: {{kind: stated}}`, or serve the judge "
+            message=f"{self.url} gives no log-probabilities{reason}; set `judge: {{kind: stated}}`, or serve the judge "
             "with vLLM, SGLang or the transformers engine",
         )
 
     def _chat(self, question: Request | Choice, body: dict[str, Any], new: int) -> dict[str, Any] | EngineFailure:
-        """One chat completion."""
-        name = self._served.name(question.model, question.adapter)
-        reply: dict[str, Any] | EngineFailure
-        while True:
-            sent = {"messages": _sent(question.messages), **self._accepted(name, body)}
-            reply = self._ask(question, "/chat/completions", sent, most_prompt_tokens(question.messages), new)
-            if not isinstance(reply, EngineFailure) or not self._learn(name, sent, reply):
-                break
-        if isinstance(reply, EngineFailure) and reply.kind == REFUSED:
-            raise UserError(reply.message)
-        return reply
+        """One chat completion, tried again without each field that the model refuses.
 
-    def _accepted(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A request's fields as a model takes them (see `_learn`)."""
-        refused = self._refused.get(name, frozenset())
-        accepted = {key: value for key, value in body.items() if key not in refused}
-        if "max_tokens" in refused and "max_tokens" in body:
-            accepted["max_completion_tokens"] = body["max_tokens"]
-        return accepted
-
-    def _learn(self, name: str, sent: dict[str, Any], failure: EngineFailure) -> bool:
-        """Take from a refusal which field a model does not know; whether there is something new to try.
-
-        Newer models of OpenAI want `max_completion_tokens`, and no temperature or top_p. Log-probabilities can not be
-        done without, so their refusal stands.
+        Raises:
+            UserError: the key, path or model is refused; or as for `_ask`.
         """
-        if failure.kind != "request" or not _UNSUPPORTED.search(failure.message):
-            return False
-        named = {key: re.search(rf"\b{key}\b", failure.message) for key in _OPTIONAL if key in sent}
-        fields = [(sent[key] != _DEFAULTS.get(key), at.start(), key) for key, at in named.items() if at is not None]
-        if not fields:
-            return False
-        # Of fields that do not go together one is left out: the one that changes nothing, else the first that is named.
-        matters, _, field = min(fields)
-        with self._lock:
-            known = self._refused.get(name, frozenset())
-            self._refused[name] = known | {field}
-        if matters and field != "max_tokens" and field not in known:
-            print(
-                f"{name} takes no {field}: it is left out from now on, see engine.refused ({failure.message})",
-                file=sys.stderr,
-                flush=True,
-            )
-        return True
+        name = self._served.name(question.model, question.adapter)
+        most_prompt = most_prompt_tokens(question.messages)
+        while True:
+            sent = {"messages": _as_sent(question.messages), **self._fields.accepted(name, body)}
+            reply = self._ask(question, "/chat/completions", sent, most_prompt, new)
+            if not isinstance(reply, EngineFailure):
+                return reply
+            if self._fields.learn(name, sent, reply):
+                continue
+            if reply.kind == REFUSED:
+                raise UserError(reply.message)
+            return reply
 
     def _ask(
         self, question: Request | Choice, path: str, body: dict[str, Any], prompt: int, new: int, root: bool = False
     ) -> dict[str, Any] | EngineFailure:
-        """One request, at another replica where the first is gone; at most so many tokens, of which count is kept.
+        """One request, after a look whether the server has what is asked for.
+
+        Args:
+            question: names the model and adapter.
+            path: path below the url.
+            body: fields of the request, the model aside.
+            prompt: tokens of the prompt, at most; held in the budget until the answer is there.
+            new: tokens of the answer, at most; 0 is free (tokenizing).
+            root: take the path from the server's root.
 
         Raises:
-            UserError: no replica is there, one lacks the model or adapter, or the budget is spent.
+            UserError: no server is there, it lacks the model or adapter, or the budget is spent.
         """
-        name = self._served.name(question.model, question.adapter)
-        text = name + "".join(message.content for message in question.messages)
-        reply: dict[str, Any] | EngineFailure = EngineFailure(kind=UNREACHABLE, message=f"no answer from {self.url}")
-        for _ in self._replicas:
-            at = self._begin(text)
-            try:
-                lost = self._served.check(self._replicas[at], question.model, question.adapter)
-                sent = {"model": name, **body}
-                reply = self._paid(at, name, path, sent, prompt, new, root) if lost is None else lost
-            finally:
-                with self._lock:
-                    self._loads[at] -= 1
-            if not isinstance(reply, EngineFailure) or reply.kind not in _ELSEWHERE:
-                return reply
-            self._down[at] = time.monotonic() + DOWN
+        reply: dict[str, Any] | EngineFailure | None = self._served.check(question.model, question.adapter)
+        if reply is None:
+            name = self._served.name(question.model, question.adapter)
+            sent = {"model": name, **body}
+            if new:
+                reply = self._post_paid(name, path, sent, prompt, new)
+            else:
+                reply = self._endpoint.post(path, sent, root)
+        # Nobody listens: all further requests would wait through their retries for nothing.
         if isinstance(reply, EngineFailure) and reply.kind == UNREACHABLE:
             raise UserError(reply.message)
         return reply
 
-    def _paid(
-        self, at: int, name: str, path: str, body: dict[str, Any], prompt: int, new: int, root: bool
+    def _post_paid(
+        self, name: str, path: str, body: dict[str, Any], prompt: int, new: int
     ) -> dict[str, Any] | EngineFailure:
         """One request within the budget."""
-        if not new:  # tokenizing is free
-            return self._replicas[at].post(path, body, root)
         with self.budget.hold(name, prompt, new):
-            reply = self._replicas[at].post(path, body, root)
-            if not isinstance(reply, EngineFailure):
-                told = _usage_or_none(reply)
-                read, made, cached = told or (prompt, new, 0)  # who does not tell is taken to have charged the most
-                self.budget.pay(Paid(model=name, prompt=read, new=made, cached=cached))
-                with self._lock:
-                    self.prompt_tokens += read if told else 0
-                    self.new_tokens += made if told else 0
+            reply = self._endpoint.post(path, body)
+            if isinstance(reply, EngineFailure):
+                return reply
+            usage = usage_or_none(reply)
+            if usage is None:
+                # A server that does not count is taken to have charged the most.
+                self.budget.pay(Paid(model=name, prompt=prompt, new=new))
+                return reply
+            self.budget.pay(Paid(model=name, prompt=usage.prompt, new=usage.new, cached=usage.cached))
+            # Many threads ask at a time, and += on a field is no single step.
+            with self._lock:
+                self.prompt_tokens += usage.prompt
+                self.new_tokens += usage.new
         return reply
-
-    def _begin(self, text: str) -> int:
-        """Choose a replica for a text."""
-        with self._lock:
-            now = time.monotonic()
-            loads = [
-                float("inf") if down > now else float(load) for load, down in zip(self._loads, self._down, strict=True)
-            ]
-            at = self._router.place(text, loads, SLACK)
-            self._loads[at] += 1
-            return at
-
-
-class _Lost(Exception):
-    """A request that failed, on the way out of a longer task."""
-
-    def __init__(self, failure: EngineFailure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-def _answered(reply: dict[str, Any] | EngineFailure) -> dict[str, Any]:
-    """An answer.
-
-    Raises:
-        _Lost: there is none.
-    """
-    if isinstance(reply, EngineFailure):
-        raise _Lost(reply)
-    return reply
 
 
 def _seed(request: Request) -> int:
-    """The seed that is sent: servers key their noise on it alone, so it differs for every prompt as well as draw."""
-    asked = [[one.model_dump() for one in request.messages], request.sampling.model_dump(mode="json"), request.seed]
-    return int(digest(asked), 16) % (1 << 31)
+    """The seed that is sent: servers key their noise on it alone, so it must differ by prompt as well as by draw.
 
-
-def _prompt(question: Request | Choice) -> tuple[Any, ...]:
-    """What texts from one prompt have in common: all but the seed."""
-    sampling = question.sampling if isinstance(question, Request) else None
-    return (question.messages, question.model, question.adapter, sampling)
-
-
-def _sent(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as they are sent."""
-    return [{"role": m.role, "content": neutral(m.content)} for m in messages]
-
-
-def _ids(told: Any) -> tuple[int, ...] | None:
-    """Token ids, None where a server tells none."""
-    return tuple(int(one) for one in told) if told else None
-
-
-def _before_stop(text: str, stops: Sequence[str]) -> str | None:
-    """The text before the first stop text; None where none stands in it."""
-    places = [text.find(stop) for stop in stops if stop in text]
-    return text[: min(places)] if places else None
-
-
-def _usage(reply: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens of the prompt, of all texts, and of the prompt's those from the cache; 0 where it is not told.
-
-    Raises:
-        ValueError: they are no counts; or what else `MALFORMED` lists.
+    With equal seeds side A would say what side B says.
     """
-    usage = reply.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
-    told = usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens")
-    prompt, new, cached = (int(count or 0) for count in told)
-    if not all(0 <= count <= _MOST_TOKENS for count in (prompt, new, cached)):
-        raise ValueError(f"{prompt}, {new} and {cached} are no counts of tokens")
-    return prompt, new, cached
+    messages = [message.model_dump() for message in request.messages]
+    identity = [messages, request.sampling.model_dump(mode="json"), request.seed]
+    return int(digest(identity), 16) % (1 << 31)
 
 
-def _usage_or_none(reply: dict[str, Any]) -> tuple[int, int, int] | None:
-    """The same, None where the server tells nothing that can be read."""
-    try:
-        found = _usage(reply)
-    except MALFORMED:
-        return None
-    return found if found[0] else None
+def _all_but_seed(request: Request) -> tuple[Any, ...]:
+    """What draws from one prompt have in common."""
+    return (request.messages, request.model, request.adapter, request.sampling)
 
 
-def _shares(tokens: int, lengths: Sequence[int]) -> list[int]:
-    """Tokens of each text of one answer, by their lengths: servers tell their sum."""
-    whole, before, found = max(sum(lengths), 1), 0, []
-    for end in (sum(lengths[: at + 1]) for at in range(len(lengths))):
-        found.append(round(tokens * end / whole) - round(tokens * before / whole))
-        before = end
-    if not sum(lengths):
-        found[0] = tokens
-    return found
+def _as_sent(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as they are sent: what speakers wrote holds no control mark of a chat template."""
+    return [{"role": message.role, "content": neutral(message.content)} for message in messages]

@@ -1,4 +1,4 @@
-"""Probabilities of given answers from the likeliest first tokens, which is all that most servers show."""
+"""Probabilities of given answers, read from the likeliest first tokens: all that most servers show."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any
 
 
 def candidate_scores(candidates: Sequence[str], top: Sequence[tuple[str, float]]) -> tuple[float, ...] | None:
-    """Log-probability of each candidate from the likeliest first tokens; None where they do not tell.
+    """Log-probability of each candidate, from the likeliest first tokens.
 
-    They do not where no candidate is among them, and where one that is not may have begun in pieces: "c" is the first
-    token of "cabin" as of any other word with c.
+    Spaces round a token do not count: "A" and " A" are one answer, their probabilities added. A candidate that is not
+    among the tokens gets the largest value that it can have: at most that of the least likely token shown, and at most
+    what all tokens shown leave.
 
-    Spaces round a token do not count ("A" and " A" are one answer, their probabilities added). A candidate that is not
-    among the tokens gets the largest value that it can have: no more than the least likely token shown, and no more
-    than what all tokens shown leave.
+    Args:
+        candidates: the answers to choose from.
+        top: likeliest first tokens with their log-probabilities (natural).
+
+    Returns:
+        One natural log-probability a candidate. None where no candidate is among the tokens, or where a missing one may
+        have begun in pieces: "c" is the first token of "cabin" as of any other word with c.
 
     Example:
         >>> candidate_scores(("A", "B"), [("A", -0.1), (" A", -4.0), ("The", -3.2)])
@@ -23,22 +28,27 @@ def candidate_scores(candidates: Sequence[str], top: Sequence[tuple[str, float]]
     """
     if not top:
         return None
-    mass = {
-        candidate: sum(math.exp(p) for token, p in top if token.strip() == candidate.strip())
-        for candidate in candidates
-    }
-    if not any(mass.values()):
+    mass = [_mass(candidate, top) for candidate in candidates]
+    if not any(mass):
         return None
-    if any(_begun(candidate, token) for candidate in candidates if not mass[candidate] for token, _ in top):
-        return None
+    for candidate, probability in zip(candidates, mass, strict=True):
+        if not probability and any(_begins(candidate, token) for token, _ in top):
+            return None
+    # Rounding may leave nothing or less, which has no logarithm.
     left = max(1 - sum(math.exp(p) for _, p in top), 1e-9)
     bound = min(min(p for _, p in top), math.log(left))
-    return tuple(math.log(mass[candidate]) if mass[candidate] else bound for candidate in candidates)
+    return tuple(math.log(probability) if probability else bound for probability in mass)
 
 
-def _begun(candidate: str, token: str) -> bool:
+def _mass(candidate: str, top: Sequence[tuple[str, float]]) -> float:
+    """Probability of the tokens that are a candidate, spaces aside."""
+    return sum(math.exp(p) for token, p in top if token.strip() == candidate.strip())
+
+
+def _begins(candidate: str, token: str) -> bool:
     """Whether a token is the beginning of a candidate, and not all of it."""
-    whole, piece = candidate.strip(), token.strip()
+    whole = candidate.strip()
+    piece = token.strip()
     return bool(piece) and piece != whole and whole.startswith(piece)
 
 
@@ -49,6 +59,6 @@ def logprob(value: Any) -> float:
         ValueError: it is no number, or clearly above 0.
     """
     p = float(value)
-    if not p <= 0.01:
+    if not p <= 0.01:  # true of nan as well
         raise ValueError(f"{p} is no log-probability")
     return max(p, -9999.0)

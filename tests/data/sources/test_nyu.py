@@ -106,7 +106,7 @@ def as_lines(folder, rooms):
 
 
 def test_tokens_become_text_and_quotes_stand_in_it():
-    written, spans = nyu_rooms._written(STORY)
+    written, spans = nyu_rooms.join_tokens(STORY)
     assert written == WRITTEN
     assert [written[slice(*span)] for span in spans[:3]] == ['"', "Do", "n't"]
 

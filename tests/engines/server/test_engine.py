@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Sampling, Scores
-from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.server.first_token import candidate_scores
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
+from tests.engines.wire import server_engine
 
 KEY = "sk-very-secret-0123456789"
 
@@ -87,7 +87,7 @@ def serve():
     def start(answer, **settings):
         server = Server(answer)
         started.append(server)
-        return server, ServerEngine(server.url, **{"backoff": 0.01, "timeout": 5.0, "retries": 3, **settings})
+        return server, server_engine(server.url, **{"backoff": 0.01, "timeout": 5.0, "retries": 3, **settings})
 
     yield start
     for server in started:
@@ -285,15 +285,15 @@ def test_mistakes_that_concern_every_request_end_the_run(serve, monkeypatch):
         engine.choose([choice()])
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(UserError, match="MY_KEY is not set"):
-        ServerEngine("http://localhost:1/v1", key_env="MY_KEY")
+        server_engine("http://localhost:1/v1", key_env="MY_KEY")
     for url in ("localhost:8000", "http://user:pass@host/v1"):
         with pytest.raises(UserError, match="engine.url") as raised:
-            ServerEngine(url)
+            server_engine(url)
         assert "pass@" not in str(raised.value)
 
 
 def test_a_server_that_is_not_there_is_found_out_once():
-    engine = ServerEngine("http://127.0.0.1:9/v1", retries=2, backoff=0.05, concurrency=2)
+    engine = server_engine("http://127.0.0.1:9/v1", retries=2, backoff=0.05, concurrency=2)
     began = time.monotonic()
     with pytest.raises(UserError, match="is the server up"):
         engine.generate(requests(200))
@@ -311,7 +311,7 @@ def test_nothing_is_paid_for_twice(serve, tmp_path):
     again = StoredEngine(engine, tmp_path).generate(requests(3))
     assert [one.text for one in again] == ["re say 0", "re say 1", "re say 2"]
     assert server.tries == {"say 0": 1, "say 1": 2, "say 2": 1}
-    moved = ServerEngine("http://127.0.0.1:9/v1", deployed=engine.deployed)
+    moved = server_engine("http://127.0.0.1:9/v1", deployed=engine.deployed)
     assert moved.revision("m", None) == engine.revision("m", None) != engine.revision("m", "adapter")
 
 
@@ -357,8 +357,8 @@ def test_numbers_of_no_form_are_failures(serve):
 )  # fmt: skip
 def test_what_is_no_url_is_said_without_repeating_it(url):
     with pytest.raises(UserError, match="engine.url: ") as raised:
-        ServerEngine(url)
+        server_engine(url)
     assert "hunter2" not in str(raised.value)
     with pytest.raises(UserError, match="NAME of an environment variable") as raised:
-        ServerEngine("http://[::1]:8000/v1", key_env=KEY)
+        server_engine("http://[::1]:8000/v1", key_env=KEY)
     assert KEY not in str(raised.value)

@@ -11,12 +11,11 @@ from debate_rl.engines.request import Choice, Completion, Message, Request, Samp
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.server import endpoint
 from debate_rl.engines.server.budget import Budget, Price
-from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.records import digest
 from tests.command import mistake
-from tests.engines.wire import FAULTS, WireServer
+from tests.engines.wire import FAULTS, WireServer, server_engine
 
 MOSTLY = [*FAULTS, None, None]
 
@@ -36,8 +35,7 @@ def serve():
 
 
 def opened(server, folder=None, **options):
-    url = server.url if isinstance(server, WireServer) else [one.url for one in server]
-    engine = ServerEngine(url, **{"timeout": 0.3, "backoff": 0.02, "retries": 8, "concurrency": 8, **options})
+    engine = server_engine(server.url, **{"timeout": 0.3, "backoff": 0.02, "retries": 8, "concurrency": 8, **options})
     return engine if folder is None else Parallel(StoredEngine(engine, folder), engine)
 
 
@@ -142,21 +140,6 @@ def test_a_server_without_n_is_asked_for_each_text(serve, most):
     assert len({one.text for one in found}) == 4
     opened_again = len(server.bodies)
     assert opened_again <= 5 and sum("n" in body for _, body in server.bodies) == 1
-
-
-def test_replicas_share_the_work_and_a_story_stays_where_it_is(serve, tmp_path):
-    servers = [serve(script()) for _ in range(2)]
-    engine = opened(servers, concurrency=2)
-    for turn in range(3):
-        engine.generate([request(n, turn) for n in range(10)])
-    stories = [{body["messages"][0]["content"] for _, body in server.bodies} for server in servers]
-    assert not stories[0] & stories[1] and min(map(len, stories)) >= 3
-    servers[1].close()
-    found = engine.generate([request(n, 9) for n in range(10)])
-    assert all(isinstance(one, Completion) for one in found)
-    servers[0].close()
-    with pytest.raises(UserError, match="no answer from .*; is the server up"):
-        opened(servers, retries=0).generate([request(n, 10) for n in range(10)])
 
 
 def test_a_server_that_goes_away_stops_the_run_and_what_it_gave_is_kept(serve, tmp_path):

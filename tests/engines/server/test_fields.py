@@ -6,10 +6,10 @@ import pytest
 
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling
-from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.runs.run import Run
 from tests.command import mistake
 from tests.engines.server.test_engine import Server, logprobs, send, text
+from tests.engines.wire import server_engine
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def serve():
         server = Server(lambda handler, prompt, number: answer(handler, server.bodies[-1]))
         started.append(server)
         settings = {"backoff": 0.001, "timeout": 5.0, "retries": 2, "concurrency": 1, **settings}
-        return server, ServerEngine(server.url, **settings)
+        return server, server_engine(server.url, **settings)
 
     yield start
     for server in started:

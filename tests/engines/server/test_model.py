@@ -5,8 +5,7 @@ import pytest
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message, Request, Sampling
-from debate_rl.engines.server.engine import ServerEngine
-from tests.engines.wire import WireServer
+from tests.engines.wire import WireServer, server_engine
 from tests.tiny import WORDS, tiny_model
 
 
@@ -39,7 +38,7 @@ def both(tmp_path_factory):
     local = TransformersEngine(lambda name: path)
     wire = TransformersEngine(lambda name: path)
     server = WireServer(wire, scores=scores, tokenize=ids, token_logprobs=token_logprobs)
-    yield ServerEngine(server.url), local, server
+    yield server_engine(server.url), local, server
     server.close()
 
 
@@ -74,7 +73,7 @@ def test_candidates_among_the_likeliest_tokens_need_no_more_than_one_request(bot
 def test_a_server_that_does_not_tokenize_is_asked_once(both):
     _, _, server = both
     tokenize, server.tokenize = server.tokenize, None
-    engine = ServerEngine(server.url)
+    engine = server_engine(server.url)
     server.bodies.clear()
     asked = [Choice(messages=messages(n), model="m", candidates=("w1 w2", "w3 w4")) for n in range(4)]
     found = [one for choice in asked for one in engine.choose([choice])]

@@ -11,7 +11,6 @@ import pytest
 from debate_rl.arena.rollout import LogOptions, check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.engines.parallel import Parallel
-from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -20,6 +19,7 @@ from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
 from tests.engines.server.fault_modes import ENDLESS, MODES, send
+from tests.engines.wire import server_engine
 
 FAULTY = 3
 """Answers of each kind that go wrong before all is well."""
@@ -93,7 +93,7 @@ class SickServer:
 
 def play(server, questions, folder, timeout=30.0):
     """One run, as a process would make it: engine, store and log are opened anew."""
-    engine = ServerEngine(server.url, concurrency=2, retries=1, timeout=timeout, backoff=0.001, deployed="here")
+    engine = server_engine(server.url, concurrency=2, retries=1, timeout=timeout, backoff=0.001, deployed="here")
     front = Parallel(StoredEngine(engine, folder / "store"), engine)
     games = self_play(["x"], questions, load_protocol("debate", turns=1))
     players = {"x": Debater(name="x", model="m")}

@@ -14,7 +14,6 @@ from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.server.endpoint import LONGEST_WAIT, wait_asked
-from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -23,7 +22,7 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import digest
 from tests.command import mistake
 from tests.engines.server.test_engine import Server, logprobs, send, text
-from tests.engines.wire import WireServer
+from tests.engines.wire import WireServer, server_engine
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def serve():
         server = Server(lambda handler, prompt, number: answer(handler, server.bodies[-1]))
         started.append(server)
         settings = {"backoff": 0.001, "timeout": 5.0, "retries": 2, "concurrency": 1, **settings}
-        return server, ServerEngine(server.url, **settings)
+        return server, server_engine(server.url, **settings)
 
     yield start
     for server in started:
@@ -272,7 +271,7 @@ def test_what_may_pass_does_not_turn_exact_probabilities_into_bounds(path):
 
     setattr(server, path, flaky)
     server.http.handle_error = lambda *client: None
-    engine = ServerEngine(server.url, retries=0, timeout=5.0)
+    engine = server_engine(server.url, retries=0, timeout=5.0)
     lost, found = [engine.choose([choice()])[0] for _ in range(2)]
     server.close()
     assert lost.kind in PASSING_KINDS and found.logprobs == (-4.5, -4.5)

@@ -83,7 +83,7 @@ def make(tmp_path, base, other_base):
         if watch is not None:
             settings |= {"watch": Watch(**watch), "watch_questions": str(kept)}
         if wire is not None:
-            settings["server"] = Server(url=(wire.url,), model="m", verdicts=verdicts, retries=0)
+            settings["server"] = Server(url=wire.url, model="m", verdicts=verdicts, retries=0)
         return Job(
             kind="grpo", model=base, adapter=adapter, rows=str(rows), out=str(tmp_path / out),
             lora={"full": None}.get(lora, Lora(r=4, alpha=8)), online=Online(**settings),

@@ -1,6 +1,6 @@
 import random
 
-from debate_rl.engines.server.router import BLOCK, REMEMBERED, Router
+from debate_rl.engines.router import BLOCK, REMEMBERED, Router
 
 STORIES = [f"rules of the game\n\nstory {n} : " + f"on day {n} it rained . " * 400 for n in range(12)]
 
