@@ -29,7 +29,7 @@ from debate_rl.trainers.common.settings import Kind
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point
 from debate_rl.trainers.grpo.groups import COPIES, POLICY, block_of, places
 from debate_rl.trainers.grpo.opponent_pool import draw_player
-from debate_rl.trainers.grpo.selfplay import rollout, schedule
+from debate_rl.trainers.grpo.selfplay import Participants, rollout, schedule
 from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Server, Watch
 
 if TYPE_CHECKING:
@@ -428,11 +428,15 @@ def _rehearse(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: Co
         return start if drawn is None else drawn(question.id, 0)
 
     rolling = engine.learning()
-    wanted = [place for at, question in enumerate(kept) for place in places(at, question, settings)]
-    found = rollout(
-        wanted, amount.copies, kept, settings, policy, opponent, rolling,
-        lambda asked: judge_transcripts(asked, judge, rolling), lambda request: (), [run.config.seed, "plan"],
-    )  # fmt: skip
+    groups = [group for at, question in enumerate(kept) for group in places(at, question, settings)]
+    participants = Participants(
+        policy=policy,
+        opponent=opponent,
+        engine=rolling,
+        judge=lambda games: judge_transcripts(games, judge, rolling),
+        encode=lambda request: (),
+    )
+    found = rollout(groups, amount.copies, kept, settings, participants, [run.config.seed, "plan"])
     times = amount.questions / max(len(kept), 1)
     counted = {weights: own.times(times) for weights, own in rolling.asked.items()}
     debates = round(times * len(found.legs))
