@@ -123,6 +123,7 @@ def cut_texts(tokenizer: Any, encoded: Sequence[dict[str, Any]], max_length: int
     for example in encoded:
         ids = example["input_ids"]
         if max_length is not None and len(ids) > max_length:
+            # Encoders classify by the opening token.
             opening = ids[:1] if ids[0] in special else []
             ids = opening + ids[len(ids) - max_length + len(opening) :]
         rows.append({**example, "input_ids": ids})
@@ -158,6 +159,7 @@ def classifier_trainer(
         loss: function of the logits of (correct, incorrect) and P(correct).
         options: further arguments of the Trainer, such as `eval_dataset` or `callbacks`.
     """
+    # Rows of the evaluation count too: they are padded by the same collator.
     pad_id = free_pad_id(tokenizer, rows, options.get("eval_dataset") or [])
     # The model finds the last token of a text by this id, so it has to be the collator's.
     model.config.pad_token_id = pad_id
@@ -219,7 +221,7 @@ def predict_with(
     with torch.inference_mode():
         for chunk in batch["chunks"]:
             inputs = {name: tensor.to(network.device) for name, tensor in chunk.items()}
-            logits = network(**inputs).logits.float()
+            logits = network(**inputs).logits.float()  # a softmax in bfloat16 has less than three digits
             probabilities.append(torch.softmax(logits, dim=-1)[:, 1].cpu())
     in_order = torch.cat(probabilities)[batch["order"]]
     return in_order.numpy().astype(np.float64)

@@ -73,6 +73,7 @@ class DebateDPOTrainer(DPOTrainer):
         """Mean loss of a micro-batch of pairs, a scalar; with the model's outputs if `return_outputs`."""
         if self.data_collator.share_prompt and not self._checked:
             self._check_shared(model)
+        # TRL adds these columns with `precompute_ref_log_probs`.
         if "ref_chosen_logps" in inputs:
             reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
         else:
@@ -198,6 +199,7 @@ def dpo_trainer(
         UserError: the model can not share prompts.
     """
     if share_prompt:
+        # The reference reads the same batches, so it has to read shared prompts as well.
         for network in (model, options.get("ref_model")):
             if network is not None:
                 share_prompts(network)

@@ -40,12 +40,12 @@ class JudgeCollator:
         longest = 1
         for example in examples:
             longest = max(longest, *(len(ids) for ids in example["candidates"]))
-        rows, wanted = self._scored_rows(examples, longest)
+        rows, token_ids = self._scored_rows(examples, longest)
         dealt = deal([len(row) for row in rows], self.token_budget, self.in_lines)
         chunks = []
         for indices in dealt:
             chunk = self._chunk([rows[index] for index in indices], longest)
-            chunk["wanted"] = wanted[indices]
+            chunk["wanted"] = token_ids[indices]
             chunks.append(chunk)
         # `target` comes first: the Trainer takes the number of examples from the first tensor of a batch.
         return {
@@ -57,21 +57,21 @@ class JudgeCollator:
         }
 
     def _scored_rows(self, examples: list[dict[str, Any]], longest: int) -> tuple[list[list[int]], Tensor]:
-        """Input ids of each row, and the `wanted` token ids of all rows."""
+        """Input ids of each row, and the scored token ids of all rows (`wanted`)."""
         rows = []
-        wanted = []
+        token_ids = []
         for example in examples:
             prompt = example["input_ids"]
             candidates = example["candidates"]
             if longest == 1:
                 rows.append(prompt)
-                wanted.append([ids[0] for ids in candidates])
+                token_ids.append([ids[0] for ids in candidates])
                 continue
             for ids in candidates:
                 # A token is scored at the position before it, so the last token of a candidate is never read.
                 rows.append([*prompt, *ids[:-1]])
-                wanted.append([*[-1] * (longest - len(ids)), *ids])
-        return rows, torch.tensor(wanted)
+                token_ids.append([*[-1] * (longest - len(ids)), *ids])
+        return rows, torch.tensor(token_ids)
 
     def _chunk(self, rows: list[list[int]], longest: int) -> dict[str, Any]:
         """Input of one forward pass."""
@@ -103,21 +103,21 @@ def wanted_logits(model: Any, chunk: dict[str, Any], long: bool) -> Tensor:
         candidate.
     """
     rows = dict(chunk)
-    wanted = rows.pop("wanted")
+    token_ids = rows.pop("wanted")
     if "line" in rows:
         network, body = body_of(model)
-        logits = network.lm_head(read_line(body, rows["line"])).unflatten(0, (len(wanted), -1)).float()
+        logits = network.lm_head(read_line(body, rows["line"])).unflatten(0, (len(token_ids), -1)).float()
     else:
         if long:
-            wanted = wanted[:, -rows["input_ids"].shape[1] :]  # the longest candidate may be in another chunk
-        scored = wanted.shape[-1] if long else 1
+            token_ids = token_ids[:, -rows["input_ids"].shape[1] :]  # the longest candidate may be in another chunk
+        scored = token_ids.shape[-1] if long else 1
         logits = model(**rows, logits_to_keep=scored, use_cache=False).logits.float()
     if not long:
         # The normaliser over the vocabulary is the same for both, so it cancels between them.
-        return logits[:, -1].gather(1, wanted)
+        return logits[:, -1].gather(1, token_ids)
     log_probs = torch.log_softmax(logits, dim=-1)
-    token_log_probs = log_probs.gather(2, wanted.clamp(min=0)[..., None])[..., 0]
-    return token_log_probs.masked_fill(wanted < 0, 0.0).sum(-1)
+    token_log_probs = log_probs.gather(2, token_ids.clamp(min=0)[..., None])[..., 0]
+    return token_log_probs.masked_fill(token_ids < 0, 0.0).sum(-1)
 
 
 def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str, Any]]:

@@ -95,6 +95,7 @@ class PairRewardTrainer(RewardTrainer):
             progress = self.state.global_step / max(self.state.max_steps, 1)
             losses = self._loss(rewards, target, progress)
         loss = (inputs["weight"] * losses).mean()
+        # Eisenstein et al. 2023 (arXiv 2312.09244), equation 2: pulls the mean of the rewards to zero.
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * (rewards.sum(1) ** 2).mean()
         self._note(gap, target, rewards)
@@ -189,7 +190,7 @@ def reward_trainer(
         data_collator=collator,
         **options,
     )
-    if not collator.texts.in_lines:
+    if not collator.texts.in_lines:  # lines have no padding
         _use_free_pad(trainer, tokenizer, rows, options.get("eval_dataset"))
     return trainer
 

@@ -126,6 +126,7 @@ def point(
 
 def sounded(measured: Point, limits: Alarms) -> tuple[str, ...]:
     """The alarms that a point sets off, in words; each needs the whole interval past its limit."""
+    # The value alone would cross its limit by chance sooner or later: it is looked at again and again.
     alarms = []
     part = measured.judges_part
     if part is not None and part.low is not None and part.low > limits.judges_part:
@@ -147,6 +148,7 @@ def _elo(legs: Sequence[Leg], ridge: float) -> Effect | None:
     results = outcomes(legs)
     if not {POLICY, START} <= {*results.left, *results.right}:
         return None
+    # All games count, those of the pool among itself too: they tie the ratings of the policy's opponents together.
     try:
         pairs = rate(results, ridge=ridge).pairs
     except UserError:  # too many games failed: no chain of games connects all players
@@ -264,16 +266,23 @@ def _mean(values: Sequence[Value]) -> Estimate | None:
     """Mean with its interval over clusters; None without values."""
     if not values:
         return None
-    numbers, clusters = zip(*values, strict=True)
-    return mean(list(numbers), list(clusters))
+    numbers = [number for number, _ in values]
+    clusters = [cluster for _, cluster in values]
+    # Questions on one story depend on each other, so the interval is taken over clusters and not over games.
+    return mean(numbers, clusters)
 
 
 def _change(now: Mapping[str, Value], before: Mapping[str, Value]) -> Effect | None:
     """Mean difference of two measurements, paired by game; None if they share no game."""
-    shared = [game for game in now if game in before]
-    if not shared:
+    # The same games (question, seats, seed) at both steps: their difficulty cancels, and the interval is narrower.
+    new_values = []
+    old_values = []
+    clusters = []
+    for game, (number, cluster) in now.items():
+        if game in before:
+            new_values.append(number)
+            old_values.append(before[game][0])
+            clusters.append(cluster)
+    if not clusters:
         return None
-    new_values = [now[game][0] for game in shared]
-    old_values = [before[game][0] for game in shared]
-    clusters = [now[game][1] for game in shared]
     return difference(new_values, old_values, clusters)

@@ -78,7 +78,10 @@ class Watcher(TrainerCallback):
         # Only a step's own log has a loss; the log of a measurement comes by here as well.
         if not logs or "loss" not in logs:
             return
-        self._last_log = {name: float(logs[name]) for name in ("entropy", "kl") if logs.get(name) is not None}
+        self._last_log = {}
+        for name in ("entropy", "kl"):  # no KL is logged with beta 0
+            if logs.get(name) is not None:
+                self._last_log[name] = float(logs[name])
         if self._is_due(state):
             self.measure(state.global_step, control)
 
@@ -87,7 +90,9 @@ class Watcher(TrainerCallback):
 
     def measure(self, step: int, control: TrainerControl) -> Point:
         """The point of a step, read from the curve if it is there already."""
-        measured = self.points.get(step) or self._measure(step)
+        measured = self.points.get(step)
+        if measured is None:
+            measured = self._measure(step)
         if measured.alarms and self.watch.alarms.stop:
             control.should_training_stop = True
         # Bypasses TRL's own `log`, which would add the metrics that it has gathered a second time.
@@ -119,12 +124,21 @@ class Watcher(TrainerCallback):
         """Play all games; each process plays its share and gets those of the others."""
         accelerator = self.trainer.accelerator
         games = self.games[accelerator.process_index :: accelerator.num_processes]
+        policy_games = []
+        pool_games = []
+        for game in games:
+            if POLICY in game.players.values():
+                policy_games.append(game)
+            else:
+                pool_games.append(game)
         if not self._pool_legs:
-            self._pool_legs = self._play_pool([game for game in games if POLICY not in game.players.values()])
+            self._pool_legs = self._play_pool(pool_games)
         with at_the_table(self.trainer, self.engine, self.online.temperature) as policy:
-            policy_games = [game for game in games if POLICY in game.players.values()]
-            policy_legs = play(policy_games, {**self.players, POLICY: policy}, self.engine, self.online.judge)
-        legs = {**self._pool_legs, **{leg.transcript.id: leg for leg in policy_legs}}
+            players = {**self.players, POLICY: policy}
+            policy_legs = play(policy_games, players, self.engine, self.online.judge)
+        legs = dict(self._pool_legs)
+        for leg in policy_legs:
+            legs[leg.transcript.id] = leg
         measured = _judge_again([legs[game.id] for game in games], self.watch.second, self.engine)
         if accelerator.num_processes == 1:
             return measured

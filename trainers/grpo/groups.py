@@ -87,6 +87,7 @@ def block_of(online: Online) -> int:
     Raises:
         UserError: the number differs between questions.
     """
+    # Both answers are tried, because roles correct and wrong choose the side by the answer.
     sizes = set()
     for correct in (0, 1):
         example = Question(id="-", text="-", answers=("-", "+"), correct=correct)
@@ -192,6 +193,7 @@ def playable(job: Job, tokenizer: Any, context: float) -> Playable:
             selection.left_out[UNKNOWN] += 1
             continue
         game = open_transcript(question, protocol, {"A": POLICY, "B": POLICY})
+        # In a consultancy for B nobody speaks in a turn of A's; the side present is asked then.
         first_speakers = game.speakers(0) or game.present
         request = policy.request(game, first_speakers[0], 0)
         prompt = list(prompt_ids(tokenizer, request.messages))

@@ -41,6 +41,7 @@ def value(p: float, rewards: Rewards) -> float:
     own_value = _one_sided(p, rewards)
     if not rewards.zero_sum:
         return own_value
+    # With log_score both sides' values do not sum to a constant; half of the difference makes a zero-sum game of it.
     return (own_value - _one_sided(1 - p, rewards)) / 2
 
 

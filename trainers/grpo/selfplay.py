@@ -29,7 +29,7 @@ from debate_rl.players.speak import Scorer
 from debate_rl.records import digest
 from debate_rl.trainers.grpo.groups import POLICY, GroupKey, learning_sides, places
 from debate_rl.trainers.grpo.rewards import Earned, all_equal, earned, invalid_share, win_term
-from debate_rl.trainers.grpo.settings import Online
+from debate_rl.trainers.grpo.settings import Online, Rewards
 
 LATE = "late"
 """Failure kind of a judge that exceeded its time limit."""
@@ -185,7 +185,8 @@ def _play(
     stream: Sequence[int | str],
 ) -> list[_QuestionGames]:
     """Play all games in lock-step: each turn is one call to the engine."""
-    protocol, policy = online.protocol, participants.policy
+    protocol = online.protocol
+    policy = participants.policy
     players = {policy.name: policy}
     planned: list[tuple[int, tuple[Side, ...]]] = []
     transcripts = []
@@ -202,8 +203,8 @@ def _play(
     legs = iter(play(transcripts, players, engine, None))
     played = []
     for index, sides in planned:
-        own_legs = [next(legs) for _ in range(copies)]
-        played.append(_QuestionGames(index, sides, own_legs))
+        question_legs = [next(legs) for _ in range(copies)]
+        played.append(_QuestionGames(index, sides, question_legs))
     return played
 
 
@@ -211,13 +212,17 @@ def _seatings(
     learning: tuple[Side, ...], protocol: Protocol, policy: Debater, opponent: Debater | None
 ) -> list[tuple[tuple[Side, ...], dict[Side, str]]]:
     """List the (learning sides, seats) of a question: one game for both sides in self-play, else one for each side."""
-    if protocol.sides == "drawn":
-        return [((side,), {side: policy.name}) for side in learning]
-    if opponent is not None:
-        return [((side,), {side: policy.name, other(side): opponent.name}) for side in learning]
     if not learning:
         return []
-    return [(learning, dict.fromkeys(SIDES, policy.name))]
+    if protocol.sides != "drawn" and opponent is None:
+        return [(learning, dict.fromkeys(SIDES, policy.name))]
+    seatings: list[tuple[tuple[Side, ...], dict[Side, str]]] = []
+    for side in learning:
+        seats: dict[Side, str] = {side: policy.name}
+        if opponent is not None:
+            seats[other(side)] = opponent.name
+        seatings.append(((side,), seats))
+    return seatings
 
 
 def _judge(
@@ -242,13 +247,7 @@ def _judge(
             counts["judge_late" if verdict.kind == LATE else "judge_failures"] += 1
     win_terms = []
     for games, grid in zip(played, grids, strict=True):
-        terms: dict[Side, list[float | None]] = {}
-        for side in games.sides:
-            terms[side] = []
-            for leg in range(len(games.legs)):
-                probabilities = [_p_side(trial, verdicts, side) for trial in grid.trials_with(side, leg)]
-                terms[side].append(win_term(probabilities, online.rewards))
-        win_terms.append(terms)
+        win_terms.append({side: _win_terms(grid, side, verdicts, online.rewards) for side in games.sides})
         _store_verdicts(games, grid, verdicts)
     return win_terms
 
@@ -281,6 +280,17 @@ def _add_trial(games: _QuestionGames, first: int, second: int, trials: dict[Tria
     key = (games.question, tuple(sorted(game.players.items())), *texts)
     trials.setdefault(key, game)
     return key
+
+
+def _win_terms(
+    grid: _TrialGrid, side: Side, verdicts: Mapping[TrialKey, Verdict | Failure], rewards: Rewards
+) -> list[float | None]:
+    """The win term of each leg's speeches for a side."""
+    terms = []
+    for leg in range(len(grid.cells)):
+        probabilities = [_p_side(trial, verdicts, side) for trial in grid.trials_with(side, leg)]
+        terms.append(win_term(probabilities, rewards))
+    return terms
 
 
 def _p_side(trial: TrialKey | None, verdicts: Mapping[TrialKey, Verdict | Failure], side: Side) -> float | None:

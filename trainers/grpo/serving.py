@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
-from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Message, Request, Scores
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.server.budget import Budget
 from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.errors import UserError
@@ -119,8 +119,9 @@ class Serving:
 
     def revision(self, model: str, adapter: str | None) -> str:
         """Fingerprint of what answers for a model with its adapter."""
-        engine: Engine = self._here if (model, adapter) in self._local_weights else self._there
-        return engine.revision(model, adapter)
+        if (model, adapter) in self._local_weights:
+            return self._here.revision(model, adapter)
+        return self._there.revision(model, adapter)
 
     def release(self) -> None:
         """Forget the prompts that local judges have encoded."""
@@ -131,16 +132,28 @@ class Serving:
     ) -> list[A]:
         """Answer each question where its weights are; returns answers in the order of the questions."""
         is_local = [(question.model, question.adapter) in self._local_weights for question in questions]
-        local = [question for question, held in zip(questions, is_local, strict=True) if held]
-        remote = [question for question, held in zip(questions, is_local, strict=True) if not held]
+        local: list[Q] = []
+        remote: list[Q] = []
+        for question, held_here in zip(questions, is_local, strict=True):
+            if held_here:
+                local.append(question)
+            else:
+                remote.append(question)
         local_answers = iter(here(local) if local else [])
         remote_answers = iter(there(remote))
-        return [next(local_answers if held else remote_answers) for held in is_local]
+        answers = []
+        for held_here in is_local:
+            if held_here:
+                answers.append(next(local_answers))
+            else:
+                answers.append(next(remote_answers))
+        return answers
 
     def _generate_there(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """The server's texts; those of the policy are made learnable."""
         policy = self.player
         is_policy = [(request.model, request.adapter) == (policy.model, policy.adapter) for request in requests]
+        # Only what the policy reads has to be what training reads; prompts of opponents go to the server unchanged.
         sent = []
         for request, by_policy in zip(requests, is_policy, strict=True):
             if by_policy:

@@ -60,6 +60,7 @@ class Opponents(Record):
 
     @model_validator(mode="after")
     def _has_players(self) -> Opponents:
+        # Players that another kind ignores are a mistake, not a default.
         if (self.kind == "players") != bool(self.players):
             raise ValueError("kind: players and players belong together; name at least one, or choose another kind")
         return self
@@ -169,11 +170,12 @@ class Online(Record):
 
     @model_validator(mode="after")
     def _speaks_beforehand(self) -> Online:
-        rules = self.protocol
-        if rules.turns == 0:
-            raise ValueError(f"under {rules.name!r} nobody speaks, so nothing is learnt; choose another protocol")
-        if rules.open or rules.calls == "rejected":
-            raise ValueError(f"protocol {rules.name!r} does not say beforehand who speaks; choose another protocol")
+        protocol = self.protocol
+        if protocol.turns == 0:
+            raise ValueError(f"under {protocol.name!r} nobody speaks, so nothing is learnt; choose another protocol")
+        # A batch has the same groups for every question, so the speakers have to be known before the games.
+        if protocol.open or protocol.calls == "rejected":
+            raise ValueError(f"protocol {protocol.name!r} does not say beforehand who speaks; choose another protocol")
         if (self.watch is None) != (self.watch_questions is None):
             raise ValueError("watch and watch_questions belong together")
         return self
@@ -192,6 +194,7 @@ def content(online: Online) -> Any:
     server = online.server
     if server is None:
         return _by_content(settings)
+    # Where the server is and what it may cost does not change what is learnt.
     identity = server.model_dump(mode="json", include={"model", "verdicts", "revision"})
     return {**_by_content(settings, served=True, judges_served=server.verdicts), "server": identity}
 

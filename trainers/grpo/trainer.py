@@ -127,6 +127,7 @@ class DebateGRPOTrainer(GRPOTrainer):
         try:
             return super().train(*args, **kwargs)
         finally:
+            # After an error too: a server keeps adapters until it is told otherwise.
             if isinstance(self.engine, Serving) and self.accelerator.is_main_process:
                 self.engine.leave()
 
