@@ -1,7 +1,7 @@
 """DPO on judge preferences: TRL's trainer with soft targets, an SFT term, and summed or length-normalised log-ratios.
 
 Arnesen, Rein and Michael 2024 (arXiv 2409.16636) divide every log-probability by its completion's token count, so
-their beta of 0.5 on 200-token speeches acts like 0.0025 on sums: `normalise` says which is meant.
+their beta of 0.5 on 200-token speeches acts like 0.0025 on sums. `Objective.normalise` chooses between the two.
 """
 
 from __future__ import annotations
@@ -24,12 +24,25 @@ from debate_rl.trainers.common.losses import log_ratio_gap, soft_dpo, soft_ipo, 
 from debate_rl.trainers.common.pairs import PairCollator
 from debate_rl.trainers.common.settings import Objective
 
+_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+    "nll/chosen",
+)
+"""Logged means, in the order in which `_note` stacks them."""
+
 
 class DebateDPOTrainer(DPOTrainer):
     """TRL's DPOTrainer on encoded rows, with the losses of `debate_rl.trainers.common.losses`.
 
     With a target of 1, `sft_weight` 0 and sums the loss is TRL's `sigmoid`. The reference is TRL's: the base with the
-    adapter off, or a frozen copy of the adapter where training continues from one.
+    adapter off, or a frozen copy of the adapter if training continues from one.
+
+    Args:
+        objective: the loss.
     """
 
     data_collator: Any
@@ -41,20 +54,26 @@ class DebateDPOTrainer(DPOTrainer):
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """Rows come encoded by `encode_pairs`: the prompt as engines encode it, not cut where templates differ."""
+        """Return the rows as they are.
+
+        `encode_pairs` has encoded them as engines encode a prompt. TRL would encode prompt and answer together, and cut
+        where the two encodings differ.
+        """
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
+        # The Trainer drops columns that it does not list before the collator sees them.
         if "target" not in self._signature_columns:
             self._signature_columns.append("target")
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean loss of a micro-batch of pairs, a scalar; with the model's outputs where asked for."""
+        """Mean loss of a micro-batch of pairs, a scalar; with the model's outputs if `return_outputs`."""
         if self.data_collator.share_prompt and not self._checked:
             self._check_shared(model)
+        # TRL adds these columns with `precompute_ref_log_probs`.
         if "ref_chosen_logps" in inputs:
             reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
         else:
@@ -67,13 +86,14 @@ class DebateDPOTrainer(DPOTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Summed log-probabilities of chosen and rejected under the reference, (pairs,) each; as TRL picks it."""
+        """Summed log-probabilities of chosen and rejected under TRL's choice of reference, (pairs,) each."""
         adapter: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.ref_model is None and is_peft_model(self.model):
             network = self.accelerator.unwrap_model(self.model)
+            # TRL keeps a frozen copy "ref" of an adapter that training continues from; else the base is the reference.
             adapter = use_adapter(network, adapter_name="ref" if "ref" in network.peft_config else None)
-        plain = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
-        with torch.no_grad(), plain, adapter, self.accelerator.autocast():
+        no_checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with torch.no_grad(), no_checkpointing, adapter, self.accelerator.autocast():
             logps, _ = self._logps(model, inputs)
         return logps.chosen, logps.rejected
 
@@ -85,43 +105,56 @@ class DebateDPOTrainer(DPOTrainer):
 
     def _loss(self, policy: PairLogprobs, reference: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
         """Losses of pairs, (pairs,)."""
-        kind = self.objective
-        lengths = (policy.chosen_length, policy.rejected_length) if kind.normalise else None
-        h = log_ratio_gap(policy.chosen, policy.rejected, *reference, lengths)
-        preference = (soft_dpo if kind.loss == "dpo" else soft_ipo)(h, target, self.beta)
-        return with_sft(preference, policy.chosen, kind.sft_weight, lengths[0] if lengths else None)
+        objective = self.objective
+        lengths = None
+        if objective.normalise:
+            lengths = (policy.chosen_length, policy.rejected_length)
+        gap = log_ratio_gap(policy.chosen, policy.rejected, *reference, lengths)
+        if objective.loss == "dpo":
+            losses = soft_dpo(gap, target, self.beta)
+        else:
+            losses = soft_ipo(gap, target, self.beta)
+        return with_sft(losses, policy.chosen, objective.sft_weight, lengths[0] if lengths else None)
 
     def _check_shared(self, model: Any) -> None:
-        """Compare the two ways to encode on the first pairs.
+        """Encode the first pairs with and without a shared prompt and compare.
 
         Raises:
             UserError: the model gives a speech another probability after a shared prompt.
         """
         collator: PairCollator = self.data_collator
-        training = model.training
+        was_training = model.training
         rows = [self.train_dataset[index] for index in range(min(2, len(self.train_dataset)))]
-        found = []
+        logprobs = []
         model.eval()
         for shared in (True, False):
             self.data_collator = PairCollator(collator.pad_id, shared)
             batch = self._prepare_inputs(self.data_collator(rows))
             with torch.no_grad(), self.compute_loss_context_manager():
                 logps, _ = self._logps(model, batch)
-            found.append(torch.cat([logps.chosen, logps.rejected]).float())
+            logprobs.append(torch.cat([logps.chosen, logps.rejected]).float())
         self.data_collator = collator
-        model.train(training)
-        if not torch.allclose(found[0], found[1], rtol=0.02, atol=0.05):
+        model.train(was_training)
+        # Wide enough for bfloat16; a speech that sees the other one differs by far more.
+        if not torch.allclose(logprobs[0], logprobs[1], rtol=0.02, atol=0.05):
             raise UserError("share_prompt: this model reads a shared prompt otherwise than its own; set it to false")
         self._checked = True
 
     def _note(self, policy: PairLogprobs, reference: tuple[Tensor, Tensor]) -> None:
-        """Keep what is logged as one tensor a step: nothing waits for the device until `log`."""
+        """Keep a step's metrics as one tensor, so that nothing waits for the device until `log`."""
         with torch.no_grad():
-            won, lost = policy.chosen - reference[0], policy.rejected - reference[1]
-            nll = -policy.chosen / policy.chosen_length.clamp(min=1)
-            row = [self.beta * won, self.beta * lost, (won > lost).float(), policy.chosen, policy.rejected, nll]
-            values = torch.stack(row).mean(1).float()
-        self._metrics["train" if self.model.training else "eval"]["row"].append(values)
+            chosen_ratio = policy.chosen - reference[0]
+            rejected_ratio = policy.rejected - reference[1]
+            metrics = [
+                self.beta * chosen_ratio,
+                self.beta * rejected_ratio,
+                (chosen_ratio > rejected_ratio).float(),
+                policy.chosen,
+                policy.rejected,
+                -policy.chosen / policy.chosen_length.clamp(min=1),
+            ]
+            means = torch.stack(metrics).mean(1).float()
+        self._metrics["train" if self.model.training else "eval"]["row"].append(means)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add TRL's reward metrics (of summed log-ratios), averaged since the last log and over processes."""
@@ -129,14 +162,13 @@ class DebateDPOTrainer(DPOTrainer):
         rows = self._metrics[mode].pop("row", [])
         if rows:
             means = self.accelerator.reduce(torch.stack(rows).mean(0), "mean").tolist()
-            names = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "logps/chosen", "logps/rejected")
-            for name, value in zip((*names, "nll/chosen"), means, strict=True):
+            for name, value in zip(_METRICS, means, strict=True):
                 self._metrics[mode][name].append(value)
             self._metrics[mode]["rewards/margins"].append(means[0] - means[1])
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: the walk over all parameters costs more than a step of a small model."""
+        """Return 0: counting walks over all parameters, which costs more than a step of a small model."""
         return 0
 
 
@@ -150,13 +182,13 @@ def dpo_trainer(
     share_prompt: bool = False,
     **options: Any,
 ) -> DebateDPOTrainer:
-    """A trainer ready to train.
+    """Build a trainer that is ready to train.
 
     Args:
         model: a causal language model, or a PeftModel whose adapter is to be trained on.
         tokenizer: its tokenizer, with a chat template and a padding token.
-        rows: a Dataset of what `encode_pairs` gave; `precompute_ref_log_probs` with several processes needs it loaded
-            from disk.
+        rows: a Dataset of the output of `encode_pairs`; `precompute_ref_log_probs` with several processes needs it
+            loaded from disk.
         config: TRL's DPOConfig. Its `loss_type` is not used; every other field is.
         objective: the loss.
         peft_config: LoRA settings of a new adapter.
@@ -167,6 +199,7 @@ def dpo_trainer(
         UserError: the model can not share prompts.
     """
     if share_prompt:
+        # The reference reads the same batches, so it has to read shared prompts as well.
         for network in (model, options.get("ref_model")):
             if network is not None:
                 share_prompts(network)

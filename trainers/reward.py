@@ -1,7 +1,7 @@
-"""Reward models: a Bradley-Terry head that scores replies, learnt from which of two is better, by TRL's RewardTrainer.
+"""Reward models: a Bradley-Terry head on TRL's RewardTrainer that learns which of two replies is better.
 
-P(first better) = sigma(r_first - r_second). The label may be soft, as a weaker model's is: the loss is then the cross
-entropy of this probability, or another loss of a student (`settings.StudentLoss`), and TRL's own with label 1.
+P(first better) = sigma(r_first - r_second). Labels may be soft, as those of a weaker model are. The loss is the cross
+entropy of this probability (TRL's own if the label is 1), or another loss of a student (`settings.StudentLoss`).
 """
 
 from __future__ import annotations
@@ -30,22 +30,39 @@ _SIDES = ("chosen_ids", "rejected_ids")
 
 @dataclass(frozen=True)
 class RewardCollator:
-    """Makes a batch of n pairs: the first replies, then the second ones, in lines or chunks as a classifier's texts."""
+    """Makes a batch of n pairs: all first replies, then all second ones, laid out as a classifier's texts."""
 
     texts: ClassifierCollator
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch: `target`, `weight` and `margin` (n,), and `chunks` with the `order` of 2 n texts."""
-        rows = [{"input_ids": example[side], "target": 0, "weight": 1} for side in _SIDES for example in examples]
-        read = self.texts(rows)
-        found = {name: torch.tensor([float(example[name]) for example in examples]) for name in _COLUMNS}
-        return {**found, "order": read["order"], "chunks": read["chunks"]}
+        replies = self.texts(_reply_texts(examples))
+        batch: dict[str, Any] = {}
+        # Columns of n values first: the Trainer takes the number of examples from the first tensor of a batch.
+        for column in _COLUMNS:
+            batch[column] = torch.tensor([float(example[column]) for example in examples])
+        batch["order"] = replies["order"]
+        batch["chunks"] = replies["chunks"]
+        return batch
+
+
+def _reply_texts(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All first replies, then all second ones, as texts for `ClassifierCollator`."""
+    texts = []
+    for side in _SIDES:
+        # The collator asks for target and weight of each text; those of the pair are what is read.
+        texts += [{"input_ids": pair[side], "target": 0, "weight": 1} for pair in pairs]
+    return texts
 
 
 class PairRewardTrainer(RewardTrainer):
     """TRL's RewardTrainer on encoded pairs with soft labels and weights.
 
-    Accuracy (the side that the label favours) and Brier score against the label are logged, as for a classifier.
+    It logs accuracy (whether the reply that the label favours has the higher reward) and the Brier score against the
+    label, as for a classifier.
+
+    Args:
+        loss: function of both rewards as logits and P(first better).
     """
 
     _metrics: Any
@@ -58,7 +75,7 @@ class PairRewardTrainer(RewardTrainer):
         self.model_accepts_loss_kwargs = False
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        """Rows come encoded by `encode_rewards`; TRL would drop long ones without a word."""
+        """Return the rows as `encode_rewards` encoded them; TRL would drop long ones without notice."""
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -67,25 +84,33 @@ class PairRewardTrainer(RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean weighted loss of a micro-batch of pairs, a scalar; with the rewards (n, 2) where asked for."""
-        target, margin = inputs["target"], inputs["margin"]
+        """Mean weighted loss of a micro-batch of pairs, a scalar; with the rewards (n, 2) if `return_outputs`."""
+        target = inputs["target"]
         rewards = pair_rewards(model, inputs)
         gap = rewards[:, 0] - rewards[:, 1]
+        # Only the Bradley-Terry form of cross entropy takes a margin; `reward_trainer` refuses one with other losses.
         if self._loss is xent:
-            losses = bradley_terry(gap, target, margin)
+            losses = bradley_terry(gap, target, inputs["margin"])
         else:
-            losses = self._loss(rewards, target, self.state.global_step / max(self.state.max_steps, 1))
+            progress = self.state.global_step / max(self.state.max_steps, 1)
+            losses = self._loss(rewards, target, progress)
         loss = (inputs["weight"] * losses).mean()
+        # Eisenstein et al. 2023 (arXiv 2312.09244), equation 2: pulls the mean of the rewards to zero.
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * (rewards.sum(1) ** 2).mean()
-        with torch.no_grad():
-            p, right = torch.sigmoid(gap), ((gap > 0) == (target > 0.5)).float()
-            noted = torch.stack([right.mean(), ((p - target) ** 2).mean(), gap.mean(), rewards.mean()])
-            noted = self.accelerator.reduce(noted, "mean")
-        kept = self._metrics["train" if self.model.training else "eval"]
-        for name, value in zip(("accuracy", "brier", "margin", "mean_reward"), noted.tolist(), strict=True):
-            kept[name].append(value)
+        self._note(gap, target, rewards)
         return (loss, {"logits": rewards}) if return_outputs else loss
+
+    def _note(self, gap: Tensor, target: Tensor, rewards: Tensor) -> None:
+        """Keep the metrics of a micro-batch for the log, averaged over processes."""
+        with torch.no_grad():
+            p = torch.sigmoid(gap)
+            right = ((gap > 0) == (target > 0.5)).float()
+            metrics = torch.stack([right.mean(), ((p - target) ** 2).mean(), gap.mean(), rewards.mean()])
+            means = self.accelerator.reduce(metrics, "mean").tolist()
+        mode = "train" if self.model.training else "eval"
+        for name, value in zip(("accuracy", "brier", "margin", "mean_reward"), means, strict=True):
+            self._metrics[mode][name].append(value)
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -94,7 +119,7 @@ class PairRewardTrainer(RewardTrainer):
         return evaluated(self, model, inputs, prediction_loss_only)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: the walk over all parameters costs more than a step of a small model."""
+        """Return 0: counting walks over all parameters, which costs more than a step of a small model."""
         return 0
 
 
@@ -104,39 +129,50 @@ def pair_rewards(model: Any, batch: dict[str, Any]) -> Tensor:
 
 
 def encode_rewards(tokenizer: Any, rows: Sequence[RewardRow]) -> list[dict[str, Any]]:
-    """Token ids of prompt and reply, twice a row, with label, weight and margin.
+    """Encode pairs of replies.
+
+    Returns:
+        A row's `chosen_ids` and `rejected_ids` (prompt and reply each), `target`, `weight` and `margin`.
 
     Raises:
         UserError: the tokenizer has no chat template.
     """
-    encoder, found = Encoder(tokenizer), []
+    encoder = Encoder(tokenizer)
+    encoded = []
     for row in rows:
-        start, replies = encoder.encode(row.prompt, row.chosen, row.rejected)
-        ids = {side: start + reply for side, reply in zip(_SIDES, replies, strict=True)}
-        found.append({**ids, "target": row.target, "weight": row.weight, "margin": row.margin})
-    return found
+        prompt, (chosen, rejected) = encoder.encode(row.prompt, row.chosen, row.rejected)
+        pair = {
+            "chosen_ids": prompt + chosen,
+            "rejected_ids": prompt + rejected,
+            "target": row.target,
+            "weight": row.weight,
+            "margin": row.margin,
+        }
+        encoded.append(pair)
+    return encoded
 
 
 def cut_pairs(tokenizer: Any, encoded: Sequence[dict[str, Any]], max_length: int | None) -> list[dict[str, Any]]:
-    """All pairs, texts over the limit without their beginning, as `cut_texts` cuts: the replies stand at the end."""
-    rows = list(encoded)
+    """Cut the beginning of texts over the limit, as `cut_texts` does: the replies stand at the end."""
+    pairs = [dict(pair) for pair in encoded]
     for side in _SIDES:
-        cut = cut_texts(tokenizer, [{"input_ids": row[side]} for row in rows], max_length)
-        rows = [{**row, side: text["input_ids"]} for row, text in zip(rows, cut, strict=True)]
-    return rows
+        texts = cut_texts(tokenizer, [{"input_ids": pair[side]} for pair in pairs], max_length)
+        for pair, text in zip(pairs, texts, strict=True):
+            pair[side] = text["input_ids"]
+    return pairs
 
 
 def reward_trainer(
     model: Any, tokenizer: Any, rows: Dataset, config: RewardConfig, loss: Loss = xent, **options: Any
 ) -> PairRewardTrainer:
-    """A trainer ready to train.
+    """Build a trainer that is ready to train.
 
     Args:
         model: a sequence classifier with one output.
         tokenizer: its tokenizer, with a chat template and a padding token.
-        rows: a Dataset of what `encode_rewards` gave.
+        rows: a Dataset of the output of `encode_rewards`.
         config: TRL's RewardConfig.
-        loss: what to minimise, given both rewards as logits and P(first better).
+        loss: function of both rewards as logits and P(first better).
         options: further arguments of RewardTrainer, such as `peft_config`, `eval_dataset` or `callbacks`.
 
     Raises:
@@ -146,21 +182,32 @@ def reward_trainer(
         raise UserError("rows with a margin need loss 'xent'; leave out the margins or the loss")
     collator = RewardCollator(ClassifierCollator(tokenizer.pad_token_id, token_budget(config), in_lines(model, config)))
     trainer = PairRewardTrainer(
-        model=model, args=config, train_dataset=rows, processing_class=tokenizer, loss=loss, data_collator=collator,
+        model=model,
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        loss=loss,
+        data_collator=collator,
         **options,
-    )  # fmt: skip
-    if not collator.texts.in_lines:
+    )
+    if not collator.texts.in_lines:  # lines have no padding
         _use_free_pad(trainer, tokenizer, rows, options.get("eval_dataset"))
     return trainer
 
 
 def _use_free_pad(trainer: PairRewardTrainer, tokenizer: Any, *data: Dataset | None) -> None:
     """Pad with a token that no reply holds: the reward is read at the last token that is not padding."""
-    texts = [[{"input_ids": ids} for side in _SIDES for ids in one[side]] for one in data if one is not None]
-    old: ClassifierCollator = trainer.data_collator.texts
-    pad_id = free_pad_id(tokenizer, *texts)
+    texts = []
+    for pairs in data:
+        if pairs is None:
+            continue
+        for side in _SIDES:
+            texts += [{"input_ids": ids} for ids in pairs[side]]
+    pad_id = free_pad_id(tokenizer, texts)
+    # Set on the finished trainer, because RewardTrainer itself sets the model's padding to the tokenizer's.
     trainer.model.config.get_text_config().pad_token_id = pad_id
-    trainer.data_collator = RewardCollator(ClassifierCollator(pad_id, old.token_budget, old.in_lines))
+    collator: ClassifierCollator = trainer.data_collator.texts
+    trainer.data_collator = RewardCollator(ClassifierCollator(pad_id, collator.token_budget, collator.in_lines))
 
 
 def predict_pairs(
@@ -170,13 +217,13 @@ def predict_pairs(
     max_length: int | None = None,
     batch_tokens: int = 8192,
 ) -> np.ndarray:
-    """P(first reply better) of each pair, by a finetuned reward model.
+    """Compute P(first reply better) of each pair with a finetuned reward model.
 
     Args:
         rows: the pairs; their targets are not read.
         model: folder of a finetuned reward model, or the base of its adapter.
         adapter: folder of the adapter.
-        max_length: cut texts as in training; none is left out.
+        max_length: cut texts as in training; no pair is left out.
         batch_tokens: tokens in memory at once, padding included.
 
     Returns:
@@ -190,11 +237,14 @@ def predict_pairs(
     tokenizer = load_tokenizer(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = load_model(model, "reward", adapter, trainable=False).to(device).eval()
-    encoded = cut_pairs(tokenizer, encode_rewards(tokenizer, rows), max_length)
-    texts = [{"input_ids": row[side], "target": 0, "weight": 1} for side in _SIDES for row in encoded]
-    network.config.get_text_config().pad_token_id = pad_id = free_pad_id(tokenizer, texts)
+    texts = _reply_texts(cut_pairs(tokenizer, encode_rewards(tokenizer, rows), max_length))
+    pad_id = free_pad_id(tokenizer, texts)
+    network.config.get_text_config().pad_token_id = pad_id
     batch = ClassifierCollator(pad_id, batch_tokens)(texts)
     with torch.inference_mode():
-        chunks = [{name: ids.to(device) for name, ids in chunk.items()} for chunk in batch["chunks"]]
+        chunks = []
+        for chunk in batch["chunks"]:
+            chunks.append({name: tensor.to(device) for name, tensor in chunk.items()})
         rewards = pair_rewards(network, {"chunks": chunks, "order": batch["order"].to(device)})
-    return torch.sigmoid(rewards[:, 0] - rewards[:, 1]).cpu().numpy().astype(np.float64)
+    probabilities = torch.sigmoid(rewards[:, 0] - rewards[:, 1])
+    return probabilities.cpu().numpy().astype(np.float64)

@@ -29,7 +29,7 @@ from debate_rl.trainers.common.settings import Kind
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point
 from debate_rl.trainers.grpo.groups import COPIES, POLICY, block_of, places
 from debate_rl.trainers.grpo.opponent_pool import draw_player
-from debate_rl.trainers.grpo.selfplay import rollout, schedule
+from debate_rl.trainers.grpo.selfplay import Participants, rollout, schedule
 from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Server, Watch
 
 if TYPE_CHECKING:
@@ -469,18 +469,14 @@ def _rehearse(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: Co
     groups = []
     for index, question in enumerate(questions):
         groups += places(index, question, online)
-    rolled_out = rollout(
-        groups,
-        amount.copies,
-        questions,
-        online,
-        policy,
-        opponent,
-        rollouts,
-        lambda games: judge_transcripts(games, judge, rollouts),
-        lambda request: (),
-        [run.config.seed, "plan"],
+    participants = Participants(
+        policy=policy,
+        opponent=opponent,
+        engine=rollouts,
+        judge=lambda games: judge_transcripts(games, judge, rollouts),
+        encode=lambda request: (),
     )
+    rolled_out = rollout(groups, amount.copies, questions, online, participants, [run.config.seed, "plan"])
     times = amount.questions / max(len(questions), 1)
     counted_requests = rollouts.take(times)
     debates = round(times * len(rolled_out.legs))

@@ -1,25 +1,26 @@
-"""The curve of an online training: what was measured at a step, and the alarms that it sets off."""
+"""Metrics of an online training: the points of its curve, and the alarms that they set off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError
+from debate_rl.game.transcript import Speech
 from debate_rl.game.verdict import Leg
 from debate_rl.intervals import Effect, Estimate, difference, mean
 from debate_rl.records import Record
+from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.rewards import invalid_share
-from debate_rl.trainers.grpo.selfplay import POLICY
 from debate_rl.trainers.grpo.settings import Alarms
 
 START = "start"
-"""Name of what the policy started from."""
+"""Name of the policy before training."""
 
 
 class Point(Record):
-    """What was measured before a step, 0 being before the first.
+    """One measurement of the curve: the policy after `step` steps, 0 being before training.
 
     Example:
         Point(step=40, elo=Effect(value=62.0, ...), wins=Estimate(value=0.58, ...), side_a=Estimate(value=0.51, ...),
@@ -29,195 +30,259 @@ class Point(Record):
 
     step: int
     elo: Effect | None = None
-    """Over the start, from games with all of the pool; None where the protocol has no opponent."""
+    """Rating over the start, from games with the whole pool; None if the protocol has no opponent."""
     wins: Estimate | None = None
-    """Judge's mean probability for the policy: against the pool, or of consultants for the side that they argue."""
+    """Judge's mean probability for the policy against the pool; for the argued side in consultancies."""
     side_a: Estimate | None = None
-    """Share of the policy's games with itself that side A wins."""
+    """Share of the policy's self-play games that side A wins."""
     accuracy: Estimate | None = None
-    """Of the training judge on the policy's games with itself, or alone."""
+    """Accuracy of the training judge on the policy's self-play games or consultancies."""
     accuracy_change: Effect | None = None
-    """Since step 0, question by question."""
+    """Change since step 0, paired by game."""
     second: Estimate | None = None
     """Accuracy of the held-out judge on the same games."""
     second_change: Effect | None = None
+    """Change since step 0, paired by game."""
     judges_part: Effect | None = None
-    """Training judge minus held-out judge: mean probability that they give the policy, against the start or, of
-    consultants, alone; since step 0."""
+    """How far the judges part: the training judge's mean probability for the policy minus the held-out judge's, in
+    games against the start or in consultancies; change since step 0."""
     valid: Estimate | None = None
-    """Share of the policy's speeches with quotes, all of them valid."""
+    """Share of the policy's speeches that have quotes, all of them valid."""
     tokens: Estimate | None = None
-    """Of a speech."""
+    """Mean tokens of the policy's speeches."""
     entropy: float | None = None
-    """Of the policy, in nats a token, as training logged it last."""
+    """Entropy of the policy in nats per token, from training's last log."""
     kl: float | None = None
-    """To the start, a token, likewise."""
+    """KL divergence from the start per token, from training's last log."""
     failed: int = 0
-    """Games without a verdict of either judge."""
+    """Games without a verdict of the training judge or of the held-out judge."""
     alarms: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> dict[str, float]:
         """The values by name, for a log."""
-        named = self.model_dump(exclude={"step", "alarms"}, exclude_none=True)
-        found = {name: value["value"] if isinstance(value, dict) else value for name, value in named.items()}
-        return {**{name: float(value) for name, value in found.items()}, "alarms": float(len(self.alarms))}
+        fields = self.model_dump(exclude={"step", "alarms"}, exclude_none=True)
+        numbers = {}
+        for name, value in fields.items():
+            # Estimates and effects are logged without their intervals.
+            number = value["value"] if isinstance(value, dict) else value
+            numbers[name] = float(number)
+        numbers["alarms"] = float(len(self.alarms))
+        return numbers
 
 
 class Measured(Record):
-    """One game of a measurement: the training judge's leg, and the held-out judge's.
+    """One game of a measurement, as the training judge and the held-out judge saw it.
 
     Example:
         Measured(leg=Leg(...), second=Leg(...))
     """
 
     leg: Leg
+    """With the training judge's verdict."""
     second: Leg | None = None
+    """The same game with the held-out judge's verdict."""
 
 
 def point(
     step: int, games: Sequence[Measured], before: Sequence[Measured], alarms: Alarms, ridge: float = 0.1
 ) -> Point:
-    """Put the games of a measurement together.
+    """Compute the point of a measurement from its games.
 
     Args:
-        step: when.
+        step: training steps so far.
         games: cross-play with the pool and self-play; consultancies alone.
         before: the games of step 0, or `games` at step 0.
-        alarms: their limits.
-        ridge: of the ratings.
+        alarms: limits of the alarms.
+        ridge: regularisation of the ratings.
     """
-    own = [game for game in games if POLICY in game.leg.transcript.players.values()]
-    alone, first = _alone(own), _alone(before)
-    met = [game for game in own if set(game.leg.transcript.players.values()) == {POLICY, START}] or alone
-    met_first = [g for g in before if set(g.leg.transcript.players.values()) == {POLICY, START}] or first
-    speeches = [
-        (speech, game.leg.transcript.question.cluster)
-        for game in own
-        for speech in game.leg.transcript.speeches
-        if speech.origin.player == POLICY
-    ]
-    found = Point(
+    policy_games = [game for game in games if POLICY in _players(game)]
+    alone = _between(policy_games, {POLICY})
+    alone_before = _between(before, {POLICY})
+    # The start is the fixed opponent of every training; consultancies have none, and their own games serve instead.
+    against_start = _between(policy_games, {POLICY, START}) or alone
+    against_start_before = _between(before, {POLICY, START}) or alone_before
+    speeches = _policy_speeches(policy_games)
+    valid = [(float(invalid_share(speech) == 0), cluster) for speech, cluster in speeches]
+    tokens = [(float(speech.origin.new_tokens), cluster) for speech, cluster in speeches]
+    hits = _hits(alone, _training_leg)
+    second_hits = _hits(alone, _held_out_leg)
+    measured = Point(
         step=step,
         elo=_elo([game.leg for game in games], ridge),
-        wins=_mean(_won([game.leg for game in own])),
-        side_a=_mean([(float(p > 0.5), cluster) for p, cluster in _side_a(alone)]),
-        accuracy=_mean(list(_hits(alone, _first).values())),
-        accuracy_change=_change(_hits(alone, _first), _hits(first, _first)),
-        second=_mean(list(_hits(alone, _second).values())),
-        second_change=_change(_hits(alone, _second), _hits(first, _second)),
-        judges_part=_change(_apart(met), _apart(met_first)),
-        valid=_mean([(float(invalid_share(speech) == 0), cluster) for speech, cluster in speeches]),
-        tokens=_mean([(float(speech.origin.new_tokens), cluster) for speech, cluster in speeches]),
-        failed=sum(g.leg.verdict is None or (g.second is not None and g.second.verdict is None) for g in games),
+        wins=_mean(_policy_probabilities(policy_games)),
+        side_a=_mean(_side_a_wins(alone)),
+        accuracy=_mean(list(hits.values())),
+        accuracy_change=_change(hits, _hits(alone_before, _training_leg)),
+        second=_mean(list(second_hits.values())),
+        second_change=_change(second_hits, _hits(alone_before, _held_out_leg)),
+        judges_part=_change(_judge_gaps(against_start), _judge_gaps(against_start_before)),
+        valid=_mean(valid),
+        tokens=_mean(tokens),
+        failed=sum(_lacks_verdict(game) for game in games),
     )
-    return found.model_copy(update={"alarms": sounded(found, alarms)})
+    return measured.model_copy(update={"alarms": sounded(measured, alarms)})
 
 
-def sounded(found: Point, alarms: Alarms) -> tuple[str, ...]:
-    """The alarms of a point, in words."""
-    told = []
-    part, side = found.judges_part, found.side_a
-    if part is not None and part.low is not None and part.low > alarms.judges_part:
-        told.append(f"judges part: the training judge gives the policy {part:.2f} more than the held-out judge")
+def sounded(measured: Point, limits: Alarms) -> tuple[str, ...]:
+    """The alarms that a point sets off, in words; each needs the whole interval past its limit."""
+    # The value alone would cross its limit by chance sooner or later: it is looked at again and again.
+    alarms = []
+    part = measured.judges_part
+    if part is not None and part.low is not None and part.low > limits.judges_part:
+        alarms.append(f"judges part: the training judge gives the policy {part:.2f} more than the held-out judge")
+    side = measured.side_a
     if side is not None and side.low is not None and side.high is not None:
-        if side.low > alarms.one_side:
-            told.append(f"one side: A wins {side:.2f} of the policy's games with itself")
-        if side.high < 1 - alarms.one_side:
-            told.append(f"one side: A wins {side:.2f} of the policy's games with itself, B the others")
-    for judge, change in (("training", found.accuracy_change), ("held-out", found.second_change)):
-        if change is not None and change.high is not None and change.high < -alarms.accuracy_falls:
-            told.append(f"accuracy falls: of the {judge} judge by {change:.2f}")
-    return tuple(told)
+        if side.low > limits.one_side:
+            alarms.append(f"one side: A wins {side:.2f} of the policy's games with itself")
+        if side.high < 1 - limits.one_side:
+            alarms.append(f"one side: A wins {side:.2f} of the policy's games with itself, B the others")
+    for judge, change in (("training", measured.accuracy_change), ("held-out", measured.second_change)):
+        if change is not None and change.high is not None and change.high < -limits.accuracy_falls:
+            alarms.append(f"accuracy falls: of the {judge} judge by {change:.2f}")
+    return tuple(alarms)
 
 
 def _elo(legs: Sequence[Leg], ridge: float) -> Effect | None:
     """Elo of the policy over the start; None without games between players."""
-    played = outcomes(legs)
-    if not {POLICY, START} <= {*played.left, *played.right}:
+    results = outcomes(legs)
+    if not {POLICY, START} <= {*results.left, *results.right}:
         return None
+    # All games count, those of the pool among itself too: they tie the ratings of the policy's opponents together.
     try:
-        pairs = rate(played, ridge=ridge).pairs
-    except UserError:  # who met whom is not connected: too many games failed
+        pairs = rate(results, ridge=ridge).pairs
+    except UserError:  # too many games failed: no chain of games connects all players
         return None
     for pair in pairs:
         if (pair.first, pair.second) == (POLICY, START):
             return pair.difference
         if (pair.first, pair.second) == (START, POLICY):
-            turned = pair.difference
-            low = None if turned.high is None else -turned.high
-            high = None if turned.low is None else -turned.low
-            return turned.model_copy(update={"value": -turned.value, "low": low, "high": high})
+            return _negated(pair.difference)
     return None
 
 
-def _alone(games: Sequence[Measured]) -> list[Measured]:
-    """The policy's games with itself, or alone."""
-    return [game for game in games if set(game.leg.transcript.players.values()) == {POLICY}]
+def _negated(effect: Effect) -> Effect:
+    """An effect with the opposite sign; the ends of its interval change places."""
+    low = None if effect.high is None else -effect.high
+    high = None if effect.low is None else -effect.low
+    return effect.model_copy(update={"value": -effect.value, "low": low, "high": high})
 
 
-def _won(legs: Sequence[Leg]) -> list[tuple[float, str]]:
-    """The judge's probability for the policy where it sits on one side."""
-    return [
-        (leg.verdict.p_side(sides[0]), leg.transcript.question.cluster)
-        for leg in legs
-        if leg.verdict is not None
-        and len(sides := [side for side, name in leg.transcript.players.items() if name == POLICY]) == 1
-    ]
+def _players(game: Measured) -> set[str]:
+    """Names of a game's players."""
+    return set(game.leg.transcript.players.values())
 
 
-def _side_a(games: Sequence[Measured]) -> list[tuple[float, str]]:
-    """The judge's probability of A in games with two sides."""
-    return [
-        (game.leg.verdict.p[0], game.leg.transcript.question.cluster)
-        for game in games
-        if game.leg.verdict is not None and len(game.leg.transcript.present) == 2
-    ]
+def _between(games: Sequence[Measured], players: set[str]) -> list[Measured]:
+    """Games of exactly these players; {POLICY} selects self-play and consultancies."""
+    return [game for game in games if _players(game) == players]
 
 
-Values = dict[str, tuple[float, str]]
-"""By game, what was measured and the cluster."""
+def _lacks_verdict(game: Measured) -> bool:
+    """Whether one of the judges that were asked gave no verdict."""
+    if game.leg.verdict is None:
+        return True
+    return game.second is not None and game.second.verdict is None
 
 
-def _first(game: Measured) -> Leg | None:
+Value = tuple[float, str]
+"""A number and its cluster (`Question.cluster`)."""
+
+
+def _policy_speeches(games: Sequence[Measured]) -> list[tuple[Speech, str]]:
+    """The policy's speeches, each with its cluster."""
+    speeches = []
+    for game in games:
+        transcript = game.leg.transcript
+        for speech in transcript.speeches:
+            if speech.origin.player == POLICY:
+                speeches.append((speech, transcript.question.cluster))
+    return speeches
+
+
+def _policy_probability(leg: Leg) -> float | None:
+    """The judge's probability for the policy; None without a verdict, or if the policy does not have one side."""
+    sides = [side for side, name in leg.transcript.players.items() if name == POLICY]
+    if leg.verdict is None or len(sides) != 1:
+        return None
+    return leg.verdict.p_side(sides[0])
+
+
+def _policy_probabilities(games: Sequence[Measured]) -> list[Value]:
+    """The training judge's probability for the policy in each game in which it has one side."""
+    values = []
+    for game in games:
+        probability = _policy_probability(game.leg)
+        if probability is not None:
+            values.append((probability, game.leg.transcript.question.cluster))
+    return values
+
+
+def _side_a_wins(games: Sequence[Measured]) -> list[Value]:
+    """Whether side A wins, for games with two sides."""
+    values = []
+    for game in games:
+        leg = game.leg
+        if leg.verdict is not None and len(leg.transcript.present) == 2:
+            values.append((float(leg.verdict.p[0] > 0.5), leg.transcript.question.cluster))
+    return values
+
+
+def _training_leg(game: Measured) -> Leg | None:
     return game.leg
 
 
-def _second(game: Measured) -> Leg | None:
+def _held_out_leg(game: Measured) -> Leg | None:
     return game.second
 
 
-def _hits(games: Sequence[Measured], judge: Callable[[Measured], Leg | None]) -> Values:
-    """Whether a judge was right, by game; one half for one that favours neither."""
-    found = {}
+def _hits(games: Sequence[Measured], judged: Callable[[Measured], Leg | None]) -> dict[str, Value]:
+    """Whether a judge was right, by game; one half if it favours neither answer."""
+    hits = {}
     for game in games:
-        leg = judge(game)
-        if leg is not None and leg.p_correct is not None:
-            p = leg.p_correct
-            hit = 0.5 if p == 0.5 else float(p > 0.5)
-            found[leg.transcript.id] = (hit, leg.transcript.question.cluster)
-    return found
+        leg = judged(game)
+        if leg is None or leg.p_correct is None:
+            continue
+        hit = 0.5 if leg.p_correct == 0.5 else float(leg.p_correct > 0.5)
+        hits[leg.transcript.id] = (hit, leg.transcript.question.cluster)
+    return hits
 
 
-def _apart(games: Sequence[Measured]) -> Values:
-    """How much more the training judge gives the policy than the held-out one, by game."""
-    found = {}
+def _judge_gaps(games: Sequence[Measured]) -> dict[str, Value]:
+    """Training judge's probability for the policy minus the held-out judge's, by game."""
+    gaps = {}
     for game in games:
-        if game.second is not None:
-            one, two = _won([game.leg]), _won([game.second])
-            if one and two:
-                found[game.leg.transcript.id] = (one[0][0] - two[0][0], one[0][1])
-    return found
+        if game.second is None:
+            continue
+        training = _policy_probability(game.leg)
+        held_out = _policy_probability(game.second)
+        if training is not None and held_out is not None:
+            transcript = game.leg.transcript
+            gaps[transcript.id] = (training - held_out, transcript.question.cluster)
+    return gaps
 
 
-def _mean(values: Sequence[tuple[float, str]]) -> Estimate | None:
-    return mean([value for value, _ in values], [cluster for _, cluster in values]) if values else None
-
-
-def _change(now: Values, before: Values) -> Effect | None:
-    """Difference of two measurements, paired by game."""
-    both = [name for name in now if name in before]
-    if not both:
+def _mean(values: Sequence[Value]) -> Estimate | None:
+    """Mean with its interval over clusters; None without values."""
+    if not values:
         return None
-    labels = [now[name][1] for name in both]
-    return difference([now[name][0] for name in both], [before[name][0] for name in both], labels)
+    numbers = [number for number, _ in values]
+    clusters = [cluster for _, cluster in values]
+    # Questions on one story depend on each other, so the interval is taken over clusters and not over games.
+    return mean(numbers, clusters)
+
+
+def _change(now: Mapping[str, Value], before: Mapping[str, Value]) -> Effect | None:
+    """Mean difference of two measurements, paired by game; None if they share no game."""
+    # The same games (question, seats, seed) at both steps: their difficulty cancels, and the interval is narrower.
+    new_values = []
+    old_values = []
+    clusters = []
+    for game, (number, cluster) in now.items():
+        if game in before:
+            new_values.append(number)
+            old_values.append(before[game][0])
+            clusters.append(cluster)
+    if not clusters:
+        return None
+    return difference(new_values, old_values, clusters)

@@ -1,4 +1,4 @@
-"""Measuring a policy while it trains: games with a fixed pool before two judges, a curve, and alarms that may stop."""
+"""Measures a policy while it trains: games with a fixed pool, two judges, a curve, and alarms that may end training."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, read_log
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, point
+from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.policy import at_the_table
-from debate_rl.trainers.grpo.selfplay import POLICY, schedule
+from debate_rl.trainers.grpo.selfplay import schedule
 from debate_rl.trainers.grpo.settings import Online
 
 CURVE = "curve.jsonl"
 
 
 class Watcher(TrainerCallback):
-    """Measures every so many steps, right after the log of the step, and writes the curve.
+    """Measures the policy every `watch.every` steps, right after the step is logged, and writes the curve.
 
     Args:
-        online: rules, judges and alarms; with `watch`.
-        questions: that training does not play.
-        engine: answers for the judges and the pool, and for the policy while it is held.
+        online: protocol, judges and alarms, with `watch` set.
+        questions: questions that training does not play.
+        engine: answers for judges and pool, and for the policy during a measurement.
         start: the policy before training.
         out: the job's folder.
         seed: of the games.
@@ -43,15 +44,20 @@ class Watcher(TrainerCallback):
     ) -> None:
         if online.watch is None:
             raise ValueError("there is nothing to watch")
-        self.online, self.watch, self.engine = online, online.watch, engine
-        self.players = {START: start.model_copy(update={"name": START}), **{one.name: one for one in self.watch.pool}}
+        self.online = online
+        self.watch = online.watch
+        self.engine = engine
+        self.players = {START: start.model_copy(update={"name": START})}
+        self.players.update({player.name: player for player in self.watch.pool})
         self.games = schedule(list(self.players), questions, online, seed)
         self.folder = out
-        self.points = {found.step: found for found in read_log(out / CURVE, Point)}
+        # A resumed training finds its points here and does not measure their steps again.
+        self.points = {point.step: point for point in read_log(out / CURVE, Point)}
         self.trainer: Any = None
-        """Set once there is one."""
-        self._last: dict[str, float] = {}
-        self._fixed: dict[str, Leg] = {}
+        """Set once the trainer exists."""
+        self._last_log: dict[str, float] = {}
+        self._pool_legs: dict[str, Leg] = {}
+        """Games of the pool among itself, by game; they are the same at every step, and played once."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -61,91 +67,115 @@ class Watcher(TrainerCallback):
             self.measure(0, control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Have entropy and KL logged up to where it is measured."""
-        if self._due(state):
+        """Request a log before each measurement, which needs entropy and KL."""
+        if self._is_due(state):
             control.should_log = True
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """Measure after the log of a step where it is due."""
-        if logs and "loss" in logs:
-            self._last = {name: float(logs[name]) for name in ("entropy", "kl") if logs.get(name) is not None}
-            if self._due(state):
-                self.measure(state.global_step, control)
+        """Measure after a step's log if a measurement is due."""
+        # Only a step's own log has a loss; the log of a measurement comes by here as well.
+        if not logs or "loss" not in logs:
+            return
+        self._last_log = {}
+        for name in ("entropy", "kl"):  # no KL is logged with beta 0
+            if logs.get(name) is not None:
+                self._last_log[name] = float(logs[name])
+        if self._is_due(state):
+            self.measure(state.global_step, control)
 
-    def _due(self, state: TrainerState) -> bool:
+    def _is_due(self, state: TrainerState) -> bool:
         return state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
 
     def measure(self, step: int, control: TrainerControl) -> Point:
-        """The point of a step, taken from the curve where it stands there already."""
-        found = self.points.get(step) or self._measure(step)
-        if found.alarms and self.watch.alarms.stop:
+        """The point of a step, read from the curve if it is there already."""
+        measured = self.points.get(step)
+        if measured is None:
+            measured = self._measure(step)
+        if measured.alarms and self.watch.alarms.stop:
             control.should_training_stop = True
-        # Past TRL's own `log`, which would add what it has gathered a second time.
-        Trainer.log(self.trainer, {f"watch/{name}": value for name, value in found.numbers.items()})
-        return found
+        # Bypasses TRL's own `log`, which would add the metrics that it has gathered a second time.
+        Trainer.log(self.trainer, {f"watch/{name}": value for name, value in measured.numbers.items()})
+        return measured
 
     def _measure(self, step: int) -> Point:
         """Play, judge twice, and write the point and its games."""
         played = self._play()
-        main = self.trainer.accelerator.is_main_process
-        path = self._games(step)
-        if main and not path.is_file():
+        is_main = self.trainer.accelerator.is_main_process
+        path = self._games_file(step)
+        # The games are written before the point: a training killed in between measures again and keeps these.
+        if is_main and not path.is_file():
             append(path, played)
-        before = played if step == 0 else read_log(self._games(0), Measured)
-        found = point(step, played, before, self.watch.alarms).model_copy(update=self._last)
-        self.points[step] = found
-        if main:
-            append(self.folder / CURVE, [found])
-            for alarm in found.alarms:
+        before = played if step == 0 else read_log(self._games_file(0), Measured)
+        measured = point(step, played, before, self.watch.alarms).model_copy(update=self._last_log)
+        self.points[step] = measured
+        if is_main:
+            append(self.folder / CURVE, [measured])
+            for alarm in measured.alarms:
                 print(f"alarm at step {step}: {alarm}", flush=True)
         self.trainer.accelerator.wait_for_everyone()
-        return found
+        return measured
 
-    def _games(self, step: int) -> Path:
+    def _games_file(self, step: int) -> Path:
         return self.folder / "watch" / f"step-{step:06d}.jsonl"
 
     def _play(self) -> list[Measured]:
-        """All games, those of the pool among itself once; each process plays its share."""
-        rank, world = self.trainer.accelerator.process_index, self.trainer.accelerator.num_processes
-        mine = self.games[rank::world]
-        if not self._fixed:
-            self._fixed = self._among([game for game in mine if POLICY not in game.players.values()])
+        """Play all games; each process plays its share and gets those of the others."""
+        accelerator = self.trainer.accelerator
+        games = self.games[accelerator.process_index :: accelerator.num_processes]
+        policy_games = []
+        pool_games = []
+        for game in games:
+            if POLICY in game.players.values():
+                policy_games.append(game)
+            else:
+                pool_games.append(game)
+        if not self._pool_legs:
+            self._pool_legs = self._play_pool(pool_games)
         with at_the_table(self.trainer, self.engine, self.online.temperature) as policy:
-            own = [game for game in mine if POLICY in game.players.values()]
-            legs = play(own, {**self.players, POLICY: policy}, self.engine, self.online.judge)
-        found = {**self._fixed, **{leg.transcript.id: leg for leg in legs}}
-        shown = [found[game.id] for game in mine]
-        measured = _judged_again(shown, self.watch.second, self.engine)
-        if world == 1:
+            players = {**self.players, POLICY: policy}
+            policy_legs = play(policy_games, players, self.engine, self.online.judge)
+        legs = dict(self._pool_legs)
+        for leg in policy_legs:
+            legs[leg.transcript.id] = leg
+        measured = _judge_again([legs[game.id] for game in games], self.watch.second, self.engine)
+        if accelerator.num_processes == 1:
             return measured
-        gathered = gather_object([(game.leg.transcript.id, game) for game in measured])
-        by_name = dict(gathered)
-        return [by_name[game.id] for game in self.games]
+        gathered = dict(gather_object([(game.leg.transcript.id, game) for game in measured]))
+        return [gathered[game.id] for game in self.games]
 
-    def _among(self, games: Sequence[Transcript]) -> dict[str, Leg]:
-        """Games of the pool among itself, by name; alone, so that their numbers are the same in a resumed training."""
+    def _play_pool(self, games: Sequence[Transcript]) -> dict[str, Leg]:
+        """Play the games of the pool among itself; returns legs by game."""
+        # In a call of their own, because a probability depends in its last digits on the rest of the batch: a resumed
+        # training then gets the same numbers, whichever step it plays them at.
         self.engine.release()
         with torch.random.fork_rng(devices=[]):
             legs = play(games, self.players, self.engine, self.online.judge)
         return {leg.transcript.id: leg for leg in legs}
 
 
-def _judged_again(legs: Sequence[Leg], judge: AnyJudge | None, engine: Engine) -> list[Measured]:
-    """The policy's games before the held-out judge as well."""
+def _judge_again(legs: Sequence[Leg], judge: AnyJudge | None, engine: Engine) -> list[Measured]:
+    """Show the policy's games to the held-out judge as well."""
     if judge is None:
         return [Measured(leg=leg) for leg in legs]
-    asked = [at for at, leg in enumerate(legs) if leg.failure is None and POLICY in leg.transcript.players.values()]
-    verdicts = dict(zip(asked, judge_transcripts([legs[at].transcript for at in asked], judge, engine), strict=True))
-    return [
-        Measured(leg=leg, second=_leg(leg.transcript, verdicts[at]) if at in verdicts else None)
-        for at, leg in enumerate(legs)
-    ]
+    # Games of the pool among itself serve the ratings only, which the held-out judge has no part in.
+    policy_games = [leg.transcript for leg in legs if _is_policy_game(leg)]
+    verdicts = iter(judge_transcripts(policy_games, judge, engine))
+    measured = []
+    for leg in legs:
+        second = _leg(leg.transcript, next(verdicts)) if _is_policy_game(leg) else None
+        measured.append(Measured(leg=leg, second=second))
+    return measured
 
 
-def _leg(game: Transcript, found: Verdict | Failure) -> Leg:
-    """A game with what a judge said of it."""
-    if isinstance(found, Verdict):
-        return Leg(transcript=game, verdict=found)
-    return Leg(transcript=game, failure=found)
+def _is_policy_game(leg: Leg) -> bool:
+    """Whether the policy took part in a game that did not fail."""
+    return leg.failure is None and POLICY in leg.transcript.players.values()
+
+
+def _leg(game: Transcript, verdict: Verdict | Failure) -> Leg:
+    """A game with the verdict or failure of a judge."""
+    if isinstance(verdict, Verdict):
+        return Leg(transcript=game, verdict=verdict)
+    return Leg(transcript=game, failure=verdict)

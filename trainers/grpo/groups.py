@@ -1,4 +1,7 @@
-"""Places: the groups of a batch, by where in a question's games their speeches are given; and what can be played."""
+"""Groups of a GRPO batch: the speeches that are compared with one another, and the questions that can be played.
+
+A group is one turn of one side on one question, played G times. All groups of a question form its block.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from debate_rl.trainers.common.settings import Job
 from debate_rl.trainers.grpo.settings import Online
 
 COPIES = 8
-"""TRL's `num_generations` where `train` names none."""
+"""Default of TRL's `num_generations`: games per question."""
 POLICY = "policy"
 """Name of the player that is trained."""
 UNKNOWN, NO_PASSAGE, TOO_LONG = "answer unknown", "no passage", "longer than the model's context"
-"""Why a question is not played."""
+"""Reasons for leaving a question out."""
 
 
-class Place(NamedTuple):
-    """A group of the batch: where in a question's games its speeches were given.
+class GroupKey(NamedTuple):
+    """Identifies a group: which question, side and turn its speeches belong to.
 
     Example:
-        Place(question=3, side="B", turn=0), whose key in the data set is "3/B/0"
+        GroupKey(question=3, side="B", turn=0), whose key in the data set is "3/B/0"
     """
 
     question: int
@@ -35,45 +38,60 @@ class Place(NamedTuple):
 
     @property
     def key(self) -> str:
-        """How the place is written in the data set."""
+        """Text form, as it stands in the data set."""
         return f"{self.question}/{self.side}/{self.turn}"
 
 
-def read_place(key: str) -> Place:
-    """The place of a key."""
+def read_group_key(key: str) -> GroupKey:
+    """Parse the text form of a group key."""
     question, side, turn = key.split("/")
-    return Place(int(question), "A" if side == "A" else "B", int(turn))
+    return GroupKey(int(question), "A" if side == "A" else "B", int(turn))
 
 
 def learning_sides(question: Question, online: Online) -> tuple[Side, ...]:
-    """Sides of a question that learn; none where the answer would say which, and is unknown."""
+    """Sides that learn on a question; none if that depends on the correct answer and the answer is unknown."""
     if online.roles == "both":
         return SIDES
     if online.roles in SIDES:
         return (online.roles,)
     if question.correct is None:
         return ()
-    right = SIDES[question.correct]
-    return (right,) if online.roles == "correct" else (other(right),)
+    correct_side = SIDES[question.correct]
+    if online.roles == "correct":
+        return (correct_side,)
+    return (other(correct_side),)
 
 
-def places(index: int, question: Question, online: Online) -> list[Place]:
-    """The groups of a question's block, side by side."""
-    rules = online.protocol
-    found = []
+def places(index: int, question: Question, online: Online) -> list[GroupKey]:
+    """Keys of a question's block: all turns of the first learning side, then all turns of the second.
+
+    Args:
+        index: number of the question in its file, from 0.
+        question: the question.
+        online: protocol and roles.
+    """
+    protocol = online.protocol
+    keys = []
     for side in learning_sides(question, online):
-        present: tuple[Side, ...] = (side,) if rules.sides == "drawn" else SIDES
-        found += [Place(index, side, turn) for turn in range(rules.turns) if side in rules.speakers(turn, present)]
-    return found
+        # A consultancy has one speaker a game, and both sides get games of their own.
+        present: tuple[Side, ...] = (side,) if protocol.sides == "drawn" else SIDES
+        for turn in range(protocol.turns):
+            if side in protocol.speakers(turn, present):
+                keys.append(GroupKey(index, side, turn))
+    return keys
 
 
 def block_of(online: Online) -> int:
-    """Groups of a question.
+    """Number of groups per question.
 
     Raises:
-        UserError: they are not the same number for every question.
+        UserError: the number differs between questions.
     """
-    sizes = {len(places(0, Question(id="-", text="-", answers=("-", "+"), correct=right), online)) for right in (0, 1)}
+    # Both answers are tried, because roles correct and wrong choose the side by the answer.
+    sizes = set()
+    for correct in (0, 1):
+        example = Question(id="-", text="-", answers=("-", "+"), correct=correct)
+        sizes.add(len(places(0, example, online)))
     if len(sizes) > 1 or 0 in sizes:
         raise UserError(
             f"roles {online.roles}: under protocol {online.protocol.name!r} sides A and B do not speak equally often, "
@@ -83,27 +101,38 @@ def block_of(online: Online) -> int:
 
 
 def arguments_of(online: Online, train: dict[str, Any]) -> dict[str, Any]:
-    """Fields of TRL's config that follow from the rules: one question a batch where `train` does not say.
+    """Fields of TRL's config that follow from the protocol; the default batch is one question.
+
+    Args:
+        online: protocol, temperature and roles.
+        train: the user's fields of TRL's config.
 
     Raises:
-        UserError: batches can not hold whole questions.
+        UserError: the batch size in `train` does not hold whole questions.
     """
-    found = {"temperature": online.temperature, "max_completion_length": online.protocol.max_new_tokens}
+    arguments = {"temperature": online.temperature, "max_completion_length": online.protocol.max_new_tokens}
     copies = train.get("num_generations", COPIES)
     if not isinstance(copies, int):
-        return found  # of the wrong type, as TRL's config will say
+        return arguments  # TRL's config names the wrong type
     steps = train.get("steps_per_generation") or train.get("gradient_accumulation_steps") or 1
     rows = train.get("per_device_train_batch_size")
+    # An explicit generation_batch_size replaces rows x steps in TRL; the trainer checks what TRL makes of it.
     if isinstance(rows, int) and isinstance(steps, int) and train.get("generation_batch_size") is None:
         check_rows(rows * steps, online, copies)
-    return {**found, "per_device_train_batch_size": block_of(online) * copies}
+    arguments["per_device_train_batch_size"] = block_of(online) * copies
+    return arguments
 
 
 def check_rows(rows: int, online: Online, copies: int) -> None:
-    """Make sure that what a process plays at a time is whole questions.
+    """Check that the rows that one process plays at a time are whole questions.
+
+    Args:
+        rows: per process and rollout.
+        online: protocol and roles.
+        copies: G, games per question.
 
     Raises:
-        UserError: it is not.
+        UserError: they are not.
     """
     block = block_of(online)
     if rows % (block * copies):
@@ -115,21 +144,22 @@ def check_rows(rows: int, online: Online, copies: int) -> None:
 
 
 class Playable(NamedTuple):
-    """What of a job's questions can be played.
+    """The questions of a job that can be played, and a count of those that can not.
 
     Example:
         Playable(keys=["0/A/0", "0/B/0", "2/A/0", "2/B/0"], prompts=[[1, 17, ...], ...], read=3, left_out={...})
     """
 
     keys: list[str]
-    """Of the groups, question by question; the number is the question's line in the file, from 0."""
+    """Group keys, question by question. A question's number is its line in the file, from 0."""
     prompts: list[list[int]]
     """Token ids of the first prompt of each question."""
     read: int
+    """Questions in the file."""
     left_out: dict[str, int]
-    """Questions that are not played, by reason."""
+    """Number of questions left out, by reason."""
     over: list[int]
-    """Tokens that the questions left out as too long would have taken."""
+    """Tokens of each question that was left out as too long: prompt and longest speech."""
 
 
 def online_of(job: Job) -> Online:
@@ -140,35 +170,42 @@ def online_of(job: Job) -> Online:
 
 
 def playable(job: Job, tokenizer: Any, context: float) -> Playable:
-    """The questions of a job that can be played.
+    """Select the questions of a job that can be played.
 
     Args:
         job: of kind grpo; its rows are questions.
-        tokenizer: of the policy.
-        context: tokens that the policy can read.
+        tokenizer: the policy's tokenizer.
+        context: longest sequence that the policy can read, in tokens.
 
     Raises:
         UserError: the file is missing, malformed or empty, or no question can be played.
     """
-    online, probe = online_of(job), Debater(name=POLICY, model=job.model)
+    online = online_of(job)
+    protocol = online.protocol
     questions = read(job.rows, Question)
-    found = Playable([], [], len(questions), {UNKNOWN: 0, NO_PASSAGE: 0, TOO_LONG: 0}, [])
+    policy = Debater(name=POLICY, model=job.model)
+    selection = Playable([], [], len(questions), {UNKNOWN: 0, NO_PASSAGE: 0, TOO_LONG: 0}, [])
     for index, question in enumerate(questions):
-        if online.protocol.needs_passage and not question.passage:
-            found.left_out[NO_PASSAGE] += 1
-        elif not learning_sides(question, online):
-            found.left_out[UNKNOWN] += 1
-        else:
-            game = open_transcript(question, online.protocol, {"A": POLICY, "B": POLICY})
-            first = probe.request(game, (game.speakers(0) or game.present)[0], 0)
-            prompt = list(prompt_ids(tokenizer, first.messages))
-            if len(prompt) + online.protocol.max_new_tokens > context:
-                found.left_out[TOO_LONG] += 1
-                found.over.append(len(prompt) + online.protocol.max_new_tokens)
-                continue
-            found.prompts.append(prompt)
-            found.keys.extend(place.key for place in places(index, question, online))
-    if not found.keys:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in found.left_out.items() if count)
+        if protocol.needs_passage and not question.passage:
+            selection.left_out[NO_PASSAGE] += 1
+            continue
+        if not learning_sides(question, online):
+            selection.left_out[UNKNOWN] += 1
+            continue
+        game = open_transcript(question, protocol, {"A": POLICY, "B": POLICY})
+        # In a consultancy for B nobody speaks in a turn of A's; the side present is asked then.
+        first_speakers = game.speakers(0) or game.present
+        request = policy.request(game, first_speakers[0], 0)
+        prompt = list(prompt_ids(tokenizer, request.messages))
+        # Only the first prompt is known before the games: later ones hold speeches that are not written yet.
+        longest = len(prompt) + protocol.max_new_tokens
+        if longest > context:
+            selection.left_out[TOO_LONG] += 1
+            selection.over.append(longest)
+            continue
+        selection.prompts.append(prompt)
+        selection.keys.extend(group.key for group in places(index, question, online))
+    if not selection.keys:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in selection.left_out.items() if count)
         raise UserError(f"{job.rows}: no question can be played ({reasons or 'the file is empty'})")
-    return found
+    return selection

@@ -1,4 +1,4 @@
-"""The pool of past checkpoints: the start, and adapters saved as training went on, drawn as opponents by rating."""
+"""The pool of past checkpoints ("league"): the start and the adapters saved since, drawn as opponents by rating."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ class Member(Record):
     """
 
     step: int
-    """Step whose end it is; 0 is the start."""
+    """Training step at whose end it was saved; 0 is the start."""
     adapter: str | None
-    """Folder; the step is in its name, since servers keep what they know of an adapter under its name."""
+    """Folder. Its name contains the step, because servers cache adapters by name."""
     elo: float = 0.0
-    """Over the start, when it joined."""
+    """Rating over the start at the time it joined."""
 
 
 class League:
-    """Past policies in a folder; a job that goes on finds them again.
+    """Past policies in a folder. A resumed job finds them again.
 
     Args:
-        folder: takes an adapter for each member, and the list of them.
+        folder: holds an adapter for each member, and the list of members.
         start: the policy before training.
         spread: see `Opponents.spread`.
         seed: of the draws.
     """
 
     def __init__(self, folder: Path, start: Debater, spread: float, seed: int) -> None:
-        self.folder, self.spread, self.seed = folder, spread, seed
+        self.folder = folder
+        self.spread = spread
+        self.seed = seed
         self._start = start
-        found = {member.step: member for member in read_log(folder / "members.jsonl", Member)}
-        self.members = [Member(step=0, adapter=start.adapter), *(found[step] for step in sorted(found))]
+        # In order of steps, because a draw depends on the members' order.
+        saved = {member.step: member for member in read_log(folder / "members.jsonl", Member)}
+        self.members = [Member(step=0, adapter=start.adapter)]
+        self.members += [saved[step] for step in sorted(saved)]
 
-    def place(self, step: int) -> Path:
+    def adapter_folder(self, step: int) -> Path:
         """Folder of the adapter of a step."""
         return self.folder / f"step-{step:06d}"
 
@@ -50,36 +54,39 @@ class League:
         return any(member.step == step for member in self.members)
 
     def join(self, step: int, elo: float, write: bool) -> None:
-        """Take in a policy whose adapter lies at `place(step)`.
+        """Add a policy whose adapter lies at `adapter_folder(step)`.
 
         Args:
-            step: whose end it is.
-            elo: over the start.
-            write: put it down as well; one process of several does.
+            step: training step at whose end it was saved.
+            elo: rating over the start.
+            write: also write it to the list of members; one of several processes does.
         """
-        member = Member(step=step, adapter=str(self.place(step)), elo=elo)
+        member = Member(step=step, adapter=str(self.adapter_folder(step)), elo=elo)
         if write:
             append(self.folder / "members.jsonl", [member])
         self.members.append(member)
 
     def draw(self, question: str, step: int) -> Debater:
-        """An opponent for a question in a step: one of those that were there before it, the better the likelier."""
-        there = [member for member in self.members if member.step <= step]
-        chosen = there[draw_by_rating([member.elo for member in there], self.spread, [self.seed, step, question])]
-        if chosen.step == 0:
+        """Draw an opponent for a question in a step; better members are drawn more often."""
+        # Only members from before the step: a resumed job replays steps and already knows later members.
+        members = [member for member in self.members if member.step <= step]
+        ratings = [member.elo for member in members]
+        member = members[draw_by_rating(ratings, self.spread, [self.seed, step, question])]
+        if member.step == 0:
             return self._start
-        return self._start.model_copy(update={"name": f"step {chosen.step}", "adapter": chosen.adapter})
+        return self._start.model_copy(update={"name": f"step {member.step}", "adapter": member.adapter})
 
 
 def draw_by_rating(elo: Sequence[float], spread: float, stream: Sequence[int | str]) -> int:
-    """Draw an index with weights exp(Elo / spread); the same stream draws the same one.
+    """Draw an index with weights exp(Elo / spread); the same stream draws the same index.
 
     Example:
         with Elo 0 and 200 and a spread of 200 the second is drawn e times as often as the first
     """
-    best = max(elo)
-    weights = [math.exp((one - best) / spread) for one in elo]
-    point = int(digest(["league", *stream]), 16) / 16**16 * sum(weights)
+    best = max(elo)  # subtracted so that exp can not overflow
+    weights = [math.exp((rating - best) / spread) for rating in elo]
+    uniform = int(digest(["league", *stream]), 16) / 16**16
+    point = uniform * sum(weights)
     for index, weight in enumerate(weights):
         point -= weight
         if point < 0:
@@ -88,5 +95,9 @@ def draw_by_rating(elo: Sequence[float], spread: float, stream: Sequence[int | s
 
 
 def draw_player(players: Sequence[Debater], seed: int) -> Callable[[str, int], Debater]:
-    """Draws one of several players for a question and step, each as likely as the others."""
-    return lambda question, step: players[draw_by_rating([0.0] * len(players), 1.0, [seed, step, question])]
+    """A function that draws one of the players for a question and step, all with equal probability."""
+
+    def draw(question: str, step: int) -> Debater:
+        return players[draw_by_rating([0.0] * len(players), 1.0, [seed, step, question])]
+
+    return draw

@@ -1,4 +1,7 @@
-"""The policy at the table: the model in training answers as it stands, under a name that carries the step."""
+"""Lets the model in training play: as a player of a local engine, or through its adapter on a server.
+
+The player's name contains the step, so that nothing cached for an earlier policy is taken for the current one's.
+"""
 
 from __future__ import annotations
 
@@ -22,33 +25,38 @@ from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.records import write_json
-from debate_rl.trainers.grpo.selfplay import LATE, POLICY
+from debate_rl.trainers.grpo.groups import POLICY
+from debate_rl.trainers.grpo.selfplay import LATE
 from debate_rl.trainers.grpo.serving import Serving
 
 CHUNK = 64
-"""Games that a judge with a time limit is given at a time."""
+"""Games per call of a judge with a time limit."""
 PATIENCE = 3
-"""Steps in a row without any verdict in time, after which training ends."""
+"""Training ends after this many steps in a row without any verdict in time."""
 
 
 @contextlib.contextmanager
 def whole(trainer: Any) -> Iterator[Any]:
-    """The trainer's policy with its weights whole, without gradients."""
-    gather = trainer.args.ds3_gather_for_generation
-    with (
-        unwrap_model_for_generation(
-            trainer.model_wrapped, trainer.accelerator, gather_deepspeed3_params=gather,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as network,
-        torch.no_grad(),
-        # Loading an opponent's adapter draws its first weights: training's own random numbers stay as they are.
-        torch.random.fork_rng(devices=[]),
-    ):  # fmt: skip
+    """The trainer's policy with its shards gathered, without gradients. All processes enter it together."""
+    unwrapped = unwrap_model_for_generation(
+        trainer.model_wrapped,
+        trainer.accelerator,
+        gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
+        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
+    )
+    # Loading an opponent's adapter draws its first weights; the fork keeps training's own random numbers as they are.
+    with unwrapped as network, torch.no_grad(), torch.random.fork_rng(devices=[]):
         yield network
 
 
 def save_adapter(trainer: Any, folder: Path, model: str) -> None:
-    """Write the policy's adapter, whole, into a folder; for one process, while its weights are `whole`."""
+    """Write the policy's adapter into a folder. One process calls this, inside `whole`.
+
+    Args:
+        trainer: holds the policy.
+        folder: takes the adapter.
+        model: the adapter's base.
+    """
     network = trainer.accelerator.unwrap_model(trainer.model)
     network.save_pretrained(folder, selected_adapters=["default"])
     write_json(folder / BASE_FILE, {"model": model, "fingerprint": fingerprint(model)})
@@ -56,60 +64,69 @@ def save_adapter(trainer: Any, folder: Path, model: str) -> None:
 
 @contextlib.contextmanager
 def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature: float) -> Iterator[Debater]:
-    """The trainer's policy as a player: of an engine here, in evaluation mode and with its weights whole, or of a
-    server that is sent its adapter.
+    """The trainer's policy as a player.
+
+    A local engine gets the model itself, gathered and in evaluation mode. A server is sent the adapter.
+
+    Args:
+        trainer: holds the policy.
+        engine: answers for the player while the context is open.
+        temperature: of the player.
 
     Raises:
-        UserError: the server does not take it.
+        UserError: the server does not take the adapter.
     """
-    # A probability depends in its last digits on what else is encoded; so a step never depends on those before it,
-    # which a resumed training has not seen.
+    # The last digits of a probability depend on what the engine has encoded before. A resumed training has not seen
+    # the earlier steps, so no step may depend on them.
     engine.release()
     if isinstance(engine, Serving):
-        _send(trainer, engine)
+        _send_policy(trainer, engine)
         engine.retokenized = 0
         yield engine.player.model_copy(update={"temperature": temperature})
         return
     name = f"{POLICY}@{trainer.state.global_step}"
     with whole(trainer) as network:
-        training = network.training
+        was_training = network.training
         network.eval()
         engine.hold(name, network, trainer.processing_class)
         try:
             yield Debater(name=POLICY, model=name, temperature=temperature)
         finally:
             engine.let_go(name)
-            network.train(training)
+            network.train(was_training)
 
 
-def _send(trainer: Any, engine: Serving) -> None:
-    """Have the server answer with the policy as it stands now, and no longer with that of an earlier step."""
-    step, main = trainer.state.global_step, trainer.accelerator.is_main_process
+def _send_policy(trainer: Any, engine: Serving) -> None:
+    """Make the server answer with the current policy, and unload that of an earlier step."""
+    step = trainer.state.global_step
+    is_main = trainer.accelerator.is_main_process
     if engine.step == step:
         return
     with whole(trainer):
-        if main:
+        if is_main:
             engine.send(step, lambda folder: save_adapter(trainer, folder, engine.base))
-    # By then no process asks for the adapter before this one any more.
+    # Wait before unloading: until here another process may still ask for the earlier adapter.
     trainer.accelerator.wait_for_everyone()
     engine.step = step
-    if main:
+    if is_main:
         engine.leave(step)
 
 
 class PatientJudge:
-    """A judge with a limit of time for the games of one step; what it has not judged by then fails as late.
+    """A judge with a time limit for the games of one step. Games that it has not judged by then fail as late.
 
     Args:
         judge: who judges.
-        engine: answers for it.
+        engine: answers for the judge.
         seconds: the limit; None waits as long as it takes.
     """
 
     def __init__(self, judge: AnyJudge, engine: Engine, seconds: float | None) -> None:
-        self.judge, self.engine, self.seconds = judge, engine, seconds
+        self.judge = judge
+        self.engine = engine
+        self.seconds = seconds
         self._late_steps = 0
-        # One worker: a call that hangs is never joined by a second one on the same model.
+        # One worker: a second call on the same model never runs beside one that hangs.
         self._worker = None if seconds is None else ThreadPoolExecutor(1, thread_name_prefix="judge")
 
     def __call__(self, games: Sequence[Transcript]) -> list[Verdict | Failure]:
@@ -120,22 +137,26 @@ class PatientJudge:
         """
         if self._worker is None or self.seconds is None:
             return judge_transcripts(games, self.judge, self.engine)
-        found: list[Verdict | Failure] = []
-        end = time.monotonic() + self.seconds
+        verdicts: list[Verdict | Failure] = []
+        deadline = time.monotonic() + self.seconds
+        # In chunks, so that the verdicts that came in time are kept.
         for start in range(0, len(games), CHUNK):
-            asked = games[start : start + CHUNK]
-            waiting = self._worker.submit(judge_transcripts, asked, self.judge, self.engine)
+            chunk = games[start : start + CHUNK]
+            pending = self._worker.submit(judge_transcripts, chunk, self.judge, self.engine)
             try:
-                found += waiting.result(timeout=max(end - time.monotonic(), 0))
+                verdicts += pending.result(timeout=max(deadline - time.monotonic(), 0))
             except LateError:
-                waiting.cancel()
+                pending.cancel()
                 break
-        missing = len(games) - len(found)
-        late = Failure(seat="judge", kind=LATE, message=f"no verdict within {self.seconds:g} seconds")
-        self._late_steps = self._late_steps + 1 if games and missing == len(games) else 0
+        missing = len(games) - len(verdicts)
+        if games and not verdicts:
+            self._late_steps += 1
+        else:
+            self._late_steps = 0
         if self._late_steps >= PATIENCE:
             raise UserError(
                 f"the judge gave no verdict within {self.seconds:g} seconds in {PATIENCE} steps in a row; "
                 "raise judge_seconds, or ask a faster judge"
             )
-        return found + [late] * missing
+        late = Failure(seat="judge", kind=LATE, message=f"no verdict within {self.seconds:g} seconds")
+        return verdicts + [late] * missing

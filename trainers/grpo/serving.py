@@ -1,8 +1,8 @@
-"""The policy at a server: it is sent the adapter of every step, and its speeches come back token by token.
+"""Lets a server write the policy's speeches: it loads the adapter of every step and returns token ids with the text.
 
-Adapters lie in OUT/policy/step-000012 while they are in use; the server has them under a name with the step and their
-fingerprint, so what it keeps of one is never taken for another's. What is learnt are the ids that the server drew. From
-a server that tells none the text is encoded again, which mostly gives the same tokens, and counted.
+Adapters lie in OUT/policy/step-000012 while they are in use. On the server their names contain the step and their
+fingerprint, so that nothing cached for one adapter is used for another. Training learns the token ids that the server
+drew. If a server does not return ids, the text is encoded again, which mostly gives the same tokens, and counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
-from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Message, Request, Scores
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
 from debate_rl.engines.server.budget import Budget
 from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.errors import UserError
@@ -29,119 +29,148 @@ A = TypeVar("A", Completion | EngineFailure, Scores | EngineFailure)
 
 
 class Serving:
-    """An engine whose players are at a server; its judges are there as well, or here.
+    """An engine whose players are on a server. Its judges are there as well, or in this process.
 
     Args:
-        online: rules and judges, with a server.
-        here: answers for the judges that the server does not answer for.
+        online: protocol and judges, with `server` set.
+        here: answers for the judges that the server does not hold.
         out: the job's folder.
-        tokenizer: the policy's.
+        tokenizer: the policy's tokenizer.
         base: the policy's base model, as the training loads it.
-        rank: of this process.
+        rank: number of this process.
     """
 
     def __init__(
         self, online: Online, here: TransformersEngine, out: Path, tokenizer: Any, base: str, rank: int = 0
-    ) -> None:  # fmt: skip
+    ) -> None:
         if online.server is None:
             raise ValueError("there is no server")
-        self.server, self.base, self.folder = online.server, base, out / "policy"
+        self.server = online.server
+        self.base = base
+        self.folder = out / "policy"
         self.step: int | None = None
-        """Whose policy the server answers with."""
+        """Step whose policy the server answers with."""
         self.retokenized = 0
-        """Speeches that came without ids since the policy sat down."""
-        self._here, self._tokenizer = here, tokenizer
+        """Speeches of this step that came without token ids."""
+        self._here = here
+        self._tokenizer = tokenizer
         self._marks = marks_of(tokenizer)
         self._ends = end_tokens(tokenizer)
-        self._there = _opened(online.server, rank, self._ends)
-        second = None if online.watch is None else online.watch.second
-        judges = () if online.server.verdicts else (online.judge, *(() if second is None else (second,)))
-        self._held = {weights for judge in judges for weights in _weights(judge)}
+        self._there = _open_server(online.server, rank, self._ends)
+        self._local_weights: set[tuple[str, str | None]] = set()
+        if not online.server.verdicts:
+            self._local_weights |= _weights(online.judge)
+            if online.watch is not None and online.watch.second is not None:
+                self._local_weights |= _weights(online.watch.second)
 
     @property
     def player(self) -> Debater:
-        """The policy of the step, as the server has it."""
-        return Debater(name=POLICY, model=self.server.model, adapter=str(self._place(self.step or 0)))
+        """The policy of the current step, as the server names it."""
+        adapter = self._adapter_folder(self.step or 0)
+        return Debater(name=POLICY, model=self.server.model, adapter=str(adapter))
 
     def send(self, step: int, save: Callable[[Path], None]) -> None:
-        """Write a step's adapter and have the server load it; for one process.
+        """Write a step's adapter and make the server load it. One process calls this.
+
+        Args:
+            step: of the policy.
+            save: writes the adapter into a folder.
 
         Raises:
-            UserError: it does not.
+            UserError: the server does not load it.
         """
-        place, partial = self._place(step), self.folder / ".partial"
+        folder = self._adapter_folder(step)
+        # Written beside its name and renamed: a training killed here leaves no half adapter under that name.
+        partial = self.folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)
         save(partial)
-        self._forget(place)  # of a training that was stopped at this step
-        partial.rename(place)
-        self._there.load(self.server.model, str(place))
+        self._remove(folder)  # left by a training that was stopped at this step
+        partial.rename(folder)
+        self._there.load(self.server.model, str(folder))
 
     def leave(self, step: int | None = None) -> None:
-        """Have the server let go of all policies but a step's, of past ones in the league at the end as well."""
-        kept = None if step is None else self._place(step)
-        for place in sorted(self.folder.glob("step-*")):
-            if place != kept:
-                self._forget(place)
-        if step is None:
-            for place in sorted((self.folder.parent / "league").glob("step-*")):
-                self._unload(place)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Unload all policies from the server except that of a step. None ends training and unloads the league too."""
+        current = None if step is None else self._adapter_folder(step)
+        for folder in sorted(self.folder.glob("step-*")):
+            if folder != current:
+                self._remove(folder)
+        if step is not None:
+            return
+        # Members of the league stay on disk: they are results of the training.
+        for folder in sorted((self.folder.parent / "league").glob("step-*")):
+            self._unload(folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a prompt as it is sent."""
-        return prompt_ids(self._tokenizer, self._sent(messages))
+        return prompt_ids(self._tokenizer, self._neutralised(messages))
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Write a text for each request; those of the policy carry their tokens.
+        """Write a text for each request; the policy's texts carry their tokens.
 
         Raises:
-            UserError: see `ServerEngine`; or the server reads prompts otherwise than the training does.
+            UserError: see `ServerEngine`; or the server encodes prompts differently from the training.
         """
-        return self._dealt(requests, self._written, self._here.generate)
+        return self._dispatch(requests, self._generate_there, self._here.generate)
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice."""
-        return self._dealt(choices, self._there.choose, self._here.choose)
+        return self._dispatch(choices, self._there.choose, self._here.choose)
 
     def revision(self, model: str, adapter: str | None) -> str:
-        """Name of what answers."""
-        engine: Engine = self._here if (model, adapter) in self._held else self._there
-        return engine.revision(model, adapter)
+        """Fingerprint of what answers for a model with its adapter."""
+        if (model, adapter) in self._local_weights:
+            return self._here.revision(model, adapter)
+        return self._there.revision(model, adapter)
 
     def release(self) -> None:
-        """Forget what judges here have read."""
+        """Forget the prompts that local judges have encoded."""
         self._here.release()
 
-    def _dealt(
-        self, asked: Sequence[Q], there: Callable[[Sequence[Q]], list[A]], here: Callable[[Sequence[Q]], list[A]]
+    def _dispatch(
+        self, questions: Sequence[Q], there: Callable[[Sequence[Q]], list[A]], here: Callable[[Sequence[Q]], list[A]]
     ) -> list[A]:
-        """Each question where its weights are."""
-        own = [(one.model, one.adapter) in self._held for one in asked]
-        sides = {
-            True: iter(here([one for one, held in zip(asked, own, strict=True) if held]) if any(own) else []),
-            False: iter(there([one for one, held in zip(asked, own, strict=True) if not held])),
-        }
-        return [next(sides[held]) for held in own]
+        """Answer each question where its weights are; returns answers in the order of the questions."""
+        is_local = [(question.model, question.adapter) in self._local_weights for question in questions]
+        local: list[Q] = []
+        remote: list[Q] = []
+        for question, held_here in zip(questions, is_local, strict=True):
+            if held_here:
+                local.append(question)
+            else:
+                remote.append(question)
+        local_answers = iter(here(local) if local else [])
+        remote_answers = iter(there(remote))
+        answers = []
+        for held_here in is_local:
+            if held_here:
+                answers.append(next(local_answers))
+            else:
+                answers.append(next(remote_answers))
+        return answers
 
-    def _written(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """The server's texts."""
+    def _generate_there(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """The server's texts; those of the policy are made learnable."""
         policy = self.player
-        mine = [(one.model, one.adapter) == (policy.model, policy.adapter) for one in requests]
-        sent = [
-            one.model_copy(update={"messages": self._sent(one.messages)}) if own else one
-            for one, own in zip(requests, mine, strict=True)
-        ]
-        answers = self._there.generate(sent)
-        return [
-            self._learnable(one, answer) if own and isinstance(answer, Completion) else answer
-            for one, own, answer in zip(requests, mine, answers, strict=True)
-        ]
+        is_policy = [(request.model, request.adapter) == (policy.model, policy.adapter) for request in requests]
+        # Only what the policy reads has to be what training reads; prompts of opponents go to the server unchanged.
+        sent = []
+        for request, by_policy in zip(requests, is_policy, strict=True):
+            if by_policy:
+                request = request.model_copy(update={"messages": self._neutralised(request.messages)})
+            sent.append(request)
+        answers = []
+        for request, by_policy, answer in zip(requests, is_policy, self._there.generate(sent), strict=True):
+            if by_policy and isinstance(answer, Completion):
+                answer = self._with_tokens(request, answer)
+            answers.append(answer)
+        return answers
 
-    def _learnable(self, request: Request, answer: Completion) -> Completion:
+    def _with_tokens(self, request: Request, answer: Completion) -> Completion:
         """A speech of the policy with its tokens.
 
         Raises:
-            UserError: the prompt was read otherwise than the training reads it.
+            UserError: the server encoded the prompt differently from the training.
         """
         ours = self.encode(request.messages)
         if answer.prompt_ids is not None and answer.prompt_ids != ours:
@@ -151,52 +180,66 @@ class Serving:
                 "model's (vllm serve --chat-template, --tokenizer), or set served: none"
             )
         if answer.tokens is not None:
-            return self._ended(answer, answer.tokens)
+            return self._until_end_of_turn(answer, answer.tokens)
         self.retokenized += 1
         ids = tuple(self._tokenizer(answer.text, add_special_tokens=False)["input_ids"])
-        end = closing_ids(self._tokenizer) if answer.finish == "stop" else ()
-        return answer.model_copy(update={"tokens": ids + end})
+        if answer.finish == "stop":
+            # The text lacks the token that ended it, and the policy has to learn to end its turns.
+            ids += closing_ids(self._tokenizer)
+        return answer.model_copy(update={"tokens": ids})
 
-    def _ended(self, answer: Completion, tokens: tuple[int, ...]) -> Completion:
-        """A speech up to its end of turn: a server that waits for another token writes the opponent's turn as well."""
-        at = next((place for place, token in enumerate(tokens) if token in self._ends), None)
-        if at is None:
+    def _until_end_of_turn(self, answer: Completion, tokens: tuple[int, ...]) -> Completion:
+        """Cut a speech after its end of turn.
+
+        A server that stops at another token than the template's end of turn goes on to write the opponent's turn.
+        """
+        end = next((index for index, token in enumerate(tokens) if token in self._ends), None)
+        if end is None:
             return answer
-        if at == len(tokens) - 1:
+        if end == len(tokens) - 1:
             return answer.model_copy(update={"finish": "stop"})
-        text = self._tokenizer.decode(tokens[:at], skip_special_tokens=True)
-        return answer.model_copy(update={"text": text.strip(), "tokens": tokens[: at + 1], "finish": "stop"})
+        text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
+        return answer.model_copy(update={"text": text.strip(), "tokens": tokens[: end + 1], "finish": "stop"})
 
-    def _sent(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Messages without any control mark, neither of the usual templates nor of the policy's."""
-        return tuple(one.model_copy(update={"content": neutral(one.content, self._marks)}) for one in messages)
+    def _neutralised(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Messages without control marks of the usual templates or of the policy's.
 
-    def _place(self, step: int) -> Path:
+        The server engine does this too, but knows the usual templates only.
+        """
+        return tuple(
+            message.model_copy(update={"content": neutral(message.content, self._marks)}) for message in messages
+        )
+
+    def _adapter_folder(self, step: int) -> Path:
         """Folder of a step's adapter."""
         return self.folder / f"step-{step:06d}"
 
-    def _forget(self, place: Path) -> None:
-        """Have an adapter neither at the server nor on disk."""
-        if place.is_dir():
-            self._unload(place)
-            shutil.rmtree(place)
+    def _remove(self, folder: Path) -> None:
+        """Remove an adapter from the server and from disk."""
+        if folder.is_dir():
+            self._unload(folder)
+            shutil.rmtree(folder)
 
-    def _unload(self, place: Path) -> None:
-        """Have the server let go of an adapter; one that it keeps costs room there, and no training."""
-        complaint = self._there.unload(str(place))
+    def _unload(self, folder: Path) -> None:
+        """Unload an adapter from the server."""
+        # A failure is only printed: an adapter that stays loaded takes memory there, but harms no training.
+        complaint = self._there.unload(str(folder))
         if complaint is not None:
-            print(f"{place.name} was not unloaded: {complaint}", flush=True)
+            print(f"{folder.name} was not unloaded: {complaint}", flush=True)
 
 
-def _opened(server: Server, rank: int, ends: frozenset[int]) -> ServerEngine:
-    """The server's engine; all processes write what they paid beside one ledger."""
+def _open_server(server: Server, rank: int, ends: frozenset[int]) -> ServerEngine:
+    """The server's engine. All processes write what they paid beside one ledger."""
     ledger = None if server.ledger is None else Path(server.ledger)
     budget = Budget(ledger, server.tokens, server.money, server.prices, rank)
     return ServerEngine(server.settings(), budget=budget, keep_tokens=True, ends=ends)
 
 
 def _weights(judge: AnyJudge) -> set[tuple[str, str | None]]:
-    """Models and adapters that answer for a judge."""
-    if isinstance(judge, Panel):
-        return {weights for member in judge.members for weights in _weights(member)}
-    return {(judge.model, judge.adapter)}
+    """The (model, adapter) pairs that answer for a judge."""
+    if not isinstance(judge, Panel):
+        return {(judge.model, judge.adapter)}
+    weights: set[tuple[str, str | None]] = set()
+    for member in judge.members:
+        weights |= _weights(member)
+    return weights

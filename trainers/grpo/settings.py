@@ -1,4 +1,4 @@
-"""Settings of online training: what is played, against whom, what a speech earns, and when to stop. Records only."""
+"""Settings of online training: protocol, opponents, rewards, measurements and alarms. Records only."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from debate_rl.records import Record
 
 
 class Rewards(Record):
-    """What a speech earns: a term for winning, and penalties. Each is logged by its name.
+    """Terms of a speech's reward: one for winning, and penalties. Each is logged by its name.
 
     Example:
         Rewards(win="logit", invalid_quotes=0.5, truncated="penalise")
     """
 
     win: Literal["probability", "logit", "log_score"] = "probability"
-    """Of the judge's probability p for the speaker's side: p, log p / (1 - p), or log p."""
+    """Function of the judge's probability p for the speaker's side: p, log(p / (1 - p)), or log p."""
     zero_sum: bool = False
-    """Take half of the difference between both sides' values instead, so that what one wins the other loses; it changes
-    log_score, and shifts or halves the other two."""
+    """Use half of the difference between both sides' values, so that what one side wins the other loses. This changes
+    what log_score rewards; it only shifts the probability and leaves the logit as it is."""
     least: float = Field(default=0.01, gt=0, lt=0.5)
-    """Probabilities are kept so far from 0 and 1 before a logarithm is taken."""
+    """Least distance of a probability from 0 and 1 before the logarithm is taken."""
     length: float = Field(default=0.0, ge=0)
-    """Taken off a speech that uses all of its tokens; of a shorter one in proportion."""
+    """Penalty of a speech that uses all of its tokens; shorter ones pay in proportion."""
     invalid_quotes: float = Field(default=0.0, ge=0)
-    """Taken off a speech without a valid quote; of others in proportion to the share of invalid ones."""
+    """Penalty of a speech without a valid quote; others pay in proportion to their share of invalid quotes."""
     truncated: Literal["mask", "penalise", "keep"] = "mask"
-    """A speech that was cut off at its limit: not learnt from and no part of the baseline, or learnt from with
-    `truncation` taken off, or learnt from as it is. All are counted."""
+    """Speeches that were cut off at their token limit. mask: not learnt from and no part of the baseline; penalise:
+    learnt from with the penalty `truncation`; keep: learnt from as they are. All are counted in the log."""
     truncation: float = Field(default=0.5, ge=0)
+    """Penalty of a cut-off speech with `truncated: penalise`."""
 
 
 class Opponents(Record):
@@ -49,79 +50,89 @@ class Opponents(Record):
     """
 
     kind: Literal["self", "start", "pool", "players"] = "self"
-    """The current policy, which learns on both sides of each game; the policy as it was at the start; past checkpoints
-    and the start, drawn by rating; or the players named."""
+    """self: the current policy, which learns on both sides of each game. start: the policy before training. pool: the
+    start and past checkpoints, drawn by rating. players: the players named below."""
     players: tuple[Debater, ...] = ()
-    """Of kind players: one is drawn for each question and step."""
+    """With kind players: one of them is drawn for each question and step."""
     snapshot: int = Field(default=25, ge=1)
-    """Of kind pool: a checkpoint joins the pool every so many steps."""
+    """With kind pool: steps between two checkpoints that join the pool."""
     spread: float = Field(default=200.0, gt=0)
-    """Of kind pool: a member is drawn e times as often as one rated so many Elo points lower."""
+    """With kind pool: Elo difference at which the better member is drawn e times as often."""
 
     @model_validator(mode="after")
     def _has_players(self) -> Opponents:
+        # Players that another kind ignores are a mistake, not a default.
         if (self.kind == "players") != bool(self.players):
             raise ValueError("kind: players and players belong together; name at least one, or choose another kind")
         return self
 
 
 class Alarms(Record):
-    """When training is going wrong. An alarm sounds when the whole 95 % interval is past its limit.
+    """Limits of the alarms. An alarm sounds when the whole 95 % interval of a value is past its limit.
 
     Example:
         Alarms(judges_part=0.1, one_side=0.95, stop=True)
     """
 
     judges_part: float = Field(default=0.1, gt=0, le=1)
-    """The training judge gives the policy so much more against the start than the held-out judge does."""
+    """How much more the training judge gives the policy against the start than the held-out judge does, in
+    probability since step 0."""
     one_side: float = Field(default=0.95, gt=0.5, lt=1)
-    """Of the policy's games with itself one side, A or B, wins at least this share."""
+    """Share of the policy's self-play games that one side, A or B, wins."""
     accuracy_falls: float = Field(default=0.1, gt=0, le=1)
-    """A judge is right so much less often than about the start's games, question by question."""
+    """Loss of a judge's accuracy since step 0, paired by question."""
     stop: bool = False
-    """End training at the first alarm; what was learnt until then is kept."""
+    """End training at the first alarm; the policy so far is kept."""
 
 
 class Watch(Record):
-    """What is measured while training goes on, on questions that it does not play.
+    """Measurements during training, on questions that training does not play.
 
     Example:
         Watch(every=20, questions=40, second=Judge(name="held out", model="lab-base"))
     """
 
     every: int = Field(default=20, ge=1)
-    """Steps between two measurements; there is one before the first step and one after the last."""
+    """Steps between two measurements. There is also one before the first step and one after the last."""
     second: AnyJudge | None = None
-    """Held-out judge, by which nothing is trained."""
+    """Held-out judge. It gives no rewards."""
     pool: tuple[Debater, ...] = ()
-    """Fixed players that the policy meets, besides what it started from."""
+    """Fixed players that the policy meets, besides the start."""
     alarms: Alarms = Alarms()
+    """When to warn, and whether to stop."""
 
 
 class Server(Record):
-    """An OpenAI-compatible server that loads adapters (vLLM) and writes the speeches in place of the training process.
+    """An OpenAI-compatible server that loads adapters (vLLM) and writes the speeches instead of the training process.
 
     Example:
         Server(url="http://localhost:8000/v1", model="meta-llama/Meta-Llama-3-8B-Instruct")
     """
 
     url: str
+    """Address of the server; replicas stand behind it."""
     model: str
-    """What it calls the policy's base."""
+    """The server's name for the policy's base model."""
     verdicts: bool = True
-    """Whether it answers for the judges as well; else the training process holds them."""
+    """Whether the server also answers for the judges; else the training process loads them."""
     revision: str | None = None
-    """A name for the weights behind the url."""
+    """Name for the weights behind the url."""
     key_env: str | None = None
+    """Environment variable that holds the API key."""
     concurrency: int = Field(default=16, ge=1)
+    """Requests in flight at a time."""
     timeout: float = Field(default=120.0, gt=0)
+    """Seconds without a byte from the server after which a try is given up."""
     retries: int = Field(default=5, ge=0)
+    """Further tries at a server that is busy or does not answer."""
     ledger: str | None = None
-    """File of what was paid (`engines.budget`)."""
+    """File that records what was paid (`engines.server.budget`)."""
     tokens: int | None = Field(default=None, ge=1)
-    """Budget, in tokens of prompts and answers."""
+    """Budget in tokens of prompts and answers."""
     money: float | None = Field(default=None, gt=0)
+    """Budget in the currency of `prices`."""
     prices: dict[str, Price] = {}
+    """Prices by model."""
 
     def settings(self) -> ServerSettings:
         """The server and how it is asked; it loads the policy's adapters."""
@@ -137,7 +148,7 @@ class Server(Record):
 
 
 class Online(Record):
-    """One online training, beside what every training job has.
+    """Settings of one online training, in addition to those of every training job.
 
     Example:
         Online(protocol=load_protocol("debate"), judge=Judge(model="lab-small", adapter="runs/x/judge/adapter"),
@@ -146,64 +157,83 @@ class Online(Record):
 
     protocol: Protocol
     judge: AnyJudge
+    """The training judge, whose verdicts become rewards."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of the policy; its log-probabilities are taken at this temperature as well."""
+    """Sampling temperature of the policy. Its log-probabilities are computed at this temperature too."""
     rewards: Rewards = Rewards()
     opponents: Opponents = Opponents()
     roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
-    """Sides that learn: all, one letter, or those that argue for the correct or the wrong answer. The others are played
-    by the opponent all the same."""
+    """Sides that learn: both, one letter, or the side that argues for the correct or the wrong answer. The other side
+    is played all the same."""
     judge_seconds: float | None = Field(default=None, gt=0)
-    """The judge's time for the games of one step; speeches that it has not judged by then earn nothing and are not
-    learnt from."""
+    """Time limit of the judge for the games of one step, in seconds. Speeches without a verdict by then get no reward
+    and are not learnt from."""
     watch: Watch | None = None
     watch_questions: str | None = None
-    """JSON-lines file of the questions that `watch` plays."""
+    """JSON-lines file with the questions that `watch` plays."""
     server: Server | None = None
-    """Where the speeches are written, if not here. Models are then named as the server does, adapters are folders."""
+    """Server that writes the speeches; None uses the training process. With a server, models have the server's names
+    and adapters are folders that it can read."""
     device: str | None = None
-    """Of the judge and of opponents: cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
+    """Device of judge and opponents: cpu, cuda, cuda:1...; None uses a GPU if there is one."""
     dtype: str | None = None
+    """Number format of judge and opponents: float32, bfloat16, float16 or auto; None is float32 on a CPU, else auto."""
     batch_tokens: int = Field(default=16384, ge=1)
+    """Tokens in memory at once; lower it if memory runs out."""
 
     @model_validator(mode="after")
     def _speaks_beforehand(self) -> Online:
-        rules = self.protocol
-        if rules.turns == 0:
-            raise ValueError(f"under {rules.name!r} nobody speaks, so nothing is learnt; choose another protocol")
-        if rules.open or rules.calls == "rejected":
-            raise ValueError(f"protocol {rules.name!r} does not say beforehand who speaks; choose another protocol")
+        protocol = self.protocol
+        if protocol.turns == 0:
+            raise ValueError(f"under {protocol.name!r} nobody speaks, so nothing is learnt; choose another protocol")
+        # A batch has the same groups for every question, so the speakers have to be known before the games.
+        if protocol.open or protocol.calls == "rejected":
+            raise ValueError(f"protocol {protocol.name!r} does not say beforehand who speaks; choose another protocol")
         if (self.watch is None) != (self.watch_questions is None):
             raise ValueError("watch and watch_questions belong together")
         return self
 
 
 def content(online: Online) -> Any:
-    """The settings with what lies at their paths in place of the paths: models, adapters and questions by content.
+    """The settings with paths replaced by fingerprints of what lies there: models, adapters and questions.
 
-    A server's models go by their names, since it shows no weights; where it is and what it may cost is left out.
+    Two trainings with equal content are the same training. A server shows no weights, so its models keep their names;
+    its address and its budget are left out.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: a path does not exist.
     """
-    server, found = online.server, online.model_dump(mode="json", exclude={"server"})
+    settings = online.model_dump(mode="json", exclude={"server"})
+    server = online.server
     if server is None:
-        return _content(found)
-    kept = server.model_dump(mode="json", include={"model", "verdicts", "revision"})
-    return {**_content(found, named=True, judges=server.verdicts), "server": kept}
+        return _by_content(settings)
+    # Where the server is and what it may cost does not change what is learnt.
+    identity = server.model_dump(mode="json", include={"model", "verdicts", "revision"})
+    return {**_by_content(settings, served=True, judges_served=server.verdicts), "server": identity}
 
 
-def _content(value: Any, key: str = "", named: bool = False, judges: bool = False) -> Any:
-    """Replace what lies under a key; `named` models stay names, and so do those of judges."""
+def _by_content(value: Any, key: str = "", served: bool = False, judges_served: bool = False) -> Any:
+    """Replace paths in a value and everything inside it.
+
+    Args:
+        value: what stands under `key`.
+        key: name of a field; empty in lists.
+        served: models keep their names.
+        judges_served: models of judges keep their names.
+    """
     if isinstance(value, dict):
-        return {
-            name: _content(inner, name, judges if name in ("judge", "second") else named, judges)
-            for name, inner in value.items()
-        }
+        replaced = {}
+        for name, inner in value.items():
+            inner_served = judges_served if name in ("judge", "second") else served
+            replaced[name] = _by_content(inner, name, inner_served, judges_served)
+        return replaced
     if isinstance(value, list):
-        return [_content(inner, "", named, judges) for inner in value]
-    if isinstance(value, str) and (key == "adapter" or (key == "model" and not named)):
+        return [_by_content(inner, "", served, judges_served) for inner in value]
+    if not isinstance(value, str):
+        return value
+    # Adapters are always folders here, also those that a server loads.
+    if key == "adapter" or (key == "model" and not served):
         return fingerprint(value)
-    if key == "watch_questions" and isinstance(value, str):
+    if key == "watch_questions":
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:16]
     return value

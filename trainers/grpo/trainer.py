@@ -1,8 +1,8 @@
-"""Online training on TRL's GRPOTrainer: the policy plays, is judged, and learns from what its speeches earned.
+"""Online training on TRL's GRPOTrainer: the policy plays, is judged, and learns from its rewards.
 
-All that leans on TRL's experimental hooks stands here (`rollout_func`, its extra fields, `env_mask`, None rewards), and
-tests/trainers/test_trl_contract.py pins what they do. A row of the data set is the key of a group (`selfplay.Place`);
-a question's groups are neighbours, so that both sides of a game are in one batch.
+This module holds everything that depends on TRL's experimental hooks (`rollout_func`, its extra fields, `env_mask`,
+rewards of None); tests/trainers/test_trl_contract.py pins their behaviour. A row of the data set is the key of a group
+(`groups.GroupKey`). The groups of a question are neighbours, so that both sides of a game are in one batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,35 +29,43 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import read
 from debate_rl.trainers.common.settings import Job
 from debate_rl.trainers.grpo.evaluation import Watcher
-from debate_rl.trainers.grpo.groups import Place, block_of, check_rows, online_of, read_place
+from debate_rl.trainers.grpo.groups import GroupKey, block_of, check_rows, online_of, read_group_key
 from debate_rl.trainers.grpo.opponent_pool import League, draw_player
 from debate_rl.trainers.grpo.policy import PatientJudge, at_the_table, save_adapter, whole
 from debate_rl.trainers.grpo.rewards import TERMS
-from debate_rl.trainers.grpo.selfplay import Played, rollout
+from debate_rl.trainers.grpo.selfplay import Participants, RolloutResult, rollout
 from debate_rl.trainers.grpo.serving import Serving
 from debate_rl.trainers.grpo.settings import Online
 
 
 class Blocks(Sampler[int]):
-    """Indices of rows: questions in TRL's own order, of each all groups, each `copies` times.
+    """Sampler of row indices: questions in TRL's order, each with all its groups, each group `copies` times.
 
-    Every epoch has an order of its own that depends on its number alone, so that a resumed training finds it again.
+    Args:
+        questions: TRL's sampler, over indices of questions.
+        block: groups per question.
+        copies: G, rows per group.
     """
 
     def __init__(self, questions: RepeatSampler, block: int, copies: int) -> None:
-        self.questions, self.block, self.copies, self.epoch = questions, block, copies, 0
+        self.questions = questions
+        self.block = block
+        self.copies = copies
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; accelerate calls this."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        """Row by row."""
+        """Yield the row indices of an epoch."""
         if self.questions.shuffle:
+            # The order depends on the epoch's number alone, so that a resumed training finds it again.
             self.questions.generator.manual_seed((self.questions.seed or 0) + self.epoch)
         for question in self.questions:
-            for place in range(self.block):
-                yield from [question * self.block + place] * self.copies
+            first_row = question * self.block
+            for row in range(first_row, first_row + self.block):
+                yield from [row] * self.copies
 
     def __len__(self) -> int:
         """Rows of an epoch."""
@@ -66,104 +73,141 @@ class Blocks(Sampler[int]):
 
 
 class DebateGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer on debates through the arena.
+    """TRL's GRPOTrainer with debates as rollouts.
 
     Args:
-        online: rules, judge, rewards, opponents.
-        questions: by the index in a row's key.
-        block: rows of a question.
-        engine: answers for judge and opponents, and for the policy; keeps tokens.
+        online: protocol, judge, rewards and opponents.
+        questions: by the index in a group's key.
+        block: groups per question.
+        engine: answers for policy, opponents and judge, and keeps the tokens that it draws.
         start: the policy before training.
         out: the job's folder.
     """
 
     def __init__(
-        self, *args: Any, online: Online, questions: Sequence[Question], block: int,
-        engine: TransformersEngine | Serving, start: Debater, out: Path, **kwargs: Any,
-    ) -> None:  # fmt: skip
-        self.online, self.questions, self.block, self.engine, self.start = online, questions, block, engine, start
+        self,
+        *args: Any,
+        online: Online,
+        questions: Sequence[Question],
+        block: int,
+        engine: TransformersEngine | Serving,
+        start: Debater,
+        out: Path,
+        **kwargs: Any,
+    ) -> None:
+        self.online = online
+        self.questions = questions
+        self.block = block
+        self.engine = engine
+        self.start = start
         self.judge = PatientJudge(online.judge, engine, online.judge_seconds)
-        self.played: Played | None = None
+        self.played: RolloutResult | None = None
         """The last rollout."""
         super().__init__(*args, rollout_func=_roll, reward_funcs=_reward_functions(), **kwargs)
-        spread, seed = online.opponents.spread, self.args.seed
-        self.league = League(out / "league", start, spread, seed) if online.opponents.kind == "pool" else None
+        self.league: League | None = None
+        if online.opponents.kind == "pool":
+            self.league = League(out / "league", start, online.opponents.spread, self.args.seed)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
-        """Question by question; TRL would shuffle sides apart."""
+        """Sample question by question: TRL's own sampler would shuffle the two sides of a game apart."""
         rows = self.train_dataset if dataset is None else dataset
-        per_batch = self.args.generation_batch_size // (self.block * self.num_generations)
+        questions_per_batch = self.args.generation_batch_size // (self.block * self.num_generations)
         order = RepeatSampler(
-            range(len(rows) // self.block), mini_repeat_count=1, batch_size=per_batch,
-            repeat_count=self.num_iterations * self.args.steps_per_generation, shuffle=self.shuffle_dataset,
+            range(len(rows) // self.block),
+            mini_repeat_count=1,  # Blocks repeats the rows of a group itself
+            batch_size=questions_per_batch,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
             seed=self.args.seed,
-        )  # fmt: skip
+        )
         return Blocks(order, self.block, self.num_generations)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, after which a server keeps none of its policies."""
+        """Train, then remove all policies from the server."""
         try:
             return super().train(*args, **kwargs)
         finally:
+            # After an error too: a server keeps adapters until it is told otherwise.
             if isinstance(self.engine, Serving) and self.accelerator.is_main_process:
                 self.engine.leave()
 
     def opponent(self, question: Question) -> Debater | None:
         """Who speaks for the other side on a question in this step; None is the policy itself."""
-        wanted, step = self.online.opponents, self.state.global_step
-        if wanted.kind == "self":
+        settings = self.online.opponents
+        step = self.state.global_step
+        if settings.kind == "self":
             return None
-        if wanted.kind == "start":
+        if settings.kind == "start":
             return self.start
         if self.league is not None:
             return self.league.draw(question.id, step)
-        return draw_player(wanted.players, self.args.seed)(question.id, step)
+        return draw_player(settings.players, self.args.seed)(question.id, step)
 
     def roll(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Play a batch: TRL's columns of prompts, completions and masks, and a column for each term of the rewards."""
-        wanted = [read_place(key) for key in keys[:: self.num_generations]]
-        self._check_batch(keys, wanted)
+        """Play a batch.
+
+        Args:
+            keys: of the groups, each `num_generations` times.
+
+        Returns:
+            TRL's columns (prompts, completions, masks), a column for each term of the rewards, and the numbers that
+            are logged.
+        """
+        groups = [read_group_key(key) for key in keys[:: self.num_generations]]
+        self._check_batch(keys, groups)
+        stream = [self.args.seed, self.state.global_step]
+        with at_the_table(self, self.engine, self.online.temperature) as policy:
+            participants = Participants(policy, self.opponent, self.engine, self.judge, self._prompt_encoder())
+            result = rollout(groups, self.num_generations, self.questions, self.online, participants, stream)
+        self.played = result
+        # A failed game has no tokens: one token stands in for them, and the mask leaves it out.
+        filler = [closing_ids(self.processing_class)[-1]]
+        columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
+        for sequence in result.sequences:
+            completion = list(sequence.completion) or filler
+            columns["prompt_ids"].append(list(sequence.prompt) or filler)
+            columns["completion_ids"].append(completion)
+            columns["env_mask"].append([int(sequence.learnt)] * len(completion))
+        for term in TERMS:
+            columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in result.sequences]
+        numbers = {name: float(count) for name, count in result.counts.items()}
+        numbers.update(result.means)
+        if isinstance(self.engine, Serving):
+            numbers["retokenized"] = float(self.engine.retokenized)
+        columns["numbers"] = numbers
+        return columns
+
+    def _prompt_encoder(self) -> Callable[[Request], tuple[int, ...]]:
+        """A function from a request to the token ids of its prompt; the G copies of a prompt are encoded once."""
         cache: dict[Any, tuple[int, ...]] = {}
-        read = self.engine.encode if isinstance(self.engine, Serving) else partial(prompt_ids, self.processing_class)
 
         def encode(request: Request) -> tuple[int, ...]:
             if request.messages not in cache:
-                cache[request.messages] = read(request.messages)
+                if isinstance(self.engine, Serving):
+                    cache[request.messages] = self.engine.encode(request.messages)
+                else:
+                    cache[request.messages] = prompt_ids(self.processing_class, request.messages)
             return cache[request.messages]
 
-        with at_the_table(self, self.engine, self.online.temperature) as policy:
-            self.played = rollout(
-                wanted, self.num_generations, self.questions, self.online, policy, self.opponent, self.engine,
-                self.judge, encode, [self.args.seed, self.state.global_step],
-            )  # fmt: skip
-        end = closing_ids(self.processing_class)[-1]  # stands where a game failed; the mask leaves it out
-        columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
-        for one in self.played.sequences:
-            completion = list(one.completion or (end,))
-            columns["prompt_ids"].append(list(one.prompt or (end,)))
-            columns["completion_ids"].append(completion)
-            columns["env_mask"].append([int(one.learnt)] * len(completion))
-        for term in TERMS:
-            columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in self.played.sequences]
-        numbers = {**{name: float(count) for name, count in self.played.counts.items()}, **self.played.means}
-        if isinstance(self.engine, Serving):
-            numbers["retokenized"] = float(self.engine.retokenized)
-        return {**columns, "numbers": numbers}
+        return encode
 
-    def _check_batch(self, keys: Sequence[str], wanted: Sequence[Place]) -> None:
-        """Make sure that TRL hands over whole blocks, each group `num_generations` times.
+    def _check_batch(self, keys: Sequence[str], groups: Sequence[GroupKey]) -> None:
+        """Check that TRL passes whole blocks, with each group `num_generations` times in a row.
 
         Raises:
-            RuntimeError: it does not: another version of TRL.
+            RuntimeError: it does not, as another version of TRL may.
         """
-        whole = all(key == wanted[at // self.num_generations].key for at, key in enumerate(keys))
-        asked = Counter(place.question for place in wanted)
-        if not whole or any(count != self.block for count in asked.values()):
+        expected = []
+        for group in groups:
+            expected += [group.key] * self.num_generations
+        groups_per_question = Counter(group.question for group in groups)
+        whole_blocks = all(count == self.block for count in groups_per_question.values())
+        if list(keys) != expected[: len(keys)] or not whole_blocks:
             raise RuntimeError("TRL gave a rollout another batch than whole groups; see test_trl_contract.py")
 
 
 def _roll(prompts: Sequence[str], trainer: DebateGRPOTrainer) -> dict[str, Any]:
-    """What TRL calls for completions."""
+    """The `rollout_func` that TRL calls; its prompts are the keys of groups."""
     return trainer.roll(prompts)
 
 
@@ -172,6 +216,7 @@ def _reward_functions() -> list[Callable[..., list[float | None]]]:
 
     def make(term: str) -> Callable[..., list[float | None]]:
         def reward(log_metric: Any, numbers: Sequence[dict[str, float]], **columns: Any) -> list[float | None]:
+            # TRL passes `log_metric` to reward functions only, and one of them is enough.
             if term == TERMS[0]:
                 for name, number in numbers[0].items():
                     log_metric(f"rollout/{name}", number)
@@ -183,95 +228,132 @@ def _reward_functions() -> list[Callable[..., list[float | None]]]:
     return [make(term) for term in TERMS]
 
 
-class Rounds(TrainerCallback):
-    """What happens between steps: checkpoints join the league."""
+class SnapshotCallback(TrainerCallback):
+    """Adds checkpoints of the policy to the league.
+
+    Args:
+        trainer: holds policy and league.
+        watcher: knows the policy's ratings.
+        model: the policy's base model.
+    """
 
     def __init__(self, trainer: DebateGRPOTrainer, watcher: Watcher | None, model: str) -> None:
-        self.trainer, self.watcher, self.model = trainer, watcher, model
+        self.trainer = trainer
+        self.watcher = watcher
+        self.model = model
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save the policy into the pool where it is due."""
-        league, step = self.trainer.league, state.global_step
-        if league is None or step % self.trainer.online.opponents.snapshot or league.known(step):
+        """Save the policy into the league every `snapshot` steps."""
+        league = self.trainer.league
+        step = state.global_step
+        if league is None or step % self.trainer.online.opponents.snapshot:
             return
-        main = self.trainer.accelerator.is_main_process
+        # A job that was killed between this and its checkpoint comes by the same step again.
+        if league.known(step):
+            return
+        is_main = self.trainer.accelerator.is_main_process
+        # All processes enter `whole`: gathering shards needs every one of them.
         with whole(self.trainer):
-            if main:
-                save_adapter(self.trainer, league.place(step), self.model)
-        points = {} if self.watcher is None else self.watcher.points
-        rated = [point.elo.value for at, point in sorted(points.items()) if at <= step and point.elo is not None]
-        league.join(step, rated[-1] if rated else 0.0, main)
+            if is_main:
+                save_adapter(self.trainer, league.adapter_folder(step), self.model)
+        league.join(step, self._last_rating(step), is_main)
         self.trainer.accelerator.wait_for_everyone()
+
+    def _last_rating(self, step: int) -> float:
+        """Elo over the start at the last measurement up to a step; 0 before the first."""
+        rating = 0.0
+        points = {} if self.watcher is None else self.watcher.points
+        for measured_step, point in sorted(points.items()):
+            if measured_step <= step and point.elo is not None:
+                rating = point.elo.value
+        return rating
 
 
 def grpo_trainer(
-    job: Job, model: Any, tokenizer: Any, rows: Dataset, config: Any, callbacks: Sequence[Any], peft_config: Any = None
-) -> DebateGRPOTrainer:  # fmt: skip
-    """A trainer ready to train.
+    job: Job,
+    model: Any,
+    tokenizer: Any,
+    rows: Dataset,
+    config: Any,
+    callbacks: Sequence[Any],
+    peft_config: Any = None,
+) -> DebateGRPOTrainer:
+    """Build a trainer that is ready to train.
 
     Args:
         job: of kind grpo.
         model: the policy.
-        tokenizer: its tokenizer.
-        rows: keys of the groups that are played, in the column `prompt` (see `places.playable`).
+        tokenizer: the policy's tokenizer.
+        rows: keys of the groups that are played, in the column `prompt` (see `groups.playable`).
         config: TRL's GRPOConfig.
-        callbacks: further ones.
+        callbacks: added to those for measuring and for the league.
         peft_config: LoRA settings of a new adapter.
 
     Raises:
         UserError: options contradict the protocol, or there are too few questions for a batch.
     """
-    online, out = online_of(job), Path(job.out)
+    online = online_of(job)
+    out = Path(job.out)
     block = block_of(online)
     _check_options(config, online, block, len(rows) // block, job)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
-    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_counted_here)
-    here = TransformersEngine(
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
+    local_engine = TransformersEngine(
         device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
     )
-    engine: TransformersEngine | Serving = here
+    engine: TransformersEngine | Serving = local_engine
     start = Debater(name="start", model=job.model, adapter=job.adapter, temperature=online.temperature)
     if online.server is not None:
-        engine = Serving(online, here, out, tokenizer, job.model, config.process_index)
+        engine = Serving(online, local_engine, out, tokenizer, job.model, config.process_index)
         start = start.model_copy(update={"model": online.server.model})
     watcher = None
     if online.watch is not None and online.watch_questions is not None:
-        watched = read(online.watch_questions, Question)
-        watcher = Watcher(online, watched, engine, start, out, job.seed)
+        watch_questions = read(online.watch_questions, Question)
+        watcher = Watcher(online, watch_questions, engine, start, out, job.seed)
+        callbacks = [watcher, *callbacks]
     trainer = DebateGRPOTrainer(
-        model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=peft_config,
-        callbacks=[*([watcher] if watcher else []), *callbacks], online=online, block=block,
+        model=model,
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=list(callbacks),
+        online=online,
+        block=block,
         questions=read(job.rows, Question),
-        engine=engine, start=start, out=out,
-    )  # fmt: skip
-    # By these TRL tells which speeches were cut off.
+        engine=engine,
+        start=start,
+        out=out,
+    )
+    # TRL takes a completion without one of these tokens as cut off.
     trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
     if watcher is not None:
         watcher.trainer = trainer
-    trainer.add_callback(Rounds(trainer, watcher, job.model))
+    trainer.add_callback(SnapshotCallback(trainer, watcher, job.model))
     if trainer.ref_model is not None and job.adapter is not None:
-        # TRL loads the base as reference; what training starts from has an adapter merged into it.
+        # TRL loads the base as reference, but training starts from the base with an adapter merged into it.
         trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(model.state_dict())
     return trainer
 
 
-def _counted_here(record: logging.LogRecord) -> bool:
-    """TRL prints the whole row of every speech without a reward; they are counted in the log instead."""
+def _without_missing_rewards(record: logging.LogRecord) -> bool:
+    """Filter TRL's warning that prints the whole row of every speech without a reward: the log has their number."""
     return "All reward functions returned None" not in str(record.msg)
 
 
 def _check_options(config: Any, online: Online, block: int, questions: int, job: Job) -> None:
-    """Make sure that batches hold whole questions.
+    """Check that batches hold whole questions, and that no options exclude each other.
 
     Raises:
-        UserError: they do not, or an option asks for what can not be.
+        UserError: they do.
     """
-    copies, processes = config.num_generations, config.world_size
-    rows, unit = config.per_device_train_batch_size * config.steps_per_generation, block * copies
+    copies = config.num_generations
+    rows = config.per_device_train_batch_size * config.steps_per_generation
     check_rows(rows, online, copies)
-    if questions < rows // unit * processes:
+    batch_questions = rows // (block * copies) * config.world_size
+    if questions < batch_questions:
         raise UserError(
-            f"{job.rows}: {questions} questions to play, and one batch takes {rows // unit * processes}; give more, or "
+            f"{job.rows}: {questions} questions to play, and one batch takes {batch_questions}; give more, or "
             "lower train.gradient_accumulation_steps"
         )
     if online.server is not None and job.lora is None:

@@ -7,8 +7,8 @@ from debate_rl.game.protocol import load_protocol
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.judges.judge import judge_transcripts
 from debate_rl.players.debater import Debater
-from debate_rl.trainers.grpo.groups import POLICY, Place, block_of, learning_sides, places, read_place
-from debate_rl.trainers.grpo.selfplay import LATE, rollout
+from debate_rl.trainers.grpo.groups import POLICY, GroupKey, block_of, learning_sides, places, read_group_key
+from debate_rl.trainers.grpo.selfplay import LATE, Participants, rollout
 from debate_rl.trainers.grpo.settings import Online, Opponents, Rewards
 from tests.trainers.games import TokenEngine, drawn_verdict, numbered, online, question, questions, rules
 
@@ -28,21 +28,24 @@ class Court:
         return [self.change(at, verdict) for at, verdict in enumerate(found)]
 
 
+def letters(request):
+    """Token ids of a prompt's last message: one for each letter."""
+    return tuple(map(ord, request.messages[-1].content))
+
+
 def roll(settings, count=1, copies=3, opponent=None, change=lambda at, verdict: verdict, write=numbered, asked=None):
     engine = TokenEngine(write, drawn_verdict)
     court = Court(engine, settings, change)
     pool = asked or questions(count)
-    wanted = [place for index, one in enumerate(pool) for place in places(index, one, settings)]
-    played = rollout(
-        wanted, copies, pool, settings, POLICY_PLAYER, lambda _: opponent, engine, court,
-        lambda request: tuple(map(ord, request.messages[-1].content)), [0, 7],
-    )  # fmt: skip
+    groups = [group for index, one in enumerate(pool) for group in places(index, one, settings)]
+    participants = Participants(POLICY_PLAYER, lambda _: opponent, engine, court, letters)
+    played = rollout(groups, copies, pool, settings, participants, [0, 7])
     return played, court, engine
 
 
-def test_keys_of_places_are_read_again():
-    place = Place(3, "B", 1)
-    assert read_place(place.key) == place
+def test_keys_of_groups_are_read_again():
+    group = GroupKey(3, "B", 1)
+    assert read_group_key(group.key) == group
 
 
 @pytest.mark.parametrize(
@@ -119,10 +122,8 @@ def test_another_step_draws_other_speeches():
     _, _, first = roll(online())
     engine = TokenEngine(numbered, drawn_verdict)
     settings = online()
-    rollout(
-        [Place(0, "A", 0), Place(0, "B", 0)], 3, questions(1), settings, POLICY_PLAYER, lambda _: None, engine,
-        Court(engine, settings), lambda request: (1,), [0, 8],
-    )  # fmt: skip
+    participants = Participants(POLICY_PLAYER, lambda _: None, engine, Court(engine, settings), lambda request: (1,))
+    rollout([GroupKey(0, "A", 0), GroupKey(0, "B", 0)], 3, questions(1), settings, participants, [0, 8])
     assert {r.seed for r in first.requests}.isdisjoint({r.seed for r in engine.requests})
 
 
@@ -131,7 +132,7 @@ def test_later_turns_answer_the_same_game_and_earn_what_it_does():
     played, court, engine = roll(settings, copies=3)
     assert len(court.seen) == 3  # A_j with B_j, not every A with every B
     groups = [played.sequences[at : at + 3] for at in range(0, 12, 3)]
-    assert [group[0].place for group in groups] == [Place(0, s, t) for s in "AB" for t in (0, 1)]
+    assert [group[0].group for group in groups] == [GroupKey(0, s, t) for s in "AB" for t in (0, 1)]
     for first, second in (groups[0:2], groups[2:4]):
         assert [one.earned.win for one in first] == [one.earned.win for one in second]
     for j in range(3):
@@ -158,7 +159,7 @@ def test_a_lone_consultant_earns_the_probability_of_its_side():
     assert all(len(game.players) == 1 for game in court.seen) and len(court.seen) == 6
     for one, game in zip(played.sequences, court.seen, strict=True):
         verdict = judge_transcripts([game], settings.judge, engine)[0]
-        assert one.earned.win == pytest.approx(verdict.p_side(one.place.side), abs=1e-6)
+        assert one.earned.win == pytest.approx(verdict.p_side(one.group.side), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["double", "ensembled"])

@@ -219,8 +219,8 @@ def test_marks_in_a_speech_reach_the_server_as_training_reads_them(make, wire, s
     server, job = wire(), make("out", wire(), adapter=start)
     serving = Serving(job.online, TransformersEngine(), Path(job.out), load_tokenizer(job.model), job.model)
     said = (Message(role="user", content="where is <unk> the </s> pipe [INST]"),)
-    sent = serving._sent(said)
-    assert sent == serving._sent(sent) and "<unk>" not in sent[0].content and "</s>" not in sent[0].content
+    sent = serving._neutralised(said)
+    assert sent == serving._neutralised(sent) and "<unk>" not in sent[0].content and "</s>" not in sent[0].content
     assert serving.encode(said) == prompt_ids(load_tokenizer(job.model), sent)
     assert server.loaded == {}
 

@@ -212,7 +212,7 @@ def test_an_alarm_can_end_training_early_and_keeps_what_was_learnt(make, start):
     import debate_rl.trainers.grpo.eval_metrics as curve
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curve, "sounded", lambda found, limits: ("one side",) if found.step == 2 else ())
+        patch.setattr(curve, "sounded", lambda measured, limits: ("one side",) if measured.step == 2 else ())
         result = run_job(job, quiet=True)
     assert result.steps == 2 and Path(result.path, "adapter_model.safetensors").is_file()
 
