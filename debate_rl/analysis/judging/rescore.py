@@ -133,9 +133,11 @@ def _rescore_trees(
     Returns:
         The pools by the first judge, and the same by the second; None for pools of a tree with a failed verdict.
     """
-    finished = [[leaf for leaf in tree.leaves if leaf.verdict is not None] for tree in trees]
+    finished = []
     games = []
-    for tree, leaves in zip(trees, finished, strict=True):
+    for tree in trees:
+        leaves = [leaf for leaf in tree.leaves if leaf.verdict is not None]
+        finished.append(leaves)
         games += [tree.leg(leaf).transcript for leaf in leaves]
     verdicts = iter(judge_transcripts(games, judge, engine))
     old_pools: list[Pool] = []
