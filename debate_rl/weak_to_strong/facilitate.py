@@ -77,7 +77,7 @@ def facilitate(
     Raises:
         UserError: a question has no ground truth, a game failed, a text is too long, or the training can not be done.
     """
-    from debate_rl.engines.local.engine import TransformersEngine
+    from debate_rl.engines.local.engine import TransformersEngine  # here: it loads torch
 
     def open_engine() -> Engine:
         return TransformersEngine(model_path)
@@ -88,6 +88,7 @@ def facilitate(
     rollout = Rollout(
         engine=engine or StoredEngine(open_engine(), root / "store"),
         player=lambda name: strong,
+        # One protocol for every context; `Context.rules` still draws who opens.
         rules=lambda context: context.rules(False, lambda name: rules),
         judge=lambda: judge or Judge(model=weak),
         folder=root / "games",
@@ -95,6 +96,7 @@ def facilitate(
         debater=strong.name,
     )
     path = model_path(weak)
+    # The strong model only speaks and is never trained, so the settings' strong model is not used.
     settings = how.settings or Settings(weak=path, strong=path)
     trainings = Trainings(settings.model_copy(update={"weak": path}), open_engine, root / "trainings")
     # Items are made anew of their questions, so that those without ground truth are refused here and not in training.

@@ -64,6 +64,16 @@ class Answers:
     truth: Truth
     """(n,) 1 where answer 0 is correct; of written answers always 1, as P says whether one is right."""
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the items."""
+        return tuple(item.id for item in self.items)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Stories or games of the items."""
+        return tuple(item.cluster for item in self.items)
+
 
 def run_label_study(
     seeds: Iterable[SeedModels[M]],
@@ -87,7 +97,9 @@ def run_label_study(
     predictions: dict[str, list[Floats]] = {}
     labels: dict[str, list[Floats]] = {}
     counts: dict[str, list[dict[str, int]]] = {}
+    # Seed by seed, not model by model: a study stopped after some seeds can be finished with fewer of them.
     for seed in seeds:
+        # Baselines come once a seed, whatever the number of methods that are compared with them.
         predictions.setdefault("weak", []).append(seed.weak())
         predictions.setdefault("strong", []).append(seed.taught_truth("supervisor"))
         for name, method in methods.items():
@@ -99,13 +111,14 @@ def run_label_study(
         predictions.setdefault("ceiling", []).append(seed.taught_truth("student"))
     if untrained is not None:
         # Without it a student that only remembers what it knew before would pass for one that learnt from its labels.
+        # It was not trained, so it has no seed: one row serves all.
         predictions["untrained"] = [untrained()]
     return Hits(
-        test_items=tuple(item.id for item in test.items),
-        test_clusters=tuple(item.cluster for item in test.items),
+        test_items=test.ids,
+        test_clusters=test.clusters,
         test_truth=test.truth,
-        label_items=tuple(item.id for item in labelled.items),
-        label_clusters=tuple(item.cluster for item in labelled.items),
+        label_items=labelled.ids,
+        label_clusters=labelled.clusters,
         label_truth=labelled.truth,
         test={name: _table(rows) for name, rows in predictions.items()},
         labels={name: _table(rows) for name, rows in labels.items()},

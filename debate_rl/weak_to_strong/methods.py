@@ -73,6 +73,7 @@ class Method(Record):
         helped = self.context != "none"
         if not helped and (self.student_reads == "context" or self.transfer.rounds > 1):
             raise ValueError("student_reads: context and transfer.rounds need a context; set context: debate")
+        # Boosting weighs every row by the errors before it, for which each member has to see all rows.
         if self.bootstrap and self.combine == "boosting":
             raise ValueError("boosting weighs D1's rows itself; set bootstrap false, or combine mean")
         if self.bootstrap and self.members == 1:
@@ -112,6 +113,7 @@ def check_methods(methods: Mapping[str, Method], contexts: Mapping[str, Context]
         if context is None and method.context != "none":
             known = nearest(method.context, ["none", *contexts])
             raise UserError(f"method {name!r}: no context {method.context!r}; {known}")
+        # Recorded labels are those of one supervisor: there is nothing to combine, to read or to play again.
         needs_games = method.members > 1 or method.student_reads == "context" or method.transfer.rounds > 1
         if context is not None and context.kind == "recorded" and needs_games:
             raise UserError(

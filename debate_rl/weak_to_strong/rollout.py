@@ -100,14 +100,14 @@ class Rollout:
             names |= set(game.players.values())
         players = {name: self._player(name, belief, context.temperature) for name in names}
         judge = self.judge() if judged or _needs_judge(games, players.values()) else None
-        # Weights by content, not by path: the same model under another name plays the same games.
+        # Weights by content, not by path: a student trained anew under the same path plays new games.
         revisions = [
             [name, self.engine.revision(player.model, player.adapter), player.temperature]
             for name, player in players.items()
         ]
         key = [
             [[game.id, game.called] for game in games],
-            sorted(revisions),
+            sorted(revisions),  # the names come from a set
             None if judge is None else judge.model_dump(mode="json"),
         ]
         name = digest(key)
@@ -115,6 +115,7 @@ class Rollout:
             path = self.folder / f"{name}.jsonl"
             legs = list(play_to_file(games, players, self.engine, judge, path, progress=self.progress))
             failures = [leg.failure for leg in legs if leg.failure is not None]
+            # All or nothing: an item without help among others with it would bias the supervisor.
             if failures:
                 path.unlink()  # tried again by the next run; speeches that were made are in the store
                 raise UserError(
@@ -155,6 +156,7 @@ class Rollout:
             return self.player(name).model_copy(update=changes)
         if belief.student is None:
             raise UserError("context debater 'student' is the student of the round before; set transfer.rounds to 2")
+        # The strong model's sampling settings with the student's weights.
         student = {"name": name, "model": belief.student.model, "adapter": belief.student.adapter}
         return self.player("strong").model_copy(update={**student, **changes})
 
@@ -194,5 +196,6 @@ def open_games(
 
 def _needs_judge(games: Sequence[Transcript], players: Iterable[Debater]) -> bool:
     """Whether the judge has to call a side or choose a speech."""
+    # The weak model's belief gives the first call of market-making; the judge gives those of the turns after it.
     called = any(game.protocol.calls == "rejected" and len(game.called) < game.protocol.turns for game in games)
     return called or any(player.best_of > 1 for player in players)

@@ -84,6 +84,7 @@ class Seed:
         called = {"student": "ceiling", "supervisor": "strong"}[part]
         data = TrainingData(items, self.reading.strong, [float(item.label) for item in items])
         start = Weights(model=self.trainings.settings.strong)
+        # The seed of the students, so that ceiling and student differ in their labels alone.
         model = self.trainings.fit(f"seed{self.seed}/{called}", start, data, 1000 * self.seed)
         return self.trainings.predict(model, [self.reading.strong[item.id] for item in self.splits.test])
 
@@ -100,6 +101,7 @@ class Seed:
         Returns:
             Labels and predictions of the round, and its student.
         """
+        # Supervisors of the first round are shared by name; later ones depend on this method's own student.
         within = None if debater is None else called
         p, supervisor = self.judged(method, self.splits.student, self.splits.test, student=debater, within=within)
         if method.student_reads == "context":
@@ -127,6 +129,7 @@ class Seed:
     ) -> list[Floats]:
         """P(answer 0) of the items of each part by a method's supervisors, (n,) a part."""
         context = self.reading.contexts.get(method.context)
+        # A file of labels stands for a trained supervisor, so there is nothing to train or to play.
         if context is not None and context.kind == "recorded":
             return [recorded(context, self.reading.task, part) for part in parts]
         supervisors = self.supervisors(method, student, within)
@@ -199,6 +202,7 @@ def run_study(
         UserError: a method names no known context, a text is longer than its model's context, or a training or a game
             can not be done.
     """
+    # Before anything is trained: a mistake in the last method must not show after hours.
     check_methods(methods, reading.contexts)
     settings = trainings.settings
     if reading.naive == "none":
@@ -218,6 +222,7 @@ def run_study(
         untrained=predict_untrained if settings.readout == "answers" else None,
     )
     write_json(folder / "hits.json", hits.model_dump(mode="json"))
+    # Sorted by name: trainings were done in the order in which some method first needed them.
     write_json(folder / "index.json", dict(sorted(trainings.done.items())))
     return hits
 

@@ -40,6 +40,7 @@ class Supervisors:
         Raises:
             UserError: an item can not be read, or help for it could not be played.
         """
+        # Questions without ground truth can be labelled, though not learnt.
         wrapped = [item if isinstance(item, Item) else Item(question=item) for item in items]
         return combine(self.each(wrapped), self.method.combine, self.votes)
 
@@ -85,12 +86,7 @@ def train_supervisors(
         name = method.supervisor(member)
         if within is not None:
             name = f"{within}/{name.partition('/')[2]}"
-        data = TrainingData(
-            items=[items[row] for row in rows],
-            samples=samples,
-            targets=[truth[row] for row in rows],
-            weights=[float(weights[row]) for row in rows],
-        )
+        data = TrainingData(items, samples, truth, weights.tolist()).take(rows)
         trained = trainings.fit(f"seed{seed}/{name}", weak, data, 1000 * seed + member)
         members.append(trained)
         if method.combine == "boosting":
@@ -107,6 +103,7 @@ def _resample(items: Sequence[Item], seed: int, member: int) -> list[int]:
     for index, item in enumerate(items):
         stories.setdefault(item.cluster, []).append(index)
     names = list(stories)
+    # Stories, not items: items of one story are no independent draws. A story drawn twice counts twice.
     rows = []
     for number in np.random.default_rng([seed, member]).integers(len(names), size=len(names)):
         rows += stories[names[number]]

@@ -75,6 +75,13 @@ class TrainingData:
     weights: Sequence[float] | None = None
     """(n,) weights of the rows' losses; None is 1 for all."""
 
+    def take(self, rows: Sequence[int]) -> TrainingData:
+        """The items in these rows, in their order; a row may be taken more than once."""
+        items = [self.items[row] for row in rows]
+        targets = [self.targets[row] for row in rows]
+        weights = None if self.weights is None else [self.weights[row] for row in rows]
+        return TrainingData(items, self.samples, targets, weights)
+
 
 def score(samples: Sequence[Sample], weights: Weights, engine: Engine) -> Floats:
     """P(answer 0) by a language model's probabilities of the two answers, (n,).
@@ -207,6 +214,7 @@ class Trainings:
         """
         settings = self.settings
         kind = KINDS[type(rows[0])]
+        # By content: methods that come to the same labels share the file, and with it the training.
         rows_path = self.folder / "rows" / f"{digest([row.model_dump(mode='json') for row in rows])}.jsonl"
         if not rows_path.is_file():
             write(rows_path, rows)
@@ -227,6 +235,7 @@ class Trainings:
         # Before the launch: a training that is cut off can then still be found by its name.
         self.done[called] = name
         result = launch(job.model_copy(update={"out": str(self.folder / name)}), settings.launch, settings.processes)
+        # Full training writes a model of its own; LoRA writes an adapter beside the base it started from.
         if settings.lora is None:
             return Weights(model=result.path)
         return Weights(model=start.model, adapter=result.path)

@@ -159,6 +159,7 @@ def debate_function(legs: Sequence[Leg], sides: dict[str, Side]) -> Floats:
 
 def _pair(item: Item, sample: Sample, p: float) -> PreferenceRow | None:
     """Both answers to an item with the likelier one chosen; None for a tie."""
+    # In a tie neither answer is the better one, and DPO with a soft target of 1/2 would pull both together.
     if p == 0.5:
         return None
     winner = 0 if p > 0.5 else 1

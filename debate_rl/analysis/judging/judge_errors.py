@@ -195,6 +195,7 @@ def rating_errors(
         weights += [story_weights[codes] for story_weights in block]
 
     def fit_draw(rate: float, draw: int) -> Floats:
+        # Each draw has errors of its own; the same draw at two rates has the same ones and more.
         scores = inject(clean.score, names, rate, kind, seed + draw)
         cells = sum_matches(clean._replace(score=scores, weights=weights[draw]))
         return ELO * fit(cells, ridge)[: len(cells.players)]
@@ -288,6 +289,7 @@ def _compare_pairs(
     pairing: _Pairing,
 ) -> PreferenceErrors:
     """Compare the pairs of all pools with and without errors at one rate."""
+    # Two questions: what becomes of the pairs made without errors, and which pairs are made with them.
     labels = []
     before = []
     after = []
@@ -407,6 +409,7 @@ def _breaks_even(supervisor: float, weak: float) -> float | None:
 
 def _noisy_hits(table: Floats, items: Sequence[str], rate: float, kind: Kind, prefix: str) -> Floats:
     """Hits (seeds, items) with errors."""
+    # A hit of 1 or 0 flips like a probability; the number of the seed keeps the errors of seeds apart.
     rows = []
     for number, row in enumerate(table):
         names = [f"{prefix} {number} {item}" for item in items]
@@ -449,6 +452,7 @@ def judge_errors(
 
 def _ridge(stage: Path) -> float:
     """The ridge that the stage's own ratings were fitted with."""
+    # With another ridge the spread would change even without errors.
     return float((read_json(stage / "metrics.json").get("ratings") or {}).get("ridge", RIDGE))
 
 

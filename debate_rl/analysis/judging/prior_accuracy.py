@@ -71,6 +71,7 @@ def by_knowledge(legs: Mapping[tuple[str, str], Sequence[Leg]], unsure: float = 
     Returns:
         The scores; None where no bare question was judged.
     """
+    # Blind verdicts make the groups, so as a row of a group they would be right always or never.
     blind: list[Leg] = []
     shown: dict[tuple[str, str], list[Leg]] = {}
     question_ids = set()

@@ -78,6 +78,7 @@ def saved_legs(paths: Sequence[str | Path]) -> list[Leg]:
 def stages_with(folder: Path, file: str = "legs.jsonl") -> str:
     """List the finished stages below a folder that hold a file, as the end of a message: `: judge, oversight`."""
     names = []
+    # A user most often gives the folder of the run in place of a stage in it.
     for path in sorted(folder.rglob(file)):
         stage = path.relative_to(folder).parent
         hidden = any(part.startswith(".") for part in stage.parts)
@@ -179,6 +180,7 @@ def _convert(legs: Sequence[Leg], view: str) -> Converted:
 
 def _check_any_verdict(legs: Sequence[Leg], judge: AnyJudge) -> None:
     """Refuse a judge that could not judge a single game."""
+    # Without this the command would end in a table of dashes, as if the judge had been compared.
     if any(leg.verdict is not None for leg in legs):
         return
     failures = [leg.failure.message for leg in legs if leg.failure is not None]

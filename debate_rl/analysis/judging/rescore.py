@@ -166,20 +166,27 @@ def _with_scores(pool: Pool, p: Sequence[Sequence[float]]) -> Pool:
 
 def _compare(pairs: Sequence[tuple[Pool, Pool]], name: str, failed: int) -> Rescored:
     """Compare both judges' scores and choices, pool by pool."""
-    clusters = [old.transcript.question.cluster for old, _ in pairs]
+    clusters = []
     same_choice = []
     chances = []
+    old_by_old = []
+    old_by_new = []
+    new_by_new = []
+    draw_by_old = []
+    draw_by_new = []
     for old, new in pairs:
+        clusters.append(old.transcript.question.cluster)
+        # By text, not by index: two equal candidates are the same choice.
         old_text = old.candidates[old.chosen].text
         same_choice.append(float(old_text == new.candidates[new.chosen].text))
-        # By text, not by index: two equal candidates are the same choice.
         copies = sum(speech.text == old_text for speech in old.candidates)
         chances.append(copies / len(old.candidates))
-    old_by_old = [old.scores[old.chosen] for old, _ in pairs]
-    old_by_new = [new.scores[old.chosen] for old, new in pairs]
-    new_by_new = [new.scores[new.chosen] for _, new in pairs]
-    draw_by_old = [old.scores[0] for old, _ in pairs]
-    draw_by_new = [new.scores[0] for _, new in pairs]
+        # Scores of CHOICE by JUDGE; draw 0 is what a single draw would have given.
+        old_by_old.append(old.scores[old.chosen])
+        old_by_new.append(new.scores[old.chosen])
+        new_by_new.append(new.scores[new.chosen])
+        draw_by_old.append(old.scores[0])
+        draw_by_new.append(new.scores[0])
     return Rescored(
         judge=name,
         pools=len(pairs),

@@ -104,6 +104,7 @@ def judge_again(legs: Sequence[Leg], judge: AnyJudge, engine: Engine) -> list[Le
     for start in range(0, len(finished_at), CHUNK):
         chunk = finished_at[start : start + CHUNK]
         games = [legs[index].transcript for index in chunk]
+        # A leg is made anew: the first judge's verdict or failure must not stay beside the new one.
         for index, game, outcome in zip(chunk, games, judge_transcripts(games, judge, engine), strict=True):
             if isinstance(outcome, Verdict):
                 rejudged[index] = Leg(transcript=game, verdict=outcome)

@@ -105,6 +105,7 @@ def recovered(
     """
     sample = Crossed([weak, student, ceiling], labels, resamples, seed)
     gap = sample.contrast(-1, 0, 1).effect(level)
+    # A ratio with a denominator that may be 0 can take any value, so a number here would mislead.
     ratio = None
     if above_zero(gap):
         ratio = _bounded(sample.ratio((-1, 1, 0), (-1, 0, 1)).estimate(level))

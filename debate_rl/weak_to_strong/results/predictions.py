@@ -63,6 +63,7 @@ class Hits(Record):
         if not len(items) == len(clusters) == len(truth):
             raise ValueError(f"{part}: {len(items)} items, {len(clusters)} clusters, {len(truth)} truths")
         for name, table in tables.items():
+            # The untrained model has no seed, so it has one row.
             seeds = 1 if name == "untrained" else self.seeds
             lengths = {len(row) for row in table}
             if len(table) != seeds or lengths - {len(items)}:
@@ -121,6 +122,7 @@ def stacked(held: Sequence[Hits]) -> Hits:
     if not held:
         raise UserError("no finished weak_to_strong stage to join; run one first")
     first = held[0]
+    # Stacked rows are compared item by item, so the order of the items has to agree as well.
     for other in held[1:]:
         if (other.test_items, other.label_items) != (first.test_items, first.label_items):
             raise UserError(

@@ -102,6 +102,7 @@ def results(hits: Hits) -> Results:
     """
     scores = {name: _scores(np.array(p), hits) for name, p in hits.test.items()}
     ends = {name: scores[name].accuracy if name in scores else None for name in ENDS}
+    # The later one first, so that a difference is the gain over the method that the table starts with.
     comparisons = []
     for first, later in combinations(hits.methods, 2):
         comparisons.append(_comparison(later, first, hits))
@@ -191,9 +192,11 @@ def advice(hits: Hits) -> tuple[str, ...]:
     """Notes on what makes the PGR of a study undefined or misleading, each with what to change."""
     models = [name for name in ("weak", "ceiling", "strong") if name in hits.test]
     sample = Crossed([hits.right(name) for name in models], hits.test_clusters)
+    # A contrast has one weight for each model; those beyond weak and ceiling do not enter the gap.
     padding = [0] * (len(models) - 2)
     gap = sample.contrast(-1, 1, *padding).effect()
     notes = _gap_notes(gap)
+    # Only where PGR is defined: the note is about how to read it.
     if not notes and "untrained" in hits.test:
         notes += _untrained_notes(float(hits.right("untrained").mean()), float(hits.right("ceiling").mean()))
     if "strong" in hits.test:

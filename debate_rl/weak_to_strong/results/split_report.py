@@ -57,6 +57,7 @@ def account(splits: Splits, readers: Mapping[str, tuple[Samples, str]], selectio
     check_splits(splits)
     parts = {}
     for role, (samples, model) in readers.items():
+        # Each reader counts with its own tokenizer, and 0 stands for a model without a limit.
         count = token_counter(load_tokenizer(model))
         parts[role] = report(splits, samples, count, context_length(model) or 0)
     source = None

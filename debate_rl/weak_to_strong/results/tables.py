@@ -120,6 +120,7 @@ def rows(table: Table) -> dict[str, tuple[Cell | None, ...]]:
     for name in table.methods:
         cells_by_name[name] = tuple(_student_cell(column, name) for column in table.columns)
     cells_by_name[ENDS["ceiling"]] = tuple(_end_cell(column, "ceiling") for column in table.columns)
+    # Studies by a trained head have no untrained model; a row that is empty in all columns is left out.
     return {name: cells for name, cells in cells_by_name.items() if any(cells)}
 
 
@@ -158,6 +159,7 @@ def points(methods: Mapping[str, Method], contexts: Mapping[str, Context], over:
             # By content: contexts that differ in their turns alone have names of their own.
             settings["context"] = context
         if x is not None:
+            # debate-2 and debate-4 are points of the line `debate`; a name of digits alone stays.
             base_name = re.sub(r"[-_.+]?\d+(\.\d+)?$", "", name) or name
             line = line_names.setdefault(str(sorted(settings.items())), base_name)
             positions[name] = Point(line=line, x=float(x))
@@ -230,12 +232,14 @@ def _scaled(estimate: Estimate, factor: float, digits: int) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     """One line of a Markdown table."""
+    # A bar inside a name would end its cell.
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def csv_text(table: Table) -> str:
     """The table as CSV: one line for each measure of each model in each column; an undefined value is empty."""
     out = io.StringIO()
+    # Line feeds on every system, so that tables of two machines can be compared byte for byte.
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "column", "model", "measure", "value", "low", "high", "n", "clusters", "seeds"])
     for column in table.columns:

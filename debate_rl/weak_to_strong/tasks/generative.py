@@ -65,6 +65,7 @@ class Written:
                 forms.append(form)
         if not forms:
             return None
+        # `most_common` keeps the order of first appearance among equals.
         return Counter(forms).most_common(1)[0][0]
 
 
@@ -149,6 +150,7 @@ class Writers:
         Raises:
             UserError: a model could not answer.
         """
+        # A new engine each time: one engine would keep every model that was asked in memory.
         engine = self.open_engine()
         texts = [item.text for item in items]
         name = digest([engine.revision(weights.model, weights.adapter), self.max_new_tokens, texts])
@@ -185,6 +187,7 @@ class WriterSeed:
         items = self.task.parts["supervisor"]
         answers = [item.answer for item in items]
         weak = self.writers.trainings.settings.weak
+        # Seeds as in `supervisors`: members of different seeds never share one, and the first has the student's.
         return [
             self.writers.fit(f"seed{self.seed}/supervisor{number}", weak, items, answers, 1000 * self.seed + number)
             for number in range(self.most_members)
@@ -207,6 +210,7 @@ class WriterSeed:
         labelled = []
         answers = []
         for item, label in zip(items, self.labels("student", members), strict=True):
+            # A text without a legal move teaches nothing; the counts say how many there were.
             if label is not None:
                 labelled.append(item)
                 answers.append(item.show(label))
@@ -268,6 +272,7 @@ def run_generative(
     for name, count in methods.items():
         if not 1 <= count <= MOST_MEMBERS:
             raise UserError(f"method {name!r} has {count} supervisors; give 1 to {MOST_MEMBERS}")
+    # Larger methods come from the same members, so that methods differ in their number alone.
     writers = Writers(Trainings(settings, open_engine, folder), open_engine, task.max_new_tokens)
     numbers = range(settings.seed, settings.seed + settings.seeds)
     seeds = [WriterSeed(task, writers, number, max(methods.values())) for number in numbers]

@@ -186,6 +186,7 @@ def _regrouped(item: Item, group: str) -> Item:
     """The item as a member of this group."""
     if item.cluster == group:
         return item
+    # The group decides the cluster, by which parts are cut here and intervals are resampled later.
     return Item(question=item.question.model_copy(update={"group": group}))
 
 
@@ -217,6 +218,7 @@ def _check_parts(splits: Splits) -> dict[str, str]:
                     f"item {item.id!r} is in {part_of[item.id]!r} and again in {name!r}; give each item its own id"
                 )
             part_of[item.id] = name
+        # A part of one class would train a model that gives one answer, or make its accuracy meaningless.
         labels = {item.label for item in part}
         for label in (0, 1):
             if label not in labels:
@@ -234,6 +236,7 @@ def _crossing(splits: Splits) -> list[tuple[Item, Item]]:
     part_names: list[str] = []
     for name, part in splits.parts.items():
         part_names += [name] * len(part)
+    # Over all parts at once, as the common wording depends on the texts that are compared.
     pairs = near_duplicates(_texts(items), [item.cluster for item in items])
     return [(items[first], items[second]) for first, second in pairs if part_names[first] != part_names[second]]
 
@@ -308,6 +311,7 @@ def token_counter(tokenizer: Any) -> Callable[[Sample], int]:
 
     def count(sample: Sample) -> int:
         messages = [EngineMessage.model_validate(message) for message in sample.prompt]
+        # Either answer may be appended, so the longer one decides whether a sample fits.
         answers = [len(candidate_ids(tokenizer, candidate)) for candidate in sample.candidates]
         return len(prompt_ids(tokenizer, messages)) + max(answers)
 
@@ -318,6 +322,7 @@ def sample_of(transcript: Transcript, reads_passage: bool) -> Sample:
     """What a supervisor reads of a game, with the passage or without."""
     rules = transcript.protocol.model_copy(update={"judge_reads_passage": reads_passage})
     shown = transcript.model_copy(update={"protocol": rules})
+    # (0, 1): answers in their own order, as the target is P(answer 0).
     prompt = judge_messages(shown, shown.present, (0, 1))
     return Sample(prompt=prompt, candidates=judge_candidates(shown, (0, 1)))
 

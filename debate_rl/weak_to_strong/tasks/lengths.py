@@ -34,7 +34,7 @@ def check_readable(samples: Iterable[Sample], model: str, what: str) -> None:
     limit = context_length(model)
     if limit is None:
         return
-    from debate_rl.trainers.common.load import load_tokenizer
+    from debate_rl.trainers.common.load import load_tokenizer  # here: it takes seconds to load
 
     count = token_counter(load_tokenizer(model))
     lengths = [count(sample) for sample in samples]
