@@ -82,12 +82,7 @@ def label(
     Raises:
         UserError: number or shape of the labels does not fit the items, a label is no probability, or none is kept.
     """
-    if not len(p) == len(truth) == len(names):
-        raise UserError(f"{len(p)} labels for {len(truth)} items of {len(names)} names; give one label an item")
-    if np.ndim(p) != 1:
-        raise UserError(
-            f"labels of shape {np.shape(p)} for {len(truth)} items; give one P(answer 0) an item, not a pair of them"
-        )
+    _check_lengths(p, truth, names)
     clean = np.array(truth, dtype=float) if how.kind == "truth" else probabilities(p)
     # Errors come first: the student's side can not tell a wrong label from a right one, so selection and weights must
     # see the wrong one.
@@ -109,6 +104,16 @@ def label(
         every=tuple(targets.tolist()),
         counts={"items": len(soft), "wrong": wrong, "unsure": len(soft) - len(selected), "kept": len(selected)},
     )
+
+
+def _check_lengths(p: Sequence[float] | Floats, truth: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse labels that are not one number an item."""
+    if not len(p) == len(truth) == len(names):
+        raise UserError(f"{len(p)} labels for {len(truth)} items of {len(names)} names; give one label an item")
+    if np.ndim(p) != 1:
+        raise UserError(
+            f"labels of shape {np.shape(p)} for {len(truth)} items; give one P(answer 0) an item, not a pair of them"
+        )
 
 
 def _confident(confidence: Floats, how: Labelling) -> np.ndarray:

@@ -81,7 +81,9 @@ def train_supervisors(
     members = []
     votes = []
     for member in range(method.members):
-        rows = _resample(items, seed, member) if method.bootstrap else list(range(len(items)))
+        rows = list(range(len(items)))
+        if method.bootstrap:
+            rows = _resample(items, seed, member)
         samples = read(member, items)
         name = method.supervisor(member)
         if within is not None:

@@ -109,10 +109,7 @@ def rejudge(
         UserError: no game matches, two games share an id but not their speeches (two runs mixed), an answer is unknown,
             games can not be converted, or the judge gives no verdict at all.
     """
-    protocols = sorted({leg.transcript.protocol.name for leg in legs})
-    if protocol is not None and protocol not in protocols:
-        raise UserError(f"no game of protocol {protocol!r}; {nearest(protocol, protocols)}")
-    selected = [leg for leg in legs if protocol in (None, leg.transcript.protocol.name)]
+    selected = list(legs) if protocol is None else _of_protocol(legs, protocol)
     distinct = _without_repeats(selected)
     check_games([leg.transcript for leg in distinct])
     complete = [leg for leg in distinct if finished(leg)]
@@ -147,6 +144,15 @@ def rejudge(
         unpaired=unpaired,
     )
     return summary, rejudged
+
+
+def _of_protocol(legs: Sequence[Leg], protocol: str) -> list[Leg]:
+    """Select the legs of one protocol, and refuse a name that no leg has."""
+    selected = [leg for leg in legs if leg.transcript.protocol.name == protocol]
+    if not selected:
+        protocols = sorted({leg.transcript.protocol.name for leg in legs})
+        raise UserError(f"no game of protocol {protocol!r}; {nearest(protocol, protocols)}")
+    return selected
 
 
 def _without_repeats(legs: Sequence[Leg]) -> list[Leg]:
