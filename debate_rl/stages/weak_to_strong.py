@@ -30,7 +30,7 @@ from debate_rl.weak_to_strong.methods import Method, check_methods
 from debate_rl.weak_to_strong.results.results import Results, results
 from debate_rl.weak_to_strong.results.split_report import write_account
 from debate_rl.weak_to_strong.results.tables import measures
-from debate_rl.weak_to_strong.rollout import Rollout, Told, open_games
+from debate_rl.weak_to_strong.rollout import Rollout, SupervisorBelief, open_games
 from debate_rl.weak_to_strong.tasks.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
 from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pair_samples
 
@@ -467,7 +467,7 @@ def _games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
         return []
     items = splits(stage, run).every
     # Which side market-making calls first is known when the weak model is trained; either costs the same.
-    belief = Told(p={item.id: 0.0 for item in items})
+    belief = SupervisorBelief(p={item.id: 0.0 for item in items})
     games: list[Transcript] = []
     for name, draws in stage.draws.items():
         context = stage.helps[name]

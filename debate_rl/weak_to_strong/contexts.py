@@ -1,9 +1,9 @@
-"""What a supervisor reads beside an item: debates, consultancies, market-making or explanations.
+"""Contexts: what a supervisor reads beside an item (debates, consultancies, market-making or explanations).
 
 Lang, Huang and Li 2025 (arXiv 2501.13124): two instances of the strong model debate each item for three turns, sides
 assigned at random; or one argues for an answer drawn at random (consultancy), or for the one that the naively finetuned
 weak model did not pick (market-making). "Explanation, Debate, Align" (arXiv 2409.07335): a rationale for each answer by
-the strong model (E_strong) or by the weak one (E_weak). All are protocols (`game/protocols.yaml`) under one rollout.
+the strong model (E_strong) or by the weak one (E_weak). All are protocols (`game/protocols.yaml`) played by `Rollout`.
 """
 
 from __future__ import annotations
@@ -19,37 +19,39 @@ from debate_rl.records import Record
 
 Kind = Literal["debate", "consultancy", "market_making", "explanations", "recorded"]
 ROLES = ("strong", "weak", "student")
-"""Players that no stage has trained: the study's models as they are, and the student of the round before."""
+"""Players that no stage trained: the study's untrained models, and the student of the round before."""
 PROTOCOLS: dict[Kind, tuple[str | None, str]] = {
     "debate": (None, "claim"),
     "consultancy": ("single", "claim_single"),
     "market_making": ("market_making", "claim_market"),
     "explanations": ("explanations", "explanations"),
 }
-"""By kind the protocol for questions and that for claims; None is the run's own."""
+"""Protocol for questions and protocol for claims, by kind; None is the run's own."""
 
 
 class Context(Record):
     """Help for a supervisor.
 
-    Example (the debate of Lang et al. with four turns, by Best-of-4; rationales by the weak model; labels of a file):
-        Context(protocol="claim", turns=4, debater="dpo@4"); Context(kind="explanations", debater="weak");
-        Context(kind="recorded", path="sciq_weak_labels_naive.jsonl")
+    Examples:
+        Context(protocol="claim", turns=4, debater="dpo@4")  # debates of Lang et al. with four turns, by Best-of-4
+        Context(kind="explanations", debater="weak")  # rationales by the weak model
+        Context(kind="recorded", path="sciq_weak_labels_naive.jsonl")  # labels of a file
     """
 
     kind: Kind = "debate"
     protocol: str | None = None
-    """A shipped protocol or a YAML file; empty is the kind's own."""
+    """Shipped protocol or YAML file; empty is the kind's own."""
     debater: str | None = None
-    """Who speaks: base, a training stage, with @N for Best-of-N, strong, weak, or student (of the round before)."""
+    """Speaker: base, a training stage (with @N for Best-of-N), strong, weak, or student (of the round before)."""
     opponent: str | None = None
-    """Who sits opposite, on a side drawn for each item; empty is the debater itself."""
+    """Opponent of the debater, who sits on a side drawn for each item; empty is the debater itself."""
     turns: int | None = Field(default=None, ge=1, le=8)
-    """Empty is the protocol's own; of consultancies, explanations and market-making 1."""
+    """Turns of a game; empty is 1 for consultancies, explanations and market-making, else the protocol's own."""
     temperature: float | None = Field(default=None, gt=0)
-    """Of the speakers; empty is engine.temperature. What members of an ensemble read differs more at a higher one."""
+    """Sampling temperature of the speakers; empty is engine.temperature. At a higher one the members of an ensemble
+    read more varied games."""
     path: str | None = None
-    """Of recorded: the task's rows with the soft labels of a supervisor that is not trained here."""
+    """For recorded: file of the task's rows with the soft labels of a supervisor that is not trained here."""
 
     @model_validator(mode="after")
     def _has_labels(self) -> Context:
@@ -59,29 +61,30 @@ class Context(Record):
 
     @property
     def players(self) -> tuple[str, ...]:
-        """Who is named."""
+        """Debater and opponent, as far as they are named."""
         return tuple(name for name in (self.debater, self.opponent) if name is not None)
 
     def rules(self, claims: bool, load: Callable[[str | None], Protocol]) -> Protocol:
-        """The protocol that is played.
+        """Give the protocol that is played.
 
         Args:
             claims: whether items are claims, to be called correct or incorrect.
-            load: gives the protocol of a name, and the run's own for None.
+            load: loads the protocol of a name, and the run's own for None.
 
         Raises:
             UserError: nobody speaks under it.
         """
-        found = load(self.protocol or PROTOCOLS[self.kind][claims])
-        if found.turns == 0:
-            raise UserError(f"context protocol {found.name!r} has no speeches; use the context none, or another one")
+        protocol = load(self.protocol or PROTOCOLS[self.kind][claims])
+        if protocol.turns == 0:
+            raise UserError(f"context protocol {protocol.name!r} has no speeches; use the context none, or another one")
         changes: dict[str, object] = {}
-        turns = self.turns or (None if self.kind == "debate" or self.protocol else 1)
-        if turns is not None:
-            changes["turns"] = turns
-        if found.opens == "order" and found.calls == "order" and len(found.order) > 1:
-            changes["opens"] = "drawn"  # who opens is drawn, so that neither answer has the last word more often
-        return found.model_copy(update=changes)
+        if self.turns is not None:
+            changes["turns"] = self.turns
+        elif self.kind != "debate" and not self.protocol:
+            changes["turns"] = 1
+        if protocol.opens == "order" and protocol.calls == "order" and len(protocol.order) > 1:
+            changes["opens"] = "drawn"  # a fixed opener would give one answer the last word in every game
+        return protocol.model_copy(update=changes)
 
 
 SHIPPED: dict[str, Context] = {
@@ -91,4 +94,4 @@ SHIPPED: dict[str, Context] = {
     "explanations": Context(kind="explanations", debater="strong"),
     "explanations_weak": Context(kind="explanations", debater="weak"),
 }
-"""Contexts that need no settings, by name; a config may change them and name others."""
+"""Contexts that need no settings, by name; a config may change them and add others."""

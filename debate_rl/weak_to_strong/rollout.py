@@ -1,4 +1,4 @@
-"""Rollouts for supervisors: the games of contexts, played in the arena once, and what is read of them."""
+"""Rollouts for supervisors: plays the games of contexts, each once, and gives what is read of them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from debate_rl.weak_to_strong.tasks.items import Item, Sample, sample_of
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a game needs of the models trained so far.
+class SupervisorBelief:
+    """What a game depends on beside its context: models trained so far, and what they believe.
 
     Example:
-        Told(student=Weights(model="trainings/5f1d7a84db00d2fc/model"), p={"lab-7-2": 0.81, ...})
+        SupervisorBelief(student=Weights(model="trainings/5f1d7a84db00d2fc/model"), p={"lab-7-2": 0.81, ...})
     """
 
     student: Weights | None = None
-    """Sits where a context says `student`."""
+    """Speaks where a context says `student`."""
     p: Mapping[str, float] | None = None
-    """P(answer 0) of the naive weak model by item: market-making argues against what it picked."""
+    """P(answer 0) of the naive weak model by item; market-making argues against its pick."""
     sides: Mapping[str, Side] | None = None
-    """Side of the debater by item, where it is not drawn."""
+    """Side of the debater by item; None draws it."""
 
 
-NOTHING = Told()
+NOTHING = SupervisorBelief()
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Rollout:
 
     Args:
         engine: answers for all players and the judge, with its store in front.
-        player: the player of a name.
-        rules: the protocol of a context.
+        player: gives the player of a name.
+        rules: gives the protocol of a context.
         judge: calls the sides of market-making after the first, chooses for Best-of-N players, and judges where asked.
-        folder: of the games' logs, shared by all tables of a run.
-        seed: of the first member's games; each member has the next.
+        folder: holds the games' logs, shared by all tables of a run.
+        seed: seed of the first member's games; each further member has the next.
     """
 
     engine: Engine
@@ -60,110 +60,142 @@ class Rollout:
     folder: Path
     seed: int = 0
     debater: str = "base"
-    """Who speaks where a context names nobody."""
+    """Speaks where a context names nobody."""
     progress: Progress | None = None
     show: Callable[[Transcript, bool], Sample] = sample_of
-    """What is read of a game, with the passage or without."""
+    """Gives what is read of a game, with the passage or without."""
     played: dict[str, list[Leg]] = field(default_factory=dict)
-    """Legs by the digest of what was asked."""
+    """Legs by digest of games, players and judge."""
     shown: dict[tuple[str, bool], dict[str, Sample]] = field(default_factory=dict)
-    """What is read of them, without the passage and with it."""
+    """Samples of these legs by the same digest and whether the passage is read."""
 
-    def games(self, context: Context, items: Sequence[Item], draw: int, told: Told = NOTHING) -> list[Transcript]:
-        """The games of one member, opened: one an item, by the member's seed."""
-        return open_games(context, self.rules(context), items, self.seed + draw, self.debater, told)
+    def games(
+        self, context: Context, items: Sequence[Item], draw: int, belief: SupervisorBelief = NOTHING
+    ) -> list[Transcript]:
+        """Open the games of one member by its seed, one an item."""
+        return open_games(context, self.rules(context), items, self.seed + draw, self.debater, belief)
 
     def legs(
-        self, context: Context, items: Sequence[Item], draw: int, told: Told = NOTHING, judged: bool = False
+        self,
+        context: Context,
+        items: Sequence[Item],
+        draw: int,
+        belief: SupervisorBelief = NOTHING,
+        judged: bool = False,
     ) -> list[Leg]:
         """Play one member's games; with `judged` the judge gives its verdict on each.
 
         Raises:
             UserError: a game failed, so that a supervisor would read an item without help.
         """
-        return self.played[self._play(context, items, draw, told, judged)]
+        return self.played[self._play(context, items, draw, belief, judged)]
 
-    def _play(self, context: Context, items: Sequence[Item], draw: int, told: Told, judged: bool = False) -> str:
-        """Play what is not played yet, and name it."""
-        games = self.games(context, items, draw, told)
-        names = {name for game in games for name in game.players.values()}
-        players = {name: self._player(name, told, context.temperature) for name in names}
+    def _play(
+        self, context: Context, items: Sequence[Item], draw: int, belief: SupervisorBelief, judged: bool = False
+    ) -> str:
+        """Play the games unless they were played before, and return their digest."""
+        games = self.games(context, items, draw, belief)
+        names = set()
+        for game in games:
+            names |= set(game.players.values())
+        players = {name: self._player(name, belief, context.temperature) for name in names}
         judge = self.judge() if judged or _needs_judge(games, players.values()) else None
-        asked = [
+        # Weights by content, not by path: a student trained anew under the same path plays new games.
+        revisions = [
+            [name, self.engine.revision(player.model, player.adapter), player.temperature]
+            for name, player in players.items()
+        ]
+        key = [
             [[game.id, game.called] for game in games],
-            sorted(
-                [name, self.engine.revision(one.model, one.adapter), one.temperature] for name, one in players.items()
-            ),
+            sorted(revisions),  # the names come from a set
             None if judge is None else judge.model_dump(mode="json"),
         ]
-        name = digest(asked)
+        name = digest(key)
         if name not in self.played:
             path = self.folder / f"{name}.jsonl"
             legs = list(play_to_file(games, players, self.engine, judge, path, progress=self.progress))
-            failed = [leg.failure for leg in legs if leg.failure is not None]
-            if failed:
+            failures = [leg.failure for leg in legs if leg.failure is not None]
+            # All or nothing: an item without help among others with it would bias the supervisor.
+            if failures:
                 path.unlink()  # tried again by the next run; speeches that were made are in the store
                 raise UserError(
-                    f"weak_to_strong: {len(failed)} of {len(legs)} games failed, the first with: {failed[0].message}; "
-                    "shorten the items or the speeches (protocol.max_new_tokens), or take another debater"
+                    f"weak_to_strong: {len(failures)} of {len(legs)} games failed, the first with: "
+                    f"{failures[0].message}; shorten the items or the speeches (protocol.max_new_tokens), or take "
+                    "another debater"
                 )
             self.played[name] = legs
         return name
 
     def samples(
-        self, context: Context, items: Sequence[Item], draw: int, reads_passage: bool, told: Told = NOTHING
+        self,
+        context: Context,
+        items: Sequence[Item],
+        draw: int,
+        reads_passage: bool,
+        belief: SupervisorBelief = NOTHING,
     ) -> dict[str, Sample]:
-        """What a model reads of each item with a member's games, by item.
+        """Give what a model reads of each item with a member's games, by item id.
 
         Raises:
             UserError: see `legs`.
         """
-        key = (self._play(context, items, draw, told), reads_passage)
-        if key not in self.shown:
-            games = [leg.transcript for leg in self.played[key[0]]]
-            self.shown[key] = {
-                game.question.id: self.show(game, reads_passage and bool(game.question.passage)) for game in games
-            }
-        return self.shown[key]
+        name = self._play(context, items, draw, belief)
+        # The same object each time: `Trainings.check_readable` recognises samples that it has checked by identity.
+        if (name, reads_passage) not in self.shown:
+            samples = {}
+            for leg in self.played[name]:
+                question = leg.transcript.question
+                samples[question.id] = self.show(leg.transcript, reads_passage and bool(question.passage))
+            self.shown[name, reads_passage] = samples
+        return self.shown[name, reads_passage]
 
-    def _player(self, name: str, told: Told, temperature: float | None) -> Debater:
+    def _player(self, name: str, belief: SupervisorBelief, temperature: float | None) -> Debater:
         """The player of a name, or the student, at a context's temperature."""
-        if name == "student" and told.student is None:
-            raise UserError("context debater 'student' is the student of the round before; set transfer.rounds to 2")
         changes: dict[str, object] = {} if temperature is None else {"temperature": temperature}
-        if name != "student" or told.student is None:
+        if name != "student":
             return self.player(name).model_copy(update=changes)
-        student = {"name": name, "model": told.student.model, "adapter": told.student.adapter}
+        if belief.student is None:
+            raise UserError("context debater 'student' is the student of the round before; set transfer.rounds to 2")
+        # The strong model's sampling settings with the student's weights.
+        student = {"name": name, "model": belief.student.model, "adapter": belief.student.adapter}
         return self.player("strong").model_copy(update={**student, **changes})
 
 
 def open_games(
-    context: Context, rules: Protocol, items: Sequence[Item], seed: int, debater: str, told: Told = NOTHING
+    context: Context,
+    rules: Protocol,
+    items: Sequence[Item],
+    seed: int,
+    debater: str,
+    belief: SupervisorBelief = NOTHING,
 ) -> list[Transcript]:
-    """Begin a context's game on each item.
+    """Open a context's game on each item.
 
     Args:
-        context: who speaks.
-        rules: its protocol.
-        items: a game each.
-        seed: of the draws of sides and of what is said.
-        debater: who speaks where the context names nobody.
-        told: what is known of the models so far.
+        context: names the speakers.
+        rules: the context's protocol.
+        items: one game each.
+        seed: seed of the draws of sides and of speeches.
+        debater: speaks where the context names nobody.
+        belief: what is known of the models so far.
     """
     first = context.debater or debater
     games = []
     for item in items:
-        side = (told.sides or {}).get(item.id) or drawn_side(f"seat {item.id}", seed)
+        side = (belief.sides or {}).get(item.id) or drawn_side(f"seat {item.id}", seed)
         taken = {side: first, other(side): context.opponent or first}
-        seats: dict[Side, str] = {at: taken[at] for at in SIDES}
-        game = open_transcript(item.question, rules, seats, seed)
-        if rules.calls == "rejected" and told.p is not None:  # a tie calls B
-            game = game.model_copy(update={"called": ("B" if told.p[item.id] >= 0.5 else "A",)})
+        players: dict[Side, str] = {seat: taken[seat] for seat in SIDES}
+        game = open_transcript(item.question, rules, players, seed)
+        if rules.calls == "rejected" and belief.p is not None:
+            # The debater is called for the answer that the weak model rejects; a tie calls B.
+            called = "B" if belief.p[item.id] >= 0.5 else "A"
+            game = game.model_copy(update={"called": (called,)})
         games.append(game)
     return games
 
 
 def _needs_judge(games: Sequence[Transcript], players: Iterable[Debater]) -> bool:
-    """Whether somebody has to be called by the judge, or chosen for."""
+    """Whether the judge has to call a side or choose a speech."""
+    # The weak model's belief gives the first call of market-making; the judge gives those of the turns after it.
     called = any(game.protocol.calls == "rejected" and len(game.called) < game.protocol.turns for game in games)
     return called or any(player.best_of > 1 for player in players)

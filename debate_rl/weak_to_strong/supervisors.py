@@ -1,4 +1,4 @@
-"""Supervisors: weak models that learn ground truth on D1 with help at hand, and label what they have not seen."""
+"""Supervisors: weak models that learn D1's ground truth, with or without help, and label other items."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.ensemble import boost, combine
 from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.tasks.items import Item, Samples
-from debate_rl.weak_to_strong.training_cache import Trainings
+from debate_rl.weak_to_strong.training_cache import TrainingData, Trainings
 
 Read = Callable[[int, Sequence[Item]], Samples]
-"""What a member, by its number, reads of items."""
+"""Gives what a member, by its number, reads of items."""
 
 
 @dataclass(frozen=True)
 class Supervisors:
-    """weak': one model, or an ensemble.
+    """Trained supervisors of one method: a single model, or an ensemble.
 
     Example:
         Supervisors(trainings, read, Method(context="debate"), members=(Weights(...), ...), votes=()).label(items)
@@ -32,7 +32,7 @@ class Supervisors:
     method: Method
     members: tuple[Weights, ...]
     votes: tuple[float, ...] = ()
-    """Of boosting."""
+    """Weight of each member's vote in boosting; empty elsewhere."""
 
     def label(self, items: Sequence[Item | Question]) -> Floats:
         """P(answer 0) of each item or question, by all members together, (n,).
@@ -40,13 +40,16 @@ class Supervisors:
         Raises:
             UserError: an item can not be read, or help for it could not be played.
         """
-        asked = [one if isinstance(one, Item) else Item(question=one) for one in items]
-        return combine(self.each(asked), self.method.combine, self.votes)
+        # Questions without ground truth can be labelled, though not learnt.
+        wrapped = [item if isinstance(item, Item) else Item(question=item) for item in items]
+        return combine(self.each(wrapped), self.method.combine, self.votes)
 
     def each(self, items: Sequence[Item]) -> list[Floats]:
         """P(answer 0) by each member, k times (n,)."""
-        texts = [self.read(member, items) for member in range(len(self.members))]
-        samples = [[found[item.id] for item in items] for found in texts]
+        samples = []
+        for member in range(len(self.members)):
+            texts = self.read(member, items)
+            samples.append([texts[item.id] for item in items])
         return self.trainings.predict_all(self.members, samples)
 
 
@@ -62,42 +65,48 @@ def train_supervisors(
     """Train the members of a method on ground truth.
 
     Args:
-        trainings: trains, or takes what is trained already.
-        weak: the model.
+        trainings: trains, or gives what is trained already.
+        weak: the model that every member starts from.
         items: D1.
-        read: what a member reads.
-        method: how many, how they differ, how they come to one label.
-        seed: of the study; member m of seed s is trained by seed 1000 s + m.
-        within: what of a study the members belong to alone, for its index; None where methods share them.
+        read: gives what a member reads.
+        method: number of members, how they differ, how their labels are combined.
+        seed: seed of the study; member m of seed s is trained by seed 1000 s + m.
+        within: part of the study that owns the members, for its index; None where methods share them.
 
     Raises:
         UserError: a training can not be done.
     """
     truth = [float(item.label) for item in items]
-    weights, members, votes = np.ones(len(truth)), [], []
+    weights = np.ones(len(truth))
+    members = []
+    votes = []
     for member in range(method.members):
-        drawn = _resampled(items, seed, member) if method.bootstrap else list(range(len(items)))
-        read_by_it = read(member, items)
+        rows = list(range(len(items)))
+        if method.bootstrap:
+            rows = _resample(items, seed, member)
+        samples = read(member, items)
         name = method.supervisor(member)
         if within is not None:
             name = f"{within}/{name.partition('/')[2]}"
-        one = trainings.fit(
-            f"seed{seed}/{name}", weak, [items[at] for at in drawn], read_by_it,
-            [truth[at] for at in drawn], 1000 * seed + member, weights=[float(weights[at]) for at in drawn],
-        )  # fmt: skip
-        members.append(one)
+        data = TrainingData(items, samples, truth, weights.tolist()).take(rows)
+        trained = trainings.fit(f"seed{seed}/{name}", weak, data, 1000 * seed + member)
+        members.append(trained)
         if method.combine == "boosting":
-            p = trainings.predict(one, [read_by_it[item.id] for item in items])
+            # The next member learns with other weights, so each is trained before the next one's rows are known.
+            p = trainings.predict(trained, [samples[item.id] for item in items])
             weights, vote = boost(weights, p, truth)
             votes.append(vote)
     return Supervisors(trainings, read, method, tuple(members), tuple(votes))
 
 
-def _resampled(items: Sequence[Item], seed: int, member: int) -> list[int]:
-    """Places of the items of as many stories as there are, drawn with replacement."""
+def _resample(items: Sequence[Item], seed: int, member: int) -> list[int]:
+    """Indices of the items of whole stories drawn with replacement, as many stories as there are."""
     stories: dict[str, list[int]] = {}
-    for at, item in enumerate(items):
-        stories.setdefault(item.cluster, []).append(at)
+    for index, item in enumerate(items):
+        stories.setdefault(item.cluster, []).append(index)
     names = list(stories)
-    drawn = np.random.default_rng([seed, member]).integers(len(names), size=len(names))
-    return [at for number in drawn for at in stories[names[number]]]
+    # Stories, not items: items of one story are no independent draws. A story drawn twice counts twice.
+    rows = []
+    for number in np.random.default_rng([seed, member]).integers(len(names), size=len(names)):
+        rows += stories[names[number]]
+    return rows

@@ -8,7 +8,7 @@ from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
-from debate_rl.weak_to_strong.rollout import Rollout, Told
+from debate_rl.weak_to_strong.rollout import Rollout, SupervisorBelief
 from debate_rl.weak_to_strong.tasks.items import items_of
 
 
@@ -41,7 +41,7 @@ def test_each_member_reads_games_of_its_own_under_every_context(items, tmp_path)
     table = rollout(tmp_path)
     counts = {"debate": 2, "consultancy": 1, "market_making": 1, "explanations": 2, "explanations_weak": 2}
     for name, context in SHIPPED.items():
-        told = Told(p=dict.fromkeys([item.id for item in items], 0.5))
+        told = SupervisorBelief(p=dict.fromkeys([item.id for item in items], 0.5))
         one, two = (table.samples(context, items, draw, False, told) for draw in (0, 1))
         assert list(one) == [item.id for item in items] and {said(s).count("speech") for s in one.values()} == {
             counts[name]
@@ -68,12 +68,14 @@ def test_a_game_is_played_once_whatever_asks_for_it(items, tmp_path):
 def test_market_making_argues_against_what_the_weak_model_picked(items, tmp_path):
     engine = ScriptedEngine()
     p = {item.id: 0.9 if at % 2 else 0.1 for at, item in enumerate(items)}
-    legs = rollout(tmp_path, engine).legs(SHIPPED["market_making"], items, 0, Told(p=p))
+    legs = rollout(tmp_path, engine).legs(SHIPPED["market_making"], items, 0, SupervisorBelief(p=p))
     assert [speakers(leg) for leg in legs] == [["B"] if at % 2 else ["A"] for at in range(40)]
     assert not engine.choices  # in one turn nobody else is asked
-    other = rollout(tmp_path, engine).legs(SHIPPED["market_making"], items, 0, Told(p=dict.fromkeys(p, 0.9)))
+    other = rollout(tmp_path, engine).legs(
+        SHIPPED["market_making"], items, 0, SupervisorBelief(p=dict.fromkeys(p, 0.9))
+    )
     assert {tuple(speakers(leg)) for leg in other} == {("B",)}
-    longer = rollout(tmp_path, engine).legs(Context(kind="market_making", turns=3), items[:4], 0, Told(p=p))
+    longer = rollout(tmp_path, engine).legs(Context(kind="market_making", turns=3), items[:4], 0, SupervisorBelief(p=p))
     assert engine.choices and all(len(leg.transcript.called) >= 1 for leg in longer)
 
 
@@ -94,7 +96,7 @@ def test_players_of_two_kinds_sit_on_drawn_sides(items, tmp_path):
         set(leg.transcript.players.values()) == {"strong", "weak"} for leg in legs
     )
     sides = {item.id: "B" for item in items}
-    given = rollout(tmp_path).legs(context, items, 0, Told(sides=sides), judged=True)
+    given = rollout(tmp_path).legs(context, items, 0, SupervisorBelief(sides=sides), judged=True)
     assert {leg.transcript.players["B"] for leg in given} == {"strong"} and all(leg.verdict for leg in given)
 
 
@@ -117,7 +119,7 @@ def test_the_student_speaks_with_its_own_weights(items, tmp_path):
     table = rollout(tmp_path, engine)
     context = Context(debater="student")
     for number in range(2):
-        table.samples(context, items[:3], 0, False, Told(student=Weights(model="m", adapter=f"a{number}")))
+        table.samples(context, items[:3], 0, False, SupervisorBelief(student=Weights(model="m", adapter=f"a{number}")))
     assert {request.adapter for request in engine.requests} == {"a0", "a1"}  # other weights, other games
     with pytest.raises(UserError, match=r"set transfer\.rounds to 2"):
         table.samples(context, items[:3], 0, False)

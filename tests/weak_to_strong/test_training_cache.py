@@ -11,12 +11,12 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import read_json
 from debate_rl.trainers.common import job as jobs
 from debate_rl.trainers.common.settings import Lora, Weights
-from debate_rl.weak_to_strong.facilitate import facilitate
+from debate_rl.weak_to_strong.facilitate import Facilitation, facilitate
 from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.shared_forward import one_base, predict_together
 from debate_rl.weak_to_strong.tasks.items import Sample, items_of, plain_samples
 from debate_rl.weak_to_strong.tasks.lengths import check_readable
-from debate_rl.weak_to_strong.training_cache import Settings, Trainings, score
+from debate_rl.weak_to_strong.training_cache import Settings, TrainingData, Trainings, score
 from tests.tiny import tiny_adapter, tiny_model
 
 WORDS = ["shed", "barn", "where", "was", "the", "pipe", *(f"w{i}" for i in range(60))]
@@ -58,36 +58,36 @@ KINDS = [("answers", None), ("answers", Lora(r=4)), ("head", None), ("head", Lor
 def test_every_readout_trains_predicts_and_is_kept_by_content(items, model, tmp_path, readout, lora, monkeypatch):
     samples, truth = read(items), [float(item.label) for item in items]
     one = trainings(model, tmp_path, readout=readout, lora=lora)
-    trained = one.fit("a", Weights(model=model), items, samples, truth, seed=0)
+    trained = one.fit("a", Weights(model=model), TrainingData(items, samples, truth), seed=0)
     p = one.predict(trained, list(samples.values()))
     assert p.shape == (24,) and ((p > 0) & (p < 1)).all()
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setattr(jobs, "_train", None)  # nothing may be trained any more
     again = trainings(model, tmp_path, readout=readout, lora=lora)
-    assert again.fit("b", Weights(model=model), items, samples, truth, seed=0) == trained
+    assert again.fit("b", Weights(model=model), TrainingData(items, samples, truth), seed=0) == trained
     assert again.predict(trained, list(samples.values())).tolist() == p.tolist()
     assert again.done == {"b": one.done["a"]}
     assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    for other in ({"seed": 1}, {"targets": [1 - t for t in truth]}):
+    for targets, seed in ((truth, 1), ([1 - t for t in truth], 0)):
         with pytest.raises(TypeError):  # _train is gone: another seed or other labels are another training
-            again.fit("c", Weights(model=model), items, samples, **{"targets": truth, "seed": 0, **other})
+            again.fit("c", Weights(model=model), TrainingData(items, samples, targets), seed=seed)
 
 
 def test_a_training_cut_off_goes_on_and_what_was_predicted_stays(items, model, tmp_path, monkeypatch):
     """A killed run must not answer with an untrained head's labels, as one published implementation did."""
     samples, truth = read(items), [float(item.label) for item in items]
     one = trainings(model, tmp_path, readout="head", train={**TRAIN, "save_strategy": "steps", "save_steps": 2})
-    first = one.fit("a", Weights(model=model), items, samples, truth, seed=0)
+    first = one.fit("a", Weights(model=model), TrainingData(items, samples, truth), seed=0)
     p = one.predict(first, list(samples.values()))
     kept = {path: path.read_bytes() for path in (tmp_path / "predictions").iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            one.fit("b", Weights(model=model), items, samples, truth, seed=1)
+            one.fit("b", Weights(model=model), TrainingData(items, samples, truth), seed=1)
     assert not (tmp_path / one.done["b"] / "model").exists() and (tmp_path / one.done["b"] / "checkpoints").is_dir()
-    second = one.fit("b", Weights(model=model), items, samples, truth, seed=1)
+    second = one.fit("b", Weights(model=model), TrainingData(items, samples, truth), seed=1)
     other = trainings(model, tmp_path / "whole", readout="head", train=one.settings.train)
-    whole = other.fit("b", Weights(model=model), items, samples, truth, seed=1)
+    whole = other.fit("b", Weights(model=model), TrainingData(items, samples, truth), seed=1)
     found, wanted = one.predict(second, list(samples.values())), other.predict(whole, list(samples.values()))
     assert np.allclose(found, wanted, atol=1e-6) and not np.allclose(found, p, atol=1e-3)
     assert all(path.read_bytes() == content for path, content in kept.items())
@@ -97,7 +97,7 @@ def test_language_modelling_comes_first_and_preferences_last(items, model, tmp_p
     samples = read(items)
     one = trainings(model, tmp_path, lora=Lora(r=4))
     reader = one.read_texts("r", Weights(model=model), list(samples.values()), 0, {})
-    student = one.fit("s", reader, items, samples, [0.9] * 24, seed=0)
+    student = one.fit("s", reader, TrainingData(items, samples, [0.9] * 24), seed=0)
     assert reader.adapter != student.adapter and student.model == model
     assert (one.predict(student, list(samples.values())) != one.predict(reader, list(samples.values()))).all()
     with pytest.raises(UserError, match=r"transfer\.generative"):
@@ -145,8 +145,10 @@ def test_probes_share_the_pass_over_their_base(items, model, tmp_path, monkeypat
     samples = read(items)
     one = trainings(model, tmp_path, readout="probe")
     labels = [[float(item.label) for item in items], [0.9] * 24, [0.2] * 24]
-    members = [one.fit(str(n), Weights(model=model), items, samples, p, seed=n) for n, p in enumerate(labels)]
-    alone = [one._alone(member, list(samples.values())) for member in members]
+    members = [
+        one.fit(str(n), Weights(model=model), TrainingData(items, samples, p), seed=n) for n, p in enumerate(labels)
+    ]
+    alone = [one._predict_alone(member, list(samples.values())) for member in members]
     monkeypatch.setattr(module, "predict", None)  # the ordinary path is closed
     found = one.predict_all(members, [list(samples.values())] * 3)
     assert np.allclose(found, alone, atol=1e-6) and np.abs(alone[1] - alone[2]).max() > 1e-3
@@ -159,7 +161,7 @@ def test_texts_that_a_model_can_not_read_whole_are_refused(items, model, tmp_pat
     with pytest.raises(UserError, match="1 of 5 texts of the weak model are longer than the 256 tokens"):
         check_readable([*samples.values(), long], model, "the weak model")
     with pytest.raises(UserError, match="2 labels for 24 items"):
-        trainings(model, tmp_path).fit("a", Weights(model=model), items, read(items), [1.0, 0.0], seed=0)
+        trainings(model, tmp_path).fit("a", Weights(model=model), TrainingData(items, read(items), [1.0, 0.0]), seed=0)
     cut = trainings(model, tmp_path, readout="head", train={**TRAIN, "max_length": 64})
     cut.check_readable({"long": long}, model, "the weak model")  # is cut, as the config says
 
@@ -172,7 +174,9 @@ def test_facilitation_gives_a_model_that_labels_with_help(question, model, tmp_p
     engine = ScriptedEngine(write=lambda request: "the pipe was w1")
     helped = facilitate(
         Debater(name="dpo", model="strong"), model, asked, load_protocol("debate", prompts="lab"), engine=engine,
-        method=Method(context="debate", members=2), settings=Settings(weak=model, strong=model, train=TRAIN),
+        how=Facilitation(
+            method=Method(context="debate", members=2), settings=Settings(weak=model, strong=model, train=TRAIN)
+        ),
         folder=tmp_path,
     )  # fmt: skip
     assert len(helped.members) == 2 and len(engine.requests) == 16 * 2 * 2

@@ -1,11 +1,11 @@
-"""What a judge's errors do downstream: verdicts of a finished run spoilt at known rates, and what follows from them.
+"""Downstream effects of judge errors: verdicts of a finished run are corrupted at known rates and scored again.
 
-Nothing is generated or trained: ratings are fitted again, preference pairs are made again, and hits are scored again,
-from records with errors put in by `judges.errors.inject`. A training on labels with errors
-takes `Labelling(errors=RATE)` of weak_to_strong.labels.
+Nothing is generated or trained: ratings are fitted again, preference pairs are made again, and the labels of
+weak-to-strong studies are scored again, from records with errors put in by `judges.errors.inject`. To train a student
+on labels with errors, use `Labelling(errors=RATE)` of weak_to_strong.labels.
 
-- flip: a verdict p becomes 1 - p with probability `rate`. Which ones is drawn by name and seed, and a verdict that
-  is wrong at one rate is wrong at every higher one, so that rates can be compared.
+- flip: a verdict p becomes 1 - p with probability `rate`. Name and seed decide which ones, and a verdict that is wrong
+  at one rate is wrong at every higher one, so that rates can be compared.
 - mix: every verdict becomes (1 - rate) p + rate (1 - p), which is what flips give on average.
 
 The explanation paper (arXiv 2409.07335) asks for such errors and their effect; measures and rates here are ours.
@@ -38,11 +38,11 @@ from debate_rl.weak_to_strong.results.predictions import Hits, read_hits
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 DRAWS = 100
-"""Resamples of stories for ratings, each with errors of its own; every one is a fit."""
+"""Resamples of stories for ratings; few, because each one draws its own errors and fits ratings."""
 
 
 class RatingErrors(Record):
-    """Ratings of a tournament from verdicts with errors, against those from the same games without.
+    """Ratings of a tournament from verdicts with errors, compared with those from the same games without errors.
 
     Example:
         RatingErrors(rate=0.1, spread=Estimate(value=0.79, ...), rank=Estimate(value=0.98, ...),
@@ -51,14 +51,15 @@ class RatingErrors(Record):
 
     rate: float
     spread: Estimate
-    """Standard deviation of the players' Elo, in shares of that without errors: errors draw ratings together."""
+    """Standard deviation of the players' Elo as a share of that without errors; errors draw ratings together."""
     rank: Estimate
     """Spearman correlation with the ratings without errors."""
     elo: dict[str, float]
+    """Elo from verdicts with errors, by player."""
 
 
 class PreferenceErrors(Record):
-    """Pairs for DPO from verdicts with errors, against those from the same pools without.
+    """DPO pairs from verdicts with errors, compared with those from the same pools without errors.
 
     Example:
         PreferenceErrors(rate=0.1, flipped=Estimate(value=0.09, ...), target=0.66, target_change=Estimate(...),
@@ -67,22 +68,22 @@ class PreferenceErrors(Record):
 
     rate: float
     flipped: Estimate
-    """Share of the pairs without errors whose order flips; scores that become equal count half."""
+    """Share of the error-free pairs whose order flips; pairs whose scores become equal count half."""
     target: Estimate
-    """Mean soft target of these pairs: the probability that the truly better speech is preferred."""
+    """Mean soft target of these pairs: the probability of preferring the speech that is better without errors."""
     target_change: Estimate
     """Mean absolute change of that probability."""
     pairs: int
-    """Pairs made anew from the spoilt scores."""
+    """Pairs made again from the scores with errors."""
     wrong: Estimate | None
-    """Of the pairs made anew, the share whose order is wrong by the scores without errors: pairs are chosen for wide
-    gaps, and errors make gaps wide."""
+    """Share of the pairs made again whose order is wrong by the error-free scores. It can exceed the error rate,
+    because pairs are chosen for wide gaps and errors make gaps wide."""
     gap: Estimate | None
-    """Of the pairs made anew, the mean gap by the scores without errors: what DPO has left to learn from."""
+    """Mean error-free gap of the pairs made again: the signal that is left for DPO."""
 
 
 class TransferErrors(Record):
-    """Weak labels with errors: what the labels themselves recover of the gap, before any student is trained on them.
+    """Weak labels with errors: how much of the gap the labels recover, before a student is trained on them.
 
     Example:
         TransferErrors(rate=0.1, method="debate", labels=Estimate(value=0.87, ...),
@@ -98,54 +99,65 @@ class TransferErrors(Record):
     pgr: Estimate | None
     """PGR of a student that repeats the supervisor; None where the gap is not above 0."""
     breaks_even: float | None
-    """Rate at which that PGR is 0; None where it is below 0 without errors."""
+    """Error rate at which that PGR is 0; None where it is below 0 without errors."""
 
 
 class JudgeErrors(Record):
-    """Everything that could be scored again in a run."""
+    """All results of a run that could be scored again with errors."""
 
     run: str
     kind: Kind
     ratings: dict[str, tuple[RatingErrors, ...]] = {}
-    """By tournament stage."""
+    """Ratings by tournament stage."""
     preferences: dict[str, tuple[PreferenceErrors, ...]] = {}
-    """By preferences stage."""
+    """Pairs by preferences stage."""
     transfer: dict[str, tuple[TransferErrors, ...]] = {}
-    """By weak-to-strong stage."""
+    """Labels by weak-to-strong stage."""
 
     def __str__(self) -> str:
         """Tables for the terminal."""
         lines = [f"{self.run}: verdicts with errors ({self.kind})"]
         for name, ratings in self.ratings.items():
-            lines.append(f"ratings of {name}\n {'rate':<6} {'spread of Elo, share':<26} rank correlation")
-            lines += [f" {row.rate:<6g} {f'{row.spread:.2f}':<26} {row.rank:.2f}" for row in ratings]
-        for name, pairs in self.preferences.items():
-            head = f" {'rate':<6} {'pairs flipped':<24} {'soft target':<24} {'its change':<24} {'new pairs wrong':<24}"
-            lines.append(f"pairs of {name}\n{head} gap left")
-            lines += [
-                f" {row.rate:<6g} {_shown(row.flipped):<24} {_shown(row.target):<24} {_shown(row.target_change):<24} "
-                f"{_shown(row.wrong):<24} {_shown(row.gap)}"
-                for row in pairs
-            ]
+            lines.append(f"ratings of {name}")
+            lines.append(_line(_RATING_WIDTHS, "rate", "spread of Elo, share", "rank correlation"))
+            lines += [_line(_RATING_WIDTHS, f"{row.rate:g}", f"{row.spread:.2f}", f"{row.rank:.2f}") for row in ratings]
+        for name, preferences in self.preferences.items():
+            lines.append(f"pairs of {name}")
+            heads = ["rate", "pairs flipped", "soft target", "its change", "new pairs wrong", "gap left"]
+            lines.append(_line(_PREFERENCE_WIDTHS, *heads))
+            for pairs in preferences:
+                estimates = [pairs.flipped, pairs.target, pairs.target_change, pairs.wrong, pairs.gap]
+                cells = [_cell(estimate) for estimate in estimates]
+                lines.append(_line(_PREFERENCE_WIDTHS, f"{pairs.rate:g}", *cells))
         for name, transfer in self.transfer.items():
-            head = (
-                f" {'rate':<6} {'method':<10} {'labels right':<24} {'supervisor right':<24} {'PGR of its labels':<24}"
-            )
-            lines.append(f"labels of {name}\n{head} breaks even at")
-            lines += [
-                f" {row.rate:<6g} {row.method:<10} {f'{row.labels:.3f}':<24} {f'{row.supervisor:.3f}':<24} "
-                f"{_shown(row.pgr, 2):<24} {'-' if row.breaks_even is None else f'{row.breaks_even:.3f}'}"
-                for row in transfer
-            ]
+            lines.append(f"labels of {name}")
+            heads = ["rate", "method", "labels right", "supervisor right", "PGR of its labels", "breaks even at"]
+            lines.append(_line(_TRANSFER_WIDTHS, *heads))
+            for labels in transfer:
+                cells = [_cell(labels.labels), _cell(labels.supervisor), _cell(labels.pgr, 2)]
+                even = "-" if labels.breaks_even is None else f"{labels.breaks_even:.3f}"
+                lines.append(_line(_TRANSFER_WIDTHS, f"{labels.rate:g}", labels.method, *cells, even))
         return "\n".join(lines)
 
 
-def _shown(found: Estimate | None, digits: int = 3) -> str:
-    return "-" if found is None else f"{found:.{digits}f}"
+_RATING_WIDTHS = (6, 26, 0)
+_PREFERENCE_WIDTHS = (6, 24, 24, 24, 24, 0)
+_TRANSFER_WIDTHS = (6, 10, 24, 24, 24, 0)
+
+
+def _line(widths: Sequence[int], *cells: str) -> str:
+    """One indented line of a table; the last column has no padding."""
+    return " " + " ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+
+
+def _cell(estimate: Estimate | None, digits: int = 3) -> str:
+    """An estimate with its interval; a dash for none."""
+    return "-" if estimate is None else f"{estimate:.{digits}f}"
 
 
 def _name(game: Transcript) -> str:
-    """A game's name for drawing errors; unlike its id it stays when protocols get new fields."""
+    """Name of a game for drawing its errors."""
+    # Not the game's id: that changes when protocols get new fields, and every published table with it.
     return f"{game.question.id} {game.protocol.name} {sorted(game.players.items())} {game.seed}"
 
 
@@ -161,55 +173,75 @@ def rating_errors(
     """Rate players from verdicts with errors.
 
     Args:
-        legs: of a tournament, self-play included or not; those without a verdict are left out.
-        rates: of errors.
+        legs: legs of a tournament, with or without self-play; those without a verdict are left out.
+        rates: error rates.
         kind: flip or mix.
-        ridge: see `arena.ratings.rate`.
-        seed: of errors and resamples.
-        draws: resamples of stories. Each has errors of its own and is compared with its own ratings without errors, so
-            the intervals hold both.
+        ridge: penalty of the fit, see `arena.ratings.rate`.
+        seed: seed of errors and resamples.
+        draws: resamples of stories. Each draws its own errors and is compared with its own error-free ratings, so the
+            intervals cover both.
 
     Raises:
         UserError: no cross-play, or a comparison graph that is not connected.
     """
-    played = [leg for leg in legs if leg.verdict is not None and len(set(leg.transcript.players.values())) == 2]
-    clean = outcomes(played)
-    names = [_name(leg.transcript) for leg in played]
-    codes = clusters(clean.labels, len(played))
+    judged = [leg for leg in legs if leg.verdict is not None and len(set(leg.transcript.players.values())) == 2]
+    clean = outcomes(judged)
+    names = [_name(leg.transcript) for leg in judged]
+    codes = clusters(clean.labels, len(judged))
     count = int(codes.max()) + 1
-    weights = [None, *(row[codes] for block in resample(count, draws, seed) for row in block)]
+    # Draw 0 is the data themselves; the others weigh each game by how often its story was drawn.
+    weights: list[Floats | None] = [None]
+    for block in resample(count, draws, seed):
+        weights += [story_weights[codes] for story_weights in block]
 
-    def ratings(rate: float, number: int) -> Floats:
-        spoilt = inject(clean.score, names, rate, kind, seed + number)
-        cells = sum_matches(clean._replace(score=spoilt, weights=weights[number]))
+    def fit_draw(rate: float, draw: int) -> Floats:
+        # Each draw has errors of its own; the same draw at two rates has the same ones and more.
+        scores = inject(clean.score, names, rate, kind, seed + draw)
+        cells = sum_matches(clean._replace(score=scores, weights=weights[draw]))
         return ELO * fit(cells, ridge)[: len(cells.players)]
 
-    true = [ratings(0.0, number) for number in range(draws + 1)]
+    clean_elo = [fit_draw(0.0, draw) for draw in range(draws + 1)]
     players = sum_matches(clean).players
-    found = []
+    rows = []
     for rate in rates:
-        own = [ratings(rate, number) for number in range(draws + 1)]
-        pairs = [(one, two) for one, two in zip(own, true, strict=True) if len(one) == len(players)]
-        spreads = np.array([np.std(one) / np.std(two) for one, two in pairs])
-        ranks = np.array([_spearman(one, two) for one, two in pairs])
-        found.append(
+        elo_by_draw = [fit_draw(rate, draw) for draw in range(draws + 1)]
+        spreads = []
+        ranks = []
+        for elo, true_elo in zip(elo_by_draw, clean_elo, strict=True):
+            # A resample may miss every game of a player; its ratings can not be compared with the others.
+            if len(elo) == len(players):
+                spreads.append(float(np.std(elo) / np.std(true_elo)))
+                ranks.append(_spearman(elo, true_elo))
+        rows.append(
             RatingErrors(
                 rate=rate,
-                spread=Replicates(float(spreads[0]), spreads[1:], len(played), count).estimate(),
-                rank=Replicates(float(ranks[0]), ranks[1:], len(played), count).estimate(),
-                elo={name: 1000 + float(elo) for name, elo in zip(players, own[0], strict=True)},
+                spread=_estimate(spreads, len(judged), count),
+                rank=_estimate(ranks, len(judged), count),
+                elo={name: 1000 + float(elo) for name, elo in zip(players, elo_by_draw[0], strict=True)},
             )
         )
-    return found
+    return rows
 
 
-def _spearman(one: Floats, two: Floats) -> float:
+def _estimate(draws: Sequence[float], games: int, stories: int) -> Estimate:
+    """Estimate of a statistic from its value on the data, which comes first, and on the resamples."""
+    return Replicates(float(draws[0]), np.array(draws[1:]), games, stories).estimate()
+
+
+def _spearman(first: Floats, second: Floats) -> float:
     """Rank correlation; 0 where all ratings are equal, since no order is left."""
-    if np.ptp(one) < 1e-6 or np.ptp(two) < 1e-6:
+    if np.ptp(first) < 1e-6 or np.ptp(second) < 1e-6:
         return 0.0
     from scipy.stats import spearmanr  # here: it takes a second to load
 
-    return float(spearmanr(one, two).statistic)
+    return float(spearmanr(first, second).statistic)
+
+
+class _Pairing(Record):
+    """How a preferences stage makes pairs, as its config says."""
+
+    pairs_per_pool: int = 1
+    min_gap: float = 0.0
 
 
 def preference_errors(
@@ -222,201 +254,220 @@ def preference_errors(
     min_gap: float = 0.0,
     seed: int = 0,
 ) -> list[PreferenceErrors]:
-    """Make preference pairs from verdicts with errors; every judged pair of speeches may be wrong by itself.
+    """Make preference pairs from verdicts with errors, drawn for each judged pair of speeches on its own.
 
     Args:
         pools: candidates with the judge's probabilities.
-        rates: of errors.
+        rates: error rates.
         kind: flip or mix.
-        objective: whose soft targets are compared; None takes the default ones.
-        pairs_per_pool: as in the stage.
-        min_gap: as in the stage.
-        seed: of the errors.
+        objective: objective whose soft targets are compared; None takes the default one.
+        pairs_per_pool: pairs made of each pool, as in the stage.
+        min_gap: smallest gap of scores in a pair, as in the stage.
+        seed: seed of the errors.
 
     Raises:
         UserError: the pools give no pair without errors.
     """
-    wanted = objective or Objective()
-    clean = [_pairs(pool, pool.scores, pairs_per_pool, min_gap) for pool in pools]
-    if not any(clean):
+    objective = objective or Objective()
+    pairing = _Pairing(pairs_per_pool=pairs_per_pool, min_gap=min_gap)
+    clean_pairs = [_pairs(pool, pool.scores, pairing) for pool in pools]
+    if not any(clean_pairs):
         raise UserError("no pool gives a pair without errors; there is nothing to compare")
-    return [_preference(pools, clean, rate, kind, wanted, pairs_per_pool, min_gap, seed) for rate in rates]
+    rows = []
+    for rate in rates:
+        noisy_scores = [_noisy_scores(pool, rate, kind, seed) for pool in pools]
+        rows.append(_compare_pairs(rate, pools, clean_pairs, noisy_scores, objective, pairing))
+    return rows
 
 
-def _preference(
-    pools: Sequence[Pool],
-    clean: Sequence[Sequence[tuple[int, int]]],
+def _compare_pairs(
     rate: float,
-    kind: Kind,
+    pools: Sequence[Pool],
+    clean_pairs: Sequence[Sequence[tuple[int, int]]],
+    noisy_scores: Sequence[tuple[float, ...]],
     objective: Objective,
-    pairs_per_pool: int,
-    min_gap: float,
-    seed: int,
+    pairing: _Pairing,
 ) -> PreferenceErrors:
-    """One rate."""
-    labels, before, after = list[str](), list[tuple[float, float]](), list[tuple[float, float]]()
-    new_labels, gaps = list[str](), list[float]()
-    for pool, pairs in zip(pools, clean, strict=True):
-        scores = _spoilt(pool, rate, kind, seed)
+    """Compare the pairs of all pools with and without errors at one rate."""
+    # Two questions: what becomes of the pairs made without errors, and which pairs are made with them.
+    labels = []
+    before = []
+    after = []
+    new_labels = []
+    new_gaps = []
+    for pool, pairs, scores in zip(pools, clean_pairs, noisy_scores, strict=True):
         cluster = pool.transcript.question.cluster
         for better, worse in pairs:
             labels.append(cluster)
             before.append((pool.scores[better], pool.scores[worse]))
             after.append((scores[better], scores[worse]))
-        for better, worse in _pairs(pool, scores, pairs_per_pool, min_gap):
+        for better, worse in _pairs(pool, scores, pairing):
             new_labels.append(cluster)
-            gaps.append(pool.scores[better] - pool.scores[worse])
-    was, now = _targets(before, objective), _targets(after, objective)
+            new_gaps.append(pool.scores[better] - pool.scores[worse])
+    clean_targets = _targets(before, objective)
+    noisy_targets = _targets(after, objective)
     order = np.sign([better - worse for better, worse in after])
     return PreferenceErrors(
         rate=rate,
         flipped=mean((1 - order) / 2, labels),
-        target=mean(now, labels),
-        target_change=mean(np.abs(now - was), labels),
-        pairs=len(gaps),
-        wrong=mean((1 - np.sign(gaps)) / 2, new_labels) if gaps else None,
-        gap=mean(gaps, new_labels) if gaps else None,
+        target=mean(noisy_targets, labels),
+        target_change=mean(np.abs(noisy_targets - clean_targets), labels),
+        pairs=len(new_gaps),
+        wrong=mean((1 - np.sign(new_gaps)) / 2, new_labels) if new_gaps else None,
+        gap=mean(new_gaps, new_labels) if new_gaps else None,
     )
 
 
-def _spoilt(pool: Pool, rate: float, kind: Kind, seed: int) -> tuple[float, ...]:
+def _noisy_scores(pool: Pool, rate: float, kind: Kind, seed: int) -> tuple[float, ...]:
     """Scores of a pool's candidates from verdicts with errors."""
-    where = f"{_name(pool.transcript)} {pool.side} {pool.turn}"
-    rows = [
-        inject(row, [f"{where} {index} {column}" for column in range(len(row))], rate, kind, seed)
-        for index, row in enumerate(pool.p)
-    ]
-    return tuple(float(row.min() if pool.aggregate == "min" else row.mean()) for row in rows)
+    name = f"{_name(pool.transcript)} {pool.side} {pool.turn}"
+    scores = []
+    for index, p in enumerate(pool.p):
+        verdict_names = [f"{name} {index} {column}" for column in range(len(p))]
+        noisy = inject(p, verdict_names, rate, kind, seed)
+        scores.append(float(noisy.min() if pool.aggregate == "min" else noisy.mean()))
+    return tuple(scores)
 
 
-def _pairs(pool: Pool, scores: Sequence[float], pairs_per_pool: int, min_gap: float) -> list[tuple[int, int]]:
-    """Pairs (better, worse) of a pool by some scores, made as the stage makes them; indices of candidates."""
-    places: dict[tuple[str, float], int] = {}
-    for index, (speech, score) in enumerate(zip(pool.candidates, scores, strict=True)):
-        places.setdefault((speech.text, score), index)
-    rows = preference_rows(
-        [], [(speech.text, score) for speech, score in zip(pool.candidates, scores, strict=True)],
-        pairs_per_pool=pairs_per_pool, min_gap=min_gap,
-    )  # fmt: skip
-    return [(places[row.chosen, row.p_chosen], places[row.rejected, row.p_rejected]) for row in rows]
+def _pairs(pool: Pool, scores: Sequence[float], pairing: _Pairing) -> list[tuple[int, int]]:
+    """Indices (better, worse) of the candidates that the preferences stage would pair by these scores."""
+    candidates = [(speech.text, score) for speech, score in zip(pool.candidates, scores, strict=True)]
+    rows = preference_rows([], candidates, pairs_per_pool=pairing.pairs_per_pool, min_gap=pairing.min_gap)
+    # Rows hold texts and scores but no indices; of equal candidates the first one stands for all.
+    first_index: dict[tuple[str, float], int] = {}
+    for index, candidate in enumerate(candidates):
+        first_index.setdefault(candidate, index)
+    pairs = []
+    for row in rows:
+        better = first_index[row.chosen, row.p_chosen]
+        worse = first_index[row.rejected, row.p_rejected]
+        pairs.append((better, worse))
+    return pairs
 
 
 def _targets(pairs: Sequence[tuple[float, float]], objective: Objective) -> Floats:
-    """Soft targets of (n,) pairs, of the first speech over the second; below 1/2 where it has become the worse one.
+    """(n,) soft targets of the first speech over the second; below 1/2 where it has become the worse one.
 
     A hard target (binary) prefers whichever speech scores higher.
     """
-    one, two = np.array(pairs, dtype=float).T
+    first, second = np.array(pairs, dtype=float).T
     if objective.target == "binary":
-        return (1 + np.sign(one - two)) / 2
+        return (1 + np.sign(first - second)) / 2
     import torch  # here: a command that only reads ratings need not load it
 
     from debate_rl.trainers.common.losses import preference_target
 
-    found = preference_target(
-        torch.tensor(one), torch.tensor(two), objective.target, objective.gamma, objective.m, objective.t
+    targets = preference_target(
+        torch.tensor(first), torch.tensor(second), objective.target, objective.gamma, objective.m, objective.t
     )
-    return np.asarray(found.numpy(), dtype=float)
+    return np.asarray(targets.numpy(), dtype=float)
 
 
 def transfer_errors(
     hits: Hits, rates: Sequence[float] = RATES, kind: Kind = "flip", *, seed: int = 0
 ) -> list[TransferErrors]:
-    """Weak labels with errors, for every method of a study.
+    """Score weak labels with errors, for every method of a study.
 
-    The student is not trained again: PGR here is that of a student that repeats its supervisor, a bound for what can
-    be learnt by heart. Students are known to do better than their labels (Burns et al. 2023).
+    The student is not trained again: PGR here is that of a student that repeats its supervisor, a bound for learning by
+    heart. Students are known to do better than their labels (Burns et al. 2023).
 
     Raises:
         UserError: tables whose shapes do not match.
     """
-    found = []
-    weak, ceiling = hits.right("weak"), hits.right("ceiling")
+    rows = []
+    weak = hits.right("weak")
+    ceiling = hits.right("ceiling")
     for method in hits.methods:
         if f"{method}/supervisor" not in hits.test:
             continue  # its labels come from a file
         supervisor = hits.right(f"{method}/supervisor")
-        own = float(np.mean(supervisor))
-        even = (own - weak.mean()) / (2 * own - 1) if own > max(weak.mean(), 0.5) else None
+        breaks_even = _breaks_even(float(np.mean(supervisor)), float(weak.mean()))
         for rate in rates:
-            labels = _spoilt_table(hits.labels_right(method), hits.label_items, rate, kind, f"{seed} {method} labels")
-            tests = _spoilt_table(supervisor, hits.test_items, rate, kind, f"{seed} {method} test")
-            scored = recovered(weak, tests, ceiling, hits.test_clusters)
-            found.append(
+            labels = _noisy_hits(hits.labels_right(method), hits.label_items, rate, kind, f"{seed} {method} labels")
+            test = _noisy_hits(supervisor, hits.test_items, rate, kind, f"{seed} {method} test")
+            scored = recovered(weak, test, ceiling, hits.test_clusters)
+            rows.append(
                 TransferErrors(
-                    rate=rate, method=method, labels=mean(labels.mean(axis=0), hits.label_clusters),
-                    supervisor=scored.student, pgr=scored.pgr, breaks_even=even,
+                    rate=rate,
+                    method=method,
+                    labels=mean(labels.mean(axis=0), hits.label_clusters),
+                    supervisor=scored.student,
+                    pgr=scored.pgr,
+                    breaks_even=breaks_even,
                 )
-            )  # fmt: skip
-    return found
+            )
+    return rows
 
 
-def _spoilt_table(table: Floats, items: Sequence[str], rate: float, kind: Kind, seed: str) -> Floats:
+def _breaks_even(supervisor: float, weak: float) -> float | None:
+    """Error rate at which a supervisor's accuracy falls to the weak model's; None where none can."""
+    # Errors at rate e turn an accuracy a into (1 - e) a + e (1 - a); solved here for e at the weak model's accuracy.
+    if supervisor <= max(weak, 0.5):
+        return None
+    return (supervisor - weak) / (2 * supervisor - 1)
+
+
+def _noisy_hits(table: Floats, items: Sequence[str], rate: float, kind: Kind, prefix: str) -> Floats:
     """Hits (seeds, items) with errors."""
-    return np.array(
-        [
-            inject(row, [f"{seed} {number} {item}" for item in items], rate, kind)
-            for number, row in enumerate(table)
-        ]
-    )  # fmt: skip
+    # A hit of 1 or 0 flips like a probability; the number of the seed keeps the errors of seeds apart.
+    rows = []
+    for number, row in enumerate(table):
+        names = [f"{prefix} {number} {item}" for item in items]
+        rows.append(inject(row, names, rate, kind))
+    return np.array(rows)
 
 
 def judge_errors(
     folder: str | Path, rates: Sequence[float] = RATES, kind: Kind = "flip", *, seed: int = 0, draws: int = DRAWS
 ) -> JudgeErrors:
-    """Score a finished run again with errors in its verdicts; stages that it has not finished are left out.
+    """Score a finished run again with errors in its verdicts, leaving out unfinished stages.
 
     Raises:
-        UserError: the folder is no run, or has no stage with verdicts to spoil.
+        UserError: the folder is no run, or has no stage with verdicts.
     """
     root = existing(folder, "run")
-    kinds = {path.parent.name: str(read_json(path).get("kind", "")) for path in sorted(root.glob("[!.]*/stage.json"))}
-    objective = _objective(root)
-    found = JudgeErrors(
-        run=root.name,
-        kind=kind,
-        ratings={
-            name: tuple(
-                rating_errors([game.leg for game in read_played(root / name / "legs.jsonl")], rates, kind,
-                              ridge=_ridge(root / name), seed=seed, draws=draws)
-            )
-            for name in kinds if kinds[name] == "tournament"
-        },
-        preferences={
-            name: tuple(preference_errors(read_pools(root / name / "pools.jsonl"), rates, kind, objective=objective,
-                                          seed=seed, **_pairing(root, name)))
-            for name in kinds if (root / name / "pools.jsonl").is_file()
-        },
-        transfer={
-            name: tuple(transfer_errors(hits, rates, kind, seed=seed))
-            for name in kinds if (hits := read_hits(root / name)) is not None
-        },
-    )  # fmt: skip
-    if not (found.ratings or found.preferences or found.transfer):
+    settings = _stage_settings(root)
+    objective = _objective(settings)
+    ratings = {}
+    preferences = {}
+    transfer = {}
+    for path in sorted(root.glob("[!.]*/stage.json")):
+        stage = path.parent
+        name = stage.name
+        if read_json(path).get("kind", "") == "tournament":
+            legs = [game.leg for game in read_played(stage / "legs.jsonl")]
+            ratings[name] = tuple(rating_errors(legs, rates, kind, ridge=_ridge(stage), seed=seed, draws=draws))
+        if (stage / "pools.jsonl").is_file():
+            stage_settings = settings.get(name) or {}
+            pairing = {key: stage_settings[key] for key in _Pairing.model_fields if key in stage_settings}
+            pools = read_pools(stage / "pools.jsonl")
+            preferences[name] = tuple(preference_errors(pools, rates, kind, objective=objective, seed=seed, **pairing))
+        hits = read_hits(stage)
+        if hits is not None:
+            transfer[name] = tuple(transfer_errors(hits, rates, kind, seed=seed))
+    if not (ratings or preferences or transfer):
         raise UserError(f"{root}: no finished tournament, preferences or weak_to_strong stage; run one of these first")
-    return found
+    return JudgeErrors(run=root.name, kind=kind, ratings=ratings, preferences=preferences, transfer=transfer)
 
 
 def _ridge(stage: Path) -> float:
     """The ridge that the stage's own ratings were fitted with."""
+    # With another ridge the spread would change even without errors.
     return float((read_json(stage / "metrics.json").get("ratings") or {}).get("ridge", RIDGE))
 
 
-def _settings(root: Path) -> dict[str, Any]:
-    """Stages of the run's config, as they are written."""
+def _stage_settings(root: Path) -> dict[str, Any]:
+    """The `stages` of the run's config as they are written, by name."""
     import yaml
 
     tree = yaml.safe_load(existing(root / "config.yaml", "config").read_text(encoding="utf-8"))
     return dict(tree.get("stages") or {})
 
 
-def _pairing(root: Path, name: str) -> dict[str, Any]:
-    """How the stage made its pairs."""
-    stage = _settings(root).get(name) or {}
-    return {key: stage[key] for key in ("pairs_per_pool", "min_gap") if key in stage}
-
-
-def _objective(root: Path) -> Objective:
-    """The objective of the run's first dpo stage, whose soft targets are what errors change; else the default one."""
-    stages = [stage or {} for name, stage in _settings(root).items() if (stage or {}).get("kind", name) == "dpo"]
-    return Objective.model_validate((stages[0].get("objective") if stages else None) or {})
+def _objective(settings: dict[str, Any]) -> Objective:
+    """The objective of the first dpo stage; errors change its soft targets. Without such a stage the default one."""
+    for name, written in settings.items():
+        stage = written or {}  # a stage without settings is written as `dpo:`
+        if stage.get("kind", name) == "dpo":
+            return Objective.model_validate(stage.get("objective") or {})
+    return Objective()

@@ -1,8 +1,8 @@
-"""Judge accuracy by what the judge knows beforehand: its verdict on the bare question splits the questions.
+"""Judge accuracy by prior knowledge: the judge's verdict on the bare question splits the questions into groups.
 
-A protocol that only helps where the judge already leaned right adds little. The split is by the judge's own guess, so
-it holds its luck as well: among questions that it guessed right by chance a second look will be right less often, and
-more often among those that it guessed wrong. Compare protocols within a group; do not compare groups with each other.
+A protocol that only helps where the judge already leaned right adds little. The groups come from the judge's own
+guesses, which include luck: it will be right less often on a second look among questions that it guessed right by
+chance, and more often among those that it guessed wrong. Compare protocols within a group, not groups with each other.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from debate_rl.records import Record
 
 Knowledge = Literal["right", "unsure", "wrong"]
 UNSURE = 0.1
-"""A blind verdict so near to one half is neither right nor wrong."""
+"""Largest distance from one half at which a blind verdict counts as unsure."""
 
 
 class KnownRow(Record):
-    """The judge under one protocol with one player, on the questions of one group.
+    """Scores of the judge under one protocol with one player, on the questions of one group.
 
     Example:
         KnownRow(known="wrong", protocol="debate", player="dpo", accuracy=Estimate(value=0.61, n=23, ...), brier=...)
@@ -36,7 +36,7 @@ class KnownRow(Record):
 
 
 class Known(Record):
-    """Questions by the judge's blind verdict, and its scores in each group.
+    """Questions grouped by the judge's blind verdict, and its scores in each group.
 
     Example:
         Known(questions={"right": 31, "unsure": 26, "wrong": 23}, unsure=0.1, left_out=0, rows=(KnownRow(...), ...))
@@ -44,54 +44,81 @@ class Known(Record):
 
     questions: dict[Knowledge, int]
     unsure: float
-    """A blind verdict so near to one half is neither."""
+    """Largest distance from one half at which a blind verdict counts as unsure."""
     left_out: int
     """Questions without a blind verdict."""
     rows: tuple[KnownRow, ...]
 
 
 def knowledge(blind: Sequence[Leg], unsure: float = UNSURE) -> dict[str, Knowledge]:
-    """What the judge makes of each bare question that it has a verdict on; one half is always unsure."""
-    found: dict[str, Knowledge] = {}
+    """Group of each question that has a blind verdict, by question id; a verdict of one half is always unsure."""
+    groups: dict[str, Knowledge] = {}
     for leg in blind:
         p = leg.p_correct
-        if p is not None:
-            # Rounded: .5 + .1 is more than .6 in floating point, .5 - .1 is not less than .4.
-            near = round(abs(p - 0.5), 9) <= unsure
-            found[leg.transcript.question.id] = "unsure" if near else "right" if p > 0.5 else "wrong"
-    return found
+        if p is None:
+            continue
+        group: Knowledge = "right" if p > 0.5 else "wrong"
+        # Rounded: .5 + .1 is more than .6 in floating point, .5 - .1 is not less than .4.
+        if round(abs(p - 0.5), 9) <= unsure:
+            group = "unsure"
+        groups[leg.transcript.question.id] = group
+    return groups
 
 
 def by_knowledge(legs: Mapping[tuple[str, str], Sequence[Leg]], unsure: float = UNSURE) -> Known | None:
-    """Split (protocol, player) by what the judge knew; None where the judge was not asked any bare question."""
-    blind = [leg for found in legs.values() for leg in found if _is_blind(leg)]
-    known = knowledge(blind, unsure)
-    if not known:
+    """Score the judge in each group of questions, by (protocol, player).
+
+    Returns:
+        The scores; None where no bare question was judged.
+    """
+    # Blind verdicts make the groups, so as a row of a group they would be right always or never.
+    blind: list[Leg] = []
+    shown: dict[tuple[str, str], list[Leg]] = {}
+    question_ids = set()
+    for key, group_legs in legs.items():
+        shown[key] = []
+        for leg in group_legs:
+            question_ids.add(leg.transcript.question.id)
+            (blind if _is_blind(leg) else shown[key]).append(leg)
+    groups = knowledge(blind, unsure)
+    if not groups:
         return None
     rows = []
     for group in get_args(Knowledge):
-        for (protocol, player), found in legs.items():
-            inside = [leg for leg in found if known.get(leg.transcript.question.id) == group and not _is_blind(leg)]
-            p = [(leg.p_correct, leg.transcript.question.cluster) for leg in inside if leg.p_correct is not None]
-            if p:
-                values, labels = zip(*p, strict=True)
-                rows.append(
-                    KnownRow(
-                        known=group, protocol=protocol, player=player,
-                        accuracy=accuracy(values, labels), brier=brier(values, labels),
-                    )
-                )  # fmt: skip
-    every = {leg.transcript.question.id for found in legs.values() for leg in found}
-    counts = Counter(known.values())
+        for (protocol, player), shown_legs in shown.items():
+            members = [leg for leg in shown_legs if groups.get(leg.transcript.question.id) == group]
+            row = _row(group, protocol, player, members)
+            if row is not None:
+                rows.append(row)
+    counts = Counter(groups.values())
     return Known(
         questions={group: counts[group] for group in get_args(Knowledge)},
         unsure=unsure,
-        left_out=len(every - known.keys()),
+        left_out=len(question_ids - groups.keys()),
         rows=tuple(rows),
     )
 
 
+def _row(group: Knowledge, protocol: str, player: str, legs: Sequence[Leg]) -> KnownRow | None:
+    """Scores of one group under one protocol and player; None without a verdict."""
+    probabilities = []
+    clusters = []
+    for leg in legs:
+        if leg.p_correct is not None:
+            probabilities.append(leg.p_correct)
+            clusters.append(leg.transcript.question.cluster)
+    if not probabilities:
+        return None
+    return KnownRow(
+        known=group,
+        protocol=protocol,
+        player=player,
+        accuracy=accuracy(probabilities, clusters),
+        brier=brier(probabilities, clusters),
+    )
+
+
 def _is_blind(leg: Leg) -> bool:
-    """Whether the judge was shown the question alone."""
+    """Whether the judge saw the question alone."""
     rules = leg.transcript.protocol
     return rules.turns == 0 and not rules.judge_reads_passage

@@ -1,4 +1,4 @@
-"""Judging saved games again: another judge's verdicts and tables on the legs of any stage, without new text."""
+"""Judge the saved games of any stage again with another judge; no new text is generated."""
 
 from __future__ import annotations
 
@@ -17,63 +17,77 @@ from debate_rl.records import Record, read
 
 
 class Rejudged(Record):
-    """What another judge makes of saved games.
+    """Another judge's scores on saved games.
 
     Example:
         Rejudged(table=Oversight(judge="lab-base", ...), beside=SecondJudge(...), unfinished=0)
     """
 
     table: Oversight
-    """Of the new judge alone."""
+    """Scores of the new judge alone."""
     beside: SecondJudge | None = None
-    """The new judge beside the one whose verdicts were saved; None where games were converted, never judged, or judged
-    by several."""
+    """Comparison with the judge of the saved verdicts; None where games were converted, never judged, or judged by
+    several judges."""
     several: tuple[str, ...] = ()
-    """Judges of the saved verdicts where they are more than one (or one with other weights): none stands beside."""
+    """Names of the saved verdicts' judges, where they are more than one judge (or one with changed weights)."""
     repeated: int = 0
-    """Games that were there more than once and are judged again once."""
+    """Copies of games that were judged only once."""
     unfinished: int
-    """Games that were not played to their end; nobody judged them."""
+    """Games that were not played to their end, which are not judged."""
     pairs: int = 0
-    """Games put together of two single consultancies each."""
+    """Games made by pairing two single consultancies."""
     unpaired: int = 0
-    """Single consultancies without one for the other side, left out."""
+    """Single consultancies left out because the other side's consultancy is missing."""
 
     def __str__(self) -> str:
-        """The tables, and what was left out."""
-        parts = [f"{self.unfinished} games were not finished", str(self.table)]
+        """The tables, and how many games were left out."""
+        note = f"{self.unfinished} games were not finished"
         if self.pairs or self.unpaired:
-            parts[0] += f"; {self.pairs} made of two single consultancies each, {self.unpaired} of these unpaired"
+            note += f"; {self.pairs} made of two single consultancies each, {self.unpaired} of these unpaired"
         if self.repeated:
-            parts[0] += f"; {self.repeated} were there more than once and count once"
+            note += f"; {self.repeated} were there more than once and count once"
         if self.several:
-            parts[0] += f"; the saved verdicts are of several judges ({', '.join(self.several)}), so none stands beside"
-        return "\n\n".join(parts + ([str(self.beside)] if self.beside is not None else []))
+            note += f"; the saved verdicts are of several judges ({', '.join(self.several)}), so none stands beside"
+        paragraphs = [note, str(self.table)]
+        if self.beside is not None:
+            paragraphs.append(str(self.beside))
+        return "\n\n".join(paragraphs)
 
 
-def saved_legs(places: Sequence[str | Path]) -> list[Leg]:
-    """Legs of finished stages (`legs.jsonl` in their folders) or of files.
+def saved_legs(paths: Sequence[str | Path]) -> list[Leg]:
+    """Read legs from finished stages (`legs.jsonl` in their folders) or from files.
 
     Raises:
-        UserError: one is missing, has no legs, or holds a malformed line.
+        UserError: a path is missing, has no legs, or holds a malformed line.
     """
-    found: list[Leg] = []
-    for place in places:
-        path = existing(place, "stage")
-        if path.is_dir() and not (path / "legs.jsonl").is_file():
-            raise UserError(f"no legs.jsonl in {path}; give the folder of a stage that has it{stages_with(path)}")
-        legs = read(path / "legs.jsonl" if path.is_dir() else path, Leg)
-        if not legs:
+    legs: list[Leg] = []
+    for given in paths:
+        path = existing(given, "stage")
+        file = path
+        if path.is_dir():
+            file = path / "legs.jsonl"
+            if not file.is_file():
+                raise UserError(f"no legs.jsonl in {path}; give the folder of a stage that has it{stages_with(path)}")
+        stage_legs = read(file, Leg)
+        if not stage_legs:
             raise UserError(f"no legs in {path}; give the folder of a finished stage that plays games")
-        found += legs
-    return found
+        legs += stage_legs
+    return legs
 
 
 def stages_with(folder: Path, file: str = "legs.jsonl") -> str:
-    """The finished stages below a folder that hold a file, for the end of a message: `: judge, oversight`."""
-    inside = [path.relative_to(folder).parent for path in sorted(folder.rglob(file)) if path.parent != folder]
-    names = [str(path) for path in inside if not any(part.startswith(".") for part in path.parts)]
-    return f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+    """List the finished stages below a folder that hold a file, as the end of a message: `: judge, oversight`."""
+    names = []
+    # A user most often gives the folder of the run in place of a stage in it.
+    for path in sorted(folder.rglob(file)):
+        stage = path.relative_to(folder).parent
+        hidden = any(part.startswith(".") for part in stage.parts)
+        if path.parent != folder and not hidden:
+            names.append(str(stage))
+    if not names:
+        return ""
+    more = ", ..." if len(names) > 8 else ""
+    return f": {', '.join(names[:8])}{more}"
 
 
 def rejudge(
@@ -82,83 +96,118 @@ def rejudge(
     """Have saved games judged by another judge.
 
     Args:
-        legs: of one or more stages.
+        legs: legs of one or more stages.
         judge: the other judge.
-        engine: asked for verdicts only.
-        view: turn consultancies into games of this protocol first (`consultancy.to_double`).
-        protocol: only the games of this protocol.
+        engine: answers the judge's requests; no speeches are generated.
+        view: protocol into which consultancies are converted first (`consultancy.to_double`).
+        protocol: judge only the games of this protocol.
 
     Returns:
         The tables, and the legs with the new verdicts.
 
     Raises:
-        UserError: no such games, two games of one name with other speeches (two runs mixed), an unknown answer, games
-            that can not be converted, or no verdict at all.
+        UserError: no game matches, two games share an id but not their speeches (two runs mixed), an answer is unknown,
+            games can not be converted, or the judge gives no verdict at all.
     """
-    names = sorted({leg.transcript.protocol.name for leg in legs})
-    if protocol is not None and protocol not in names:
-        raise UserError(f"no game of protocol {protocol!r}; {nearest(protocol, names)}")
-    given = [leg for leg in legs if protocol in (None, leg.transcript.protocol.name)]
-    kept = _each_once(given)
-    check_games([leg.transcript for leg in kept])
-    whole = [leg for leg in kept if finished(leg)]
-    counts = {"unfinished": len(kept) - len(whole), "repeated": len(given) - len(kept)}
-    judges = {} if view is not None else _saved_judges(given)
-    if view is not None:
-        made = _converted(whole, view)
-        whole = [Leg(transcript=game) for game in made.games]
-        counts |= {"pairs": made.pairs, "unpaired": made.unpaired}
-    before = next(iter(judges))[0] if len(judges) == 1 else None
-    again = judge_again(whole, judge, engine)
-    old, new = _keyed(whole), _keyed(again)
-    if not any(leg.verdict is not None for leg in again):
-        why = next((leg.failure.message for leg in again if leg.failure is not None), "no game was finished")
-        raise UserError(f"{judge.name} could not judge any game ({why}); does the model fit the transcripts?")
-    judged = [name for (name, _), found in new.items() if any(leg.verdict is not None for leg in found)]
-    reference = "debate" if "debate" in judged else judged[0]
-    found = Rejudged(
-        table=oversight(new, judge.name, reference),
-        beside=None if before is None else beside(old, new, (before, judge.name)),
-        several=tuple(sorted({name for name, _ in judges})) if len(judges) > 1 else (),
-        **counts,
+    selected = list(legs) if protocol is None else _of_protocol(legs, protocol)
+    distinct = _without_repeats(selected)
+    check_games([leg.transcript for leg in distinct])
+    complete = [leg for leg in distinct if finished(leg)]
+    unfinished = len(distinct) - len(complete)
+    saved_judges: list[tuple[str, str | None]] = []
+    pairs = unpaired = 0
+    if view is None:
+        # From all copies of a game: `distinct` holds one verdict per game even where several judges gave one.
+        saved_judges = _saved_judges(selected)
+    else:
+        converted = _convert(complete, view)
+        complete = [Leg(transcript=game) for game in converted.games]
+        pairs = converted.pairs
+        unpaired = converted.unpaired
+    rejudged = judge_again(complete, judge, engine)
+    _check_any_verdict(rejudged, judge)
+    new_legs = _by_protocol_and_player(rejudged)
+    comparison = None
+    if len(saved_judges) == 1:
+        first_name, _ = saved_judges[0]
+        comparison = beside(_by_protocol_and_player(complete), new_legs, (first_name, judge.name))
+    several: tuple[str, ...] = ()
+    if len(saved_judges) > 1:
+        several = tuple(sorted({name for name, _ in saved_judges}))
+    summary = Rejudged(
+        table=oversight(new_legs, judge.name, _reference_protocol(new_legs)),
+        beside=comparison,
+        several=several,
+        repeated=len(selected) - len(distinct),
+        unfinished=unfinished,
+        pairs=pairs,
+        unpaired=unpaired,
     )
-    return found, again
+    return summary, rejudged
 
 
-def _each_once(legs: Sequence[Leg]) -> list[Leg]:
-    """Legs without the further ones of a game, such as those of several people who read it.
+def _of_protocol(legs: Sequence[Leg], protocol: str) -> list[Leg]:
+    """Select the legs of one protocol, and refuse a name that no leg has."""
+    selected = [leg for leg in legs if leg.transcript.protocol.name == protocol]
+    if not selected:
+        protocols = sorted({leg.transcript.protocol.name for leg in legs})
+        raise UserError(f"no game of protocol {protocol!r}; {nearest(protocol, protocols)}")
+    return selected
 
-    Games of one name with other speeches stay, and are refused later: they are of two runs.
-    """
-    found: dict[tuple[str, tuple[str, ...]], Leg] = {}
+
+def _without_repeats(legs: Sequence[Leg]) -> list[Leg]:
+    """Keep the first leg of every game: several people may have judged the same one."""
+    first_legs: dict[tuple[str, tuple[str, ...]], Leg] = {}
     for leg in legs:
-        said = tuple(f"{speech.turn}{speech.side}{speech.text}" for speech in leg.transcript.speeches)
-        found.setdefault((leg.transcript.id, said), leg)
-    return list(found.values())
+        # The speeches are part of the key: games of one id with other speeches come from two runs, and `check_games`
+        # refuses them only if both are still here.
+        speeches = tuple(f"{speech.turn}{speech.side}{speech.text}" for speech in leg.transcript.speeches)
+        first_legs.setdefault((leg.transcript.id, speeches), leg)
+    return list(first_legs.values())
 
 
-def _saved_judges(legs: Sequence[Leg]) -> dict[tuple[str, str | None], None]:
-    """Name and revision of every judge whose verdicts legs hold, in order."""
-    return {(leg.verdict.judge, leg.verdict.revision): None for leg in legs if leg.verdict is not None}
+def _saved_judges(legs: Sequence[Leg]) -> list[tuple[str, str | None]]:
+    """Name and revision of every judge with a verdict in the legs, in order of appearance."""
+    judges = [(leg.verdict.judge, leg.verdict.revision) for leg in legs if leg.verdict is not None]
+    return list(dict.fromkeys(judges))
 
 
-def _converted(legs: Sequence[Leg], view: str) -> Converted:
-    """Consultancies in another view, each once."""
-    made = to_double([leg.transcript for leg in legs], view)
-    if not made.games:
+def _convert(legs: Sequence[Leg], view: str) -> Converted:
+    """Convert consultancies to another protocol, and refuse a result without games."""
+    converted = to_double([leg.transcript for leg in legs], view)
+    if not converted.games:
         raise UserError(
-            f"none of {made.unpaired} single consultancies has one for the other side of its question; "
+            f"none of {converted.unpaired} single consultancies has one for the other side of its question; "
             "give the same stage of other seeds as well"
         )
-    check_games(made.games)
-    return made
+    check_games(converted.games)
+    return converted
 
 
-def _keyed(legs: Sequence[Leg]) -> dict[tuple[str, str], list[Leg]]:
-    """Legs by protocol and player; "a + b" where two meet, "-" where nobody speaks."""
-    found: dict[tuple[str, str], list[Leg]] = {}
+def _check_any_verdict(legs: Sequence[Leg], judge: AnyJudge) -> None:
+    """Refuse a judge that could not judge a single game."""
+    # Without this the command would end in a table of dashes, as if the judge had been compared.
+    if any(leg.verdict is not None for leg in legs):
+        return
+    failures = [leg.failure.message for leg in legs if leg.failure is not None]
+    reason = failures[0] if failures else "no game was finished"
+    raise UserError(f"{judge.name} could not judge any game ({reason}); does the model fit the transcripts?")
+
+
+def _reference_protocol(legs: dict[tuple[str, str], list[Leg]]) -> str:
+    """The protocol that others are compared with: debate where it was judged, else the first one with a verdict."""
+    judged = []
+    for (protocol, _), group in legs.items():
+        if any(leg.verdict is not None for leg in group):
+            judged.append(protocol)
+    return "debate" if "debate" in judged else judged[0]
+
+
+def _by_protocol_and_player(legs: Sequence[Leg]) -> dict[tuple[str, str], list[Leg]]:
+    """Group legs by protocol and player; the player is "a + b" where two meet, "-" where nobody speaks."""
+    groups: dict[tuple[str, str], list[Leg]] = {}
     for leg in legs:
         game = leg.transcript
         player = " + ".join(sorted(set(game.players.values()))) or "-"
-        found.setdefault((game.protocol.name, player), []).append(leg)
-    return found
+        groups.setdefault((game.protocol.name, player), []).append(leg)
+    return groups

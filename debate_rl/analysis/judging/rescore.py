@@ -1,7 +1,7 @@
-"""Scoring again: the kept candidates of a stage before another judge, and the choice of N made anew, without new text.
+"""Judge the saved candidates of a stage again with another judge and repeat the best-of-N choice, without new text.
 
-What the first judge chose may please that judge alone. So the table has the gain of its choice over a single draw in
-the eyes of both judges, beside the gain that the second judge reaches by choosing itself.
+A choice of the first judge may please that judge alone. The table therefore shows the gain of its choice over a single
+draw as both judges score it, beside the gain that the second judge reaches with its own choice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from debate_rl.analysis.judging.rejudge import stages_with
-from debate_rl.arena.game_tree import Leaf, Tree, pools_of
+from debate_rl.arena.game_tree import Tree, pools_of
 from debate_rl.arena.rollout import read_pools
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
@@ -32,24 +32,25 @@ class Rescored(Record):
     """
 
     judge: str
-    """The second judge."""
+    """Name of the second judge."""
     pools: int
     """Pools that both judges scored."""
     failed: int
-    """Pools that the second judge could not score; they count for nothing."""
+    """Pools that the second judge could not score; all other fields leave them out."""
     candidates: int
+    """Candidates of the largest pool."""
     agreement: Estimate
-    """How often both choose the same text."""
+    """Share of pools in which both judges choose the same text."""
     chance: float
-    """How often a choice at random would be the first judge's text."""
+    """Probability that a random choice is the first judge's text."""
     first: Effect
-    """First judge's choice over draw 0, in the eyes of the first judge."""
+    """Gain of the first judge's choice over draw 0, scored by the first judge."""
     carried: Effect
-    """First judge's choice over draw 0, in the eyes of the second."""
+    """Gain of the first judge's choice over draw 0, scored by the second judge."""
     second: Effect
-    """Second judge's choice over draw 0, in the eyes of the second."""
+    """Gain of the second judge's choice over draw 0, scored by the second judge."""
     again: Effect
-    """Second judge's choice over the first's, in the eyes of the second."""
+    """Gain of the second judge's choice over the first judge's, scored by the second judge."""
 
     def __str__(self) -> str:
         """A table of the five numbers."""
@@ -72,10 +73,10 @@ def rescore(
     """Have the pools or trees of a finished stage judged again.
 
     Args:
-        folder: a stage's, with `pools.jsonl`, and `trees.jsonl` if it grew trees.
+        folder: folder of the stage, with `pools.jsonl`, and `trees.jsonl` if it grew trees.
         judge: the second judge.
-        engine: asked for verdicts only.
-        best_of: choose among the first so many candidates; None takes all.
+        engine: answers the judge's requests; no text is generated.
+        best_of: choose among this many first candidates; None takes all.
 
     Returns:
         The comparison, and the pools with the second judge's scores and choice, without those that failed.
@@ -85,91 +86,116 @@ def rescore(
     """
     if Path(folder).is_file():
         raise UserError(f"{folder} is a file; give the folder of the stage that it is of: {Path(folder).parent}")
-    old = read_pools(Path(folder) / "pools.jsonl")
-    grown = read_log(Path(folder) / "trees.jsonl", Tree)
-    if not old:
-        where = stages_with(Path(folder), "pools.jsonl")
+    old_pools = read_pools(Path(folder) / "pools.jsonl")
+    trees = read_log(Path(folder) / "trees.jsonl", Tree)
+    if not old_pools:
+        stages = stages_with(Path(folder), "pools.jsonl")
         raise UserError(
-            f"no pools in {folder}; give the folder of a finished preferences stage (with pools.jsonl){where}"
+            f"no pools in {folder}; give the folder of a finished preferences stage (with pools.jsonl){stages}"
         )
-    if grown:
-        old, new = _trees_again(grown, judge, engine, old[0].aggregate)
+    if trees:
+        old_pools, new_pools = _rescore_trees(trees, judge, engine, old_pools[0].aggregate)
     else:
-        new = _pools_again(old, judge, engine)
-    most = max(len(pool.candidates) for pool in old)
+        new_pools = _rescore_pools(old_pools, judge, engine)
+    most = max(len(pool.candidates) for pool in old_pools)
     if best_of is not None and not 2 <= best_of <= most:
         raise UserError(f"best of {best_of}: {folder} holds pools of {most} candidates; choose from 2 to {most}")
-    pairs = [(_first(one, best_of), _first(two, best_of)) for one, two in zip(old, new, strict=True) if two]
+    pairs = []
+    for old, new in zip(old_pools, new_pools, strict=True):
+        if new is not None:
+            # Candidates are independent draws, so the first four of Best-of-16 are a Best-of-4.
+            pairs.append((_with_scores(old, old.p[:best_of]), _with_scores(new, new.p[:best_of])))
     if not pairs:
         raise UserError(f"{judge.name} could not judge any pool of {folder}; does the model fit the transcripts?")
-    found = _compare(pairs, judge.name, failed=len(old) - len(pairs))
-    return found, [two for _, two in pairs]
+    summary = _compare(pairs, judge.name, failed=len(old_pools) - len(pairs))
+    return summary, [new for _, new in pairs]
 
 
-def _pools_again(pools: Sequence[Pool], judge: AnyJudge, engine: Engine) -> list[Pool | None]:
-    """Every candidate with every simulated opponent before another judge, all in one call; None where it failed."""
-    tried = [trials(pool.transcript, pool.side, pool.player, pool.candidates, pool.opponents) for pool in pools]
-    verdicts = iter(judge_transcripts([game for games in tried for game in games], judge, engine))
-    found: list[Pool | None] = []
+def _rescore_pools(pools: Sequence[Pool], judge: AnyJudge, engine: Engine) -> list[Pool | None]:
+    """Judge every candidate against every simulated opponent; None for a pool with a failed verdict."""
+    games = []
+    for pool in pools:
+        games += trials(pool.transcript, pool.side, pool.player, pool.candidates, pool.opponents)
+    # One call for all pools, so that the engine can batch; `grid` then takes each pool's verdicts in turn.
+    verdicts = iter(judge_transcripts(games, judge, engine))
+    rescored: list[Pool | None] = []
     for pool in pools:
         p = grid(verdicts, pool.side, len(pool.candidates), max(len(pool.opponents), 1))
-        found.append(None if isinstance(p, Failure) else _with(pool, p))
-    return found
+        rescored.append(None if isinstance(p, Failure) else _with_scores(pool, p))
+    return rescored
 
 
-def _trees_again(
+def _rescore_trees(
     trees: Sequence[Tree], judge: AnyJudge, engine: Engine, aggregate: Literal["mean", "min"]
 ) -> tuple[list[Pool], list[Pool | None]]:
-    """Every finished game of every tree before another judge; the pools before and after, None where it failed."""
-    finished = [[leaf for leaf in tree.leaves if leaf.verdict is not None] for tree in trees]
-    games = [tree.leg(leaf).transcript for tree, leaves in zip(trees, finished, strict=True) for leaf in leaves]
+    """Judge every finished game of every tree.
+
+    Returns:
+        The pools by the first judge, and the same by the second; None for pools of a tree with a failed verdict.
+    """
+    finished = []
+    games = []
+    for tree in trees:
+        leaves = [leaf for leaf in tree.leaves if leaf.verdict is not None]
+        finished.append(leaves)
+        games += [tree.leg(leaf).transcript for leaf in leaves]
     verdicts = iter(judge_transcripts(games, judge, engine))
-    before: list[Pool] = []
-    after: list[Pool | None] = []
+    old_pools: list[Pool] = []
+    new_pools: list[Pool | None] = []
     for tree, leaves in zip(trees, finished, strict=True):
-        judged: list[Leaf] = []
+        rejudged = []
         for leaf in leaves:
             verdict = next(verdicts)
             if isinstance(verdict, Verdict):
-                judged.append(leaf.model_copy(update={"verdict": verdict}))
-        own = pools_of(tree, aggregate)
-        before += own
-        if len(judged) == len(leaves):
-            after += pools_of(tree.model_copy(update={"leaves": tuple(judged)}), aggregate)
-        else:  # a tree counts whole or not at all, so that both judges are compared on the same games
-            after += [None] * len(own)
-    return before, after
+                rejudged.append(leaf.model_copy(update={"verdict": verdict}))
+        tree_pools = pools_of(tree, aggregate)
+        old_pools += tree_pools
+        # A tree counts whole or not at all, so that both judges are compared on the same games.
+        if len(rejudged) == len(leaves):
+            new_pools += pools_of(tree.model_copy(update={"leaves": tuple(rejudged)}), aggregate)
+        else:
+            new_pools += [None] * len(tree_pools)
+    return old_pools, new_pools
 
 
-def _with(pool: Pool, p: Sequence[Sequence[float]]) -> Pool:
-    """A pool with other probabilities, for as many candidates as there are rows."""
-    return make_pool(
-        pool.transcript, pool.side, pool.turn, pool.player, pool.candidates[: len(p)], pool.opponents, p,
-        pool.aggregate,
-    )  # fmt: skip
-
-
-def _first(pool: Pool, count: int | None) -> Pool:
-    """A pool of the first candidates only: Best-of-16 holds Best-of-4."""
-    return _with(pool, pool.p[:count])
+def _with_scores(pool: Pool, p: Sequence[Sequence[float]]) -> Pool:
+    """A pool with other probabilities, and only as many candidates as these have rows."""
+    candidates = pool.candidates[: len(p)]
+    return make_pool(pool.transcript, pool.side, pool.turn, pool.player, candidates, pool.opponents, p, pool.aggregate)
 
 
 def _compare(pairs: Sequence[tuple[Pool, Pool]], name: str, failed: int) -> Rescored:
-    """Both judges' scores and choices, pool by pool."""
-    labels = [one.transcript.question.cluster for one, _ in pairs]
-    picks = [(one.candidates[one.chosen].text, two.candidates[two.chosen].text) for one, two in pairs]
-    shares = [
-        sum(speech.text == pick for speech in one.candidates) / len(one.candidates)
-        for (one, _), (pick, _) in zip(pairs, picks, strict=True)
-    ]
+    """Compare both judges' scores and choices, pool by pool."""
+    clusters = []
+    same_choice = []
+    chances = []
+    old_by_old = []
+    old_by_new = []
+    new_by_new = []
+    draw_by_old = []
+    draw_by_new = []
+    for old, new in pairs:
+        clusters.append(old.transcript.question.cluster)
+        # By text, not by index: two equal candidates are the same choice.
+        old_text = old.candidates[old.chosen].text
+        same_choice.append(float(old_text == new.candidates[new.chosen].text))
+        copies = sum(speech.text == old_text for speech in old.candidates)
+        chances.append(copies / len(old.candidates))
+        # Scores of CHOICE by JUDGE; draw 0 is what a single draw would have given.
+        old_by_old.append(old.scores[old.chosen])
+        old_by_new.append(new.scores[old.chosen])
+        new_by_new.append(new.scores[new.chosen])
+        draw_by_old.append(old.scores[0])
+        draw_by_new.append(new.scores[0])
     return Rescored(
-        judge=name, pools=len(pairs), failed=failed, candidates=max(len(one.candidates) for one, _ in pairs),
-        agreement=mean([float(one == two) for one, two in picks], labels),
-        chance=sum(shares) / len(shares),
-        first=difference([one.scores[one.chosen] for one, _ in pairs], [one.scores[0] for one, _ in pairs], labels),
-        carried=difference([two.scores[one.chosen] for one, two in pairs], [two.scores[0] for _, two in pairs], labels),
-        second=difference([two.scores[two.chosen] for _, two in pairs], [two.scores[0] for _, two in pairs], labels),
-        again=difference(
-            [two.scores[two.chosen] for _, two in pairs], [two.scores[one.chosen] for one, two in pairs], labels
-        ),
-    )  # fmt: skip
+        judge=name,
+        pools=len(pairs),
+        failed=failed,
+        candidates=max(len(old.candidates) for old, _ in pairs),
+        agreement=mean(same_choice, clusters),
+        chance=sum(chances) / len(chances),
+        first=difference(old_by_old, draw_by_old, clusters),
+        carried=difference(old_by_new, draw_by_new, clusters),
+        second=difference(new_by_new, draw_by_new, clusters),
+        again=difference(new_by_new, old_by_new, clusters),
+    )

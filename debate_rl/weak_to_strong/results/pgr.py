@@ -1,9 +1,9 @@
 """Performance gap recovered: PGR = (w2s - weak) / (ceiling - weak) (Burns et al. 2023, section 3).
 
-weak is the weak model's accuracy, w2s that of the strong student trained on its labels, ceiling that of the strong
-model trained on ground truth, all on the same test items. Seeds and items are resampled together (`crossed`), the same
-draws for all three accuracies. A ratio whose denominator may be 0 says nothing: where the interval of the gap is not
-above 0, PGR is undefined and printed so.
+weak is the accuracy of the weak model, w2s that of the strong student trained on its labels, ceiling that of the strong
+model trained on ground truth, all on the same test items. Seeds and items are resampled together
+(`seed_item_bootstrap`), with the same draws for all three accuracies. A ratio whose denominator may be 0 says nothing:
+where the interval of the gap is not above 0, PGR is undefined and printed as such.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Estimate)
 
 
 class Recovered(Record):
-    """How much of the gap a student recovered.
+    """Share of the gap that a student recovered.
 
     Example:
         Recovered(weak=Estimate(value=.900, ...), student=Estimate(value=.926, ...), ceiling=Estimate(value=.934, ...),
@@ -33,16 +33,17 @@ class Recovered(Record):
     gap: Effect
     """ceiling - weak."""
     pgr: Estimate | None
-    """None where the interval of the gap is not above 0, or is so near that the ratio's own has no end."""
+    """None where the interval of the gap is not above 0, or so near it that the ratio's own interval is infinite."""
     seeds: int
-    """Seeds resampled; with 1 the intervals hold for that training run only."""
+    """Number of seeds resampled; with 1 the intervals hold for that training run only."""
 
     @property
     def text(self) -> str:
         """PGR with its interval, or why there is none."""
         if self.pgr is not None:
             return f"{self.pgr:.3f}"
-        return f"undefined: the gap {self.gap:.3f} {'is too near' if _above_zero(self.gap) else 'is not above'} 0"
+        reason = "is too near" if above_zero(self.gap) else "is not above"
+        return f"undefined: the gap {self.gap:.3f} {reason} 0"
 
     def __str__(self) -> str:
         """One line: accuracies and PGR, or why there is none."""
@@ -54,7 +55,7 @@ class Recovered(Record):
 
 
 class PgrDifference(Record):
-    """How much more of the gap one method recovers than another, on the same seeds and items.
+    """Difference in the gap that two methods recover, on the same seeds and items.
 
     Example:
         PgrDifference(accuracy=Effect(value=.008, ...), pgr=Effect(value=.235, low=-.05, high=.51, ..., p=.11), seeds=5)
@@ -87,7 +88,7 @@ def recovered(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Recovered:
-    """Measure PGR with intervals over seeds and test items.
+    """Compute PGR with intervals over seeds and test items.
 
     Args:
         weak: (S, N) right (1) or wrong (0) by seed and test item, row s from the same run as row s of the others; or
@@ -96,20 +97,24 @@ def recovered(
         ceiling: (S, N) or (N,), the same.
         labels: (N,) clusters of the items; None takes items as independent.
         level: coverage of the intervals.
-        resamples: of seeds and clusters.
-        seed: of the draws.
+        resamples: number of resamples of seeds and clusters.
+        seed: seed of the draws.
 
     Raises:
         UserError: no items, undefined values, or shapes that do not match.
     """
     sample = Crossed([weak, student, ceiling], labels, resamples, seed)
     gap = sample.contrast(-1, 0, 1).effect(level)
+    # A ratio with a denominator that may be 0 can take any value, so a number here would mislead.
+    ratio = None
+    if above_zero(gap):
+        ratio = _bounded(sample.ratio((-1, 1, 0), (-1, 0, 1)).estimate(level))
     return Recovered(
         weak=sample.contrast(1, 0, 0).estimate(level),
         student=sample.contrast(0, 1, 0).estimate(level),
         ceiling=sample.contrast(0, 0, 1).estimate(level),
         gap=gap,
-        pgr=_bounded(sample.ratio((-1, 1, 0), (-1, 0, 1)).estimate(level)) if _above_zero(gap) else None,
+        pgr=ratio,
         seeds=sample.seeds,
     )
 
@@ -131,18 +136,22 @@ def compare_pgr(
         UserError: no items, undefined values, or shapes that do not match.
     """
     sample = Crossed([weak, first, second, ceiling], labels, resamples, seed)
-    defined = _above_zero(sample.contrast(-1, 0, 0, 1).effect(level))
+    ratio = None
+    if above_zero(sample.contrast(-1, 0, 0, 1).effect(level)):
+        # Both ratios have the same denominator, so their difference is one ratio on the same draws.
+        ratio = _bounded(sample.ratio((0, 1, -1, 0), (-1, 0, 0, 1)).effect(level))
     return PgrDifference(
         accuracy=sample.contrast(0, 1, -1, 0).effect(level),
-        pgr=_bounded(sample.ratio((0, 1, -1, 0), (-1, 0, 0, 1)).effect(level)) if defined else None,
+        pgr=ratio,
         seeds=sample.seeds,
     )
 
 
-def _above_zero(gap: Effect) -> bool:
-    return gap.low is not None and gap.low > 0
+def above_zero(effect: Effect) -> bool:
+    """Whether the whole interval of an effect is above 0."""
+    return effect.low is not None and effect.low > 0
 
 
 def _bounded(ratio: E) -> E | None:
-    """None where an end is infinite: too many resamples have no gap."""
+    """The ratio; None where its interval is infinite because too many resamples have no gap."""
     return None if ratio.low is None else ratio

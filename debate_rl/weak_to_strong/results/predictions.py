@@ -1,6 +1,6 @@
-"""What every model of a weak-to-strong study said item by item: all that results are made of.
+"""Predictions of every model of a weak-to-strong study, item by item, from which all results are computed.
 
-Studies of several runs are joined by stacking their seeds, on the same items.
+Studies of several runs on the same items are joined by stacking their seeds.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Table = tuple[tuple[float, ...], ...]
 Truth = tuple[Literal[0, 1], ...]
 """(items,) 1 where answer 0 is correct."""
 ENDS = ("weak", "strong", "ceiling", "untrained")
-"""Models that belong to no method; the rest are METHOD/supervisor and METHOD/student."""
+"""Models that belong to no method; the others are METHOD/supervisor and METHOD/student."""
 
 
 class Hits(Record):
-    """P(answer 0) by model, seed and item, and what is true.
+    """P(answer 0) by model, seed and item, and the true answers.
 
     Example:
         Hits(test_items=("lab-7-2", ...), test_clusters=("lab-7", ...), test_truth=(1, ...), label_items=...,
@@ -38,39 +38,44 @@ class Hits(Record):
     test_clusters: tuple[str, ...]
     test_truth: Truth
     label_items: tuple[str, ...]
-    """D2: the items that supervisors label."""
+    """Items of D2, which the supervisors label."""
     label_clusters: tuple[str, ...]
     label_truth: Truth
     test: dict[str, Table]
-    """On the test items, by model: weak and strong (trained on D1's ground truth), METHOD/supervisor, METHOD/student,
-    ceiling (the strong model trained on D2's), untrained (the strong one as it is: one row, whatever the seeds)."""
+    """Predictions of the test items by model: weak and strong (trained on D1's ground truth), METHOD/supervisor,
+    METHOD/student, ceiling (the strong model trained on D2's ground truth), untrained (the strong model before any
+    training: one row, whatever the number of seeds)."""
     labels: dict[str, Table]
-    """On D2, by method, in the order of the table: its labels, before any are left out."""
+    """Labels of D2 by method, in the order of the table, before any are left out."""
     label_counts: dict[str, tuple[dict[str, int], ...]] = {}
-    """By method and seed: `weak_to_strong.labels.Labels.counts`."""
+    """Counts of labels by method and seed, see `weak_to_strong.labels.Labels.counts`."""
 
     @model_validator(mode="after")
-    def _shapes(self) -> Hits:
-        for part, items, clusters, truth, tables in (
-            ("test", self.test_items, self.test_clusters, self.test_truth, self.test),
-            ("labels", self.label_items, self.label_clusters, self.label_truth, self.labels),
-        ):
-            if not len(items) == len(clusters) == len(truth):
-                raise ValueError(f"{part}: {len(items)} items, {len(clusters)} clusters, {len(truth)} truths")
-            for name, table in tables.items():
-                seeds = 1 if name == "untrained" else self.seeds
-                if len(table) != seeds or any(len(row) != len(items) for row in table):
-                    raise ValueError(
-                        f"{part}.{name}: shape {np.shape(table) if len(set(map(len, table))) == 1 else 'uneven'}, "
-                        f"not {seeds} seeds x {len(items)} items"
-                    )
-                if not all(0 <= p <= 1 for row in table for p in row):
-                    raise ValueError(f"{part}.{name}: not all are probabilities between 0 and 1")
+    def _check_shapes(self) -> Hits:
+        self._check_part("test", self.test_items, self.test_clusters, self.test_truth, self.test)
+        self._check_part("labels", self.label_items, self.label_clusters, self.label_truth, self.labels)
         return self
+
+    def _check_part(
+        self, part: str, items: Sequence[str], clusters: Sequence[str], truth: Truth, tables: dict[str, Table]
+    ) -> None:
+        """Refuse tables that do not fit their items, and values that are no probabilities."""
+        if not len(items) == len(clusters) == len(truth):
+            raise ValueError(f"{part}: {len(items)} items, {len(clusters)} clusters, {len(truth)} truths")
+        for name, table in tables.items():
+            # The untrained model has no seed, so it has one row.
+            seeds = 1 if name == "untrained" else self.seeds
+            lengths = {len(row) for row in table}
+            if len(table) != seeds or lengths - {len(items)}:
+                shape = np.shape(table) if len(lengths) == 1 else "uneven"
+                raise ValueError(f"{part}.{name}: shape {shape}, not {seeds} seeds x {len(items)} items")
+            for row in table:
+                if not all(0 <= p <= 1 for p in row):
+                    raise ValueError(f"{part}.{name}: not all are probabilities between 0 and 1")
 
     @property
     def seeds(self) -> int:
-        """Seeds of every model that is trained."""
+        """Number of seeds of every trained model."""
         return len(self.test["weak"]) if "weak" in self.test else 0
 
     @property
@@ -79,16 +84,16 @@ class Hits(Record):
         return tuple(self.labels)
 
     def right(self, model: str) -> Floats:
-        """(seeds, items) of a model on the test items: 1 right, 0 wrong, 1/2 undecided."""
+        """(seeds, items) correctness of a model on the test items: 1 right, 0 wrong, 1/2 undecided."""
         return right(self.test[model], self.test_truth)
 
     def labels_right(self, method: str) -> Floats:
-        """(seeds, items) of a method's labels on D2, the same."""
+        """(seeds, items) correctness of a method's labels on D2: 1 right, 0 wrong, 1/2 undecided."""
         return right(self.labels[method], self.label_truth)
 
 
 def read_hits(stage: Path) -> Hits | None:
-    """What the models of a weak_to_strong stage said; None where it is not finished.
+    """Read the predictions of a weak_to_strong stage; None where it is not finished.
 
     Raises:
         UserError: the file is of another version, or malformed.
@@ -103,13 +108,13 @@ def read_hits(stage: Path) -> Hits | None:
 
 
 def right(p: ArrayLike, truth: ArrayLike) -> Floats:
-    """1 where P(answer 0) favours the true answer, 0 where the other, 1/2 where neither; shapes as they are."""
-    found: Floats = (1 + np.sign(np.asarray(p, dtype=float) - 0.5) * (2 * np.asarray(truth) - 1)) / 2
-    return found
+    """1 where P(answer 0) favours the true answer, 0 where the other one, 1/2 where neither; any shape."""
+    favoured: Floats = np.sign(np.asarray(p, dtype=float) - 0.5)  # 1 answer 0, -1 answer 1, 0 neither
+    return (1 + favoured * (2 * np.asarray(truth) - 1)) / 2
 
 
 def stacked(held: Sequence[Hits]) -> Hits:
-    """The seeds of several runs in one record, of the models that all of them have.
+    """Join the seeds of several runs, for the models that all runs have.
 
     Raises:
         UserError: no runs, or their items differ.
@@ -117,20 +122,29 @@ def stacked(held: Sequence[Hits]) -> Hits:
     if not held:
         raise UserError("no finished weak_to_strong stage to join; run one first")
     first = held[0]
+    # Stacked rows are compared item by item, so the order of the items has to agree as well.
     for other in held[1:]:
         if (other.test_items, other.label_items) != (first.test_items, first.label_items):
             raise UserError(
                 "weak-to-strong items differ between the runs; give all the same questions.seed, as a study does"
             )
-    models = [name for name in first.test if all(name in one.test for one in held)]
-    methods = [name for name in first.labels if all(name in one.labels for one in held)]
-    return first.model_copy(
-        update={
-            "test": {
-                name: first.test[name] if name == "untrained" else sum((one.test[name] for one in held), ())
-                for name in models
-            },
-            "labels": {name: sum((one.labels[name] for one in held), ()) for name in methods},
-            "label_counts": {name: sum((one.label_counts.get(name, ()) for one in held), ()) for name in methods},
-        }
-    )
+    test = {}
+    for name, table in first.test.items():
+        if all(name in hits.test for hits in held):
+            # The untrained model is the same in every run: one row serves all seeds.
+            test[name] = table if name == "untrained" else _stack([hits.test[name] for hits in held])
+    labels = {}
+    label_counts: dict[str, tuple[dict[str, int], ...]] = {}
+    for name in first.labels:
+        if all(name in hits.labels for hits in held):
+            labels[name] = _stack([hits.labels[name] for hits in held])
+            label_counts[name] = sum((hits.label_counts.get(name, ()) for hits in held), ())
+    return first.model_copy(update={"test": test, "labels": labels, "label_counts": label_counts})
+
+
+def _stack(tables: Sequence[Table]) -> Table:
+    """The rows of all tables in one."""
+    rows: Table = ()
+    for table in tables:
+        rows += table
+    return rows

@@ -1,25 +1,25 @@
-"""Results of a weak-to-strong study from what its models said: accuracy, PGR, AUROC, Brier, agreement, comparisons.
+"""Results of a weak-to-strong study from its predictions: accuracy, PGR, AUROC, Brier, agreement, comparisons.
 
-Beside every method stand the weak model, the strong one trained on the same ground truth (D1) and the ceiling. What
-makes a PGR meaningless is said in a line with what to change, and no PGR is given in its place.
+Beside every method stand the weak model, the strong one trained on the same ground truth (D1) and the ceiling. Where
+PGR would be meaningless it is left undefined, and a note says why and what to change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from debate_rl.intervals import Effect, Estimate, Floats
 from debate_rl.records import Record
-from debate_rl.weak_to_strong.results.pgr import Recovered, compare_pgr, recovered
-from debate_rl.weak_to_strong.results.predictions import ENDS, Hits
+from debate_rl.weak_to_strong.results.pgr import Recovered, above_zero, compare_pgr, recovered
+from debate_rl.weak_to_strong.results.predictions import ENDS, Hits, right
 from debate_rl.weak_to_strong.results.seed_item_bootstrap import Crossed, placements
 
 
 class Scores(Record):
-    """How good a model's probabilities are on the test items.
+    """Accuracy, AUROC and Brier score of a model's probabilities on the test items.
 
     Example:
         Scores(accuracy=Estimate(value=.926, ...), auroc=Estimate(value=.968, ...), brier=Estimate(value=.061, ...))
@@ -29,30 +29,30 @@ class Scores(Record):
     auroc: Estimate | None
     """Area under the ROC curve of P(answer 0), mean over seeds; None where the test items are of one class."""
     brier: Estimate
-    """Mean (P - truth)^2: 0 is perfect, .25 is always saying 1/2."""
+    """Mean (P - truth)^2: 0 is perfect, .25 is P = 1/2 everywhere."""
 
 
 class Agreement(Record):
-    """How often a student says what its supervisor says (Burns et al. 2023, section 5.1.3).
+    """How often a student agrees with its supervisor (Burns et al. 2023, section 5.1.3).
 
     Example:
         Agreement(right=Estimate(value=.97, n=178, ...), wrong=Estimate(value=.41, n=22, ...))
     """
 
     right: Estimate | None
-    """Of the test items on which the supervisor is right, `n` of them a seed; None where there are none."""
+    """Agreement on the test items that the supervisor gets right, `n` of them a seed; None where there are none."""
     wrong: Estimate | None
-    """Of those on which it is wrong: how many errors the student takes over. An undecided one counts half to each."""
+    """Agreement on those that it gets wrong: errors that the student copies. An undecided item counts half to each."""
 
 
 class MethodResult(Record):
-    """A method: its supervisor and labels, its student, and how much of the gap that recovers."""
+    """Results of a method: its supervisor, labels and student, and the share of the gap that it recovers."""
 
     name: str
     supervisor: Estimate | None
-    """Accuracy on the test items, as all here but the labels'; None where labels come from a file."""
+    """Accuracy on the test items, like all here except the labels'; None where labels come from a file."""
     labels: Estimate
-    """Accuracy on D2, hard."""
+    """Accuracy of the hard labels on D2."""
     label_counts: tuple[dict[str, int], ...] = ()
     student: Estimate
     pgr: Recovered
@@ -63,158 +63,200 @@ class MethodResult(Record):
 
 
 class Comparison(Record):
-    """Two methods on the same seeds and items."""
+    """Comparison of two methods on the same seeds and items."""
 
     first: str
     second: str
     accuracy: Effect
-    """First student - second student."""
+    """Accuracy of the first student - the second."""
     pgr: Effect | None = None
-    """First - second; None where the gap is not above 0."""
+    """PGR of the first - the second; None where the gap is not above 0."""
 
 
 class Results(Record):
-    """What a study measured."""
+    """All results of a study."""
 
     weak: Estimate
-    """Accuracy on the test items, as the next three."""
+    """Accuracy on the test items, like the next three."""
     strong: Estimate | None = None
-    """The strong model trained on D1's ground truth, as the weak one is."""
+    """The strong model trained on D1's ground truth, like the weak one."""
     ceiling: Estimate
     untrained: Estimate | None = None
-    """The strong model before it learns from anyone's labels."""
+    """The strong model before any training on labels."""
     methods: tuple[MethodResult, ...]
     comparisons: tuple[Comparison, ...] = ()
-    """Of every two methods, the later one of the table first."""
+    """Comparisons of every two methods, the later one of the table first."""
     scores: dict[str, Scores] = {}
-    """Of every model, by its name in `Hits.test`."""
+    """Scores of every model, by its name in `Hits.test`."""
     notes: tuple[str, ...] = ()
-    """What is wrong with the models or the data, and what to change."""
+    """Problems of the models or the data, and what to change."""
     test_items: int
     seeds: int
 
 
-def results(found: Hits) -> Results:
-    """Measure a study.
+def results(hits: Hits) -> Results:
+    """Compute the results of a study.
 
     Raises:
         UserError: no test items.
     """
-    scores = {name: _scores(np.array(p), found) for name, p in found.test.items()}
-    weak, ceiling = found.right("weak"), found.right("ceiling")
-    students = {name: found.right(f"{name}/student") for name in found.methods}
-    gaps = {name: recovered(weak, student, ceiling, found.test_clusters) for name, student in students.items()}
+    scores = {name: _scores(np.array(p), hits) for name, p in hits.test.items()}
     ends = {name: scores[name].accuracy if name in scores else None for name in ENDS}
+    # The later one first, so that a difference is the gain over the method that the table starts with.
+    comparisons = []
+    for first, later in combinations(hits.methods, 2):
+        comparisons.append(_comparison(later, first, hits))
     return Results(
         weak=scores["weak"].accuracy,
         strong=ends["strong"],
         ceiling=scores["ceiling"].accuracy,
         untrained=ends["untrained"],
-        methods=tuple(
-            MethodResult(
-                name=name,
-                supervisor=scores[f"{name}/supervisor"].accuracy if f"{name}/supervisor" in scores else None,
-                labels=_labels(found, name),
-                label_counts=found.label_counts.get(name, ()),
-                student=scores[f"{name}/student"].accuracy,
-                pgr=gaps[name],
-                pgr_text=gaps[name].text,
-                agreement=_agreement(found, name) if f"{name}/supervisor" in scores else None,
-            )
-            for name in found.methods
-        ),
-        comparisons=tuple(
-            _comparison(later, first, {"weak": weak, "ceiling": ceiling, **students}, found)
-            for first, later in combinations(found.methods, 2)
-        ),
+        methods=tuple(_method_result(name, hits, scores) for name in hits.methods),
+        comparisons=tuple(comparisons),
         scores=scores,
-        notes=advice(found),
-        test_items=len(found.test_items),
-        seeds=found.seeds,
+        notes=advice(hits),
+        test_items=len(hits.test_items),
+        seeds=hits.seeds,
     )
 
 
-def _scores(p: Floats, found: Hits) -> Scores:
+def _method_result(name: str, hits: Hits, scores: Mapping[str, Scores]) -> MethodResult:
+    """Results of one method."""
+    pgr = recovered(hits.right("weak"), hits.right(f"{name}/student"), hits.right("ceiling"), hits.test_clusters)
+    # A method whose labels come from a file has no supervisor to test.
+    supervisor = scores.get(f"{name}/supervisor")
+    return MethodResult(
+        name=name,
+        supervisor=None if supervisor is None else supervisor.accuracy,
+        labels=Crossed([hits.labels_right(name)], hits.label_clusters).contrast(1).estimate(),
+        label_counts=hits.label_counts.get(name, ()),
+        student=scores[f"{name}/student"].accuracy,
+        pgr=pgr,
+        pgr_text=pgr.text,
+        agreement=None if supervisor is None else _agreement(name, hits),
+    )
+
+
+def _scores(p: Floats, hits: Hits) -> Scores:
     """Scores of (S, N) probabilities; one row is a model that serves all seeds."""
-    truth = np.array(found.test_truth)
-    both = len(set(found.test_truth)) == 2
-    right = (1 + np.sign(p - 0.5) * (2 * truth - 1)) / 2
-    tables = [right, (p - truth) ** 2, *([placements(p, truth)] if both else [])]
-    sample = Crossed(tables, found.test_clusters)
+    truth = np.array(hits.test_truth)
+    tables = [right(p, truth), (p - truth) ** 2]
+    # With one class only, no item can be ranked above one of the other class.
+    has_auroc = len(set(hits.test_truth)) == 2
+    if has_auroc:
+        tables.append(placements(p, truth))
+    sample = Crossed(tables, hits.test_clusters)
     weights = np.eye(len(tables))
     return Scores(
         accuracy=sample.contrast(*weights[0]).estimate(),
-        auroc=sample.auroc(2, p, truth).estimate() if both else None,
+        auroc=sample.auroc(2, p, truth).estimate() if has_auroc else None,
         brier=sample.contrast(*weights[1]).estimate(),
     )
 
 
-def _labels(found: Hits, method: str) -> Estimate:
-    """Accuracy of a method's labels over seeds and the items of D2."""
-    return Crossed([found.labels_right(method)], found.label_clusters).contrast(1).estimate()
+def _agreement(method: str, hits: Hits) -> Agreement:
+    """Agreement of a method's student with its supervisor, where the latter is right and where it is wrong."""
+    supervisor = hits.right(f"{method}/supervisor")
+    student = hits.right(f"{method}/student")
+    same = 1 - np.abs(supervisor - student)
+    tables = [same * supervisor, same * (1 - supervisor), supervisor, 1 - supervisor]
+    sample = Crossed(tables, hits.test_clusters)
+    return Agreement(
+        right=_share(sample, (1, 0, 0, 0), (0, 0, 1, 0), supervisor),
+        wrong=_share(sample, (0, 1, 0, 0), (0, 0, 0, 1), 1 - supervisor),
+    )
 
 
-def _agreement(found: Hits, method: str) -> Agreement:
-    """Where a student follows its supervisor."""
-    taught, learnt = found.right(f"{method}/supervisor"), found.right(f"{method}/student")
-    same = 1 - np.abs(taught - learnt)
-    sample = Crossed([same * taught, same * (1 - taught), taught, 1 - taught], found.test_clusters)
-    ends = []
-    for part, whole, count in (((1, 0, 0, 0), (0, 0, 1, 0), taught), ((0, 1, 0, 0), (0, 0, 0, 1), 1 - taught)):
-        share = sample.share(part, whole).estimate() if count.any() else None
-        ends.append(share and share.model_copy(update={"n": round(count.sum() / len(count))}))
-    return Agreement(right=ends[0], wrong=ends[1])
+def _share(sample: Crossed, part: Sequence[float], whole: Sequence[float], count: Floats) -> Estimate | None:
+    """Share of one contrast in another, with `n` the items counted a seed; None where no item counts."""
+    if not count.any():
+        return None
+    share = sample.share(part, whole).estimate()
+    # The sample holds all test items, but the share rests on those that count.
+    return share.model_copy(update={"n": round(count.sum() / len(count))})
 
 
-def _comparison(first: str, second: str, models: Mapping[str, Floats], found: Hits) -> Comparison:
-    """Two students on the same draws."""
-    both = compare_pgr(models["weak"], models[first], models[second], models["ceiling"], found.test_clusters)
+def _comparison(first: str, second: str, hits: Hits) -> Comparison:
+    """Compare two students on the same draws."""
+    both = compare_pgr(
+        hits.right("weak"),
+        hits.right(f"{first}/student"),
+        hits.right(f"{second}/student"),
+        hits.right("ceiling"),
+        hits.test_clusters,
+    )
     return Comparison(first=first, second=second, accuracy=both.accuracy, pgr=both.pgr)
 
 
-def advice(found: Hits) -> tuple[str, ...]:
-    """What makes the PGR of a study undefined or misleading, each with what to change; none where all is well."""
-    models = [name for name in ("weak", "ceiling", "strong") if name in found.test]
-    sample = Crossed([found.right(name) for name in models], found.test_clusters)
-    pad = [0] * (len(models) - 2)
-    gap = sample.contrast(-1, 1, *pad).effect()
-    lines = []
+def advice(hits: Hits) -> tuple[str, ...]:
+    """Notes on what makes the PGR of a study undefined or misleading, each with what to change."""
+    models = [name for name in ("weak", "ceiling", "strong") if name in hits.test]
+    sample = Crossed([hits.right(name) for name in models], hits.test_clusters)
+    # A contrast has one weight for each model; those beyond weak and ceiling do not enter the gap.
+    padding = [0] * (len(models) - 2)
+    gap = sample.contrast(-1, 1, *padding).effect()
+    notes = _gap_notes(gap)
+    # Only where PGR is defined: the note is about how to read it.
+    if not notes and "untrained" in hits.test:
+        notes += _untrained_notes(float(hits.right("untrained").mean()), float(hits.right("ceiling").mean()))
+    if "strong" in hits.test:
+        weak_lead = sample.contrast(1, 0, -1).effect()
+        strong_lead = sample.contrast(0, -1, 1).effect()
+        notes += _strong_notes(gap, weak_lead, strong_lead)
+    return tuple(notes)
+
+
+def _gap_notes(gap: Effect) -> list[str]:
+    """Notes on a gap, ceiling - weak, that leaves PGR undefined."""
     if gap.low is None or gap.high is None:
-        lines.append("PGR is undefined: all test items are one cluster, so nothing has an interval; take more stories")
-    elif gap.high < 0:
-        lines.append(
+        return ["PGR is undefined: all test items are one cluster, so nothing has an interval; take more stories"]
+    if gap.high < 0:
+        return [
             f"the ceiling is {_points(-gap.value)} points below the weak model, so PGR is undefined: the strong model "
             "did not learn the task from D2's ground truth; raise train.num_train_epochs or train.learning_rate, or "
             "exchange models.weak and models.strong"
-        )
-    elif gap.low <= 0:
-        lines.append(
+        ]
+    if gap.low <= 0:
+        return [
             f"ceiling - weak is {_points(gap.value)} points [{_points(gap.low)}, {_points(gap.high)}], which may be 0, "
             "so PGR is undefined; take a weaker models.weak, a stronger models.strong, or more test items and seeds"
-        )
-    if not lines and "untrained" in found.test:
-        before, after = (float(found.right(name).mean()) for name in ("untrained", "ceiling"))
-        if before >= after:
-            lines.append(
-                f"the strong model is right on {_points(before)} % before it learns and the ceiling on "
-                f"{_points(after)} %: PGR says how much of that weak labels leave, not what they teach; take a task "
-                "that is new to it (task, family or knobs)"
-            )
-    if "strong" not in found.test:
-        return tuple(lines)
-    lead, drop = sample.contrast(1, 0, -1).effect(), sample.contrast(0, -1, 1).effect()
-    if lead.low is not None and lead.low > 0:
-        lines.append(
-            f"of the same D1 the weak model learns {_points(lead.value)} points more than the strong one; exchange "
-            "models.weak and models.strong, or train the strong one longer (train.num_train_epochs)"
-        )
-    if gap.low is not None and gap.low > 0 and drop.low is not None and drop.low > 0:
-        lines.append(
-            f"the ceiling, trained on D2, is {_points(drop.value)} points below the strong model trained on D1, which "
-            "makes PGR too high; give student at least as many items as supervisor"
-        )
-    return tuple(lines)
+        ]
+    return []
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _untrained_notes(before: float, after: float) -> list[str]:
+    """Notes on a strong model that is as accurate before it is trained as the ceiling after."""
+    if before < after:
+        return []
+    return [
+        f"the strong model is right on {_points(before)} % before it learns and the ceiling on "
+        f"{_points(after)} %: PGR says how much of that weak labels leave, not what they teach; take a task "
+        "that is new to it (task, family or knobs)"
+    ]
+
+
+def _strong_notes(gap: Effect, weak_lead: Effect, strong_lead: Effect) -> list[str]:
+    """Notes on the strong model trained on D1.
+
+    Args:
+        gap: ceiling - weak.
+        weak_lead: weak - strong on D1.
+        strong_lead: strong on D1 - ceiling.
+    """
+    notes = []
+    if above_zero(weak_lead):
+        notes.append(
+            f"of the same D1 the weak model learns {_points(weak_lead.value)} points more than the strong one; "
+            "exchange models.weak and models.strong, or train the strong one longer (train.num_train_epochs)"
+        )
+    if above_zero(gap) and above_zero(strong_lead):
+        notes.append(
+            f"the ceiling, trained on D2, is {_points(strong_lead.value)} points below the strong model trained on D1, "
+            "which makes PGR too high; give student at least as many items as supervisor"
+        )
+    return notes
+
+
+def _points(share: float) -> str:
+    """A share in percentage points."""
+    return f"{100 * share:.1f}"

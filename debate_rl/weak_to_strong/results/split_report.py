@@ -1,7 +1,7 @@
-"""The account of a study's data: what was read and left out, the parts, their classes, lengths and leaks.
+"""Account of a study's data: rows read and left out, the parts with their classes and text lengths, and leaks.
 
-`write_account` puts `splits.json` into a stage's folder. That ids, stories and near-duplicates stay in one part is
-checked where the parts are cut (`items.split_items`); here it is checked again, for parts that came another way.
+`write_account` writes `splits.json` into a stage's folder. `items.split_items` keeps ids, stories and near-duplicates
+in one part; this is checked again here for parts that were made in another way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNEVEN = 0.4
 
 
 class Account(Record):
-    """What a study's data are.
+    """Sizes, classes, text lengths and leaks of a study's data.
 
     Example:
         Account(source={"read": 4000, "repeated": 2, "unused": 0, "dropped": 108}, joined=3, unused=190,
@@ -28,71 +28,86 @@ class Account(Record):
     """
 
     source: dict[str, int] | None = None
-    """Rows read; those that repeat another, of which no item can be made, and that were dropped to balance classes."""
+    """Numbers of rows: read, repeated, unused (no item can be made of them), and dropped to balance the classes."""
     joined: int
-    """Groups kept together with another that says nearly the same."""
+    """Groups merged with another one that holds nearly the same text."""
     unused: int
-    """Items of no part."""
+    """Items in no part."""
     parts: dict[str, dict[str, PartReport]]
-    """By reader, then by part: items, classes, tokens, and how many are too long."""
+    """Items, classes, tokens and too long items, by reader, then by part."""
     leak: Leak | None = None
-    """How well the label is told from the answer alone; None where items offer none, or are too few."""
+    """How well a label can be predicted from the answer alone; None where items have no answers, or are too few."""
     notes: tuple[str, ...] = ()
-    """What to look at, a line each."""
+    """Warnings, a line each."""
 
 
 def account(splits: Splits, readers: Mapping[str, tuple[Samples, str]], selection: Selection | None = None) -> Account:
-    """Take the account.
+    """Count a study's data.
 
     Args:
         splits: the parts.
-        readers: what each model reads of the items, and its folder or hub name, by role.
-        selection: how the items were read, where they are of a binary task.
+        readers: texts that each model reads of the items, and its folder or hub name, by role.
+        selection: how the items of a binary task were read.
 
     Raises:
-        UserError: parts share an item, a story or nearly the same text, a part lacks a class, or no such model.
+        UserError: parts share an item, a story or nearly the same text, a part lacks a class, or a model is missing.
     """
     from debate_rl.trainers.common.load import load_tokenizer
 
     check_splits(splits)
-    parts = {
-        role: report(splits, samples, token_counter(load_tokenizer(model)), context_length(model) or 0)
-        for role, (samples, model) in readers.items()
-    }
-    leak = _leak(selection, splits) if selection is not None else None
+    parts = {}
+    for role, (samples, model) in readers.items():
+        # Each reader counts with its own tokenizer, and 0 stands for a model without a limit.
+        count = token_counter(load_tokenizer(model))
+        parts[role] = report(splits, samples, count, context_length(model) or 0)
     source = None
+    leak = None
     if selection is not None:
-        source = {"read": selection.read, "repeated": selection.repeated, "unused": selection.unused,
-                  "dropped": sum(selection.dropped)}  # fmt: skip
+        source = {
+            "read": selection.read,
+            "repeated": selection.repeated,
+            "unused": selection.unused,
+            "dropped": sum(selection.dropped),
+        }
+        leak = _leak(selection, splits)
     return Account(
         source=source, joined=splits.joined, unused=splits.unused, parts=parts, leak=leak, notes=_notes(parts, leak)
     )
 
 
 def _leak(selection: Selection, splits: Splits) -> Leak | None:
-    """The leak of the items that are used, where they are enough to tell."""
-    used = {item.id for item in splits.every}
-    items = [item for item in selection.items if item.id in used and item.answer]
-    classes = [sum(item.label == label for item in items) for label in (0, 1)]
-    return answer_leak(items) if min(classes) >= FOLDS and len({item.cluster for item in items}) >= FOLDS else None
+    """Leak of the items in the parts; None where they are too few."""
+    used_ids = {item.id for item in splits.every}
+    items = [item for item in selection.items if item.id in used_ids and item.answer]
+    # The leak is measured by cross-validation over groups, which needs every class in every fold.
+    zeros = sum(item.label == 0 for item in items)
+    ones = sum(item.label == 1 for item in items)
+    groups = {item.cluster for item in items}
+    if min(zeros, ones, len(groups)) < FOLDS:
+        return None
+    return answer_leak(items)
 
 
 def _notes(parts: Mapping[str, Mapping[str, PartReport]], leak: Leak | None) -> tuple[str, ...]:
-    """Uneven classes, texts that are cut, and leaks."""
-    found = []
+    """Warnings about uneven classes, texts that are cut, and leaks."""
+    notes = []
+    # Every reader has the same items, so one of them serves for the classes.
     for name, part in next(iter(parts.values()), {}).items():
         if min(part.labels) < UNEVEN * part.items:
-            found.append(f"{name}: {part.labels[0]} items of label 0 and {part.labels[1]} of label 1; balance the task")
-    for role, named in parts.items():
-        found += [f"{role}: {part.too_long} of {part.items} items of {name} exceed the context and are cut"
-                  for name, part in named.items() if part.too_long]  # fmt: skip
-    return (*found, *([str(leak)] if leak is not None and leak.leaks else []))
+            notes.append(f"{name}: {part.labels[0]} items of label 0 and {part.labels[1]} of label 1; balance the task")
+    for role, reports in parts.items():
+        for name, part in reports.items():
+            if part.too_long:
+                notes.append(f"{role}: {part.too_long} of {part.items} items of {name} exceed the context and are cut")
+    if leak is not None and leak.leaks:
+        notes.append(str(leak))
+    return tuple(notes)
 
 
 def write_account(
     out: Path, splits: Splits, readers: Mapping[str, tuple[Samples, str]], selection: Selection | None = None
 ) -> Account:
-    """Take the account and write it to `splits.json`; arguments and errors as `account`."""
-    found = account(splits, readers, selection)
-    write_json(out / "splits.json", found.model_dump(mode="json"))
-    return found
+    """Count a study's data and write the account to `splits.json`; arguments and errors as for `account`."""
+    counted = account(splits, readers, selection)
+    write_json(out / "splits.json", counted.model_dump(mode="json"))
+    return counted

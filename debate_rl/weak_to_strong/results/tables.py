@@ -1,7 +1,7 @@
 """Tables of weak-to-strong: methods by tasks or sizes of models, as in Lang, Huang and Li 2025, each with intervals.
 
-A table has one column for each study (a task, or a pair of models) and one row for each model: the weak one, the strong
-one as it is and trained on D1, the student of every method, the ceiling.
+A table has one column for each study (a task, or a pair of models) and one row for each model: the weak model, the
+strong model untrained and trained on D1, the student of every method, and the ceiling.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from debate_rl.weak_to_strong.results.split_report import Account
 
 Over = Literal["members", "turns", "errors"]
 AXES: dict[Over, str] = {
-    "members": "supervisors", "turns": "turns of the debate", "errors": "rate of errors in the labels"
-}  # fmt: skip
-"""Names of what a plot runs over."""
+    "members": "supervisors",
+    "turns": "turns of the debate",
+    "errors": "rate of errors in the labels",
+}
+"""Axis label of a plot over members, turns or errors."""
 ENDS = {"weak": "weak", "untrained": "strong, untrained", "strong": "strong on D1", "ceiling": "ceiling"}
-"""Rows that are no methods, by model."""
+"""Names of the rows that are not methods, by model."""
 UNDEFINED = "undefined"
 
 
 class Point(Record):
-    """Place of a method in a plot over members, turns or errors.
+    """Position of a method in a plot over members, turns or errors.
 
     Example:
         Point(line="debate", x=4.0)
@@ -49,13 +51,13 @@ class Column(Record):
     strong: str
     results: Results
     points: dict[str, Point] = {}
-    """By method; empty where the table runs over nothing."""
+    """Position in the plot by method; empty where the table has no plot."""
     account: Account | None = None
-    """Of the study's data, where the stage took one."""
+    """Account of the study's data, where the stage wrote one."""
 
 
 class Cost(Record):
-    """What a table took: by its stages, which share what other tables had done, and by all trainings it rests on.
+    """Cost of a table: that of its stages, which reuse the work of other tables, and that of all trainings it needs.
 
     Example:
         Cost(seconds=512.0, cpu_seconds=498.3, tokens=1204000, games=1440, trainings=31, shared=9,
@@ -63,18 +65,18 @@ class Cost(Record):
     """
 
     seconds: float
-    """Wall time of its stages, in the processes that finished them."""
+    """Wall time of its stages, in the processes that finished them, in seconds."""
     cpu_seconds: float | None = None
     tokens: int | None = None
-    """Read and written by the models that were asked for speeches and verdicts."""
+    """Tokens read and written by the models that gave speeches and verdicts."""
     games: int = 0
-    """Debates and the like that supervisors read."""
+    """Games that supervisors read."""
     trainings: int = 0
-    """All that it rests on, each once."""
+    """Trainings that the table needs, each counted once."""
     shared: int = 0
-    """Those of them that another table had done before."""
+    """Trainings among them that another table had done before."""
     training_seconds: float = 0.0
-    """Wall time of all of them."""
+    """Wall time of all its trainings, in seconds."""
 
 
 class Table(Record):
@@ -83,13 +85,16 @@ class Table(Record):
     name: str
     columns: tuple[Column, ...]
     over: Over | None = None
-    """What its plot runs over."""
+    """Variable of its plot."""
     cost: Cost | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Methods of all columns, in their order."""
-        return tuple(dict.fromkeys(method.name for column in self.columns for method in column.results.methods))
+        names: dict[str, None] = {}
+        for column in self.columns:
+            names.update(dict.fromkeys(method.name for method in column.results.methods))
+        return tuple(names)
 
     @property
     def grid(self) -> bool:
@@ -98,30 +103,35 @@ class Table(Record):
 
 
 class Cell(Record):
-    """A model in a column."""
+    """Results of one model in one column."""
 
     accuracy: Estimate
     pgr: Estimate | None = None
-    """None of models that are no students, and where it is undefined."""
+    """None for models that are no students, and where PGR is undefined."""
     pgr_text: str = ""
-    """Why it is undefined, in a word or a line; empty of models that are no students."""
+    """PGR with its interval, or why it is undefined; empty for models that are no students."""
 
 
 def rows(table: Table) -> dict[str, tuple[Cell | None, ...]]:
     """Cells by row, one for each column; None where a column lacks that model."""
-    first, last = ("weak", "untrained", "strong"), ("ceiling",)
-    found = {ENDS[end]: tuple(_end(column, end) for column in table.columns) for end in first}
-    found |= {name: tuple(_student(column, name) for column in table.columns) for name in table.methods}
-    found |= {ENDS[end]: tuple(_end(column, end) for column in table.columns) for end in last}
-    return {name: cells for name, cells in found.items() if any(cells)}
+    cells_by_name: dict[str, tuple[Cell | None, ...]] = {}
+    for model in ("weak", "untrained", "strong"):
+        cells_by_name[ENDS[model]] = tuple(_end_cell(column, model) for column in table.columns)
+    for name in table.methods:
+        cells_by_name[name] = tuple(_student_cell(column, name) for column in table.columns)
+    cells_by_name[ENDS["ceiling"]] = tuple(_end_cell(column, "ceiling") for column in table.columns)
+    # Studies by a trained head have no untrained model; a row that is empty in all columns is left out.
+    return {name: cells for name, cells in cells_by_name.items() if any(cells)}
 
 
-def _end(column: Column, model: str) -> Cell | None:
+def _end_cell(column: Column, model: str) -> Cell | None:
+    """Cell of a model that belongs to no method."""
     accuracy = getattr(column.results, model)
     return None if accuracy is None else Cell(accuracy=accuracy)
 
 
-def _student(column: Column, name: str) -> Cell | None:
+def _student_cell(column: Column, name: str) -> Cell | None:
+    """Cell of a method's student."""
     for method in column.results.methods:
         if method.name == name:
             return Cell(accuracy=method.student, pgr=method.pgr.pgr, pgr_text=method.pgr_text)
@@ -129,58 +139,71 @@ def _student(column: Column, name: str) -> Cell | None:
 
 
 def points(methods: Mapping[str, Method], contexts: Mapping[str, Context], over: Over) -> dict[str, Point]:
-    """Where methods stand in a plot; those that differ in nothing but what it runs over are one line.
+    """Positions of methods in a plot; methods that differ only in its variable are points of one line.
 
     A line has the name of its first method, without a number at its end.
     """
-    lines: dict[str, str] = {}
-    found = {}
+    line_names: dict[str, str] = {}
+    positions = {}
     for name, method in methods.items():
-        context = contexts.get(method.context, Context())
-        what: dict[str, Any] = method.model_dump(mode="json")
+        # What remains of the settings without the plot's variable tells which line a method belongs to.
+        settings: dict[str, Any] = method.model_dump(mode="json")
+        x: float | None = None
         if over == "members":
-            x: float | None = what.pop("members")
+            x = settings.pop("members")
         elif over == "errors":
-            x = what["labels"].pop("errors")
-        else:
-            help_ = context.model_dump(mode="json")
-            what["context"], x = (method.context, None) if method.context == "none" else (help_, help_.pop("turns"))
+            x = settings["labels"].pop("errors")
+        elif method.context != "none":
+            context = contexts.get(method.context, Context()).model_dump(mode="json")
+            x = context.pop("turns")
+            # By content: contexts that differ in their turns alone have names of their own.
+            settings["context"] = context
         if x is not None:
-            line = lines.setdefault(str(sorted(what.items())), re.sub(r"[-_.+]?\d+(\.\d+)?$", "", name) or name)
-            found[name] = Point(line=line, x=float(x))
-    return found
+            # debate-2 and debate-4 are points of the line `debate`; a name of digits alone stays.
+            base_name = re.sub(r"[-_.+]?\d+(\.\d+)?$", "", name) or name
+            line = line_names.setdefault(str(sorted(settings.items())), base_name)
+            positions[name] = Point(line=line, x=float(x))
+    return positions
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown: accuracy in percent and PGR, each with its interval, and below it what to know."""
-    several = len(table.columns) > 1
-    heads = [
-        f"{column.label}: {what}" if several else what for column in table.columns for what in ("accuracy, %", "PGR")
-    ]
-    lines = [f"## {table.name}", "", _line(["model", *heads]), _line(["---"] * (1 + len(heads)))]
+    """The table as Markdown: accuracy in percent and PGR with intervals, and footnotes."""
+    heads = ["model"]
+    for column in table.columns:
+        prefix = f"{column.label}: " if len(table.columns) > 1 else ""
+        heads += [f"{prefix}accuracy, %", f"{prefix}PGR"]
+    lines = [f"## {table.name}", "", _line(heads), _line(["---"] * len(heads))]
     for name, cells in rows(table).items():
-        lines.append(_line([name, *(text for cell in cells for text in _texts(cell))]))
-    return "\n".join([*lines, "", *(f"- {line}" for line in footnotes(table)), ""])
+        texts = [name]
+        for cell in cells:
+            texts += _texts(cell)
+        lines.append(_line(texts))
+    lines.append("")
+    lines += [f"- {note}" for note in footnotes(table)]
+    return "\n".join([*lines, ""])
 
 
 def footnotes(table: Table) -> list[str]:
-    """What the numbers rest on, why PGR is undefined where it is, and what the table cost."""
+    """Models, test items and seeds behind the numbers, why a PGR is undefined, and the cost of the table."""
     lines = []
     for column in table.columns:
-        found = column.results
-        seeds = "1 seed, so intervals hold for this training run only" if found.seeds == 1 else f"{found.seeds} seeds"
-        weak = found.weak
+        study = column.results
+        seeds = "1 seed, so intervals hold for this training run only" if study.seeds == 1 else f"{study.seeds} seeds"
         lines.append(
-            f"{column.label}: {column.weak} supervises {column.strong}; {weak.n} test items in {weak.clusters} "
-            f"clusters, {seeds}"
+            f"{column.label}: {column.weak} supervises {column.strong}; {study.weak.n} test items in "
+            f"{study.weak.clusters} clusters, {seeds}"
         )
-        notes = (*found.notes, *(column.account.notes if column.account else ()))
+        notes = list(study.notes)
+        if column.account is not None:
+            notes += column.account.notes
         lines += [f"{column.label}: {note}" for note in notes]
-    return [*lines, *([cost_text(table.cost)] if table.cost else [])]
+    if table.cost is not None:
+        lines.append(cost_text(table.cost))
+    return lines
 
 
 def cost_text(cost: Cost) -> str:
-    """Cost in a line."""
+    """Cost in one line."""
     cpu = "" if cost.cpu_seconds is None else f", {cost.cpu_seconds:.0f} s of CPU"
     tokens = "" if cost.tokens is None else f", {cost.tokens:,} tokens read and written"
     return (
@@ -190,48 +213,54 @@ def cost_text(cost: Cost) -> str:
 
 
 def _texts(cell: Cell | None) -> tuple[str, str]:
-    """Accuracy and PGR of a cell."""
+    """Accuracy in percent and PGR of a cell."""
     if cell is None:
         return "-", "-"
     accuracy = _scaled(cell.accuracy, 100, 1)
-    if cell.pgr is None:
-        return accuracy, UNDEFINED if cell.pgr_text else ""
-    return accuracy, _scaled(cell.pgr, 1, 2)
+    if cell.pgr is not None:
+        return accuracy, _scaled(cell.pgr, 1, 2)
+    return accuracy, UNDEFINED if cell.pgr_text else ""
 
 
-def _scaled(one: Estimate, factor: float, digits: int) -> str:
-    if one.low is None or one.high is None:
-        return f"{one.value * factor:.{digits}f} [no interval]"
-    return f"{one.value * factor:.{digits}f} [{one.low * factor:.{digits}f}, {one.high * factor:.{digits}f}]"
+def _scaled(estimate: Estimate, factor: float, digits: int) -> str:
+    """An estimate with its interval, times a factor."""
+    value = f"{estimate.value * factor:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return f"{value} [no interval]"
+    return f"{value} [{estimate.low * factor:.{digits}f}, {estimate.high * factor:.{digits}f}]"
 
 
 def _line(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
+    # A bar inside a name would end its cell.
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def csv_text(table: Table) -> str:
-    """One line for each measure of each model in each column; an undefined value is empty."""
+    """The table as CSV: one line for each measure of each model in each column; an undefined value is empty."""
     out = io.StringIO()
+    # Line feeds on every system, so that tables of two machines can be compared byte for byte.
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["table", "column", "model", "measure", "value", "low", "high", "n", "clusters", "seeds"])
     for column in table.columns:
-        for model, measure, one in measures(column.results):
-            values = ["", "", "", "", ""] if one is None else [one.value, one.low, one.high, one.n, one.clusters]
+        for model, measure, estimate in measures(column.results):
+            values: list[Any] = [""] * 5
+            if estimate is not None:
+                values = [estimate.value, estimate.low, estimate.high, estimate.n, estimate.clusters]
             writer.writerow([table.name, column.label, model, measure, *values, column.results.seeds])
     return out.getvalue()
 
 
-def measures(found: Results) -> list[tuple[str, str, Estimate | None]]:
-    """Model, measure and estimate of all that a study measured; None where it is undefined."""
+def measures(results: Results) -> list[tuple[str, str, Estimate | None]]:
+    """Model, measure and estimate of everything that a study measured; None where a measure is undefined."""
     lines: list[tuple[str, str, Estimate | None]] = []
-    for model, scores in found.scores.items():
+    for model, scores in results.scores.items():
         lines += [(model, measure, getattr(scores, measure)) for measure in Scores.model_fields]
-    for method in found.methods:
-        lines += [
-            (f"{method.name}/labels", "accuracy", method.labels),
-            (f"{method.name}/student", "pgr", method.pgr.pgr),
-        ]
+    for method in results.methods:
+        student = f"{method.name}/student"
+        lines.append((f"{method.name}/labels", "accuracy", method.labels))
+        lines.append((student, "pgr", method.pgr.pgr))
         if method.agreement is not None:
-            for when, share in (("right", method.agreement.right), ("wrong", method.agreement.wrong)):
-                lines.append((f"{method.name}/student", f"agreement where the supervisor is {when}", share))
+            lines.append((student, "agreement where the supervisor is right", method.agreement.right))
+            lines.append((student, "agreement where the supervisor is wrong", method.agreement.wrong))
     return lines

@@ -1,22 +1,22 @@
 """Items of weak-to-strong, their splits, and what each model reads of them.
 
-An item is a question with two answers, for a binary task "correct" and "incorrect". What a model reads is the view of
-a judge (`game.prompts.judge_messages`): the student has the passage; a supervisor has it where the config says so, and
-under it the debate that is there to help it.
+An item is a question with two answers, for a binary task "correct" and "incorrect". A model reads the view of a judge
+(`game.prompts.judge_messages`): the student with the passage, a supervisor with or without it as configured, followed
+by the debate that helps it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from debate_rl.data.leaks import joined_groups, near_duplicates
-from debate_rl.data.splits import check_disjoint, divide
+from debate_rl.data.splits import Grouped, check_disjoint, divide
 from debate_rl.data.tasks.binary_items import BinaryItem, as_question
 from debate_rl.engines.chat import candidate_ids, prompt_ids
-from debate_rl.engines.request import Message as Said
+from debate_rl.engines.request import Message as EngineMessage
 from debate_rl.errors import UserError
 from debate_rl.game.prompts import Message, judge_candidates, judge_messages
 from debate_rl.game.protocol import Protocol
@@ -24,9 +24,12 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.records import Record
 
+T = TypeVar("T", bound=Grouped)
+Name = TypeVar("Name", bound=str)
+
 
 class Item(Record):
-    """A question of which a model is to say which answer is correct.
+    """A question with two answers, of which a model says which is correct.
 
     Example:
         Item(question=Question(id="lab-7-2", answers=("shed", "barn"), correct=0, ...))
@@ -58,9 +61,9 @@ class Splits(Record):
     test: tuple[Item, ...]
 
     joined: int = 0
-    """Groups that were taken together with another, as they hold nearly the same text."""
+    """Groups merged with another one because they hold nearly the same text."""
     unused: int = 0
-    """Items that no part took: left over once the parts were full."""
+    """Items left over once all parts were full."""
 
     @property
     def every(self) -> tuple[Item, ...]:
@@ -74,7 +77,7 @@ class Splits(Record):
 
 
 class PartReport(Record):
-    """What is in a part of a split.
+    """Size, classes and text lengths of one part of a split.
 
     Example:
         PartReport(items=200, groups=181, labels=(97, 103), tokens=(31, 88, 140), too_long=0)
@@ -85,23 +88,23 @@ class PartReport(Record):
     labels: tuple[int, int]
     """Items with label 0 and label 1."""
     tokens: tuple[int, int, int] | None = None
-    """Median, 95th percentile and most tokens of what a model reads of an item."""
+    """Median, 95th percentile and maximum of the tokens that a model reads of an item."""
     too_long: int = 0
     """Items that are longer than the model's context."""
 
     def __str__(self) -> str:
         """One line for the log."""
-        said = (
+        line = (
             f"{self.items} items in {self.groups} groups, {self.labels[0]} with label 0, {self.labels[1]} with label 1"
         )
         if self.tokens is None:
-            return said
+            return line
         median, high, most = self.tokens
-        return f"{said}; tokens: median {median}, 95 % {high}, most {most}, {self.too_long} too long"
+        return f"{line}; tokens: median {median}, 95 % {high}, most {most}, {self.too_long} too long"
 
 
 class Sample(Record):
-    """What a model reads of an item, and how its two answers are worded.
+    """Text that a model reads of an item, and the wording of its two answers.
 
     Example:
         Sample(prompt=[{"role": "user", "content": "story : ... the answer is"}], candidates=("shed", "barn"))
@@ -115,13 +118,15 @@ Samples = Mapping[str, Sample]
 """Samples by the id of their item."""
 
 
-def items_of(found: Sequence[Question | BinaryItem]) -> list[Item]:
+def items_of(questions: Sequence[Question | BinaryItem]) -> list[Item]:
     """Make items of questions or of a binary task.
 
     Raises:
         UserError: ground truth is missing.
     """
-    items = [Item(question=one if isinstance(one, Question) else as_question(one)) for one in found]
+    items = []
+    for question in questions:
+        items.append(Item(question=question if isinstance(question, Question) else as_question(question)))
     missing = [item.id for item in items if item.question.correct is None]
     if missing:
         raise UserError(
@@ -133,13 +138,20 @@ def items_of(found: Sequence[Question | BinaryItem]) -> list[Item]:
 
 
 def label_truth(items: Sequence[Item]) -> tuple[Literal[0, 1], ...]:
-    """1 where answer 0 is correct."""
+    """1 where answer 0 is correct, else 0, for each item."""
     return tuple(1 if item.label else 0 for item in items)
 
 
 def _texts(items: Sequence[Item]) -> list[str]:
-    """What an item says, with its passage."""
+    """Question and passage of each item."""
     return [f"{item.question.text}\n{item.question.passage or ''}" for item in items]
+
+
+def cut_parts(items: Sequence[T], sizes: Mapping[Name, int], seed: int = 0) -> dict[Name, tuple[T, ...]]:
+    """Cut items into named parts of at most these sizes; no group is in two."""
+    total = sum(sizes.values())
+    parts = divide(items, {name: size / total for name, size in sizes.items()}, seed)
+    return {name: tuple(parts[name][:size]) for name, size in sizes.items()}
 
 
 def split_items(items: Sequence[Item], supervisor: int, student: int, test: int, seed: int = 0) -> Splits:
@@ -151,28 +163,30 @@ def split_items(items: Sequence[Item], supervisor: int, student: int, test: int,
     total = supervisor + student + test
     if len(items) < total:
         raise UserError(f"weak-to-strong needs {total} items (supervisor + student + test), found {len(items)}")
-    before = [item.cluster for item in items]
-    groups = joined_groups(before, near_duplicates(_texts(items), before))
     sizes = {"supervisor": supervisor, "student": student, "test": test}
+    original_groups = [item.cluster for item in items]
+    groups = joined_groups(original_groups, near_duplicates(_texts(items), original_groups))
+    # `near_duplicates` leaves out the wording that is common to the texts at hand. The parts are fewer texts than all
+    # items, so less may count as common and new duplicates may show. Merge their groups and cut again until none is.
     while True:
         items = [_regrouped(item, group) for item, group in zip(items, groups, strict=True)]
-        parts = divide(items, {name: size / total for name, size in sizes.items()}, seed)
-        kept = {name: tuple(parts[name][:size]) for name, size in sizes.items()}
-        found = Splits(joined=len(set(before)) - len(set(groups)), **kept)  # type: ignore[arg-type]
-        # What is wording of the task depends on the texts at hand, so fewer of them may have more near-duplicates.
-        pairs = _crossing(found)
-        if not pairs:
+        parts = cut_parts(items, sizes, seed)
+        joined = len(set(original_groups)) - len(set(groups))
+        splits = Splits(supervisor=parts["supervisor"], student=parts["student"], test=parts["test"], joined=joined)
+        crossing = _crossing(splits)
+        if not crossing:
             break
-        place = {item.id: at for at, item in enumerate(items)}
-        groups = joined_groups(groups, [(place[one.id], place[other.id]) for one, other in pairs])
-    _check_parts(found)
-    return found.model_copy(update={"unused": len(items) - len(found.every)})
+        index_of = {item.id: index for index, item in enumerate(items)}
+        groups = joined_groups(groups, [(index_of[first.id], index_of[second.id]) for first, second in crossing])
+    _check_parts(splits)
+    return splits.model_copy(update={"unused": len(items) - len(splits.every)})
 
 
 def _regrouped(item: Item, group: str) -> Item:
-    """The item in this group."""
+    """The item as a member of this group."""
     if item.cluster == group:
         return item
+    # The group decides the cluster, by which parts are cut here and intervals are resampled later.
     return Item(question=item.question.model_copy(update={"group": group}))
 
 
@@ -180,74 +194,87 @@ def check_splits(splits: Splits) -> None:
     """Check that the parts share nothing and that each has both classes.
 
     Raises:
-        UserError: an id stands twice, a story or nearly the same text is in two parts, or a part lacks a class.
+        UserError: an id appears twice, a story or nearly the same text is in two parts, or a part lacks a class.
     """
-    where = _check_parts(splits)
-    for one, other in _crossing(splits):
+    part_of = _check_parts(splits)
+    for first, second in _crossing(splits):
         raise UserError(
-            f"items {one.id!r} of {where[one.id]!r} and {other.id!r} of {where[other.id]!r} say nearly the same; "
-            "give them one group, so that splits keep them together"
+            f"items {first.id!r} of {part_of[first.id]!r} and {second.id!r} of {part_of[second.id]!r} say nearly the "
+            "same; give them one group, so that splits keep them together"
         )
 
 
 def _check_parts(splits: Splits) -> dict[str, str]:
-    """The same but for nearly the same texts.
+    """Check ids, classes and stories, but not near-duplicates.
 
     Returns:
         The part of each item, by id.
     """
-    where: dict[str, str] = {}
+    part_of: dict[str, str] = {}
     for name, part in splits.parts.items():
         for item in part:
-            if item.id in where:
+            if item.id in part_of:
                 raise UserError(
-                    f"item {item.id!r} is in {where[item.id]!r} and again in {name!r}; give each item its own id"
+                    f"item {item.id!r} is in {part_of[item.id]!r} and again in {name!r}; give each item its own id"
                 )
-            where[item.id] = name
+            part_of[item.id] = name
+        # A part of one class would train a model that gives one answer, or make its accuracy meaningless.
+        labels = {item.label for item in part}
         for label in (0, 1):
-            if not any(item.label == label for item in part):
+            if label not in labels:
                 raise UserError(
                     f"weak-to-strong: none of the {len(part)} items of part {name!r} has label {label}; "
                     "take more items, another seed, or balance the classes"
                 )
     check_disjoint(splits.parts)
-    return where
+    return part_of
 
 
 def _crossing(splits: Splits) -> list[tuple[Item, Item]]:
-    """Near-duplicates of which one is in another part than the other."""
-    every = splits.every
-    part = [name for name, items in splits.parts.items() for _ in items]
-    pairs = near_duplicates(_texts(every), [item.cluster for item in every])
-    return [(every[first], every[second]) for first, second in pairs if part[first] != part[second]]
+    """Pairs of near-duplicates whose items are in different parts."""
+    items = splits.every
+    part_names: list[str] = []
+    for name, part in splits.parts.items():
+        part_names += [name] * len(part)
+    # Over all parts at once, as the common wording depends on the texts that are compared.
+    pairs = near_duplicates(_texts(items), [item.cluster for item in items])
+    return [(items[first], items[second]) for first, second in pairs if part_names[first] != part_names[second]]
 
 
 def report(
     splits: Splits, samples: Samples | None = None, count: Callable[[Sample], int] | None = None, limit: int = 0
 ) -> dict[str, PartReport]:
-    """Items, classes and token lengths of each part.
+    """Count items, classes and tokens of each part.
 
     Args:
         splits: the parts.
         samples: what a model reads of each item; None leaves out the lengths.
-        count: tokens of a sample, such as `token_counter` makes.
-        limit: the most tokens the model reads; 0 where there is no limit.
+        count: counts the tokens of a sample, such as `token_counter` makes.
+        limit: the model's context in tokens; 0 where there is no limit.
     """
-    found = {}
+    reports = {}
     for name, part in splits.parts.items():
+        lengths: list[int] = []
+        if samples is not None and count is not None:
+            lengths = [count(samples[item.id]) for item in part]
+        tokens = None
+        if lengths:
+            # Lengths that occur, not interpolated ones.
+            median, high, most = np.percentile(lengths, [50, 95, 100], method="higher").astype(int).tolist()
+            tokens = (median, high, most)
         zeros = sum(item.label == 0 for item in part)
-        lengths = [count(samples[item.id]) for item in part] if samples is not None and count is not None else []
-        quantiles = np.percentile(lengths, [50, 95, 100], method="higher").astype(int).tolist() if lengths else None
-        found[name] = PartReport(
-            items=len(part), groups=len({item.cluster for item in part}), labels=(zeros, len(part) - zeros),
-            tokens=tuple(quantiles) if quantiles else None,
+        reports[name] = PartReport(
+            items=len(part),
+            groups=len({item.cluster for item in part}),
+            labels=(zeros, len(part) - zeros),
+            tokens=tokens,
             too_long=sum(length > limit for length in lengths) if limit else 0,
-        )  # fmt: skip
-    return found
+        )
+    return reports
 
 
 def check_lengths(reports: Mapping[str, PartReport], limit: int) -> None:
-    """Check that a model can read every item whole: none is cut or left out in silence.
+    """Check that a model can read every item whole, so that none is cut or left out silently.
 
     Raises:
         UserError: items of a part are longer than the limit.
@@ -264,18 +291,28 @@ def check_lengths(reports: Mapping[str, PartReport], limit: int) -> None:
 def fitting(
     items: Sequence[Item], samples: Samples, count: Callable[[Sample], int], limit: int
 ) -> tuple[list[Item], tuple[str, ...]]:
-    """Items that a model can read whole, and the ids of those left out; to be called before a split."""
-    fits = [count(samples[item.id]) <= limit for item in items]
-    kept = [item for item, fit in zip(items, fits, strict=True) if fit]
-    return kept, tuple(item.id for item, fit in zip(items, fits, strict=True) if not fit)
+    """Select the items that a model can read whole; call it before a split.
+
+    Returns:
+        These items, and the ids of those left out.
+    """
+    readable = []
+    left_out = []
+    for item in items:
+        if count(samples[item.id]) <= limit:
+            readable.append(item)
+        else:
+            left_out.append(item.id)
+    return readable, tuple(left_out)
 
 
 def token_counter(tokenizer: Any) -> Callable[[Sample], int]:
-    """Count what a model reads of a sample: its prompt as engines encode it, and the longer answer."""
+    """Make a function that counts the tokens of a sample: its prompt as engines encode it, and the longer answer."""
 
     def count(sample: Sample) -> int:
-        messages = [Said.model_validate(message) for message in sample.prompt]
-        answers = (len(candidate_ids(tokenizer, candidate)) for candidate in sample.candidates)
+        messages = [EngineMessage.model_validate(message) for message in sample.prompt]
+        # Either answer may be appended, so the longer one decides whether a sample fits.
+        answers = [len(candidate_ids(tokenizer, candidate)) for candidate in sample.candidates]
         return len(prompt_ids(tokenizer, messages)) + max(answers)
 
     return count
@@ -285,13 +322,15 @@ def sample_of(transcript: Transcript, reads_passage: bool) -> Sample:
     """What a supervisor reads of a game, with the passage or without."""
     rules = transcript.protocol.model_copy(update={"judge_reads_passage": reads_passage})
     shown = transcript.model_copy(update={"protocol": rules})
+    # (0, 1): answers in their own order, as the target is P(answer 0).
     prompt = judge_messages(shown, shown.present, (0, 1))
     return Sample(prompt=prompt, candidates=judge_candidates(shown, (0, 1)))
 
 
 def plain_samples(items: Sequence[Item], blind: Protocol, reads_passage: bool) -> dict[str, Sample]:
-    """Every item without a debate; a question that has no passage is read as it is."""
-    return {
-        item.id: sample_of(open_transcript(item.question, blind, {}), reads_passage and bool(item.question.passage))
-        for item in items
-    }
+    """What a model reads of every item without a debate, by id; a question without a passage is read as it is."""
+    samples = {}
+    for item in items:
+        game = open_transcript(item.question, blind, {})
+        samples[item.id] = sample_of(game, reads_passage and bool(item.question.passage))
+    return samples

@@ -1,4 +1,4 @@
-"""Whether a model can read whole what it is given: none is cut or left out in silence."""
+"""Checks that a model can read its texts whole, so that none is cut or left out silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from debate_rl.weak_to_strong.tasks.items import Sample, token_counter
 
 
 def context_length(model: str) -> int | None:
-    """Tokens that a model reads; None where its config does not say.
+    """Context of a model in tokens; None where its config does not say.
 
     Raises:
         UserError: no such model.
@@ -21,12 +21,12 @@ def context_length(model: str) -> int | None:
 
 
 def check_readable(samples: Iterable[Sample], model: str, what: str) -> None:
-    """Make sure that a model can read all samples.
+    """Check that a model can read all samples whole.
 
     Args:
-        samples: of all parts.
+        samples: samples of all parts.
         model: folder or hub name.
-        what: whose samples these are, for the message.
+        what: owner of the samples, for the message.
 
     Raises:
         UserError: some are longer than the model's context.
@@ -34,14 +34,14 @@ def check_readable(samples: Iterable[Sample], model: str, what: str) -> None:
     limit = context_length(model)
     if limit is None:
         return
-    from debate_rl.trainers.common.load import load_tokenizer
+    from debate_rl.trainers.common.load import load_tokenizer  # here: it takes seconds to load
 
     count = token_counter(load_tokenizer(model))
     lengths = [count(sample) for sample in samples]
-    over = [length for length in lengths if length > limit]
-    if over:
+    too_long = [length for length in lengths if length > limit]
+    if too_long:
         raise UserError(
-            f"weak-to-strong: {len(over)} of {len(lengths)} texts of {what} are longer than the {limit} tokens that "
-            f"{model} reads (the longest has {max(over)}); take a model with a longer context, or shorter items, turns "
-            "or speeches (protocol.max_new_tokens)"
+            f"weak-to-strong: {len(too_long)} of {len(lengths)} texts of {what} are longer than the {limit} tokens "
+            f"that {model} reads (the longest has {max(too_long)}); take a model with a longer context, or shorter "
+            "items, turns or speeches (protocol.max_new_tokens)"
         )

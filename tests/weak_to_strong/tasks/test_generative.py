@@ -9,6 +9,7 @@ from debate_rl.errors import UserError
 from debate_rl.records import read
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.settings import Result
+from debate_rl.weak_to_strong import training_cache
 from debate_rl.weak_to_strong.results.results import results
 from debate_rl.weak_to_strong.tasks import generative
 from debate_rl.weak_to_strong.tasks.generative import generative_task, of_puzzle, run_generative
@@ -30,8 +31,10 @@ class World:
     def __init__(self, task, monkeypatch):
         self.items = {item.text: (place, item) for part in task.parts.values() for place, item in enumerate(part)}
         self.jobs, self.asked = [], 0
-        monkeypatch.setattr(generative, "launch", self.launch)
-        monkeypatch.setattr(generative, "job_name", lambda job: f"{job.model}-{len(read(job.rows, SftRow))}-{job.seed}")
+        monkeypatch.setattr(training_cache, "launch", self.launch)
+        monkeypatch.setattr(
+            training_cache, "job_name", lambda job: f"{job.model}-{len(read(job.rows, SftRow))}-{job.seed}"
+        )
 
     def launch(self, job, *options):
         self.jobs.append(job)
