@@ -26,7 +26,6 @@ from typing import Literal
 
 from debate_rl.arena.resume_log import Log, Progress
 from debate_rl.arena.turn_order import call_sides, pick_sides
-from debate_rl.engines.once import Once
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side, other
 from debate_rl.game.transcript import Speech, Transcript
@@ -144,7 +143,6 @@ def grow(
     Returns:
         The trees with their leaves, in order. A speech or verdict that fails ends the paths through it, no others.
     """
-    engine = Once(engine)
     score: Scorer | None = None if judge is None else lambda games: judge_transcripts(games, judge, engine)
     opened = pick_sides([tree.game for tree in trees], players, engine)
     shoots = [_seated(_Shoot(at, trees[at].game), game, None) for at, game in enumerate(opened)]
