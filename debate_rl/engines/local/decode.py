@@ -34,8 +34,12 @@ class Rows:
         self._positions = torch.tensor([end.start + len(end.tokens) for end in wave.ends], device=logits.device)
         paths = [end.path for end in wave.ends]
         self._long = _long_nodes(paths)
-        short = [[node for node in path if len(node.tokens) < APART] for path in paths]
-        lengths = [sum(len(node.tokens) for node in nodes) for nodes in short]
+        short: list[list[Node]] = []
+        lengths: list[int] = []
+        for path in paths:
+            nodes = [node for node in path if len(node.tokens) < APART]
+            short.append(nodes)
+            lengths.append(sum(len(node.tokens) for node in nodes))
         self._filled = max(lengths)
         self.width = self._filled + room
         # Rows are padded on the left, so that the new tokens of all rows stand in one column; the bias hides the pads.
@@ -72,6 +76,7 @@ class Rows:
         out, lse = attend(grouped, keys, values, scale, bias=self._bias[:, :, :, : self._filled])
         out = out.reshape(count, heads, width).transpose(0, 1)
         lse = lse.reshape(count, heads).transpose(0, 1)
+        # The outputs are rearranged views; `merge` changes them in place.
         if self._long:
             out = out.contiguous()
             lse = lse.contiguous()

@@ -212,9 +212,14 @@ class TransformersEngine:
         pairs_by_row: dict[Ids, list[Pair]] = defaultdict(list)
         for prompt, ids in pairs:
             pairs_by_row[(*prompt, *ids[:-1])].append((prompt, ids))
-        rows = [Row(tokens, max(len(ids) for _, ids in row_pairs)) for tokens, row_pairs in pairs_by_row.items()]
+        rows = []
+        for row_tokens, row_pairs in pairs_by_row.items():
+            # Logits are requested for the longest candidate of the row; the shorter ones read the last of them.
+            longest = max(len(ids) for _, ids in row_pairs)
+            rows.append(Row(row_tokens, longest))
         scores: dict[Pair, float] = {}
         for encoded in self._memory.encoded(network, loaded.shares, revision, rows, [0] * len(rows)):
+            # All candidates of a wave are scored in one call, over its logits in one piece.
             positions: list[int] = []
             tokens: list[int] = []
             wave_pairs: list[Pair] = []

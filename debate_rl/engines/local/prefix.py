@@ -158,7 +158,9 @@ class Trie:
         tokens = sum(len(node.tokens) for node in held)
         if tokens <= limit:
             return
-        held_children = {node: sum(child.held for child in node.children.values()) for node in held}
+        held_children: dict[Node, int] = {}
+        for node in held:
+            held_children[node] = sum(child.held for child in node.children.values())
         number_of = {node: number for number, node in enumerate(held)}
         # The number breaks ties, since nodes can not be compared.
         queue = [(_worth(node), number_of[node]) for node in held if not held_children[node]]
