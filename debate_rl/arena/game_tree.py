@@ -28,7 +28,6 @@ from typing import Literal
 
 from debate_rl.arena.resume_log import Log, Progress
 from debate_rl.arena.turn_order import call_sides, pick_sides
-from debate_rl.engines.once import Once
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side, other
 from debate_rl.game.transcript import Speech, Transcript
@@ -155,8 +154,6 @@ def grow(
     Returns:
         The trees with their leaves, in order. A speech or verdict that fails ends the paths through it, no others.
     """
-    # Players who share a model draw the same texts: Once asks the engine for each of them a single time per call.
-    engine = Once(engine)
     score: Scorer | None = None if judge is None else lambda games: judge_transcripts(games, judge, engine)
     # Sides are picked before the first turn, since the pick decides who speaks in it.
     started = pick_sides([tree.game for tree in trees], players, engine)

@@ -1,4 +1,4 @@
-"""From messages to token ids, so that what a speaker wrote can never act as a token of the chat template."""
+"""Chat templates: turn messages into token ids, so that no speech can act as a token of the template."""
 
 from __future__ import annotations
 
@@ -12,59 +12,60 @@ from debate_rl.engines.request import Message
 from debate_rl.errors import UserError
 
 _PROBE = "debate-rl-probe"
+"""A text that no template writes by itself; where it shows up in a prompt, a message was written."""
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
-    """The prompt text, up to where the assistant begins.
+    """The prompt text, up to where the assistant's message begins.
 
-    Templates that refuse a system role (Mistral, Gemma) or leave its text out get it at the head of the first user
-    message.
+    If a template refuses the system role (Mistral, Gemma) or omits its text, the text goes to the head of the first
+    user message.
 
     Raises:
-        UserError: the tokenizer has no chat template, or one that can not be used (see `applied`).
+        UserError: the tokenizer has no chat template, or its template fails (see `applied`).
     """
     if not tokenizer.chat_template:
         raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; save one with the model")
     marks = marks_of(tokenizer)
-    turns = [{"role": m.role, "content": neutral(m.content, marks)} for m in messages]
+    turns = [{"role": message.role, "content": neutral(message.content, marks)} for message in messages]
     if turns and turns[0]["role"] == "system" and not _shows_system(tokenizer, repr(tokenizer.chat_template)):
-        turns = _merged(turns)
+        turns = _merge_system(turns)
     return applied(tokenizer, turns, add_generation_prompt=True)
 
 
 def applied(tokenizer: Any, turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
-    """The text that a tokenizer's chat template makes of messages.
+    """Apply a tokenizer's chat template to messages.
 
     Raises:
-        UserError: the template has a mistake, or refuses such messages.
+        UserError: the template has a mistake, or refuses these messages.
     """
     try:
         text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=add_generation_prompt)
     except Exception as error:  # an expression of a template may raise anything
-        said = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{tokenizer.name_or_path}: its chat template fails ({said}); save another with the model"
+            f"{tokenizer.name_or_path}: its chat template fails ({reason}); save another with the model"
         ) from error
     return str(text)
 
 
 @lru_cache(maxsize=32)
 def _shows_system(tokenizer: Any, template: str) -> bool:
-    """Whether a template writes the text of a system message; some pass over it without a word.
+    """Whether a template writes the text of a system message; some drop it silently.
 
     Args:
-        tokenizer: whose template it is.
-        template: its text, so that a tokenizer that is given another template is asked again.
+        tokenizer: the tokenizer with the template.
+        template: the template's text, part of the cache key because a tokenizer may get another template.
     """
     turns = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}]
     try:
         return _PROBE in applied(tokenizer, turns, add_generation_prompt=True).lower()
     except UserError:
-        return False  # where the template has another fault, it fails without a system message as well
+        return False  # a template with another mistake fails without a system message as well, and is reported there
 
 
-def _merged(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The messages with the system's text at the head of the first user message, alone where none follows it."""
+def _merge_system(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Move the system's text to the head of the user message behind it, or into a user message of its own."""
     system, *rest = turns
     if not rest or rest[0]["role"] != "user":
         return [{"role": "user", "content": system["content"]}, *rest]
@@ -72,43 +73,49 @@ def _merged(turns: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 class Frame(NamedTuple):
-    """What a chat template writes round an assistant's message.
+    """The texts that a chat template writes around an assistant's message.
 
     Example (ChatML):
         Frame(before="", after="<|im_end|>")
     """
 
     before: str
-    """Between the end of the prompt and the message."""
+    """Text between the end of the prompt and the message."""
     after: str
-    """After the message, up to its end-of-turn token."""
+    """Text after the message, including its end-of-turn token."""
 
 
 def frame(tokenizer: Any) -> Frame:
-    """What stands round an assistant's message: training teaches this end, and engines stop at it.
+    """The texts around an assistant's message: training teaches this end, and engines stop at it.
 
     Raises:
         UserError: the tokenizer has neither an end-of-turn token in its template nor an end-of-sequence token, or its
-            template changes an assistant's message or leaves it out.
+            template changes or omits an assistant's message.
     """
     return _frame(tokenizer, repr(tokenizer.chat_template))
 
 
 @lru_cache(maxsize=32)
 def _frame(tokenizer: Any, template: str) -> Frame:
-    """See `frame`; the template's text is given so that a tokenizer with another template is asked again."""
-    start = render(tokenizer, [Message(role="user", content="x")])
-    whole = applied(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}])
-    at = whole.rfind(_PROBE)
-    if at < 0:
+    """See `frame`; the template's text is part of the cache key because a tokenizer may get another template."""
+    prompt = render(tokenizer, [Message(role="user", content="x")])
+    dialogue = applied(tokenizer, [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}])
+    # The last occurrence, since the turn ends behind it.
+    start = dialogue.rfind(_PROBE)
+    if start < 0:
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template does not show an assistant's message; "
             "save another with the model"
         )
-    # Reasoning templates show an answer in the past otherwise than the one being written: then nothing goes before.
-    before = whole[len(start) : at] if whole.startswith(start) and len(start) <= at else ""
-    after = whole[at + len(_PROBE) :]
-    ends = [after.index(token) + len(token) for token in _whole_tokens(tokenizer) if token in after]
+    before = ""
+    # Reasoning templates show a past answer differently from the one being written: then nothing goes before.
+    if dialogue.startswith(prompt) and len(prompt) <= start:
+        before = dialogue[len(prompt) : start]
+    after = dialogue[start + len(_PROBE) :]
+    # Added tokens count as well as special ones: the token that ends a turn need not be marked as special.
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    atomic = {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
+    ends = [after.index(token) + len(token) for token in atomic if token in after]
     if ends:
         return Frame(before, after[: min(ends)])
     if tokenizer.eos_token is None:
@@ -116,33 +123,27 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     return Frame(before, tokenizer.eos_token)
 
 
-def _whole_tokens(tokenizer: Any) -> set[str]:
-    """Every token of more than one character that is whole in any text; one that ends a turn need not be special."""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    return {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
-
-
 def closing_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Token ids that close an assistant's message; the last one ends its turn."""
+    """Token ids behind an assistant's message; the last one ends its turn."""
     return tuple(tokenizer(frame(tokenizer).after, add_special_tokens=False)["input_ids"])
 
 
 def end_tokens(tokenizer: Any, generation_config: Any = None) -> frozenset[int]:
-    """Tokens at which an answer ends: the end of turn that training teaches, and the model's own ends of sequence.
-
-    The first often is not among the others: a base model that is given a chat template keeps `<|endoftext|>` in its
-    config, and its speeches end with `<|im_end|>`.
-    """
-    ends = None if generation_config is None else generation_config.eos_token_id
-    found = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    """Token ids that end an answer: the end of turn that training teaches, and the model's own ends of sequence."""
+    ends = [tokenizer.eos_token_id]
+    if generation_config is not None:
+        configured = generation_config.eos_token_id
+        ends += configured if isinstance(configured, list) else [configured]
+    # The template's own end is often not among the others: a base model with an added chat template keeps
+    # `<|endoftext|>` in its config, and its speeches end with `<|im_end|>`.
     if tokenizer.chat_template:
-        with suppress(UserError):  # the template is complained of where a prompt is made by it
-            found += closing_ids(tokenizer)[-1:]
-    return frozenset(int(token) for token in found if token is not None)
+        with suppress(UserError):  # a broken template is reported when it renders a prompt
+            ends += closing_ids(tokenizer)[-1:]
+    return frozenset(int(token) for token in ends if token is not None)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...]:
-    """Token ids of the prompt, as training and inference both use them."""
+    """Token ids of a prompt, the same for training and inference."""
     return tuple(tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"])
 
 

@@ -1,7 +1,7 @@
-"""The one place where configs, tokenizers, models and adapters are loaded: safetensors only, and no code.
+"""Load configs, tokenizers, models and adapters: safetensors only, and never code from a model folder.
 
-A model folder may name Python files of its own (`auto_map`), which transformers runs where it is allowed to, and asks
-for on a terminal where it is not told. Here it is always told no.
+A model folder may name Python files of its own (`auto_map`). Transformers runs them if `trust_remote_code` is true, and
+asks on the terminal if it is unset, so every call here passes false.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError
 
 
 def load_config(path: str | Path, revision: str | None = None) -> Any:
-    """The transformers config of a model folder or hub name.
+    """Load the transformers config of a model folder or hub name.
 
     Raises:
-        UserError: there is none that can be read, or its architecture is code of the model's own.
+        UserError: it can not be read, or the model needs its own code.
     """
     from transformers import AutoConfig
 
@@ -32,21 +32,21 @@ def load_config(path: str | Path, revision: str | None = None) -> Any:
 
 
 def text_config(path: str | Path) -> Any:
-    """The part of a model's config that is of text: nested where a model reads images as well (Gemma 3)."""
+    """Load the text part of a model's config, which is nested if the model reads images as well (Gemma 3)."""
     return load_config(path).get_text_config()
 
 
 def context_of(config: Any) -> int | None:
-    """Tokens that a model of this config can read; None where it does not say."""
+    """Context length in tokens of a model with this config; None if the config does not say."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
-    """The tokenizer of a model folder or hub name.
+    """Load the tokenizer of a model folder or hub name.
 
     Raises:
-        UserError: there is none that can be read.
+        UserError: it can not be read.
     """
     from transformers import AutoTokenizer
 
@@ -57,20 +57,20 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
 
 
 def load_network(auto: Any, path: str | Path, dtype: Any, **options: Any) -> Any:
-    """A model in memory.
+    """Load a model.
 
     Args:
         auto: the transformers class that builds it, such as AutoModelForCausalLM.
         path: folder or hub name.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         options: further arguments of `from_pretrained`.
 
     Raises:
-        UserError: it can not be loaded, its file is damaged, or it needs code of its own.
+        UserError: it can not be loaded, its file is damaged, or it needs its own code.
     """
     from transformers import dynamic_module_utils
 
-    # Where a library below loads the same folder again and passes nothing, it must not ask on the terminal either.
+    # A library below may load the same folder again without the option: with no time to answer it does not ask.
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     check_sums(path)
     options = {**options, **_NO_CODE, "use_safetensors": True}
@@ -82,17 +82,20 @@ def load_network(auto: Any, path: str | Path, dtype: Any, **options: Any) -> Any
 
 
 def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = False, **options: Any) -> Any:
-    """A model with a LoRA adapter on it, beside those that it holds.
+    """Add a LoRA adapter to a model, besides those that it has.
 
     Args:
-        model: a base, or a `PeftModel`.
-        adapter: folder.
-        name: of the adapter in the model.
-        trainable: whether it will be trained on.
+        model: a base model, or a `PeftModel`.
+        adapter: folder of the adapter.
+        name: name of the adapter in the model.
+        trainable: whether its training will continue.
         options: further arguments of PEFT.
 
+    Returns:
+        The `PeftModel`.
+
     Raises:
-        UserError: it is damaged, lacks weights, changes the base, or does not fit the model.
+        UserError: the adapter is damaged, lacks weights, changes the base, or does not fit the model.
     """
     from peft import PeftModel
 
@@ -100,7 +103,7 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
     check_adapter_kind(adapter)
     try:
         with LOADING, warnings.catch_warnings():
-            # PEFT only warns of weights that it does not find, and leaves them as they were drawn.
+            # PEFT only warns about missing weights and leaves them randomly initialised.
             warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
             if isinstance(model, PeftModel):
                 loaded = model.load_adapter(str(adapter), adapter_name=name, is_trainable=trainable, **options)
@@ -115,12 +118,12 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error's text."""
+    """First line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _complaint(what: str, path: str | Path, error: Exception) -> str:
-    """One line on why something could not be loaded."""
+    """One line on why something could not be loaded, and what to do."""
     if "trust_remote_code" in str(error) or "custom code" in str(error):
         return (
             f"{path} needs Python code from its own folder, which is never run here; "

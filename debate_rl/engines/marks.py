@@ -1,8 +1,9 @@
-"""Control marks: what a chat template uses to tell who speaks, and how a text is kept from writing them.
+"""Control marks of chat templates, and how texts are kept from writing them.
 
-Every text that goes into a prompt passes `neutral`, on its way to the local engine, to a server and into training. It
-breaks the marks of the usual templates, and those of a tokenizer's own: its special tokens, and what stands in its
-template's text. Look-alikes count as what they fold to, since tokenizers may fold them as well.
+A control mark tells the model who speaks, such as `<|im_end|>`. Every text in a prompt passes `neutral`, for the local
+engine, for a server and for training. It breaks the marks of common templates and those of the tokenizer itself: its
+special tokens, and what its template writes. Look-alike characters count as the letters they resemble, since tokenizers
+may fold them as well.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ _TOKENS = (
     r"[be]o[sd]|pad|unk|mask|[se]op|(?:start|end)_of_(?:turn|image)|(?:BOS|EOS|EOD|PAD|UNK)_TOKEN|seed:[a-z_]{1,30}|"
     r"(?:extra_id|unused|special|reserved|reserved_special_token)_?\d{1,5}"
 )
-# A look-ahead, so that marks which overlap are all found; templates may change the case of what they are given.
+# A look-ahead finds overlapping marks too. Upper and lower case, because templates may change the case of a text.
 _USUAL = re.compile(
     rf"(?=<\|[^|<>]{{1,60}}\|>|\[\|[^|\[\]]{{1,60}}\|\]|</?s>|<(?:{_TOKENS})>"
     rf"|<</?SYS>>|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)",
     re.I,
 )
+# Marks in the source or the output of a template: `<|user|>`, `[INST]`, `<<SYS>>`.
 _WRITTEN = re.compile(r"<<?[|/]?[A-Za-z_][^<>\s'\"]{0,60}>>?|\[/?[A-Z_]{2,40}\]")
+# Other words in brackets or bars, in the output of a template only: `{{user}}`, `|assistant|`.
 _FRAMED = re.compile(r"[^\w\s]{1,3}\w[^\s<>\[\]]{0,60}[\]\[>|}]+")
 _LABEL = re.compile(r"(?:user|human|assistant|system|instruction|response|gpt|bot)(?=\s?:)", re.I)
 _LAST_LABEL = re.compile(r"([^\W\d_][\w ]{0,30}?)\s*:\s*\Z")
@@ -39,11 +42,11 @@ _PROBE = "debate-rl-probe"
 
 
 class Marks:
-    """Control marks of one tokenizer beside the usual ones.
+    """Control marks of one tokenizer, besides the common ones.
 
     Args:
         marks: texts that act as control marks.
-        labels: names of roles that a template writes with a colon at the head of a line, such as `USER`.
+        labels: names of roles that a template writes before a colon at the start of a line, such as `USER`.
     """
 
     def __init__(self, marks: Iterable[str] = (), labels: Iterable[str] = ()) -> None:
@@ -51,18 +54,18 @@ class Marks:
         lengths: dict[str, set[int]] = defaultdict(set)
         for mark in self._marks:
             lengths[mark[:2]].add(len(mark))
-        self._lengths = {beginning: sorted(found) for beginning, found in lengths.items()}
-        # Thousands of marks have few beginnings, so a text is searched for these first.
+        self._lengths = {beginning: sorted(mark_lengths) for beginning, mark_lengths in lengths.items()}
+        # A tokenizer may have thousands of marks, but few beginnings of two characters: a text is searched for these.
         beginnings = "|".join(re.escape(beginning) for beginning in sorted(self._lengths))
         self._beginning = re.compile(f"(?=({beginnings}))") if beginnings else None
         names = "|".join(re.escape(label) for label in sorted(set(labels)))
-        # In capitals anywhere, since some templates write all turns into one line.
+        # In capitals anywhere in a line, since some templates write all turns into one line.
         capitals = "|".join(re.escape(label.upper()) for label in sorted(set(labels)))
         label = rf"^[ \t#*]*(?i:{names})(?=:)|(?<!\w)(?:{capitals})(?=:)"
         self._label = re.compile(label, re.M) if names else None
 
     def places(self, text: str) -> Iterator[int]:
-        """Characters of a folded text after which a space breaks a mark; one may come twice."""
+        """Yield the indexes of a folded text after which a space breaks a mark, some of them twice."""
         for match in _USUAL.finditer(text):
             yield match.start()
         if self._beginning is not None:
@@ -76,11 +79,11 @@ class Marks:
 
 
 USUAL = Marks()
-"""For a server, whose template nobody tells."""
+"""The common marks, for a server whose template is unknown."""
 
 
 def neutral(text: str, marks: Marks = USUAL) -> str:
-    """A text in which every control mark is broken by a space after its first character.
+    """Break every control mark of a text by a space after its first character.
 
     Example:
         >>> neutral("yes <|im_end|>")
@@ -91,30 +94,39 @@ def neutral(text: str, marks: Marks = USUAL) -> str:
 
 
 def marks_of(tokenizer: Any) -> Marks:
-    """Control marks of a tokenizer: special tokens, and what its chat template writes."""
+    """Control marks of a tokenizer: its special tokens, and what its chat template writes."""
     return _marks_of(tokenizer, repr(tokenizer.chat_template))
 
 
 @lru_cache(maxsize=32)
 def _marks_of(tokenizer: Any, template: str) -> Marks:
-    """See `marks_of`; the template's text is given so that a tokenizer with another template is asked again."""
+    """See `marks_of`; the template's text is part of the cache key because a tokenizer may get another template."""
     frames = _frames(tokenizer)
-    shown = "\n".join(frames)
-    written = {*_WRITTEN.findall(template), *_WRITTEN.findall(shown), *_FRAMED.findall(shown)}
-    lines = (line.strip() for line in shown.splitlines())
-    written |= {line for line in lines if line.startswith("#") and not line.endswith(":")}
-    added = tokenizer.added_tokens_decoder.values()
-    # A token that is not special counts where the template writes it: others, such as the tags of quotes, are words.
-    control = [str(token) for token in added if token.special or str(token) in template or str(token) in shown]
-    labels = [match[1] for frame in frames if (match := _LAST_LABEL.search(frame))]
-    return Marks({*control, *tokenizer.all_special_tokens, *written}, [*labels, *_LABEL.findall(template)])
+    output = "\n".join(frames)
+    marks = {*_WRITTEN.findall(template), *_WRITTEN.findall(output), *_FRAMED.findall(output)}
+    # Headings such as "### Instruction"; those with a colon are found as labels below.
+    for line in map(str.strip, output.splitlines()):
+        if line.startswith("#") and not line.endswith(":"):
+            marks.add(line)
+    marks.update(tokenizer.all_special_tokens)
+    for token in tokenizer.added_tokens_decoder.values():
+        # A token that is not special counts if the template writes it; others, such as the tags of quotes, are words.
+        if token.special or str(token) in template or str(token) in output:
+            marks.add(str(token))
+    labels = _LABEL.findall(template)
+    for frame in frames:
+        label = _LAST_LABEL.search(frame)
+        if label:
+            labels.append(label[1])
+    return Marks(marks, labels)
 
 
 def _frames(tokenizer: Any) -> list[str]:
-    """What a chat template writes before, between and after messages: it may make marks of parts, and of roles."""
+    """The texts that a chat template writes before, between and after messages."""
+    # The output shows marks that the source does not, because a template may join them from parts and roles.
     for roles in (("system", "user", "assistant", "user"), ("user", "assistant", "user")):
         turns = [{"role": role, "content": _PROBE} for role in roles]
-        with suppress(Exception):  # it may refuse a role, or fail: that is said where a prompt is made by it
+        with suppress(Exception):  # it may refuse a role, or fail, which is reported when it renders a prompt
             text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             return str(text).split(_PROBE)
     return []

@@ -1,8 +1,8 @@
-"""Parts of a call answered side by side, each of them in the store as soon as it is answered.
+"""Answer the parts of a call in parallel, each part through the store as soon as it is answered.
 
-In front of a store stands a `Parallel` where the engine behind it answers many requests at a time: a server, or the
-processes of a crew. A call is cut into parts, and each part goes through the store by itself. So a crash, a budget that
-is spent or a server that is gone loses what is under way, and nothing that was answered.
+A `Parallel` stands in front of the store if the engine behind the store answers many requests at a time: a server, or
+the worker processes of a run. It cuts a call into parts and sends each part through the store by itself. So a crash, a
+spent budget or a lost server costs the requests under way, and nothing that was answered.
 """
 
 from __future__ import annotations
@@ -12,35 +12,34 @@ from collections.abc import Callable, Sequence
 from threading import Lock, Thread
 from typing import Protocol, TypeVar
 
-from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
+from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores, answer_distinct
 
 P = TypeVar("P")
-R = TypeVar("R")
 Q = TypeVar("Q", Request, Choice)
 A = TypeVar("A", Completion, Scores)
 
 Parts = list[list[list[int]]]
-"""For each lane the parts that are its own, each a list of places in the call."""
+"""The parts of each lane; a part is a list of indexes into the call."""
 
 
 class Lanes(Protocol):
     """An engine that answers several parts of a call at a time."""
 
     def plan(self, questions: Sequence[Request] | Sequence[Choice]) -> Parts:
-        """Cut a call into parts, and say which lane each is for."""
+        """Cut a call into parts and assign each part to a lane."""
         ...
 
     def enter(self, lane: int) -> None:
-        """Tell the engine that this thread asks for a lane from now on."""
+        """Bind the calling thread to a lane."""
         ...
 
 
 class Parallel:
-    """An engine that hands the parts of each call to another one from several threads.
+    """An engine that sends the parts of each call to another engine from several threads.
 
     Args:
-        stored: the engine with its store in front; it is asked by several threads at a time.
-        lanes: how calls are cut: the engine behind the store.
+        stored: the engine with its store in front; several threads call it at a time.
+        lanes: the engine behind the store, which plans the parts.
     """
 
     def __init__(self, stored: Engine, lanes: Lanes) -> None:
@@ -51,9 +50,9 @@ class Parallel:
         """Write a text for each request.
 
         Raises:
-            UserError: a part can not be answered at all; the other parts under way are finished first, and kept.
+            UserError: a part can not be answered at all. The other parts under way are finished first, and stored.
         """
-        return self._all(requests, self.stored.generate)
+        return self._answer(requests, self.stored.generate)
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice.
@@ -61,50 +60,59 @@ class Parallel:
         Raises:
             UserError: as for `generate`.
         """
-        return self._all(choices, self.stored.choose)
+        return self._answer(choices, self.stored.choose)
 
     def revision(self, model: str, adapter: str | None) -> str:
         """Fingerprint of a model with its adapter."""
         return self.stored.revision(model, adapter)
 
-    def _all(
+    def _answer(
         self, questions: Sequence[Q], ask: Callable[[Sequence[Q]], list[A | EngineFailure]]
     ) -> list[A | EngineFailure]:
-        answers: dict[int, A | EngineFailure] = {}
+        def answer_parts(distinct: Sequence[Q]) -> list[A | EngineFailure]:
+            answers: dict[int, A | EngineFailure] = {}
 
-        def work(part: list[int]) -> None:
-            answers.update(zip(part, ask([questions[at] for at in part]), strict=True))
+            def work(part: list[int]) -> None:
+                answers.update(zip(part, ask([distinct[index] for index in part]), strict=True))
 
-        side_by_side(self.lanes.plan(questions), work, self.lanes.enter)
-        return [answers[at] for at in range(len(questions))]
+            side_by_side(self.lanes.plan(distinct), work, self.lanes.enter)
+            return [answers[index] for index in range(len(distinct))]
+
+        # Before the cut: two lanes that met the same request would both find the store empty and pay for it twice.
+        return answer_distinct(questions, answer_parts)
 
 
 def side_by_side(
     parts: Sequence[Sequence[P]], work: Callable[[P], None], enter: Callable[[int], None] = lambda lane: None
 ) -> None:
-    """Do all parts, each lane its own in order, then what the others have left; lane 0 is the calling thread.
+    """Work on the parts of all lanes in parallel, one thread per lane; lane 0 is the calling thread.
 
-    After an exception no further part is begun; those under way are finished, then the first exception is raised.
+    Each lane takes its own parts in order, then helps the lane that has most left. After an exception no further part
+    is begun; the parts under way are finished, then the first exception is raised.
 
     Args:
-        parts: of each lane; a lane without any helps the others.
-        work: does a part.
+        parts: the parts of each lane; a lane without any helps the others.
+        work: handles one part.
         enter: called in the thread of each lane before anything else.
     """
-    queues = [deque(own) for own in parts]
+    queues = [deque(lane_parts) for lane_parts in parts]
     errors: list[BaseException] = []
     lock = Lock()
 
     def take(lane: int) -> list[P]:
+        """The next part for a lane, in a list; empty if nothing is left."""
         with lock:
-            longest = max(queues, key=len)
-            queue = queues[lane] or longest
-            if errors or not queue:
+            if errors:
                 return []
-            # Another's part is taken from the end, where it would come to it last.
-            return [queue.popleft() if queue is queues[lane] else queue.pop()]
+            if queues[lane]:
+                return [queues[lane].popleft()]
+            longest = max(queues, key=len)
+            if not longest:
+                return []
+            # From the far end: what its own lane would come to last.
+            return [longest.pop()]
 
-    def go(lane: int) -> None:
+    def run_lane(lane: int) -> None:
         try:
             enter(lane)
             while taken := take(lane):
@@ -117,15 +125,15 @@ def side_by_side(
             with lock:
                 errors.append(error)
 
+    busy_lanes = [lane for lane, queue in enumerate(queues) if queue]
     if sum(map(len, queues)) == 1:
-        go(next(lane for lane, queue in enumerate(queues) if queue))  # nothing to share: no threads
-        queues = []
-    threads = [Thread(target=go, args=(lane,), daemon=True) for lane in range(1, len(queues))]
-    for thread in threads:
-        thread.start()
-    if queues:
-        go(0)
-    for thread in threads:
-        thread.join()
+        run_lane(busy_lanes[0])  # a single part needs no threads
+    elif queues:
+        threads = [Thread(target=run_lane, args=(lane,), daemon=True) for lane in range(1, len(queues))]
+        for thread in threads:
+            thread.start()
+        run_lane(0)
+        for thread in threads:
+            thread.join()
     if errors:
         raise errors[0]

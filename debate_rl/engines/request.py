@@ -1,13 +1,16 @@
-"""What is asked of an engine and what it answers. An answer depends on its own request and on nothing else."""
+"""Requests to an engine and its answers. An answer depends on its own request and on nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import Field
 
 from debate_rl.records import Record
+
+K = TypeVar("K", bound=Hashable)
+A = TypeVar("A")
 
 
 class Message(Record):
@@ -22,14 +25,14 @@ class Message(Record):
 
 
 class Sampling(Record):
-    """How text is drawn. Nothing else is applied: no hidden top-k, no repetition penalty."""
+    """Sampling parameters. Nothing else is applied: no hidden top-k, no repetition penalty."""
 
     max_new_tokens: int = Field(default=300, ge=1)
     temperature: float = Field(default=1.0, ge=0)
-    """0 takes the likeliest token."""
+    """Sampling temperature; 0 takes the likeliest token."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     stop: tuple[str, ...] = ()
-    """Texts that end the answer, besides the model's own end of turn; they are not part of it."""
+    """Texts that end the answer, besides the model's own end of turn. They are not part of the answer."""
 
 
 class Request(Record):
@@ -42,14 +45,14 @@ class Request(Record):
     messages: tuple[Message, ...]
     model: str
     adapter: str | None = None
-    """Folder of a LoRA adapter of the model; None is the model itself."""
+    """Folder of a LoRA adapter for the model; None is the model itself."""
     sampling: Sampling = Sampling()
     seed: int = 0
     """Two draws from one prompt are two requests with different seeds."""
 
 
 class Choice(Record):
-    """One question with given continuations, of which the model's probabilities are wanted.
+    """One prompt with given continuations, for which the engine returns the model's log-probabilities.
 
     Example:
         Choice(messages=(Message(role="user", content="..."),), model="lab-base", candidates=("shed", "barn"))
@@ -75,10 +78,10 @@ class Completion(Record):
     revision: str
     """Fingerprint of the weights that answered."""
     tokens: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
-    """Token ids as they were drawn, the one that ended the answer included, where the engine keeps them: training needs
-    these and no others. They are in no file."""
+    """Sampled token ids with the one that ended the answer, if the engine keeps them. Training needs exactly these ids:
+    encoding the text again may give others. Never written to a file."""
     prompt_ids: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
-    """Token ids of the prompt as a server read it, where it tells. They are in no file."""
+    """Token ids of the prompt as a server read it, if the server reports them. Never written to a file."""
 
 
 class Scores(Record):
@@ -94,7 +97,7 @@ class Scores(Record):
 
 
 class EngineFailure(Record):
-    """A request that could not be answered; the others of its call are not affected.
+    """A request that could not be answered. The other requests of its call are not affected.
 
     Example:
         EngineFailure(kind="context", message="prompt of 9120 tokens and 300 new ones exceed the model's 8192")
@@ -105,7 +108,10 @@ class EngineFailure(Record):
 
 
 class Engine(Protocol):
-    """Two verbs. Everything a round needs is handed over in one call; answers come in the order of the requests."""
+    """Answers requests in batches: all requests of a debate round go into one call.
+
+    Answers come in the order of the requests, and equal requests of one call get the same answer.
+    """
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write a text for each request."""
@@ -116,5 +122,23 @@ class Engine(Protocol):
         ...
 
     def revision(self, model: str, adapter: str | None) -> str:
-        """Fingerprint of a model with its adapter: part of what identifies an answer."""
+        """Fingerprint of a model with its adapter; part of an answer's key in the store."""
         ...
+
+
+def answer_distinct(questions: Sequence[K], ask: Callable[[list[K]], list[A]]) -> list[A]:
+    """Ask each distinct question once and give equal questions the same answer.
+
+    Every engine passes its calls through here. Players who share a model send equal requests, and a server would draw
+    a different text for each of them.
+
+    Args:
+        questions: requests, choices, or their keys in the store.
+        ask: answers the distinct questions, in the order of their first appearance.
+
+    Returns:
+        One answer per question, in order.
+    """
+    distinct = list(dict.fromkeys(questions))
+    answers = dict(zip(distinct, ask(distinct), strict=True))
+    return [answers[question] for question in questions]

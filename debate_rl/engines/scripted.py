@@ -1,20 +1,20 @@
-"""A real engine whose answers are functions of the request: for tests, and for players that follow a rule."""
+"""An engine whose answers are functions of the request: for tests, and for players that follow a rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from debate_rl.engines.request import Choice, Completion, EngineFailure, Request, Scores
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
 from debate_rl.records import digest
 
 
 class ScriptedEngine:
-    """Answers by two functions and keeps what it was asked.
+    """Answers by two functions and records the requests.
 
     Args:
-        write: text for a request; it may raise to make that request fail.
-        score: log-probability of each candidate of a choice; it may raise as well.
-        keep: whether to keep what was asked.
+        write: returns the text for a request; an exception makes that request fail.
+        score: returns the log-probability of each candidate of a choice; may raise as well.
+        keep: whether to record requests and choices.
     """
 
     def __init__(
@@ -32,41 +32,58 @@ class ScriptedEngine:
         self.calls = 0
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Write a text for each request, cut at its limit of words."""
+        """Write a text for each request."""
+        return answer_distinct(requests, self._generate)
+
+    def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
+        """Score the candidates of each choice."""
+        return answer_distinct(choices, self._choose)
+
+    def revision(self, model: str, adapter: str | None) -> str:
+        """A fixed name per model and adapter, since a script has no weights."""
+        revision = self._revisions.get((model, adapter))
+        if revision is None:
+            revision = digest(["scripted", model, adapter])
+            self._revisions[model, adapter] = revision
+        return revision
+
+    def _generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         self.calls += 1
         if self._keep:
             self.requests.extend(requests)
         return [self._complete(request) for request in requests]
 
-    def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
-        """Score the candidates of each choice."""
+    def _choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         self.calls += 1
         if self._keep:
             self.choices.extend(choices)
         return [self._rate(choice) for choice in choices]
-
-    def revision(self, model: str, adapter: str | None) -> str:
-        """A fixed name: a script has no weights."""
-        found = self._revisions.get((model, adapter))
-        if found is None:
-            found = self._revisions[model, adapter] = digest(["scripted", model, adapter])
-        return found
 
     def _complete(self, request: Request) -> Completion | EngineFailure:
         try:
             text = self._write(request)
         except Exception as error:  # a script stands for a model: whatever goes wrong in it is that request's failure
             return EngineFailure(kind="scripted", message=str(error))
-        tokens = sum(len(message.content.split()) for message in request.messages)
         return Completion(
-            text=text, prompt_tokens=tokens, new_tokens=len(text.split()), finish="stop",
+            text=text,
+            prompt_tokens=_count_words(request.messages),
+            new_tokens=len(text.split()),
+            finish="stop",
             revision=self.revision(request.model, request.adapter),
-        )  # fmt: skip
+        )
 
     def _rate(self, choice: Choice) -> Scores | EngineFailure:
         try:
-            logprobs = tuple(float(x) for x in self._score(choice))
+            logprobs = tuple(float(logprob) for logprob in self._score(choice))
         except Exception as error:  # as above
             return EngineFailure(kind="scripted", message=str(error))
-        tokens = sum(len(message.content.split()) for message in choice.messages)
-        return Scores(logprobs=logprobs, prompt_tokens=tokens, revision=self.revision(choice.model, choice.adapter))
+        return Scores(
+            logprobs=logprobs,
+            prompt_tokens=_count_words(choice.messages),
+            revision=self.revision(choice.model, choice.adapter),
+        )
+
+
+def _count_words(messages: Sequence[Message]) -> int:
+    """Words of a prompt, which stand for its tokens."""
+    return sum(len(message.content.split()) for message in messages)

@@ -1,7 +1,7 @@
-"""Models on disk: are the weights there, which weights are they, and does an adapter belong to them. Reads no torch.
+"""Models on disk: check that weights are complete, fingerprint them, and match adapters with their base, without torch.
 
-A safetensors file opens with the length of its header (8 bytes, little endian) and the header, JSON that gives each
-tensor's type, shape and place; so shapes and whether a file was cut off are known without reading it.
+A safetensors file begins with the length of its header (8 bytes, little endian) and the header, JSON with the type,
+shape and offsets of each tensor. So shapes and truncated files are known without reading the weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from debate_rl.errors import UserError
 from debate_rl.records import read_json, write_json
 
 BASE_FILE = "base.json"
-"""Written beside an adapter: {"model": name, "fingerprint": of the base it was trained on}."""
+"""File beside an adapter: {"model": name, "fingerprint": of the base it was trained on}."""
 
 SUMS_FILE = "sha256.json"
-"""Written beside weights that were trained here: {file name: SHA-256}."""
+"""File beside weights that were trained here: {file name: SHA-256}."""
 _NOT_SUMMED = (SUMS_FILE, "README.md")
 
 LOADING = RLock()
-"""Held while transformers loads a model. It changes its classes meanwhile, so that weights stay untied, and puts back
-what it found: of two threads that load at once the second would leave every later model of the process untied."""
+"""Held while transformers loads a model. Transformers patches its classes meanwhile, so that weights stay untied, and
+then restores what it found. If two threads loaded at once, the second would restore the patch, and every later model of
+the process would stay untied."""
 
 _CONFIGS = (
     "config.json",
@@ -36,15 +37,15 @@ _CONFIGS = (
     "chat_template.jinja",
 )
 _HARMLESS_STARTS = ("gaussian", "orthogonal", "eva")
-"""How LoRA weights may have been drawn; the base stays as it is."""
+"""Initialisations of LoRA weights that leave the base as it is."""
 _NOT_CONTENT = ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "local_files_only")
 
 
 def local_folder(model: str | Path) -> Path:
-    """Folder of a model: the path itself, else the hub's files, fetched into the hub cache where they are not yet.
+    """Folder of a model: the path itself, else the hub's files, downloaded into the hub cache if they are missing.
 
     Raises:
-        UserError: there is no such folder, and no hub model of that name can be had.
+        UserError: there is no such folder, and the hub does not deliver a model of that name.
     """
     path = Path(model)
     if path.is_dir():
@@ -67,15 +68,16 @@ def local_folder(model: str | Path) -> Path:
 
 
 def header(path: str | Path) -> dict[str, Any]:
-    """Header of a safetensors file: tensor name -> {"dtype", "shape", "data_offsets"}.
+    """Read the header of a safetensors file: tensor name -> {"dtype", "shape", "data_offsets"}.
 
     Raises:
-        UserError: the file is missing, is not safetensors or was cut off.
+        UserError: the file is missing, truncated, or not safetensors.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            # Before the read: of another file type these bytes may ask for exabytes.
             if length > path.stat().st_size:
                 raise ValueError("cut off")
             entries = json.loads(file.read(length))
@@ -83,28 +85,29 @@ def header(path: str | Path) -> dict[str, Any]:
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a whole safetensors file; copy or save the weights again") from error
-    size, whole = path.stat().st_size, 8 + length + end
-    if size != whole:
-        raise UserError(f"{path}: cut off or damaged ({size} of {whole} bytes); copy it again")
+    size = path.stat().st_size
+    expected = 8 + length + end
+    if size != expected:
+        raise UserError(f"{path}: cut off or damaged ({size} of {expected} bytes); copy it again")
     return dict(entries)
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """The safetensors files of a model or adapter folder, by name."""
+    """The safetensors files of a model or adapter folder, sorted by name."""
     return sorted(Path(folder).glob("*.safetensors"))
 
 
 def check_weights(model: str | Path) -> Path:
-    """Return the folder of a model whose weights are there and whole.
+    """Check that a model's weights are complete, and return its folder.
 
     Raises:
-        UserError: no such model, no config.json, no safetensors weights, a file cut off, or a shard missing.
+        UserError: no such model, no config.json, no safetensors weights, a truncated file, or a missing shard.
     """
     folder = local_folder(model)
     if not (folder / "config.json").is_file():
         what = "an adapter, give it as the adapter" if (folder / "adapter_config.json").is_file() else "no config.json"
         raise UserError(f"{folder} is not a model folder ({what}); choose a folder with config.json and *.safetensors")
-    # Transformers would load the base that the adapter names in place of this model, or fetch it.
+    # Transformers would load the base that the adapter names instead of this model, or download it.
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds a model and an adapter; move the adapter's files into a folder of their own")
     _fields(folder / "config.json")
@@ -125,10 +128,10 @@ def check_weights(model: str | Path) -> Path:
 
 
 def fingerprint(model: str | Path) -> str:
-    """Name the weights, tokenizer and template of a model or adapter folder by content.
+    """Hash the weights, tokenizer and template of a model or adapter folder.
 
-    Every byte counts. What was hashed once is remembered (`engines.file_hashes`), so only the first look at a large
-    model takes time: one to three seconds for each GB on one core, so up to 50 s for 16 GB.
+    Every byte counts. Hashes of large files are cached (see `file_hashes`), so only the first call takes time: one to
+    three seconds per GB on one core, up to 50 s for 16 GB.
 
     Returns:
         16 hexadecimal digits.
@@ -137,34 +140,34 @@ def fingerprint(model: str | Path) -> str:
         UserError: there is no such model or a file is damaged.
     """
     folder = local_folder(model)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in _CONFIGS:
         if (folder / name).is_file():
-            found.update(f"{name}\n{_content(folder / name)}\n".encode())
+            digest.update(f"{name}\n{_config_content(folder / name)}\n".encode())
     files = weight_files(folder)
-    for path, content in zip(files, file_hashes(files), strict=True):
-        found.update(f"{path.name}\n{content}\n".encode())
-    return found.hexdigest()[:16]
+    for path, file_sha256 in zip(files, file_hashes(files), strict=True):
+        digest.update(f"{path.name}\n{file_sha256}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def write_sums(folder: str | Path) -> None:
-    """Write the SHA-256 of every file of a folder beside them; a model card may still be completed later."""
+    """Write the SHA-256 of every file of a folder beside them, except the model card, which may change later."""
     write_json(Path(folder) / SUMS_FILE, folder_hashes(Path(folder), without=_NOT_SUMMED))
 
 
 def damaged_file(folder: str | Path) -> Path | None:
-    """The first file that is not what `write_sums` saw; None where all are, or where the folder was made elsewhere."""
-    listed = Path(folder) / SUMS_FILE
-    if not listed.is_file():
+    """The first file that changed after `write_sums`; None if all are intact, or if the folder has no sums."""
+    sums_path = Path(folder) / SUMS_FILE
+    if not sums_path.is_file():
         return None
-    return changed_file(Path(folder), read_json(listed))
+    return changed_file(Path(folder), read_json(sums_path))
 
 
 def check_sums(folder: str | Path) -> None:
-    """Make sure that a folder's files are those that were saved.
+    """Check that a folder's files are those that were saved.
 
     Raises:
-        UserError: one is not.
+        UserError: a file is damaged or was changed.
     """
     damaged = damaged_file(folder)
     if damaged is not None:
@@ -172,42 +175,43 @@ def check_sums(folder: str | Path) -> None:
 
 
 def check_adapter(model: str | Path, adapter: str | Path) -> None:
-    """Make sure that an adapter was trained on this model: by the fingerprint kept beside it, else by tensor shapes.
+    """Check that an adapter was trained on this model: by the fingerprint beside it, else by tensor shapes.
 
     Raises:
-        UserError: not an adapter folder, weights missing, or it belongs to another base.
+        UserError: not an adapter folder, missing weights, or an adapter of another base.
     """
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"{adapter} is not an adapter folder (adapter_config.json and adapter_model.safetensors)")
     check_adapter_kind(folder)
     tensors = header(folder / "adapter_model.safetensors")
-    note = folder / BASE_FILE
-    if note.is_file():
-        kept = _fields(note)
-        if kept.get("fingerprint") != fingerprint(model):
-            raise UserError(f"adapter {adapter} was trained on {kept.get('model')}, not on {model}; use its own base")
+    base_path = folder / BASE_FILE
+    if base_path.is_file():
+        base = _fields(base_path)
+        if base.get("fingerprint") != fingerprint(model):
+            raise UserError(f"adapter {adapter} was trained on {base.get('model')}, not on {model}; use its own base")
         return
-    wrong = _misfit(local_folder(model), tensors)
-    if wrong:
-        raise UserError(f"adapter {adapter} does not fit {model} ({wrong}); use the base it was trained on")
+    misfit = _misfit(local_folder(model), tensors)
+    if misfit:
+        raise UserError(f"adapter {adapter} does not fit {model} ({misfit}); use the base it was trained on")
 
 
 def check_adapter_kind(adapter: str | Path) -> None:
-    """Make sure that an adapter only adds to its base: every player of that base shares it in memory.
+    """Check that an adapter only adds to its base, since every player of that base shares it in memory.
 
     Raises:
-        UserError: it is no LoRA adapter, or one that changes the base's biases, weights or layers.
+        UserError: it is not a LoRA adapter, or it changes the base's biases, weights or layers.
     """
     fields = _fields(Path(adapter) / "adapter_config.json")
-    kind, bias = fields.get("peft_type", "LORA"), fields.get("bias", "none")
+    kind = fields.get("peft_type", "LORA")
+    bias = fields.get("bias", "none")
     start = fields.get("init_lora_weights", True)
     if kind != "LORA":
         raise UserError(f"adapter {adapter} is of kind {kind!r}; only LoRA adapters are used: merge it into its model")
     merge = "which changes its base for all other players; train it without, or merge it into a model of its own"
     if bias != "none":
         raise UserError(f"adapter {adapter} was trained with bias: {bias}, {merge}")
-    # PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA take what they start from out of the base's weights.
+    # PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base's weights when they initialise.
     if isinstance(start, str) and start not in _HARMLESS_STARTS:
         raise UserError(f"adapter {adapter} was trained with init_lora_weights: {start}, {merge}")
     for name in ("layer_replication", "alora_invocation_tokens", "megatron_config"):
@@ -216,7 +220,7 @@ def check_adapter_kind(adapter: str | Path) -> None:
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """The fields of a JSON file.
+    """Read the fields of a JSON file.
 
     Raises:
         UserError: it is missing or damaged.
@@ -228,8 +232,11 @@ def _fields(path: Path) -> dict[str, Any]:
 
 
 def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
-    """The first LoRA matrix that does not fit the base's weight of the same module, in words; None where all fit."""
-    base = {name: entry["shape"] for path in weight_files(model) for name, entry in header(path).items()}
+    """Describe the first LoRA matrix that does not fit the base's weight of the same module; None if all fit."""
+    base: dict[str, list[int]] = {}
+    for path in weight_files(model):
+        for name, entry in header(path).items():
+            base[name] = entry["shape"]
     compared = 0
     for name, entry in sorted(adapter.items()):
         module, _, part = name.removeprefix("base_model.model.").partition(".lora_")
@@ -237,19 +244,19 @@ def _misfit(model: Path, adapter: dict[str, Any]) -> str | None:
         if weight is None or part not in ("A.weight", "B.weight"):
             continue
         compared += 1
-        # A is (rank, inputs) and B is (outputs, rank); GPT-2 keeps its weights transposed, so either side may match.
+        # A is (rank, inputs) and B is (outputs, rank). GPT-2 stores its weights transposed, so either side may match.
         size = entry["shape"][1] if part == "A.weight" else entry["shape"][0]
         if size not in weight:
             return f"{module} is {' x '.join(map(str, weight))}, the adapter expects {size}"
     return None if compared else "none of its modules is in the model"
 
 
-def _content(path: Path) -> str:
-    """Text of a config file without what does not change the model: paths and library versions."""
+def _config_content(path: Path) -> str:
+    """Text of a config file without the fields that do not change the model: paths and library versions."""
     if path.suffix != ".json" or path.name == "tokenizer.json":
         return path.read_text(encoding="utf-8", errors="backslashreplace")
-    fields = _fields(path)
-    kept = {key: value for key, value in fields.items() if key not in _NOT_CONTENT}
-    if isinstance(kept.get("target_modules"), list):
-        kept["target_modules"] = sorted(kept["target_modules"])  # peft writes a set, in another order each time
-    return json.dumps(kept, sort_keys=True)
+    content = {key: value for key, value in _fields(path).items() if key not in _NOT_CONTENT}
+    # PEFT writes a set here, in another order each time.
+    if isinstance(content.get("target_modules"), list):
+        content["target_modules"] = sorted(content["target_modules"])
+    return json.dumps(content, sort_keys=True)

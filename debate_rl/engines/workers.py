@@ -1,11 +1,13 @@
-"""A crew: processes started together, by `accelerate launch` or the like, that answer the requests of one run.
+"""Worker processes: ranks started together by `accelerate launch` or the like that answer the requests of one run.
 
-Rank 0 runs the stages as a process alone would, and writes all files; a call to its engine is cut into parts, which all
-ranks answer side by side. An answer depends on its request alone, so the run's files are the same for any number of
-processes. What begins alike goes to the rank that has read it before.
+Rank 0 runs the stages as a single process would, and writes all files. A call to its engine is cut into parts, which
+all ranks answer in parallel. An answer depends on its request alone, so the run's files are the same for any number of
+processes. Prompts with a common beginning go to the rank that has encoded it before.
 
-The processes find one another through torch.distributed (gloo); requests then go over sockets, so that a rank that dies
-is noticed at once: the others do its part. Ranks other than 0 write nothing, and end with rank 0.
+From accelerate come the start and the roll-call (see `join`): `PartialState` opens the process group (gloo) and knows
+this process's rank, `broadcast_object_list` sends every rank the address of rank 0, and `gather_object` waits until all
+ranks have it. Requests then go over sockets instead of collectives: a collective hangs when a rank dies, whereas a
+closed socket is noticed at once and the other ranks take over. Ranks other than 0 write nothing, and end with rank 0.
 """
 
 from __future__ import annotations
@@ -27,22 +29,32 @@ from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure,
 from debate_rl.engines.router import Router
 from debate_rl.errors import UserError
 
-PIECES = 4
-"""Parts that a rank gets of a call, about: who is done early takes over others'."""
-MOST = 256
-"""Requests of a part at most: what is lost with a rank."""
-WAIT = 600
+PARTS_PER_RANK = 4
+"""Parts of a call per rank, roughly. A rank that is done early takes over parts of others."""
+LARGEST_PART = 256
+"""Requests in a part at most: a rank that dies loses the work on one part."""
+JOIN_TIMEOUT = 600
 """Seconds to wait for processes that were started together."""
-_NEW = 4
-"""Weight of a token to be written, in characters to be read."""
-_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "ROLE_")
+_WRITE_COST = 4
+"""Cost of one new token, in prompt characters."""
+_LAUNCH_VARIABLES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+_LAUNCH_PREFIXES = ("TORCHELASTIC_", "ACCELERATE_", "FSDP_", "ROLE_")
 
 OpenEngine = Callable[[Any, int], Engine]
-"""Opens a rank's engine, of what rank 0 told it (the config) and its number on its machine."""
+"""Opens a rank's engine from what rank 0 sent (the config) and the rank's number on its machine."""
+Piece = tuple[float, list[int]]
+"""Cost, and indexes of the questions."""
 
 
-class _Gone(Exception):
+class _RankGone(Exception):
     """A rank does not answer any more."""
 
 
@@ -51,7 +63,7 @@ class Member:
 
     Args:
         rank: its number.
-        connection: to it.
+        connection: to its process.
     """
 
     def __init__(self, rank: int, connection: Connection) -> None:
@@ -64,20 +76,20 @@ class Member:
         try:
             self._connection.send((order, value))
         except OSError as error:
-            raise _Gone from error
+            raise _RankGone from error
 
     def ask(self, order: str, questions: Sequence[Any]) -> list[Any]:
-        """Have questions answered.
+        """Send questions and wait for their answers.
 
         Raises:
-            UserError: what the rank's engine raised.
-            RuntimeError: something else went wrong there.
+            UserError: the rank's engine raised it.
+            RuntimeError: the rank's engine raised something else.
         """
         self.tell(order, list(questions))
         try:
             kind, value = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise _Gone from error
+            raise _RankGone from error
         if kind == "mistake":
             raise UserError(value)
         if kind == "error":
@@ -87,206 +99,216 @@ class Member:
 
 
 class Crew:
-    """All ranks but the first, from where that stands.
+    """The other ranks, held by rank 0.
 
     Args:
-        size: how many processes there are.
-        members: the others; more may come while they are waited for.
-        say: takes a line about a rank that is gone.
+        size: number of processes, rank 0 included.
+        members: ranks that have connected; more may follow through `add`.
+        say: prints a line about a lost rank.
     """
 
     def __init__(self, size: int, members: Sequence[Member] = (), say: Callable[[str], None] = print) -> None:
         self.size = size
         self.say = say
         self._members: dict[int, Member] = {member.rank: member for member in members}
-        self._whole = threading.Event()
-        self._told: Any = None
+        self._complete = threading.Event()
         self._lock = threading.Lock()
         if len(self._members) + 1 == size:
-            self._whole.set()
+            self._complete.set()
 
     def add(self, member: Member) -> None:
-        """Take in a rank that has come."""
+        """Add a rank that has connected."""
         with self._lock:
             self._members[member.rank] = member
             if len(self._members) + 1 == self.size:
-                self._whole.set()
+                self._complete.set()
 
     def member(self, rank: int) -> Member | None:
-        """A rank that is there."""
+        """A connected rank; None for rank 0 and for lost ranks."""
         return self._members.get(rank)
 
     def lose(self, rank: int) -> None:
         """Go on without a rank."""
         with self._lock:
-            gone = self._members.pop(rank, None)
-        if gone is not None:
+            lost = self._members.pop(rank, None)
+        # Several threads may notice the same loss; one line is enough.
+        if lost is not None:
             self.say(f"rank {rank} is gone; the others do its part")
 
     def tell(self, order: str, value: Any = None) -> None:
-        """Send all an order that has no answer.
+        """Send every rank an order that has no answer.
 
         Raises:
-            UserError: not all have come in time.
+            UserError: not all ranks have connected in time.
         """
-        if not self._whole.wait(WAIT):
-            there = len(self._members) + 1
-            raise UserError(f"{there} of {self.size} processes came within {WAIT} s; start them again")
+        if not self._complete.wait(JOIN_TIMEOUT):
+            connected = len(self._members) + 1
+            raise UserError(f"{connected} of {self.size} processes came within {JOIN_TIMEOUT} s; start them again")
         for rank, member in list(self._members.items()):
             try:
                 member.tell(order, value)
-            except _Gone:
+            except _RankGone:
                 self.lose(rank)
 
 
-class _Here(threading.local):
-    """The lane of each thread."""
+class _ThreadLane(threading.local):
+    """The lane of each thread: the rank that it asks."""
 
     lane: int = 0
 
 
 class CrewEngine:
-    """The engine of a run with a crew, to stand behind a store and a `Parallel`.
+    """The engine of a run with worker processes, to stand behind a store and a `Parallel`.
 
     Args:
-        engine: rank 0's own.
+        engine: rank 0's own engine.
         crew: the other ranks.
-        told: what they open their engines of.
+        config: the other ranks open their engines from it.
     """
 
-    def __init__(self, engine: Engine, crew: Crew, told: Any) -> None:
+    def __init__(self, engine: Engine, crew: Crew, config: Any) -> None:
         self.engine = engine
         self.crew = crew
-        self._own = threading.Lock()
-        self._here = _Here()
+        self._engine_lock = threading.Lock()
+        self._thread = _ThreadLane()
         self._router = Router(crew.size)
-        crew.tell("open", told)
+        crew.tell("open", config)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Write a text for each request, at the rank of this thread."""
-        answers = self._ask("generate", requests)
-        return self.engine_alone(lambda: self.engine.generate(requests)) if answers is None else answers
+        """Write a text for each request, on the rank of this thread."""
+        answers = self._ask_rank("generate", requests)
+        if answers is not None:
+            return answers
+        with self._engine_lock:
+            return self.engine.generate(requests)
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
-        """Score the candidates of each choice, at the rank of this thread."""
-        answers = self._ask("choose", choices)
-        return self.engine_alone(lambda: self.engine.choose(choices)) if answers is None else answers
+        """Score the candidates of each choice, on the rank of this thread."""
+        answers = self._ask_rank("choose", choices)
+        if answers is not None:
+            return answers
+        with self._engine_lock:
+            return self.engine.choose(choices)
 
     def revision(self, model: str, adapter: str | None) -> str:
-        """Fingerprint of a model with its adapter, the same at every rank."""
+        """Fingerprint of a model with its adapter, the same on every rank."""
         return self.engine.revision(model, adapter)
 
     def enter(self, lane: int) -> None:
-        """This thread asks a rank from now on."""
-        self._here.lane = lane
+        """Bind the calling thread to a rank."""
+        self._thread.lane = lane
 
-    def engine_alone(self, work: Callable[[], Any]) -> Any:
-        """Do something with rank 0's own engine, which answers one call at a time."""
-        with self._own:
-            return work()
-
-    def _ask(self, order: str, questions: Sequence[Any]) -> list[Any] | None:
-        """The answers of this thread's rank; None where that is rank 0, or gone."""
-        member = self.crew.member(self._here.lane)
+    def _ask_rank(self, order: str, questions: Sequence[Any]) -> list[Any] | None:
+        """Answers of this thread's rank; None if that is rank 0, or lost."""
+        member = self.crew.member(self._thread.lane)
         if member is None:
             return None
         try:
             return member.ask(order, questions)
-        except _Gone:
+        except _RankGone:
             self.crew.lose(member.rank)
             return None
 
     def plan(self, questions: Sequence[Request] | Sequence[Choice]) -> Parts:
-        """Cut a call into parts of about one size, texts that begin alike together, and give each to a rank."""
-        texts = [_text(question) for question in questions]
-        groups = _alike(texts)
-        weights = [_weight(group, texts, questions) for group in groups]
-        limit = sum(weights) / self.crew.size
-        pieces = [
-            piece for group, weight in zip(groups, weights, strict=True) for piece in _split(group, weight, limit)
-        ]
-        loads = [0.0 if not rank or self.crew.member(rank) else float("inf") for rank in range(self.crew.size)]
-        lanes: list[list[tuple[float, list[int]]]] = [[] for _ in loads]
-        for weight, piece in pieces:
-            at = self._router.place(texts[piece[0]], loads, limit / 2)
-            loads[at] += weight
-            lanes[at].append((weight, piece))
-        return [_merged(own, limit / PIECES) for own in lanes]
+        """Cut a call into parts of similar cost and assign them to ranks, prompts with a common beginning together."""
+        texts = [_routing_text(question) for question in questions]
+        groups = _group_alike(texts)
+        costs = [_cost(group, texts, questions) for group in groups]
+        share = sum(costs) / self.crew.size
+        # An infinite load keeps the router away from lost ranks.
+        loads = [0.0 if rank == 0 or self.crew.member(rank) else float("inf") for rank in range(self.crew.size)]
+        pieces_of_rank: list[list[Piece]] = [[] for _ in loads]
+        for group, cost in zip(groups, costs, strict=True):
+            for piece_cost, piece in _split(group, cost, share):
+                rank = self._router.place(texts[piece[0]], loads, share / 2)
+                loads[rank] += piece_cost
+                pieces_of_rank[rank].append((piece_cost, piece))
+        return [_merge(pieces, share / PARTS_PER_RANK) for pieces in pieces_of_rank]
 
 
-def _text(question: Request | Choice) -> str:
-    """What a question begins with, weights first: each rank switches adapters seldom."""
+def _routing_text(question: Request | Choice) -> str:
+    """The weights and the prompt. Weights come first, so that a rank rarely switches adapters."""
     return "\n".join([question.model, question.adapter or "", *(message.content for message in question.messages)])
 
 
-def _alike(texts: Sequence[str]) -> list[list[int]]:
-    """Places of texts that share at least half of their beginning with a neighbour, in the order of the texts."""
+def _group_alike(texts: Sequence[str]) -> list[list[int]]:
+    """Group the indexes of texts that share at least half of their beginning with a neighbour, in sorted order."""
     groups: list[list[int]] = []
-    for at in sorted(range(len(texts)), key=texts.__getitem__):
-        last = texts[groups[-1][-1]] if groups else ""
-        half = min(len(last), len(texts[at])) // 2 + 1
-        if groups and last[:half] == texts[at][:half]:
-            groups[-1].append(at)
+    previous = ""
+    for index in sorted(range(len(texts)), key=texts.__getitem__):
+        text = texts[index]
+        half = min(len(previous), len(text)) // 2 + 1
+        if groups and previous[:half] == text[:half]:
+            groups[-1].append(index)
         else:
-            groups.append([at])
+            groups.append([index])
+        previous = text
     return groups
 
 
-def _weight(group: Sequence[int], texts: Sequence[str], questions: Sequence[Request] | Sequence[Choice]) -> float:
-    """What a group costs, in characters: the first text, what others add, and what is to be written."""
-    new = 0
-    for at in group:
-        question = questions[at]
-        new += question.sampling.max_new_tokens if isinstance(question, Request) else 1
-    lengths = [len(texts[at]) for at in group]
+def _cost(group: Sequence[int], texts: Sequence[str], questions: Sequence[Request] | Sequence[Choice]) -> float:
+    """Cost of a group in characters: the shared beginning once, the rest of every text, and the new tokens."""
+    new_tokens = 0
+    for index in group:
+        question = questions[index]
+        new_tokens += question.sampling.max_new_tokens if isinstance(question, Request) else 1
+    lengths = [len(texts[index]) for index in group]
     shared = min(lengths) // 2 if len(group) > 1 else 0
-    return float(shared + sum(length - shared for length in lengths) + _NEW * new)
+    return float(shared + sum(length - shared for length in lengths) + _WRITE_COST * new_tokens)
 
 
-def _split(group: list[int], weight: float, limit: float) -> list[tuple[float, list[int]]]:
-    """A group in pieces of which none is too large, with their weights."""
-    count = max(1, min(len(group), -int(-weight // max(limit, 1.0))), -(-len(group) // MOST))
-    cuts = [round(len(group) * at / count) for at in range(count + 1)]
-    return [(weight / count, group[start:end]) for start, end in pairwise(cuts)]
+def _split(group: list[int], cost: float, limit: float) -> list[Piece]:
+    """Cut a group into equal pieces that stay within a cost and a number of requests."""
+    by_cost = -int(-cost // max(limit, 1.0))  # rounded up
+    by_count = -(-len(group) // LARGEST_PART)
+    count = max(1, min(len(group), by_cost), by_count)
+    cuts = [round(len(group) * index / count) for index in range(count + 1)]
+    return [(cost / count, group[start:end]) for start, end in pairwise(cuts)]
 
 
-def _merged(pieces: Sequence[tuple[float, list[int]]], least: float) -> list[list[int]]:
-    """Neighbouring pieces together, until they are large enough."""
-    found: list[list[int]] = []
-    room = 0.0
-    for weight, piece in pieces:
-        if found and room > 0 and len(found[-1]) + len(piece) <= MOST:
-            found[-1] += piece
+def _merge(pieces: Sequence[Piece], smallest: float) -> list[list[int]]:
+    """Join neighbouring pieces into parts until each is large enough."""
+    parts: list[list[int]] = []
+    missing = 0.0
+    for cost, piece in pieces:
+        if parts and missing > 0 and len(parts[-1]) + len(piece) <= LARGEST_PART:
+            parts[-1] += piece
         else:
-            found.append(list(piece))
-            room = least
-        room -= weight
-    return found
+            parts.append(list(piece))
+            missing = smallest
+        missing -= cost
+    return parts
 
 
 def join(open_engine: OpenEngine, say: Callable[[str], None] = print) -> Crew | None:
-    """Find the processes that were started with this one.
-
-    Afterwards the environment no longer says that there are others: a training that rank 0 starts is its own.
+    """Connect the processes that were started together.
 
     Args:
         open_engine: opens the engine of a rank other than 0.
-        say: takes lines about the crew.
+        say: prints lines about the ranks.
 
     Returns:
-        The others, at rank 0; None where this process is alone. At another rank it answers rank 0 and never returns.
+        On rank 0 the other ranks; None if this process is alone. On another rank it answers rank 0 and never returns.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return None
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    key = secrets.token_bytes(32)
-    listener = _listener(os.environ.get("MASTER_ADDR", ""), key) if rank == 0 else None
-    address, key = _shared((listener.address, key) if listener else None)
-    for name in [name for name in os.environ if name in _LAUNCHED or name.startswith(_PREFIXES)]:
-        del os.environ[name]
+    rank = int(os.environ["RANK"])
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))  # srun sets none
+    listener = None
+    contact = None
+    if rank == 0:
+        key = secrets.token_bytes(32)
+        listener = _listen(os.environ.get("MASTER_ADDR", ""), key)
+        contact = (listener.address, key)
+    contact = _exchange(contact)
+    # A training that rank 0 starts later must not find the variables of this launch: it would wait for these ranks.
+    for name in list(os.environ):
+        if name in _LAUNCH_VARIABLES or name.startswith(_LAUNCH_PREFIXES):
+            del os.environ[name]
     if listener is None:
-        _serve(Client(address, authkey=key), rank, local, open_engine)
+        address, key = contact
+        _serve(Client(address, authkey=key), rank, local_rank, open_engine)
         sys.exit(0)
     crew = Crew(size, say=say)
     threading.Thread(target=_accept, args=(listener, crew), daemon=True).start()
@@ -294,51 +316,65 @@ def join(open_engine: OpenEngine, say: Callable[[str], None] = print) -> Crew | 
     return crew
 
 
-def _listener(host: str, key: bytes) -> Listener:
-    """Where the others find rank 0: on the address by which they were started, else on all."""
+def _listen(host: str, key: bytes) -> Listener:
+    """Open rank 0's socket on the address by which the processes were started, else on all addresses."""
     try:
         return Listener((host, 0), authkey=key, backlog=64)
     except OSError:
         return Listener(("", 0), authkey=key, backlog=64)
 
 
-def _shared(told: Any) -> Any:
-    """What rank 0 tells all others."""
-    import torch.distributed as dist
+def _exchange(contact: Any) -> Any:
+    """Send what rank 0 passes to all ranks, through a process group that is closed again."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list, gather_object
 
-    dist.init_process_group("gloo", timeout=timedelta(seconds=WAIT))
-    box = [told]
-    dist.broadcast_object_list(box, src=0)
-    dist.barrier()
-    dist.destroy_process_group()
-    return box[0]
+    # If OMP_NUM_THREADS is unset, accelerate changes the number of threads, and with it the last digits of results.
+    threads_unset = "OMP_NUM_THREADS" not in os.environ
+    if threads_unset:
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    # Gloo on the CPU: NCCL would need a GPU per rank, and would occupy memory there.
+    state = PartialState(cpu=True, backend="gloo", timeout=timedelta(seconds=JOIN_TIMEOUT))
+    if threads_unset:
+        del os.environ["OMP_NUM_THREADS"]
+    (contact,) = broadcast_object_list([contact])
+    # Rank 0 hosts the group, so it must not close it before all have the contact. A gather is the barrier, because
+    # `wait_for_everyone` allocates a tensor on the GPU of each local rank, which may not exist.
+    gather_object([state.process_index])
+    state.destroy_process_group()
+    # The state is a singleton: an Accelerator of a later training in this process would take over its ranks.
+    PartialState._reset_state()
+    return contact
 
 
 def _accept(listener: Listener, crew: Crew) -> None:
-    """Take in the others as they come."""
+    """Add the other ranks to the crew as they connect."""
     for _ in range(crew.size - 1):
         connection = listener.accept()
         crew.add(Member(connection.recv(), connection))
     listener.close()
 
 
-def _serve(connection: Connection, rank: int, local: int, open_engine: OpenEngine) -> None:
-    """Answer rank 0 until that is gone."""
+def _serve(connection: Connection, rank: int, local_rank: int, open_engine: OpenEngine) -> None:
+    """Answer rank 0 until it is gone."""
     connection.send(rank)
     engine: Engine | None = None
-    told: Any = None
+    config: Any = None
     while True:
         try:
             order, value = connection.recv()
         except (EOFError, OSError):
             return
         if order in ("open", "rest"):
-            told = value if order == "open" else told
+            if order == "open":
+                config = value
+            # The engine is opened again with the next question; until then its memory is free for a training.
             engine = None
-            _free()
+            _free_memory()
             continue
         try:
-            engine = engine or open_engine(told, local)
+            engine = engine or open_engine(config, local_rank)
             answers = engine.generate(value) if order == "generate" else engine.choose(value)
             reply: tuple[str, Any] = ("answers", answers)
         except UserError as error:
@@ -351,8 +387,8 @@ def _serve(connection: Connection, rank: int, local: int, open_engine: OpenEngin
             return
 
 
-def _free() -> None:
-    """Give memory back that an engine held."""
+def _free_memory() -> None:
+    """Return the memory of a dropped engine to the system and the GPU."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -49,7 +49,7 @@ def engine_of(given):
 def shared_arm(given, work):
     """Do some work with a fresh engine: (seconds, recorder)."""
     recorder = Recorder(engine_of(given))
-    recorder.engine._load(given.model)
+    recorder.engine._networks.load(given.model)
     start = clock(given.device)
     work(recorder)
     return clock(given.device) - start, recorder
@@ -59,7 +59,7 @@ def perfect(engine, calls):
     """Prompt tokens of a tree over everything that was asked: each shared beginning once."""
     trie, ends = Trie(), []
     for one in dict.fromkeys([*calls.requests, *calls.choices]):
-        row = Row(prompt_ids(engine._load(one.model).tokenizer, one.messages), 1)
+        row = Row(prompt_ids(engine._networks.load(one.model).tokenizer, one.messages), 1)
         ends.append(trie.add((one.model, one.adapter), row))
     nodes = {node for end in ends for node in end.path}
     return sum(len(node.tokens) for node in nodes)

@@ -51,7 +51,7 @@ def test_code_from_a_model_folder_never_runs_and_nobody_is_asked(tmp_path, archi
     use = {
         "causal": lambda: load_model(path),
         "classifier": lambda: load_model(path, "classifier"),
-        "engine": lambda: TransformersEngine(str)._load(path),
+        "engine": lambda: TransformersEngine(str)._networks.load(path),
         "tokenizer": lambda: load_tokenizer(path),
         "config": lambda: load_config(path),
     }[kind]

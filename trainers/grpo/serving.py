@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
-from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
+from debate_rl.engines.request import (
+    Choice,
+    Completion,
+    EngineFailure,
+    Message,
+    Request,
+    Scores,
+    answer_distinct,
+)
 from debate_rl.engines.server.budget import Budget
 from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.errors import UserError
@@ -111,7 +119,9 @@ class Serving:
         Raises:
             UserError: see `ServerEngine`; or the server encodes prompts differently from the training.
         """
-        return self._dispatch(requests, self._generate_there, self._here.generate)
+        return answer_distinct(
+            requests, lambda distinct: self._dispatch(distinct, self._generate_there, self._here.generate)
+        )
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice."""

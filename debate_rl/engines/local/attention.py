@@ -1,9 +1,8 @@
-"""Attention over a trie of tokens, so that keys shared by many rows are read once for all of them.
+"""Attention over a trie of tokens: keys shared by many rows are read once for all of them.
 
-Many rows are one packed row here, without padding and without masks. The tokens of a node attend to one another
-causally, and all tokens below a node attend to the node's keys in one multiplication; the parts are put together by
-their log-sum-exps, exactly as one softmax over all keys would be (Juravsky et al. 2024, "Hydragen", arXiv 2402.05099,
-section 3.1).
+Many rows are packed into one sequence, without padding. The tokens of a node attend to one another causally, and all
+tokens below a node attend to its keys in one multiplication. The parts are merged by their log-sum-exps, which gives
+exactly the softmax over all keys (Juravsky et al. 2024, "Hydragen", arXiv 2402.05099, section 3.1).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Any, Protocol
 import torch
 
 NAME = "debate_rl_trie"
-"""Under which transformers knows this attention."""
+"""Name of this attention in transformers."""
 
 _CHUNK = 1 << 24
-"""Scores in memory at once where there is no fused kernel."""
+"""Attention scores in memory at once if there is no fused kernel."""
 
 
 class Layout(Protocol):
-    """What the tokens of a forward pass may see."""
+    """Decides what each token of a forward pass sees."""
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -31,11 +30,11 @@ class Layout(Protocol):
         """Attention of the packed tokens in one layer.
 
         Args:
-            layer: its number.
+            layer: number of the layer.
             query: (heads, tokens, width).
-            key: (key-value heads, tokens, width), of the same tokens; the layout keeps what is needed later.
-            value: as key.
-            scale: of the scores.
+            key: (key-value heads, tokens, width) of the same tokens; the layout copies what it needs later.
+            value: like key.
+            scale: factor of the scores.
 
         Returns:
             (heads, tokens, width).
@@ -54,18 +53,18 @@ def attend(
     causal: bool = False,
     bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention together with the log-sum-exp of the scores, which lets parts be put together.
+    """Attention and the log-sum-exp of its scores, by which `merge` combines parts.
 
     Args:
         query: (batch, heads, queries, width).
         key: (batch, heads, keys, width).
-        value: as key.
-        scale: of the scores.
+        value: like key.
+        scale: factor of the scores.
         causal: query i sees keys 0 to i.
         bias: (batch, 1, 1 or queries, keys), added to the scores.
 
     Returns:
-        Outputs as query, and log-sum-exps (batch, heads, queries) in float32.
+        Outputs shaped like query, and log-sum-exps (batch, heads, queries) in float32.
     """
     # F.scaled_dot_product_attention runs these same kernels but drops the log-sum-exps.
     if query.device.type == "cpu":
@@ -78,6 +77,7 @@ def attend(
         out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, causal, scale=scale
         )
+        # The kernel pads the log-sum-exps to a multiple of its block size.
         return out, lse[..., : query.size(2)]
     return attend_in_pieces(query, key, value, scale, causal, bias)
 
@@ -90,17 +90,19 @@ def attend_in_pieces(
     causal: bool = False,
     bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `attend` by plain multiplications, some queries at a time."""
+    """Compute the same as `attend` by plain multiplications, some queries at a time."""
     size = max(1, _CHUNK // (query.size(0) * query.size(1) * key.size(2)))
-    outs, lses = [], []
+    outs = []
+    lses = []
     for start in range(0, query.size(2), size):
         piece = query[:, :, start : start + size]
         scores = torch.matmul(piece, key.transpose(-1, -2)).float() * scale
         if bias is not None:
             scores += bias if bias.size(2) == 1 else bias[:, :, start : start + size]
         if causal:
-            own = torch.arange(start, start + piece.size(2), device=key.device)
-            scores.masked_fill_(own[:, None] < torch.arange(key.size(2), device=key.device), -torch.inf)
+            query_positions = torch.arange(start, start + piece.size(2), device=key.device)
+            key_positions = torch.arange(key.size(2), device=key.device)
+            scores.masked_fill_(query_positions[:, None] < key_positions, -torch.inf)
         lse = scores.logsumexp(-1)
         outs.append(torch.matmul((scores - lse[..., None]).exp().to(value.dtype), value))
         lses.append(lse)
@@ -108,14 +110,15 @@ def attend_in_pieces(
 
 
 def merge(out: torch.Tensor, lse: torch.Tensor, more: torch.Tensor, more_lse: torch.Tensor) -> None:
-    """Put another part of the keys to what was attended so far, in place.
+    """Add the attention over further keys to what was attended so far, in place.
 
     Args:
         out: (heads, queries, width).
         lse: (heads, queries).
-        more: as out, over other keys.
-        more_lse: as lse.
+        more: like out, over the further keys.
+        more_lse: like lse.
     """
+    # exp(lse - total) is the share of the softmax that falls on each part's keys.
     total = torch.logaddexp(lse, more_lse)
     out.mul_((lse - total).exp()[..., None]).add_(more * (more_lse - total).exp()[..., None])
     lse.copy_(total)
@@ -124,18 +127,19 @@ def merge(out: torch.Tensor, lse: torch.Tensor, more: torch.Tensor, more_lse: to
 def read(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All queries see all keys; query heads that share a key-value head are one block of queries.
+    """Attention in which all queries see all keys.
 
     Args:
         query: (heads, queries, width).
         key: (key-value heads, keys, width).
-        value: as key.
-        scale: of the scores.
+        value: like key.
+        scale: factor of the scores.
 
     Returns:
-        (heads, queries, width) and (heads, queries).
+        Outputs (heads, queries, width) and log-sum-exps (heads, queries).
     """
     heads, count, width = query.shape
+    # Query heads that share a key-value head become one block of queries, so the keys are not repeated.
     together = query.reshape(1, key.size(0), -1, width)
     out, lse = attend(together, key[None], value[None], scale)
     return out.reshape(heads, count, width), lse.reshape(heads, count)
@@ -150,15 +154,16 @@ def _trie_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in every layer: the layout's attention, or its own where there is no layout.
+    """Attention function that transformers calls in every layer: the layout's, or sdpa if there is no layout.
 
     Raises:
-        ValueError: the model wants something of its attention that is not done here (soft caps, sinks, biases).
+        ValueError: the model needs a kind of attention that is not supported here (soft caps, sinks, biases).
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     layout = _LAYOUT.get()
     if layout is None:
+        # A model that is held for training runs its ordinary passes through this function as well.
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return plain(module, query, key, value, attention_mask, scaling=scaling, **options)
     extras = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if options.get(name) is not None]
@@ -170,7 +175,7 @@ def _trie_attention(
 
 
 def register() -> None:
-    """Make the attention known to transformers; without a layout it is transformers' own."""
+    """Register the attention with transformers; without a layout it behaves like sdpa."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -180,6 +185,7 @@ def register() -> None:
 
 @contextlib.contextmanager
 def _over(layout: Layout) -> Iterator[None]:
+    """Use a layout in the forward passes of the block."""
     token = _LAYOUT.set(layout)
     try:
         yield
@@ -189,25 +195,28 @@ def _over(layout: Layout) -> Iterator[None]:
 
 @torch.inference_mode()
 def forward(
-    model: Any, layout: Layout, ids: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor | None = None
+    model: Any, layout: Layout, ids: torch.Tensor, positions: torch.Tensor, logits_at: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """One pass over packed tokens.
+    """Run one pass over packed tokens.
 
     Args:
         model: a causal language model of transformers whose attention is `NAME`.
-        layout: what each token sees.
+        layout: decides what each token sees.
         ids: (tokens,).
-        positions: (tokens,), each token's place in its own row.
-        wanted: which tokens' logits are wanted; None is all.
+        positions: (tokens,), each token's position in its own row.
+        logits_at: packed positions of the requested logits; None is all.
 
     Returns:
-        (wanted, vocabulary).
+        Logits (requested positions, vocabulary).
     """
-    # A mask of four dimensions is handed through as it is; without one a mask for one plain row would be made.
+    # A mask of four dimensions is passed through unchanged; without one transformers builds a mask for one plain row.
     mask = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=ids.device)
     with _over(layout):
         out = model(
-            input_ids=ids[None], position_ids=positions[None], attention_mask=mask, use_cache=False,
-            logits_to_keep=0 if wanted is None else wanted,
-        )  # fmt: skip
+            input_ids=ids[None],
+            position_ids=positions[None],
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=0 if logits_at is None else logits_at,
+        )
     return out.logits[0]

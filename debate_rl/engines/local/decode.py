@@ -1,4 +1,4 @@
-"""Rows of a wave that are being continued, one token a row at a time."""
+"""Decode loop: one new token per active sequence and step, over keys and values that sequences share."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from debate_rl.engines.local.attention import attend, forward, merge, read
 from debate_rl.engines.local.prefix import Node, Wave
 
 APART = 256
-"""Nodes of so many tokens are read in place; shorter ones are copied to each row.
+"""Nodes from this many tokens up are read where they are; shorter ones are copied to each row.
 
-Copies cost memory, and reading in place costs a call for each node and layer."""
+Copies cost memory; reading a node in place costs one call per layer."""
 
 Span = tuple[int, int]
 
 
 class Rows:
-    """Rows that are being continued: long nodes are read in place, the rest is copied to each row.
+    """Rows under continuation: long nodes are read in place, the rest is copied to each row.
 
     Args:
-        model: the model that encoded them.
-        wave: its rows, encoded.
-        logits: (rows, vocabulary) at the last token of each.
-        room: tokens that may be added to each.
+        model: the model that encoded the rows.
+        wave: the encoded rows.
+        logits: (rows, vocabulary) at the last token of each row.
+        room: tokens that may be added to each row.
     """
 
     def __init__(self, model: Any, wave: Wave, logits: torch.Tensor, room: int) -> None:
@@ -33,22 +33,27 @@ class Rows:
         self.logits = logits
         self._positions = torch.tensor([end.start + len(end.tokens) for end in wave.ends], device=logits.device)
         paths = [end.path for end in wave.ends]
-        self._long = _in_place(paths)
-        short = [[node for node in path if len(node.tokens) < APART] for path in paths]
-        lengths = [sum(len(node.tokens) for node in own) for own in short]
+        self._long = _long_nodes(paths)
+        short: list[list[Node]] = []
+        lengths: list[int] = []
+        for path in paths:
+            nodes = [node for node in path if len(node.tokens) < APART]
+            short.append(nodes)
+            lengths.append(sum(len(node.tokens) for node in nodes))
         self._filled = max(lengths)
         self.width = self._filled + room
+        # Rows are padded on the left, so that the new tokens of all rows stand in one column; the bias hides the pads.
         self._bias = torch.zeros((len(paths), 1, 1, self.width), device=logits.device)
         for row, length in enumerate(lengths):
             self._bias[row, :, :, : self._filled - length] = -torch.inf
-        self._own = _copied(short, lengths, self.width, paths[0][0])
+        self._copies = _copy_nodes(short, lengths, self.width, paths[0][0])
 
     @torch.inference_mode()
     def step(self, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
-        """Add a token to each row.
+        """Add one token to each row.
 
         Args:
-            tokens: (rows still going,).
+            tokens: (rows that go on,).
             going: indexes of the rows that go on, among those of the step before; None is all.
         """
         if going is not None:
@@ -60,56 +65,79 @@ class Rows:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Every row's new token sees the row's own tokens and the long nodes above it (see `attention.Layout`)."""
+        """Each row's new token sees the row's copies and the long nodes above it (see `attention.Layout`)."""
         heads, count, width = query.shape
-        own = self._own[layer]
-        own[0, :, :, self._filled - 1] = key.transpose(0, 1)
-        own[1, :, :, self._filled - 1] = value.transpose(0, 1)
-        keys, values = own[:, :, :, : self._filled]
+        copies = self._copies[layer]
+        copies[0, :, :, self._filled - 1] = key.transpose(0, 1)
+        copies[1, :, :, self._filled - 1] = value.transpose(0, 1)
+        keys, values = copies[:, :, :, : self._filled]
+        # Query heads that share a key-value head are one block of queries: (rows, key-value heads, group, width).
         grouped = query.transpose(0, 1).reshape(count, key.size(0), -1, width)
         out, lse = attend(grouped, keys, values, scale, bias=self._bias[:, :, :, : self._filled])
-        out, lse = out.reshape(count, heads, width).transpose(0, 1), lse.reshape(count, heads).transpose(0, 1)
+        out = out.reshape(count, heads, width).transpose(0, 1)
+        lse = lse.reshape(count, heads).transpose(0, 1)
+        # The outputs are rearranged views; `merge` changes them in place.
         if self._long:
-            out, lse = out.contiguous(), lse.contiguous()
+            out = out.contiguous()
+            lse = lse.contiguous()
         for node, (start, end) in self._long:
-            above, of_above = node.kv[layer]
-            merge(out[:, start:end], lse[:, start:end], *read(query[:, start:end], above, of_above, scale))
+            node_keys, node_values = node.kv[layer]
+            more, more_lse = read(query[:, start:end], node_keys, node_values, scale)
+            merge(out[:, start:end], lse[:, start:end], more, more_lse)
         return out
 
     def _select(self, going: torch.Tensor) -> None:
-        """Keep some rows only."""
-        self._own = self._own[:, :, going]
-        self._bias, self._positions = self._bias[going], self._positions[going]
-        kept = going.tolist()
-        spans = [(node, (_before(kept, start), _before(kept, end))) for node, (start, end) in self._long]
-        self._long = [(node, span) for node, span in spans if span[0] < span[1]]
+        """Drop the rows that have ended."""
+        self._copies = self._copies[:, :, going]
+        self._bias = self._bias[going]
+        self._positions = self._positions[going]
+        rows = going.tolist()
+        remaining: list[tuple[Node, Span]] = []
+        for node, (start, end) in self._long:
+            span = (_rows_before(rows, start), _rows_before(rows, end))
+            if span[0] < span[1]:
+                remaining.append((node, span))
+        self._long = remaining
 
 
-def _before(kept: Sequence[int], row: int) -> int:
-    """How many of the kept rows stand before a row."""
-    return sum(index < row for index in kept)
+def _rows_before(rows: Sequence[int], limit: int) -> int:
+    """Number of remaining rows whose index is below a limit."""
+    return sum(row < limit for row in rows)
 
 
-def _in_place(paths: Sequence[Sequence[Node]]) -> list[tuple[Node, Span]]:
-    """Long nodes with the rows below each; these stand together."""
-    found: dict[Node, Span] = {}
+def _long_nodes(paths: Sequence[Sequence[Node]]) -> list[tuple[Node, Span]]:
+    """Nodes that are read in place, each with the span of rows below it."""
+    spans: dict[Node, Span] = {}
     for row, path in enumerate(paths):
         for node in path:
             if len(node.tokens) >= APART:
-                found[node] = (found.get(node, (row, row))[0], row + 1)
-    return list(found.items())
+                # The rows of a wave are in the order of a walk, so the rows below one node are neighbours.
+                first, _ = spans.get(node, (row, row))
+                spans[node] = (first, row + 1)
+    return list(spans.items())
 
 
-def _copied(short: Sequence[Sequence[Node]], lengths: Sequence[int], width: int, sample: Node) -> torch.Tensor:
-    """Keys and values of the rows' short nodes, padded on the left: (layers, 2, rows, heads, width, head width)."""
+def _copy_nodes(short: Sequence[Sequence[Node]], lengths: Sequence[int], width: int, sample: Node) -> torch.Tensor:
+    """Copy the keys and values of each row's short nodes, padded on the left.
+
+    Args:
+        short: nodes of each row.
+        lengths: tokens of each row's nodes.
+        width: tokens that fit into a row.
+        sample: any encoded node, for shape, dtype and device.
+
+    Returns:
+        (layers, 2, rows, key-value heads, width, head width).
+    """
     assert sample.kv is not None
     layers, _, heads, _, head_width = sample.kv.shape
-    found = sample.kv.new_zeros((layers, 2, len(short), heads, width, head_width))
-    widest = max(lengths)
+    copies = sample.kv.new_zeros((layers, 2, len(short), heads, width, head_width))
+    longest = max(lengths)
     for row, nodes in enumerate(short):
-        at = widest - lengths[row]
+        start = longest - lengths[row]
         for node in nodes:
             assert node.kv is not None
-            found[:, :, row, :, at : at + len(node.tokens)] = node.kv
-            at += len(node.tokens)
-    return found
+            end = start + len(node.tokens)
+            copies[:, :, row, :, start:end] = node.kv
+            start = end
+    return copies

@@ -1,4 +1,4 @@
-"""The embedded engine: transformers models on CPU or GPU, LoRA adapters swapped on one base, beginnings shared."""
+"""The local engine: transformers models on CPU or GPU, LoRA adapters switched on one base, prompt beginnings shared."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ import numpy as np
 import torch
 
 from debate_rl.engines.chat import candidate_ids, prompt_ids
-from debate_rl.engines.local.kv_cache import Memory, Usage
+from debate_rl.engines.local.kv_cache import Encoded, Memory, Usage
 from debate_rl.engines.local.models import Loaded, Networks, device_of
 from debate_rl.engines.local.prefix import Row
-from debate_rl.engines.local.sampling import Draw, decode, token_logprobs
-from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
+from debate_rl.engines.local.sampling import Continuation, Draw, decode, token_logprobs
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
 from debate_rl.records import digest
 
-T = TypeVar("T", Request, Choice)
+Q = TypeVar("Q", Request, Choice)
 Ids = tuple[int, ...]
+Pair = tuple[Ids, Ids]
+"""Token ids of a prompt and of a candidate."""
 
 
 class TransformersEngine:
-    """Generate and choose with transformers models, loaded when first asked for.
+    """Generate and choose with transformers models, loaded on first use.
 
-    What is encoded is kept in a trie of token rows (see `prefix`): a piece that prompts share is encoded once for all
-    of them, and once for later calls as well while there is room.
+    Encoded tokens are kept in a trie (see `prefix`): prompts that begin alike are encoded once for all of them, and
+    once for later calls as well while there is room.
 
     Args:
         resolve: turns the name of a model or adapter into a path or hub name.
-        device: "cpu", "cuda", "cuda:1"...; None takes a GPU where there is one.
+        device: "cpu", "cuda", "cuda:1"...; None takes a GPU if there is one.
         dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's); None is float32 on CPU, auto on GPU.
         batch_tokens: tokens in memory at once, padding and new tokens included.
         revision: revision of hub models.
-        cache_tokens: tokens whose keys and values are kept between calls, beside those of a batch.
-        keep_tokens: give each completion the token ids that were drawn.
+        cache_tokens: tokens whose keys and values are kept between calls, besides those of a batch.
+        keep_tokens: give each completion its sampled token ids.
     """
 
     def __init__(
@@ -57,12 +59,12 @@ class TransformersEngine:
 
     @property
     def usage(self) -> Usage:
-        """Tokens asked for, encoded, reused and generated so far, and the most that were in memory."""
+        """Tokens requested, encoded, reused and generated so far, and the most that were in memory."""
         return self._memory.usage
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of all prompts asked for so far."""
+        """Tokens of all prompts so far."""
         return self.usage.prompt_tokens
 
     @property
@@ -71,21 +73,21 @@ class TransformersEngine:
         return self.usage.new_tokens
 
     def release(self) -> None:
-        """Let go of what is kept between calls, for example before a training in the same process."""
+        """Free the keys and values kept between calls, for example before a training in the same process."""
         self._memory.release()
 
     def hold(self, name: str, model: Any, tokenizer: Any) -> None:
-        """Answer under a name with a model that is in memory already, such as one that is being trained.
+        """Serve a model that is in memory already, such as one that is being trained.
 
         Args:
-            name: what requests call it; it is its revision as well, so a model that changes takes a new name.
-            model: as it stands when it is asked; a peft model answers with the adapter that is switched on.
+            name: model name in requests. It also stands for the weights: give a model that has changed a new name.
+            model: used in the state it is in at each call; a peft model answers with the adapter that is switched on.
             tokenizer: its tokenizer.
         """
         self._networks.hold(name, model, tokenizer)
 
     def let_go(self, name: str) -> None:
-        """Forget a held model, and what was encoded with it."""
+        """Forget a held model and everything encoded with it."""
         self._memory.release(self.revision(name, None))
         self._networks.let_go(name)
 
@@ -94,25 +96,12 @@ class TransformersEngine:
         return self._networks.revision(model, adapter)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
-        """Write a text for each request; equal requests are one.
+        """Write a text for each request.
 
         Raises:
             UserError: a model or adapter can not be loaded.
         """
-        answers: dict[Request, Completion | EngineFailure] = {}
-        for (model, adapter), asked in _by_weights(requests).items():
-            loaded = self._networks.load(model)
-            prompts = _prompts(loaded.tokenizer, (request.messages for request in asked))
-            for request in asked:
-                failure = self._failure(loaded, prompts[request.messages], request.sampling.max_new_tokens)
-                if failure is not None:
-                    answers[request] = failure
-            left = [request for request in asked if request not in answers]
-            rows = [Row(prompts[request.messages], 1) for request in left]
-            with self._networks.adapted(loaded, model, adapter) as network:
-                for request, completion in self._continue(network, loaded, left, rows):
-                    answers[request] = completion
-        return [answers[request] for request in requests]
+        return answer_distinct(requests, self._generate)
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score the candidates of each choice in one forward pass over shared beginnings.
@@ -120,139 +109,181 @@ class TransformersEngine:
         Raises:
             UserError: a model or adapter can not be loaded, or a candidate has no tokens.
         """
-        answers: dict[Choice, Scores | EngineFailure] = {}
-        for (model, adapter), asked in _by_weights(choices).items():
+        return answer_distinct(choices, self._choose)
+
+    def _generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """Texts of distinct requests."""
+        answers: dict[Request, Completion | EngineFailure] = {}
+        for (model, adapter), group in _by_weights(requests).items():
             loaded = self._networks.load(model)
-            prompts = _prompts(loaded.tokenizer, (choice.messages for choice in asked))
-            ids_of = cache(partial(candidate_ids, loaded.tokenizer))
-            wanted: dict[Choice, list[tuple[Ids, Ids]]] = {}
-            for choice in asked:
-                prompt = prompts[choice.messages]
-                options = [ids_of(candidate) for candidate in choice.candidates]
-                failure = self._failure(loaded, prompt, max(map(len, options)))
+            prompts = _encode_prompts(loaded.tokenizer, (request.messages for request in group))
+            accepted: list[Request] = []
+            for request in group:
+                failure = self._too_long(loaded, prompts[request.messages], request.sampling.max_new_tokens)
                 if failure is None:
-                    wanted[choice] = [(prompt, ids) for ids in options]
+                    accepted.append(request)
+                else:
+                    answers[request] = failure
+            rows = [Row(prompts[request.messages], 1) for request in accepted]
+            extra = [request.sampling.max_new_tokens for request in accepted]
+            revision = self.revision(model, adapter)
+            with self._networks.adapted(loaded, model, adapter) as network:
+                for encoded in self._memory.encoded(network, loaded.shares, revision, rows, extra):
+                    wave = [accepted[index] for index in encoded.members]
+                    answers.update(self._decode_wave(loaded, revision, wave, encoded, rows))
+        return [answers[request] for request in requests]
+
+    def _decode_wave(
+        self, loaded: Loaded, revision: str, requests: Sequence[Request], encoded: Encoded, rows: Sequence[Row]
+    ) -> Iterator[tuple[Request, Completion | EngineFailure]]:
+        """Continue the rows of one wave, and yield each request with its text."""
+
+        def stopped(row: int, tokens: list[int]) -> bool:
+            return _text_before_stop(loaded.tokenizer, tokens, requests[row].sampling.stop) is not None
+
+        assert encoded.continued is not None
+        draws = [Draw(request.sampling, uniforms(request)) for request in requests]
+        continuations = decode(encoded.continued, draws, loaded.ends, stopped)
+        for index, request, continuation in zip(encoded.members, requests, continuations, strict=True):
+            if continuation.finish == "not a number":
+                yield request, _broken_weights(request)
+            else:
+                prompt_tokens = len(rows[index].tokens)
+                yield request, self._completion(loaded.tokenizer, revision, request, prompt_tokens, continuation)
+
+    def _completion(
+        self, tokenizer: Any, revision: str, request: Request, prompt_tokens: int, continuation: Continuation
+    ) -> Completion:
+        """The record of one continued row."""
+        tokens = continuation.tokens
+        self.usage.new_tokens += len(tokens)
+        text = _text_before_stop(tokenizer, tokens, request.sampling.stop)
+        if text is None:
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+        drawn: Ids | None = None
+        if self.keep_tokens:
+            # With its end token: a policy has to learn when to stop.
+            end = () if continuation.end_token is None else (continuation.end_token,)
+            drawn = (*tokens, *end)
+        return Completion(
+            text=text.strip(),
+            prompt_tokens=prompt_tokens,
+            new_tokens=len(tokens),
+            finish="length" if continuation.finish == "length" else "stop",
+            revision=revision,
+            tokens=drawn,
+        )
+
+    def _choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
+        """Scores of distinct choices."""
+        answers: dict[Choice, Scores | EngineFailure] = {}
+        for (model, adapter), group in _by_weights(choices).items():
+            loaded = self._networks.load(model)
+            revision = self.revision(model, adapter)
+            prompts = _encode_prompts(loaded.tokenizer, (choice.messages for choice in group))
+            encode_candidate = cache(partial(candidate_ids, loaded.tokenizer))
+            pairs_by_choice: dict[Choice, list[Pair]] = {}
+            for choice in group:
+                prompt = prompts[choice.messages]
+                candidates = [encode_candidate(candidate) for candidate in choice.candidates]
+                failure = self._too_long(loaded, prompt, max(map(len, candidates)))
+                if failure is None:
+                    pairs_by_choice[choice] = [(prompt, ids) for ids in candidates]
                 else:
                     answers[choice] = failure
-            pairs = dict.fromkeys(pair for own in wanted.values() for pair in own)
+            # Choices that differ in one candidate share the pairs of the others.
+            distinct_pairs: dict[Pair, None] = {}
+            for pairs in pairs_by_choice.values():
+                distinct_pairs.update(dict.fromkeys(pairs))
             with self._networks.adapted(loaded, model, adapter) as network:
-                logprobs = self._score(network, loaded, self.revision(model, adapter), pairs)
-            for choice, own in wanted.items():
-                if any(math.isnan(logprobs[pair]) for pair in own):
-                    answers[choice] = _no_numbers(choice)
+                logprob_by_pair = self._score(network, loaded, revision, distinct_pairs)
+            for choice, pairs in pairs_by_choice.items():
+                logprobs = tuple(logprob_by_pair[pair] for pair in pairs)
+                if any(math.isnan(logprob) for logprob in logprobs):
+                    answers[choice] = _broken_weights(choice)
                     continue
-                answers[choice] = Scores(
-                    logprobs=tuple(logprobs[pair] for pair in own),
-                    prompt_tokens=len(own[0][0]),
-                    revision=self.revision(model, adapter),
-                )
+                prompt_tokens = len(prompts[choice.messages])
+                answers[choice] = Scores(logprobs=logprobs, prompt_tokens=prompt_tokens, revision=revision)
         return [answers[choice] for choice in choices]
 
-    def _continue(
-        self, network: Any, loaded: Loaded, requests: Sequence[Request], rows: Sequence[Row]
-    ) -> Iterator[tuple[Request, Completion | EngineFailure]]:
-        """Encode rows of one model wave by wave, continue them, and yield each request with its text."""
-        if not requests:
-            return
-        revision = self.revision(requests[0].model, requests[0].adapter)
-        extra = [request.sampling.max_new_tokens for request in requests]
-        for encoded in self._memory.encoded(network, loaded.shares, revision, rows, extra):
-            asked = [requests[index] for index in encoded.members]
-            assert encoded.continued is not None
-            closing: dict[int, int] = {}
-            results = decode(
-                encoded.continued, [Draw(r.sampling, uniforms(r)) for r in asked], loaded.ends,
-                lambda row, tokens: _stop(loaded.tokenizer, tokens, asked[row].sampling.stop) is not None,  # noqa: B023
-                closing,
-            )  # fmt: skip
-            for at, (index, request, (tokens, ended)) in enumerate(zip(encoded.members, asked, results, strict=True)):
-                if ended is None:
-                    yield request, _no_numbers(request)
-                    continue
-                text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
-                cut = _stop(loaded.tokenizer, tokens, request.sampling.stop)
-                self.usage.new_tokens += len(tokens)
-                completion = Completion(
-                    text=(text if cut is None else cut).strip(), prompt_tokens=len(rows[index].tokens),
-                    new_tokens=len(tokens), finish="stop" if ended else "length", revision=revision,
-                    tokens=(*tokens, *([closing[at]] if at in closing else ())) if self.keep_tokens else None,
-                )  # fmt: skip
-                yield request, completion
-
-    def _score(
-        self, network: Any, loaded: Loaded, revision: str, pairs: Iterable[tuple[Ids, Ids]]
-    ) -> dict[tuple[Ids, Ids], float]:
-        """Log-probability of each pair's second part after its first."""
-        # Candidates of one token share the row of their prompt; longer ones add all but their last token.
-        owned: dict[Ids, list[tuple[Ids, Ids]]] = defaultdict(list)
+    def _score(self, network: Any, loaded: Loaded, revision: str, pairs: Iterable[Pair]) -> dict[Pair, float]:
+        """Log-probability of each candidate after its prompt."""
+        # The last token of a candidate is predicted, never read. So candidates of one token share the prompt's row.
+        pairs_by_row: dict[Ids, list[Pair]] = defaultdict(list)
         for prompt, ids in pairs:
-            owned[(*prompt, *ids[:-1])].append((prompt, ids))
-        rows = [Row(tokens, max(len(ids) for _, ids in own)) for tokens, own in owned.items()]
-        found: dict[tuple[Ids, Ids], float] = {}
+            pairs_by_row[(*prompt, *ids[:-1])].append((prompt, ids))
+        rows = []
+        for row_tokens, row_pairs in pairs_by_row.items():
+            # Logits are requested for the longest candidate of the row; the shorter ones read the last of them.
+            longest = max(len(ids) for _, ids in row_pairs)
+            rows.append(Row(row_tokens, longest))
+        scores: dict[Pair, float] = {}
         for encoded in self._memory.encoded(network, loaded.shares, revision, rows, [0] * len(rows)):
-            places: list[int] = []
+            # All candidates of a wave are scored in one call, over its logits in one piece.
+            positions: list[int] = []
             tokens: list[int] = []
-            asked: list[tuple[Ids, Ids]] = []
+            wave_pairs: list[Pair] = []
             end = 0
             for index in encoded.members:
                 end += rows[index].keep
-                for prompt, ids in owned[rows[index].tokens]:
-                    places += range(end - len(ids), end)
+                for pair in pairs_by_row[rows[index].tokens]:
+                    ids = pair[1]
+                    positions += range(end - len(ids), end)
                     tokens += ids
-                    asked.append((prompt, ids))
-            each = iter(token_logprobs(torch.cat(encoded.logits), places, tokens))
-            found.update({pair: sum(next(each) for _ in pair[1]) for pair in asked})
-        return found
+                    wave_pairs.append(pair)
+            logprobs = iter(token_logprobs(torch.cat(encoded.logits), positions, tokens))
+            for pair in wave_pairs:
+                scores[pair] = sum(next(logprobs) for _ in pair[1])
+        return scores
 
-    def _failure(self, loaded: Loaded, prompt: Ids, more: int) -> EngineFailure | None:
-        """Why a prompt can not be answered, or None."""
-        said = f"prompt of {len(prompt)} tokens and {more} new ones exceed"
-        if len(prompt) + more > loaded.limit:
-            return EngineFailure(kind="context", message=f"{said} the model's {loaded.limit}")
-        if loaded.shares and len(prompt) + more > self._memory.batch_tokens:
-            limit = self._memory.batch_tokens
-            return EngineFailure(kind="budget", message=f"{said} engine.batch_tokens {limit}; raise it")
+    def _too_long(self, loaded: Loaded, prompt: Ids, new_tokens: int) -> EngineFailure | None:
+        """The failure of a prompt that does not fit; None if it fits."""
+        total = len(prompt) + new_tokens
+        complaint = f"prompt of {len(prompt)} tokens and {new_tokens} new ones exceed"
+        if total > loaded.limit:
+            return EngineFailure(kind="context", message=f"{complaint} the model's {loaded.limit}")
+        limit = self._memory.batch_tokens
+        # Models that do not share take one row at a time, outside the budget.
+        if loaded.shares and total > limit:
+            return EngineFailure(kind="budget", message=f"{complaint} engine.batch_tokens {limit}; raise it")
         return None
-
-    def _load(self, name: str) -> Loaded:
-        """A model in memory."""
-        return self._networks.load(name)
 
 
 def uniforms(request: Request) -> np.ndarray:
-    """The request's own random numbers, one a token: the same whatever is batched beside it, on any machine.
+    """The request's own random numbers, one per token: the same in any batch and on any machine.
 
     Returns:
         (max_new_tokens,) floats in [0, 1).
     """
-    name = digest([[m.model_dump() for m in request.messages], request.sampling.model_dump(mode="json"), request.seed])
-    stream = np.random.Generator(np.random.Philox(key=int(name, 16)))
+    messages = [message.model_dump() for message in request.messages]
+    key = digest([messages, request.sampling.model_dump(mode="json"), request.seed])
+    stream = np.random.Generator(np.random.Philox(key=int(key, 16)))
     return stream.random(request.sampling.max_new_tokens)
 
 
-def _no_numbers(question: Request | Choice) -> EngineFailure:
+def _broken_weights(question: Request | Choice) -> EngineFailure:
     """The failure of weights that are damaged, or were trained until they diverged."""
     weights = question.model if question.adapter is None else f"{question.model} with {question.adapter}"
     return EngineFailure(kind="not a number", message=f"{weights} gave logits that are no numbers; train it anew")
 
 
-def _prompts(tokenizer: Any, asked: Iterable[tuple[Message, ...]]) -> dict[tuple[Message, ...], Ids]:
-    """Token ids of each prompt; draws from one prompt need it once."""
-    return {messages: prompt_ids(tokenizer, messages) for messages in dict.fromkeys(asked)}
+def _encode_prompts(tokenizer: Any, prompts: Iterable[tuple[Message, ...]]) -> dict[tuple[Message, ...], Ids]:
+    """Token ids of each distinct prompt; several draws from one prompt need them once."""
+    return {messages: prompt_ids(tokenizer, messages) for messages in dict.fromkeys(prompts)}
 
 
-def _by_weights(questions: Sequence[T]) -> dict[tuple[str, str | None], list[T]]:
-    """Different requests by model and adapter, so that each is switched on once."""
-    found: dict[tuple[str, str | None], list[T]] = defaultdict(list)
-    for question in dict.fromkeys(questions):
-        found[(question.model, question.adapter)].append(question)
-    return found
+def _by_weights(questions: Sequence[Q]) -> dict[tuple[str, str | None], list[Q]]:
+    """Group questions by model and adapter, so that each adapter is switched on once per call."""
+    groups: dict[tuple[str, str | None], list[Q]] = defaultdict(list)
+    for question in questions:
+        groups[question.model, question.adapter].append(question)
+    return groups
 
 
-def _stop(tokenizer: Any, tokens: list[int], stops: tuple[str, ...]) -> str | None:
-    """The text before the first stop text, or None where none stands in it."""
+def _text_before_stop(tokenizer: Any, tokens: list[int], stops: tuple[str, ...]) -> str | None:
+    """The text before the first stop text; None if it contains none."""
     if not stops:
         return None
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    found = [text.find(stop) for stop in stops if stop in text]
-    return text[: min(found)] if found else None
+    starts = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(starts)] if starts else None

@@ -1,4 +1,4 @@
-"""What the transformers engine holds in memory: encoded prefixes within a budget of tokens, and a count of its work."""
+"""Memory of the local engine: encoded prefixes within a budget of tokens, and a count of the work done."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from debate_rl.engines.local.decode import APART, Rows
 from debate_rl.engines.local.encoding import encode
-from debate_rl.engines.local.prefix import Row, Trie, Wave, touch, waves
+from debate_rl.engines.local.prefix import Node, Row, Trie, Wave, touch, waves
 from debate_rl.engines.local.sampling import Alone, Continued
 
 
 @dataclass
 class Usage:
-    """What an engine has done since it was made.
+    """Work of an engine since it was created.
 
     Example:
         Usage(prompt_tokens=99214, encoded_tokens=8533, reused_tokens=8192, new_tokens=768, peak_tokens=9400,
@@ -24,7 +24,7 @@ class Usage:
     """
 
     prompt_tokens: int = 0
-    """Tokens of all prompts asked for."""
+    """Tokens of all prompts."""
     encoded_tokens: int = 0
     """Prompt tokens that the model read."""
     reused_tokens: int = 0
@@ -39,24 +39,22 @@ class Usage:
 
 @dataclass
 class Encoded:
-    """Rows after their encoding.
-
-    Shapes: logits hold (keep, vocabulary) of each row.
-    """
+    """A wave of encoded rows."""
 
     members: tuple[int, ...]
     """Indexes of the rows."""
     logits: list[torch.Tensor]
+    """(keep, vocabulary) for each row."""
     continued: Continued | None
-    """The rows, ready to be continued, where that was asked for."""
+    """The rows ready for decoding; None if only logits were requested."""
 
 
 class Memory:
-    """Encodes rows in waves and keeps what was encoded for later calls.
+    """Encodes rows in waves and keeps their keys and values for later calls.
 
     Args:
         batch_tokens: tokens in memory at once for a wave, with copies, padding and new tokens.
-        cache_tokens: tokens kept beside these, from wave to wave and from call to call.
+        cache_tokens: tokens kept besides these, from wave to wave and from call to call.
     """
 
     def __init__(self, batch_tokens: int, cache_tokens: int) -> None:
@@ -67,7 +65,7 @@ class Memory:
         self._calls = 0
 
     def release(self, weights: str | None = None) -> None:
-        """Let go of what is kept of some weights; None is everything."""
+        """Free the keys and values of some weights; None frees everything."""
         if weights is None:
             self._trie = Trie()
         else:
@@ -76,14 +74,14 @@ class Memory:
     def encoded(
         self, model: Any, shares: bool, weights: str, rows: Sequence[Row], extra: Sequence[int]
     ) -> Iterator[Encoded]:
-        """Encode rows wave by wave; a wave is let go of when the next one is asked for.
+        """Encode rows wave by wave; a wave is freed when the next one is requested.
 
         Args:
             model: a causal language model of transformers.
-            shares: whether its rows may share what is encoded; otherwise they are taken one at a time.
-            weights: name of the weights, of which the keys and values are.
+            shares: whether its rows may share keys and values; otherwise they are taken one at a time.
+            weights: fingerprint of the weights, to which the keys and values belong.
             rows: what to encode.
-            extra: tokens that will be added to each; 0 where only logits are wanted.
+            extra: tokens that will be added to each row; 0 if only its logits are used.
         """
         self.usage.prompt_tokens += sum(len(row.tokens) for row in rows)
         if not shares:
@@ -93,33 +91,38 @@ class Memory:
                 yield Encoded((index,), [alone.logits], alone)
             return
         ends = [self._trie.add(weights, row) for row in rows]
-        nodes = {node for end in ends for node in end.path}
+        # After all rows are added: a later row may split the nodes of an earlier one.
+        nodes: set[Node] = set()
+        for end in ends:
+            nodes.update(end.path)
         self.usage.reused_tokens += sum(len(node.tokens) for node in nodes if node.held)
         self._calls += 1
         touch(ends, self._calls)
-        dealt = list(waves(ends, extra, self.batch_tokens, APART))
+        planned = list(waves(ends, extra, self.batch_tokens, APART))
         try:
-            for number, wave in enumerate(dealt, 1):
+            for number, wave in enumerate(planned):
                 yield self._encode(model, rows, wave, extra)
-                needed = [node for later in dealt[number : number + 1] for node in later.nodes()]
-                self._trie.evict(self.cache_tokens, needed)
+                upcoming = planned[number + 1].nodes() if number + 1 < len(planned) else []
+                self._trie.evict(self.cache_tokens, upcoming)
         finally:
+            # Also if the caller stops early or the GPU runs out of memory: the next call must find room.
             self._trie.evict(self.cache_tokens)
             self._trie.prune()
 
     def _encode(self, model: Any, rows: Sequence[Row], wave: Wave, extra: Sequence[int]) -> Encoded:
-        """Encode one wave, and make its rows ready where they will be continued."""
-        logits, tokens = encode(model, self._trie, rows, wave)
-        self.usage.encoded_tokens += tokens
+        """Encode one wave, and prepare its rows for decoding if any will be continued."""
+        logits, encoded_tokens = encode(model, self._trie, rows, wave)
+        self.usage.encoded_tokens += encoded_tokens
         room = max(extra[index] for index in wave.members)
-        continued = Rows(model, wave, torch.stack([own[-1] for own in logits]), room - 1) if room else None
-        self._count(wave, 0 if continued is None else continued.width * len(wave.members))
-        return Encoded(wave.members, logits, continued)
-
-    def _count(self, wave: Wave, copied: int) -> None:
-        """Note how much is in memory now."""
+        continued: Rows | None = None
+        copied = 0
+        if room:
+            # The last new token is drawn but never read, so it needs no room.
+            continued = Rows(model, wave, torch.stack([row_logits[-1] for row_logits in logits]), room - 1)
+            copied = continued.width * len(wave.members)
         tokens = self._trie.tokens + copied
         kv = wave.ends[0].kv
-        size = kv[..., 0, :].numel() * kv.element_size()
+        bytes_per_token = kv[..., 0, :].numel() * kv.element_size()
         self.usage.peak_tokens = max(self.usage.peak_tokens, tokens)
-        self.usage.peak_bytes = max(self.usage.peak_bytes, tokens * size)
+        self.usage.peak_bytes = max(self.usage.peak_bytes, tokens * bytes_per_token)
+        return Encoded(wave.members, logits, continued)

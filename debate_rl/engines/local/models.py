@@ -1,4 +1,4 @@
-"""Models in memory: loaded once, with the LoRA adapters of a base switched in place."""
+"""Models in memory: each is loaded once, and LoRA adapters are switched on their base."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ class Loaded:
     model: Any
     tokenizer: Any
     ends: frozenset[int]
+    """Token ids that end an answer."""
     limit: int
     """Tokens that the model can read."""
     shares: bool
-    """Whether rows may share what is encoded; otherwise they are taken one at a time."""
+    """Whether rows may share keys and values; otherwise they are taken one at a time."""
     adapters: dict[str, str] = field(default_factory=dict)
+    """Name of each adapter in the model, by fingerprint."""
 
 
 class Networks:
-    """Loads models and adapters when they are first asked for.
+    """Loads models and adapters on first use.
 
     Args:
         resolve: turns the name of a model or adapter into a path or hub name.
-        device: where they go.
-        dtype: of the weights; "auto" is the checkpoint's.
-        revision: of hub models.
+        device: device of all models.
+        dtype: dtype of the weights; "auto" is the checkpoint's.
+        revision: revision of hub models.
     """
 
     def __init__(self, resolve: Callable[[str], str], device: torch.device, dtype: str, revision: str | None) -> None:
@@ -58,10 +60,12 @@ class Networks:
         if model in self._held:
             return digest(["held", model])
         base = self._fingerprint(self._resolve(model))
-        return base if adapter is None else digest([base, self._fingerprint(self._resolve(adapter))])
+        if adapter is None:
+            return base
+        return digest([base, self._fingerprint(self._resolve(adapter))])
 
     def load(self, name: str) -> Loaded:
-        """Load a model once.
+        """Return a model, loading it on first use.
 
         Raises:
             UserError: there is no such model, or it has no safetensors weights.
@@ -78,17 +82,19 @@ class Networks:
         return self.loaded[name]
 
     def hold(self, name: str, model: Any, tokenizer: Any) -> None:
-        """Answer under a name with a model that is in memory already (see `TransformersEngine.hold`)."""
+        """Serve a model that is in memory already (see `TransformersEngine.hold`)."""
+        # Its attention is replaced while it is held; `let_go` puts this one back.
         self._held[name] = model.config._attn_implementation
         self.loaded[name] = _loaded(model, tokenizer)
 
     def let_go(self, name: str) -> None:
-        """Forget a held model, which attends as it did before."""
-        self.loaded.pop(name).model.set_attn_implementation(self._held.pop(name))
+        """Forget a held model and restore its own attention."""
+        loaded = self.loaded.pop(name)
+        loaded.model.set_attn_implementation(self._held.pop(name))
 
     @contextlib.contextmanager
     def adapted(self, loaded: Loaded, model: str, adapter: str | None) -> Iterator[Any]:
-        """The network with one adapter switched on, or with none.
+        """Yield the network with one adapter switched on, or with none.
 
         Raises:
             UserError: there is no such adapter, or it belongs to another base.
@@ -107,13 +113,14 @@ class Networks:
             try:
                 self._add_adapter(loaded, path, revision)
             except UserError:
-                self.loaded.pop(model)  # a part of the adapter may be in it
+                # A part of the adapter may be in the model: it is loaded anew on its next use.
+                self.loaded.pop(model)
                 raise
         loaded.model.set_adapter(loaded.adapters[revision])
         yield loaded.model
 
     def _add_adapter(self, loaded: Loaded, adapter: str, revision: str) -> None:
-        """Load a LoRA adapter beside those the model holds."""
+        """Load a LoRA adapter besides those the model has."""
         name = f"a{revision}"
         with LOADING, _whole():
             loaded.model = load_adapter(loaded.model, adapter, name).eval()
@@ -123,7 +130,11 @@ class Networks:
 
 @contextlib.contextmanager
 def _whole() -> Iterator[None]:
-    """Under ZeRO-3 transformers divides all models that it loads among the processes; those that answer stay whole."""
+    """Load models whole, also during a ZeRO-3 training.
+
+    Under ZeRO-3 transformers divides every model that it loads among the processes. A judge that answers rollouts is
+    asked by one process at a time, so it must be whole.
+    """
     from transformers.integrations import deepspeed
 
     if not deepspeed.is_deepspeed_zero3_enabled():
@@ -138,13 +149,13 @@ def _whole() -> Iterator[None]:
 
 
 def _loaded(model: Any, tokenizer: Any) -> Loaded:
-    """A model with what the engine has to know of it."""
+    """A model with what the engine needs to know about it."""
     limit = context_of(model.config) or 1 << 30
     return Loaded(model, tokenizer, end_tokens(tokenizer, model.generation_config), limit, can_share(model))
 
 
 def device_of(name: str | None) -> torch.device:
-    """The device of a name, or the best there is.
+    """The device of a name; None takes a GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device.
@@ -159,40 +170,42 @@ def device_of(name: str | None) -> torch.device:
 
 
 def can_share(model: Any) -> bool:
-    """Whether a model's rows may share what is encoded, and if so, have it use the shared attention.
+    """Whether a model's rows may share keys and values; if so, switch it to the shared attention.
 
-    Every layer must attend to everything before it, at positions that do not depend on the row's length; then a
-    small trial must give the logits of plain calls, so that a model which reads positions or masks in its own way is
-    found out here.
+    Every layer must attend to all earlier tokens, at positions that do not depend on the row's length. Then a small
+    trial must give the logits of plain calls, which exposes models that read positions or masks in their own way.
     """
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     rope = getattr(text, "rope_parameters", None) or {}
     if kinds != {"full_attention"} or getattr(text, "sliding_window", None) is not None:
         return False
+    # These two rescale all positions of a row that grows long.
     if rope.get("rope_type") in ("dynamic", "longrope") or not model._supports_attention_backend:
         return False
     register()
-    before = model.config._attn_implementation
+    original = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     if model.config._attn_implementation == NAME and _agrees(model, text.vocab_size):
         return True
-    model.set_attn_implementation(before)
+    model.set_attn_implementation(original)
     return False
 
 
 @torch.inference_mode()
 def _agrees(model: Any, vocabulary: int) -> bool:
     """Whether shared and plain passes over three short rows give the same logits."""
-    ids = [(7 * i + 3) % vocabulary for i in range(16)]
-    rows = [Row((*ids[:6], *ids[6 + k : 9 + 2 * k]), 2) for k in range(3)]
+    ids = [(7 * position + 3) % vocabulary for position in range(16)]
+    # Three rows that share a beginning and part at different lengths.
+    rows = [Row((*ids[:6], *ids[6 + number : 9 + 2 * number]), 2) for number in range(3)]
     trie = Trie()
     wave = Wave((0, 1, 2), tuple(trie.add(None, row) for row in rows))
     try:
         shared, _ = encode(model, trie, rows, wave)
     except (RuntimeError, TypeError, ValueError):
-        return False  # its attention asks for something that is not done here: rows are taken one at a time
+        return False  # its attention has a feature that is not supported here: rows are taken one at a time
     plain = [model(input_ids=torch.tensor([row.tokens], device=model.device)).logits[0, -2:] for row in rows]
-    apart = max(float((a - b).abs().max()) for a, b in zip(shared, plain, strict=True))
-    largest = max(1.0, max(float(b.abs().max()) for b in plain))
-    return apart <= (1e-4 if plain[0].dtype == torch.float32 else 0.05) * largest
+    difference = max(float((a - b).abs().max()) for a, b in zip(shared, plain, strict=True))
+    largest = max(1.0, max(float(logits.abs().max()) for logits in plain))
+    tolerance = 1e-4 if plain[0].dtype == torch.float32 else 0.05
+    return difference <= tolerance * largest

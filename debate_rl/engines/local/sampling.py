@@ -1,10 +1,10 @@
-"""Drawing tokens with a random stream per request, and log-probabilities of given ones."""
+"""Sample tokens with one random stream per request, and score given tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,25 +13,30 @@ from transformers import DynamicCache
 from debate_rl.engines.local.prefix import Row
 from debate_rl.engines.request import Sampling
 
-_TOGETHER = 256
-"""Rows of the vocabulary in double precision at once."""
+_SCORED_TOGETHER = 256
+"""Positions whose logits are in double precision at once."""
 BROKEN = -1
-"""Drawn in place of a token where the logits are no numbers: the weights are damaged, or too large for their type."""
+"""Drawn in place of a token if the logits are not finite: the weights are damaged, or too large for their dtype."""
 
 
 class Continued(Protocol):
-    """Rows that are being continued."""
+    """Encoded rows that can be continued token by token."""
 
     logits: torch.Tensor
-    """(rows, vocabulary) at the last token of each."""
+    """(rows, vocabulary) at the last token of each row."""
 
     def step(self, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
-        """Add a token to each row that goes on (indexes among the rows of the step before; None is all)."""
+        """Add one token to each row that goes on.
+
+        Args:
+            tokens: (rows that go on,).
+            going: indexes of these rows among the rows of the step before; None is all of them.
+        """
         ...
 
 
 class Alone:
-    """One row in transformers' own cache: for models whose layers do not all attend to everything before them.
+    """One row in transformers' own cache, for models whose layers do not all attend to everything before them.
 
     Args:
         model: a causal language model of transformers.
@@ -44,7 +49,7 @@ class Alone:
         self.logits = self._forward(torch.tensor(row.tokens, device=model.device), row.keep)
 
     def step(self, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
-        """Add a token (see `Continued`)."""
+        """Add one token (see `Continued`)."""
         self.logits = self._forward(tokens, 1)
 
     @torch.inference_mode()
@@ -55,14 +60,31 @@ class Alone:
 
 @dataclass(frozen=True)
 class Draw:
-    """How one row is continued: its sampling, its uniforms (max_new_tokens,), and texts that end it."""
+    """How to continue one row."""
 
     sampling: Sampling
     uniforms: np.ndarray
+    """(max_new_tokens,) in [0, 1): one random number per token."""
+
+
+@dataclass
+class Continuation:
+    """The new tokens of one row.
+
+    Example:
+        Continuation(tokens=[17, 4, 9], end_token=2, finish="stop")
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    """Without the end token."""
+    end_token: int | None = None
+    """None if a stop text or the limit ended the row."""
+    finish: Literal["stop", "length", "not a number"] = "length"
+    """Why the row ended; not a number: its logits are not finite."""
 
 
 def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarray) -> torch.Tensor:
-    """One token a row by inverting the distribution at the row's own uniform number.
+    """Sample one token per row by inverting the row's distribution at its own uniform number.
 
     Args:
         logits: (rows, vocabulary).
@@ -70,18 +92,21 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
         uniforms: (rows,) in [0, 1).
 
     Returns:
-        Token ids (rows,), `BROKEN` where a row's logits are no numbers.
+        Token ids (rows,); `BROKEN` where a row's logits are not finite.
     """
+    # Double precision: a row's token must not change with the rows that are batched beside it.
     temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
     top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)
     scaled = logits.double() / temperature.clamp(min=1e-6)[:, None]
-    p = torch.softmax(scaled, dim=-1)
+    probabilities = torch.softmax(scaled, dim=-1)
     if bool((top_p < 1).any()):
-        ranked, order = p.sort(dim=-1, descending=True, stable=True)
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         outside = (ranked.cumsum(-1) - ranked) >= top_p[:, None]
-        outside[:, 0] = False
-        p = p.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), 0.0)
-    levels = p.cumsum(-1)
+        outside[:, 0] = False  # the likeliest token always stays
+        dropped = torch.zeros_like(outside).scatter(-1, order, outside)
+        probabilities = probabilities.masked_fill(dropped, 0.0)
+    levels = probabilities.cumsum(-1)
+    # Times the last level, because what top_p left does not sum to 1.
     target = torch.as_tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * levels[:, -1:]
     drawn = (levels <= target).sum(-1).clamp(max=logits.size(-1) - 1)
     tokens = torch.where(temperature == 0, logits.argmax(-1), drawn)
@@ -91,68 +116,60 @@ def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
 
 @torch.inference_mode()
 def decode(
-    rows: Continued,
-    draws: Sequence[Draw],
-    ends: frozenset[int],
-    stopped: Callable[[int, list[int]], bool],
-    closing: dict[int, int] | None = None,
-) -> list[tuple[list[int], bool | None]]:
+    rows: Continued, draws: Sequence[Draw], ends: frozenset[int], stopped: Callable[[int, list[int]], bool]
+) -> list[Continuation]:
     """Continue every row until it ends, is stopped or reaches its limit.
 
     Args:
-        rows: encoded; they are used up.
-        draws: one for each row.
+        rows: encoded rows; they are used up.
+        draws: one per row.
         ends: token ids that end an answer.
-        stopped: function of (row, tokens so far) that says whether a stop text stands in them.
-        closing: takes the token that ended each row, where one did.
-
-    Returns:
-        For each row its new tokens without the end token, and whether it ended by itself; None where the model gave
-        logits that are no numbers.
+        stopped: tells from (row, tokens so far) whether a stop text stands in the tokens.
     """
-    tokens: list[list[int]] = [[] for _ in draws]
-    ended: list[bool | None] = [False] * len(draws)
-    alive = list(range(len(draws)))
+    continuations = [Continuation() for _ in draws]
+    active = list(range(len(draws)))
     step = 0
     while True:
-        uniforms = np.array([draws[row].uniforms[step] for row in alive])
-        new = draw(rows.logits, [draws[row].sampling for row in alive], uniforms)
+        uniforms = np.array([draws[row].uniforms[step] for row in active])
+        new = draw(rows.logits, [draws[row].sampling for row in active], uniforms)
         going = []
-        for at, (row, token) in enumerate(zip(alive, new.tolist(), strict=True)):
+        for position, (row, token) in enumerate(zip(active, new.tolist(), strict=True)):
+            continuation = continuations[row]
             if token == BROKEN:
-                ended[row] = None
+                continuation.finish = "not a number"
                 continue
             if token in ends:
-                ended[row] = True
-                if closing is not None:
-                    closing[row] = token
+                continuation.end_token = token
+                continuation.finish = "stop"
                 continue
-            tokens[row].append(token)
-            if stopped(row, tokens[row]):
-                ended[row] = True
+            continuation.tokens.append(token)
+            if stopped(row, continuation.tokens):
+                continuation.finish = "stop"
             elif step + 1 < len(draws[row].uniforms):
-                going.append(at)
+                going.append(position)
         if not going:
-            return list(zip(tokens, ended, strict=True))
-        kept = None
-        if len(going) < len(alive):
-            kept = torch.tensor(going, device=new.device)
-            new, alive = new[kept], [alive[at] for at in going]
-        rows.step(new, kept)
+            return continuations
+        selected = None
+        if len(going) < len(active):
+            selected = torch.tensor(going, device=new.device)
+            new = new[selected]
+            active = [active[position] for position in going]
+        rows.step(new, selected)
         step += 1
 
 
-def token_logprobs(logits: torch.Tensor, places: Sequence[int], tokens: Sequence[int]) -> list[float]:
-    """Log-probability of a token at each of some places.
+def token_logprobs(logits: torch.Tensor, positions: Sequence[int], tokens: Sequence[int]) -> list[float]:
+    """Log-probability of one token at each position.
 
     Args:
         logits: (positions, vocabulary).
-        places: positions.
-        tokens: a token id for each.
+        positions: rows of `logits`.
+        tokens: a token id for each position.
     """
-    found: list[float] = []
-    for start in range(0, len(places), _TOGETHER):  # in double precision, so not all at once
-        where = torch.tensor(places[start : start + _TOGETHER], device=logits.device)
-        ids = torch.tensor(tokens[start : start + _TOGETHER], device=logits.device)
-        found += logits[where].double().log_softmax(-1).gather(-1, ids[:, None])[:, 0].tolist()
-    return found
+    logprobs: list[float] = []
+    # In pieces, because a large vocabulary in double precision takes a megabyte per position.
+    for start in range(0, len(positions), _SCORED_TOGETHER):
+        where = torch.tensor(positions[start : start + _SCORED_TOGETHER], device=logits.device)
+        ids = torch.tensor(tokens[start : start + _SCORED_TOGETHER], device=logits.device)
+        logprobs += logits[where].double().log_softmax(-1).gather(-1, ids[:, None])[:, 0].tolist()
+    return logprobs

@@ -13,7 +13,7 @@ from typing import Any
 
 from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
-from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores
+from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
 from debate_rl.engines.server.adapters import Served
 from debate_rl.engines.server.answers import (
     LostAnswer,
@@ -124,14 +124,7 @@ class ServerEngine:
         Raises:
             UserError: no server is there, it refuses the key, has no such model or adapter, or the budget is spent.
         """
-        answers: dict[int, Completion | EngineFailure] = {}
-
-        def work(part: list[int]) -> None:
-            texts = self._write([requests[at] for at in part])
-            answers.update(zip(part, texts, strict=True))
-
-        side_by_side(self.plan(requests), work)
-        return [answers[at] for at in range(len(requests))]
+        return answer_distinct(requests, self._generate)
 
     def choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
         """Score candidates by the log-probabilities of the answer's first token.
@@ -142,6 +135,20 @@ class ServerEngine:
         Raises:
             UserError: as for `generate`.
         """
+        return answer_distinct(choices, self._choose)
+
+    def _generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
+        """Texts of distinct requests, several at a time."""
+        answers: dict[int, Completion | EngineFailure] = {}
+
+        def work(part: list[int]) -> None:
+            answers.update(zip(part, self._write([requests[at] for at in part]), strict=True))
+
+        side_by_side(self.plan(requests), work)
+        return [answers[at] for at in range(len(requests))]
+
+    def _choose(self, choices: Sequence[Choice]) -> list[Scores | EngineFailure]:
+        """Scores of distinct choices, several at a time."""
         answers: dict[int, Scores | EngineFailure] = {}
 
         def work(part: list[int]) -> None:

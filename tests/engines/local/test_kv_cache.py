@@ -105,7 +105,7 @@ def test_released_memory_is_encoded_again(model):
 def test_a_pass_that_fails_leaves_the_memory_sound(model, monkeypatch):
     engine = TransformersEngine()
     request = asked(model, words(50, 9))
-    network = engine._load(model).model
+    network = engine._networks.load(model).model
     monkeypatch.setattr(network, "forward", lambda **_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     with pytest.raises(torch.OutOfMemoryError):
         engine.generate([request])

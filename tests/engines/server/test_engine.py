@@ -103,6 +103,12 @@ def choice(prompt="which", candidates=("A", "B")):
     return Choice(messages=(Message(role="user", content=prompt),), model="m", candidates=candidates)
 
 
+def test_equal_requests_of_a_call_are_paid_for_once(serve):
+    server, engine = serve(lambda h, prompt, n: send(h, text(f"{prompt}, try {n}")))
+    answers = engine.generate(requests(3) + requests(3))
+    assert len(server.bodies) == 3 and answers[:3] == answers[3:]
+
+
 def test_texts_come_in_order_with_their_sampling(serve):
     server, engine = serve(lambda h, prompt, n: send(h, text(prompt)))
     sampling = Sampling(max_new_tokens=9, temperature=0.3, top_p=0.9, stop=("END",))

@@ -9,8 +9,7 @@ import pytest
 
 from debate_rl.engines.request import Message, Request
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.engines.store import Store, StoredEngine
-from debate_rl.engines.upkeep import DAY, contents, prune
+from debate_rl.engines.store import DAY, Store, StoredEngine, contents, prune
 from debate_rl.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -95,7 +94,7 @@ WRITER = """
 import sys
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.store import StoredEngine
-from tests.engines.test_upkeep import requests
+from tests.engines.test_store_upkeep import requests
 stored = StoredEngine(ScriptedEngine(), sys.argv[1])
 for count in (30, 40):
     stored.generate(requests(count))
@@ -123,7 +122,7 @@ ENDLESS_WRITER = """
 import itertools, sys
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.engines.store import StoredEngine
-from tests.engines.test_upkeep import requests
+from tests.engines.test_store_upkeep import requests
 stored = StoredEngine(ScriptedEngine(), sys.argv[1])
 for count in itertools.count(1):
     stored.generate(requests(count)[-1:])
