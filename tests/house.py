@@ -109,8 +109,14 @@ def count_function(house: House, name: str, function: ast.FunctionDef | ast.Asyn
 
 
 def count_imports(house: House, room: str, tree: ast.AST) -> None:
-    """Add what a file imports from other rooms."""
+    """Add what a file imports from other rooms; imports for type checkers alone do not count."""
+    for_types: set[ast.AST] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for_types.update(node.body)
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
         modules = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]

@@ -300,8 +300,8 @@ def test_a_command_on_a_file_system_without_locks_ends_in_one_line(tmp_path):
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
     program = (
         "import errno, fcntl, sys\n"
-        "from debate_rl.cli import main\n"
-        "from tests.test_experiment import no_locks\n"
+        "from debate_rl.cli.main import main\n"
+        "from tests.runs.test_run import no_locks\n"
         "fcntl.flock = no_locks(errno.ENOLCK)\n"
         f"sys.argv = ['debate-rl', 'run', {str(path)!r}]\n"
         "main()\n"

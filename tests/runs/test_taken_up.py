@@ -99,7 +99,7 @@ def test_a_storm_that_lasts_changes_nothing_and_the_next_run_tries_once_more(tmp
     assert set(failures(tmp_path / "small")) == {"context"}
 
 
-@pytest.mark.parametrize("kind", ["request", "context", "no text", "neither"])
+@pytest.mark.parametrize("kind", ["context", "neither", "filtered"])
 def test_failures_of_other_kinds_are_final(tmp_path, kind):
     assert kind not in PASSING_KINDS
     config = small(tmp_path, stages=("tournament",), questions=QUESTIONS)

@@ -61,7 +61,9 @@ def test_padding_never_uses_a_token_of_the_texts(network):
 
 def test_long_texts_keep_their_end_and_an_opening_token():
     tokenizer = make_tokenizer("chatml")
-    encoded = encode_texts(tokenizer, [ClassifierRow(id="0", text="<s> the pipe was moved to the shed")])
+    encoded = encode_texts(tokenizer, [ClassifierRow(id="0", text="the pipe was moved to the shed")])
+    opening = tokenizer.convert_tokens_to_ids("<s>")  # as a tokenizer writes that opens every text
+    encoded = [{**row, "input_ids": [opening, *row["input_ids"]]} for row in encoded]
     (cut,) = cut_texts(tokenizer, encoded, 3)
     assert tokenizer.convert_ids_to_tokens(cut["input_ids"]) == ["<s>", "the", "shed"]
     assert cut_texts(tokenizer, encoded, None) == encoded
