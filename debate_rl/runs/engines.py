@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from debate_rl.config.tree import Config
-from debate_rl.data.questions import load_questions
+from debate_rl.data.questions import LabStories, load_questions
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
@@ -22,8 +22,7 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
     return {
         split: load_questions(
             wanted.source, wanted.path, split, count, seeds[split],
-            family=wanted.family, knobs=wanted.knobs, hard_only=wanted.hard_only,
-            human=wanted.human,
+            lab=LabStories(family=wanted.family, knobs=wanted.knobs), hard_only=wanted.hard_only, human=wanted.human,
         )
         for split, count in counts.items()
     }  # fmt: skip

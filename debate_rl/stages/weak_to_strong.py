@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from debate_rl.arena.rollout import play
-from debate_rl.data.questions import claims, load_questions
+from debate_rl.data.questions import LabStories, claims, load_questions
 from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
 from debate_rl.data.tasks.reward_pairs import load_pairs
@@ -271,11 +271,11 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
     selection = None
     if stage.task in ("questions", "claims"):
         wanted = run.config.questions
+        knobs = stage.knobs if stage.family else {**wanted.knobs, **stage.knobs}
+        lab = LabStories(family=stage.family or wanted.family, knobs=knobs)
         found = load_questions(
             wanted.source, wanted.path, "validation", total + SPARE, run.config.question_seed,
-            family=stage.family or wanted.family, hard_only=wanted.hard_only,
-            knobs={**({} if stage.family else wanted.knobs), **stage.knobs},
-            human=wanted.human,
+            lab=lab, hard_only=wanted.hard_only, human=wanted.human,
         )  # fmt: skip
         found = claims(found, run.config.question_seed) if stage.task == "claims" else found
     elif stage.task == "pairs":
