@@ -63,6 +63,14 @@ def views(transcript: Transcript, both_orders: bool = True) -> list[View]:
     return asked
 
 
+def drawn_views(transcript: Transcript, both_orders: bool, votes: int) -> list[tuple[View, int]]:
+    """List the views of a transcript for a judge that samples: each with the numbers of its draws, 0 to votes - 1."""
+    drawn = []
+    for view in views(transcript, both_orders):
+        drawn += [(view, draw) for draw in range(votes)]
+    return drawn
+
+
 def prompt(transcript: Transcript, view: View) -> tuple[Message, ...]:
     """Render the judge's prompt for a view, up to where it answers with a candidate."""
     return as_messages(judge_messages(transcript, view.sides, view.order, view.after_turn))

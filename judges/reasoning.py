@@ -16,7 +16,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.model import scored
-from debate_rl.judges.presentation import Combine, View, as_messages, verdict, views
+from debate_rl.judges.presentation import Combine, View, as_messages, drawn_views, verdict
 from debate_rl.records import Record
 
 
@@ -44,10 +44,7 @@ class ReasoningJudge(Record):
 
 def ask_reasoning(transcripts: Sequence[Transcript], judge: ReasoningJudge, engine: Engine) -> list[Verdict | Failure]:
     """Judge after thinking: one call to the engine for all scratchpads, one for all choices."""
-    plans = [
-        [(view, draw) for view in views(transcript, judge.both_orders) for draw in range(judge.votes)]
-        for transcript in transcripts
-    ]
+    plans = [drawn_views(transcript, judge.both_orders, judge.votes) for transcript in transcripts]
     requests = []
     for transcript, plan in zip(transcripts, plans, strict=True):
         requests += [_request(transcript, view, draw, judge) for view, draw in plan]

@@ -15,7 +15,7 @@ from debate_rl.game.prompts import stated_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
 from debate_rl.judges.calibration import Calibrator
-from debate_rl.judges.presentation import Combine, View, as_messages, logprobs_of, verdict, views
+from debate_rl.judges.presentation import Combine, View, as_messages, drawn_views, logprobs_of, verdict
 from debate_rl.records import Record
 
 _STATED = re.compile(
@@ -72,10 +72,7 @@ def read_statement(text: str) -> float | None:
 
 def ask_stated(transcripts: Sequence[Transcript], judge: StatedJudge, engine: Engine) -> list[Verdict | Failure]:
     """Judge by what the model states, all transcripts in one call to the engine."""
-    plans = [
-        [(view, draw) for view in views(transcript, judge.both_orders) for draw in range(judge.votes)]
-        for transcript in transcripts
-    ]
+    plans = [drawn_views(transcript, judge.both_orders, judge.votes) for transcript in transcripts]
     requests = []
     for transcript, plan in zip(transcripts, plans, strict=True):
         for view, draw in plan:

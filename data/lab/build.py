@@ -133,11 +133,13 @@ def loss_of(body: Any, head: Any, rows: Batch) -> torch.Tensor:
 
 def optimizers(model: Any) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
-    inside = []
-    outside = []
+    inside: list[torch.nn.Parameter] = []
+    outside: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim == 2 and "embed" not in name
-        (inside if is_matrix else outside).append(parameter)
+        if parameter.ndim == 2 and "embed" not in name:
+            inside.append(parameter)
+        else:
+            outside.append(parameter)
     # The stages set the learning rates.
     return [Muon(inside, lr=0.0), torch.optim.AdamW(outside, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)]
 

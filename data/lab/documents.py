@@ -9,6 +9,7 @@ of a debate. Some questions are put as claims, to be called correct or incorrect
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -195,7 +196,7 @@ class Encoder:
         In a share of the stories (`scrambled`) every story word is a random one that stands nowhere else.
         """
         passages = [scramble(story, rng) if rng.random() < scrambled else story.sentences for story in stories]
-        texts = [text for passage in passages for text in passage]  # encoded in one call, which is faster
+        texts = list(itertools.chain.from_iterable(passages))  # encoded in one call, which is faster
         encoded = iter(self.inner.encode_batch(texts, add_special_tokens=False))
         rows = []
         learnt = []
