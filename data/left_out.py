@@ -1,4 +1,4 @@
-"""Rows of a data set that can not be used: left out, counted, and named on the terminal."""
+"""Rows of a data set that can not be used: they are left out, counted, and named in the log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from debate_rl.game.question import Question
 from debate_rl.records import explain
 
 _NAMED = 3
+"""Places that are named for each reason."""
 _log = logging.getLogger(__name__)
 
 
 class LeftOut:
-    """Counts what was left out of a data set, by reason.
+    """Counts the rows that were left out of a data set, by reason.
 
     Args:
-        what: is counted, such as "questions".
+        what: noun for the rows, such as "questions".
     """
 
     def __init__(self, what: str) -> None:
@@ -29,22 +30,22 @@ class LeftOut:
         self.places: dict[str, list[str]] = defaultdict(list)
 
     def add(self, reason: str, place: str) -> None:
-        """Leave one out.
+        """Count one row.
 
         Args:
-            reason: why, the same words for all that share it.
+            reason: why it is left out, in the same words for all rows that share it.
             place: its file and row.
         """
         self.places[reason].append(place)
 
     def say(self, used: int = 1) -> None:
-        """Name the first places of each reason.
+        """Log the first places of each reason.
 
         Args:
-            used: how many were not left out.
+            used: number of rows that were not left out.
 
         Raises:
-            UserError: none is left; a file of which every row is at fault is another file than was meant.
+            UserError: no row is left; a file in which every row is at fault is probably the wrong file.
         """
         if not used and self.places:
             reason, places = next(iter(self.places.items()))
@@ -55,8 +56,9 @@ class LeftOut:
 
 
 def question_fault(question: Question) -> str | None:
-    """Why a question can not be debated; None where they can."""
-    first, second = (same_text(answer) for answer in question.answers)
+    """Why a question can not be debated; None if it can."""
+    first = same_text(question.answers[0])
+    second = same_text(question.answers[1])
     if not same_text(question.text):
         return "the question is empty"
     if not first or not second:
@@ -67,24 +69,25 @@ def question_fault(question: Question) -> str | None:
 
 
 def text_fault(error: ValidationError, texts: Collection[str]) -> str | None:
-    """What is wrong with a row that lacks a text or holds something else in its place.
+    """Explain what is wrong with a row that lacks a text or holds something else in its place.
 
     Args:
         error: all complaints about the row.
         texts: fields that hold texts.
 
     Returns:
-        None where there is another complaint: a label or an unknown field is wrong in more rows than one, and a row
-        may not be left out for it.
+        None if there is any other complaint. A wrong label or an unknown field is a fault of the file, not of one row,
+        so the row may not be left out for it.
     """
     for complaint in error.errors():
-        if not complaint["loc"] or complaint["loc"][0] not in texts or complaint["type"] == "extra_forbidden":
+        field = complaint["loc"][0] if complaint["loc"] else None
+        if field not in texts or complaint["type"] == "extra_forbidden":
             return None
     return explain(error)
 
 
 def same_text(text: str) -> str:
-    """A text without what does not tell two answers apart: case, spaces, forms of letters, characters without width.
+    """Normalise a text for comparing answers: case, spaces, forms of letters and characters without width are ignored.
 
     Raised and lowered digits stay what they are: 10\u00b2 is not 102.
     """
@@ -93,6 +96,9 @@ def same_text(text: str) -> str:
 
 
 def _plain_character(character: str) -> str:
+    """The plain form of a character; empty for one without width."""
     if unicodedata.decomposition(character).startswith(("<super>", "<sub>", "<fraction>")):
         return character
-    return "" if unicodedata.category(character) == "Cf" else unicodedata.normalize("NFKC", character)
+    if unicodedata.category(character) == "Cf":
+        return ""
+    return unicodedata.normalize("NFKC", character)

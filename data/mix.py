@@ -1,4 +1,4 @@
-"""How many rows of each source make a mix."""
+"""How many rows of each source go into a mix."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def counts(shares: Mapping[str, float], there: Mapping[str, int], total: int | N
     """Divide a number of rows among sources by their shares; no row is taken twice.
 
     Args:
-        shares: of each source, relative to each other; counts will do as well.
-        there: rows of each source.
+        shares: share of each source, relative to the others; counts will do as well.
+        there: number of rows of each source.
         total: rows of the mix; None takes as many as the scarcest source allows.
 
     Example (the SFT mix of Arnesen et al. 2024):
@@ -35,8 +35,9 @@ def counts(shares: Mapping[str, float], there: Mapping[str, int], total: int | N
             f"which allows a mix of {most} rows; lower its share or 'rows', or leave it out"
         )
     exact = {name: total * share / whole for name, share in shares.items()}
-    taken = {name: min(math.floor(value + 1e-9), there[name]) for name, value in exact.items()}
-    rest = sorted(exact, key=lambda name: taken[name] - exact[name])
-    for name in rest[: total - sum(taken.values())]:
-        taken[name] += 1
-    return taken
+    rows = {name: min(math.floor(value + 1e-9), there[name]) for name, value in exact.items()}
+    # Rows lost to rounding down go to the sources that lost most (largest remainder).
+    by_remainder = sorted(exact, key=lambda name: rows[name] - exact[name])
+    for name in by_remainder[: total - sum(rows.values())]:
+        rows[name] += 1
+    return rows

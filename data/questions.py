@@ -1,8 +1,8 @@
-"""Questions of every source, by one function."""
+"""Questions of every source, loaded by one function."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
@@ -15,10 +15,22 @@ from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
-from debate_rl.records import explain, lines
+from debate_rl.records import Record, explain, lines
 
 SOURCES = ("lab", "quality", "nyu", "file")
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class LabStories(Record):
+    """Which stories the lab makes.
+
+    Example:
+        LabStories(family="whereabouts", knobs={"things": 3, "third_move": 0.5})
+    """
+
+    family: str = "whereabouts"
+    knobs: Mapping[str, Any] = {}
+    """Knobs of the family (data/lab/README.md)."""
 
 
 def load_questions(
@@ -28,10 +40,8 @@ def load_questions(
     limit: int | None = None,
     seed: int = 0,
     *,
-    family: str = "whereabouts",
-    knobs: Mapping[str, Any] | None = None,
+    lab: LabStories | None = None,
     hard_only: bool = False,
-    without: Collection[str] = (),
     human: str | Path | None = None,
 ) -> list[Question]:
     """Load questions.
@@ -39,15 +49,13 @@ def load_questions(
     Args:
         source: `lab` (generated), `quality`, `nyu` (the human debates), or `file` (JSON lines of `Question`).
         path: the source's file or folder; the lab needs none.
-        split: train, validation or test; None takes every question, and from the lab the train split.
-        limit: at most so many, drawn by seed; the lab makes 100 where it is None.
+        split: train, validation or test. None takes every question, and from the lab the train split.
+        limit: most questions, drawn by seed; None takes all, and 100 from the lab.
         seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
-        family: family of lab stories.
-        knobs: knobs of the lab family.
-        hard_only: QuALITY's questions marked difficult.
-        without: stories (groups) to leave out.
+        lab: the lab's stories; None takes its defaults.
+        hard_only: only the questions that QuALITY marks as difficult.
         human: human debates (as the path of source `nyu`); questions on their stories are left out of the validation
-            and test splits. A story is known by its id, its title, or its text (`stories.same_stories`).
+            and test splits. A story is recognised by its id, its title, or its text (`stories.same_stories`).
 
     Raises:
         UserError: unknown source or split, no path, a malformed file, or no question is left (names split and path).
@@ -56,41 +64,43 @@ def load_questions(
         raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)}")
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; {nearest(split, SPLITS)}")
+    debated: set[str] = set()
     if human is not None and split in ("validation", "test"):
-        without = {*without, *_told(source, path, split, nyu.stories(human))}
+        debated = _debated_groups(source, path, split, nyu.stories(human))
     if source == "lab":
         from debate_rl.data.lab import world  # here: the other sources do not need it
 
+        lab = lab or LabStories()
         count = 100 if limit is None else limit
-        found = world.questions(family, split or "train", count, seed, **(knobs or {}))
-        found = [question for question in found if question.cluster not in without]
+        questions = world.questions(lab.family, split or "train", count, seed, **lab.knobs)
     elif source == "quality":
-        found = quality.load(path, hard_only, split, limit, seed, without)
+        questions = quality.load(path, hard_only, split, limit, seed, debated)
     else:
         every = nyu.questions(path, split, None, seed) if source == "nyu" else _from_file(path, split)
-        found = sample([question for question in every if question.cluster not in without], limit, seed)
-    if not found:
+        # Leave out first and draw then, so that the limit is reached.
+        questions = sample([question for question in every if question.cluster not in debated], limit, seed)
+    if not questions:
         raise UserError(
             f"no questions: source {source!r}, split {split or 'any'!r}, path {str(path) if path else 'none'!r}; "
             "choose another split, raise the limit, or check the file"
         )
-    return found
+    return questions
 
 
-def _told(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
-    """Groups of a source whose stories are among the debated ones; the lab's stories are its own."""
+def _debated_groups(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
+    """Groups of a source whose stories are among the debated ones; the lab's stories never are."""
     if source == "lab":
         return set()
     if source == "quality":
-        stories = list({story.id: story for story in quality.stories(path, split).values()}.values())
+        stories = {story.id: story for story in quality.stories(path, split).values()}
     else:
-        every = nyu.questions(path) if source == "nyu" else _from_file(path, split)
-        stories = list({q.cluster: Story(id=q.cluster, text=q.passage or "") for q in every}.values())
-    return set(same_stories(stories, debated))
+        questions = nyu.questions(path) if source == "nyu" else _from_file(path, split)
+        stories = {q.cluster: Story(id=q.cluster, text=q.passage or "") for q in questions}
+    return set(same_stories(stories.values(), debated))
 
 
 def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
-    """Questions of a JSON-lines file; where no line names a split, the file is cut by story.
+    """Read the questions of a JSON-lines file; if no line names a split, the file is cut by story.
 
     Raises:
         UserError: no path, a malformed line, or an id that is used twice; names file and line.
@@ -103,10 +113,10 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
         try:
             question = Question.model_validate(value)
         except ValidationError as error:
-            lacking = text_fault(error, ("text", "answers"))
-            if lacking is None:
+            missing_text = text_fault(error, ("text", "answers"))
+            if missing_text is None:
                 raise UserError(f"{path}:{number}: {explain(error)}") from error
-            left_out.add(lacking, f"{path}:{number}")
+            left_out.add(missing_text, f"{path}:{number}")
             continue
         fault = question_fault(question)
         if fault is not None:
@@ -125,7 +135,7 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
 
 
 def claims(asked: Sequence[Question], seed: int = 0) -> list[Question]:
-    """Questions as claims: one of the answers is named, and is to be called correct or incorrect.
+    """Put questions as claims: one of the answers is named, and is to be called correct or incorrect.
 
     Args:
         asked: questions with two answers.
@@ -134,18 +144,20 @@ def claims(asked: Sequence[Question], seed: int = 0) -> list[Question]:
     Returns:
         As many questions with answers ("correct", "incorrect"); passage, story and split stay.
     """
-    made = []
-    for question in asked:
-        named = Random(f"claim/{seed}/{question.id}").randrange(2)
-        made.append(
-            question.model_copy(
-                update={
-                    "id": f"{question.id}-claim-{question.answers[named]}",
-                    "text": f"{question.text} the answer is {question.answers[named]}.",
-                    "answers": ("correct", "incorrect"),
-                    "correct": None if question.correct is None else int(named != question.correct),
-                    "evidence": (question.evidence[named], question.evidence[1 - named]) if question.evidence else (),
-                }
-            )
-        )
-    return made
+    return [_claim(question, Random(f"claim/{seed}/{question.id}").randrange(2)) for question in asked]
+
+
+def _claim(question: Question, named: int) -> Question:
+    """A question as a claim that one of its answers is correct."""
+    answer = question.answers[named]
+    changes: dict[str, Any] = {
+        "id": f"{question.id}-claim-{answer}",
+        "text": f"{question.text} the answer is {answer}.",
+        "answers": ("correct", "incorrect"),
+    }
+    if question.correct is not None:
+        # Answer 0 is "correct", which is right if the right answer was named.
+        changes["correct"] = int(named != question.correct)
+    if question.evidence:
+        changes["evidence"] = (question.evidence[named], question.evidence[1 - named])
+    return question.model_copy(update=changes)

@@ -1,10 +1,10 @@
-"""Passages made to fit: whole paragraphs give way to a mark, never the words that a game quotes."""
+"""Shorten passages to a number of tokens: whole paragraphs give way to a mark, never those that a game quotes."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from random import Random
 
 MARK = "[...]"
@@ -14,18 +14,18 @@ _PARAGRAPH = re.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
 def shorten(
     passage: str, quoted: Sequence[tuple[int, int]], limit: int, count: Callable[[str], int], seed: str = ""
 ) -> str:
-    """Leave out paragraphs, drawn by seed, until a passage is short enough; `[...]` stands where some are missing.
+    """Leave out paragraphs, drawn by seed, until a passage is short enough; `[...]` marks each gap.
 
     The draw does not look at where the quotes stand, except that their paragraphs stay: a passage cut round them would
     tell a speaker what to quote.
 
     Args:
-        passage: the text, a blank line between paragraphs.
+        passage: the text, with a blank line between paragraphs.
         quoted: spans of characters whose paragraphs stay.
-        limit: the most tokens, marks and blank lines included. Where the quoted paragraphs alone are longer, they alone
-            are left.
-        count: tokens of a text.
-        seed: of the draw.
+        limit: most tokens, marks and blank lines included. If the quoted paragraphs alone are longer, only they are
+            left.
+        count: counts the tokens of a text.
+        seed: seed of the draw.
 
     Example:
         >>> shorten("One.\\n\\nTwo.\\n\\nThree.", [(0, 4)], 3, lambda text: len(text.split()), "q1")
@@ -35,29 +35,33 @@ def shorten(
         return passage
     spans = [match.span() for match in _PARAGRAPH.finditer(passage)]
     sizes = [count(passage[start:end]) for start, end in spans]
-    stays = [any(start < last and first < end for first, last in quoted) for start, end in spans]
-    mark = count(MARK)
-    draw = [place for place, stay in enumerate(stays) if not stay]
-    Random(f"shorten/{seed}").shuffle(draw)
-    kept = [True] * len(spans)
-    for place in draw:
-        if sum(kept) == 1:
+    removable = [place for place, span in enumerate(spans) if not _overlaps(span, quoted)]
+    Random(f"shorten/{seed}").shuffle(removable)
+    mark_size = count(MARK)
+    stays = [True] * len(spans)
+    for place in removable:
+        if sum(stays) == 1:
             break  # an empty passage would be no passage
-        kept[place] = False
-        gaps = sum(not there for there, _ in groupby(kept))
-        # The sum is quick, but has no blank lines in it: what passes is counted as it will stand.
-        if sum(size for size, there in zip(sizes, kept, strict=True) if there) + gaps * mark > limit:
-            continue
-        if count(_joined(passage, spans, kept)) <= limit:
+        stays[place] = False
+        size = sum(itertools.compress(sizes, stays))
+        gaps = sum(not stay for stay, _ in itertools.groupby(stays))
+        # The sum is quick, but has no blank lines in it: a passage that passes is counted as it will stand.
+        if size + gaps * mark_size <= limit and count(_joined(passage, spans, stays)) <= limit:
             break
-    return _joined(passage, spans, kept)
+    return _joined(passage, spans, stays)
 
 
-def _joined(passage: str, spans: Sequence[tuple[int, int]], kept: Sequence[bool]) -> str:
-    """The paragraphs that are kept, with a mark wherever others were."""
+def _overlaps(span: tuple[int, int], others: Sequence[tuple[int, int]]) -> bool:
+    """Whether a span of characters overlaps any of the others."""
+    start, end = span
+    return any(start < other_end and other_start < end for other_start, other_end in others)
+
+
+def _joined(passage: str, spans: Sequence[tuple[int, int]], stays: Sequence[bool]) -> str:
+    """Join the paragraphs that stay, with a mark in each gap."""
     pieces: list[str] = []
-    for (start, end), there in zip(spans, kept, strict=True):
-        if there:
+    for (start, end), stay in zip(spans, stays, strict=True):
+        if stay:
             pieces.append(passage[start:end])
         elif not pieces or pieces[-1] != MARK:
             pieces.append(MARK)

@@ -1,8 +1,8 @@
-"""Seeded splits and samples that do not depend on the order of a file and never cut a group (a story)."""
+"""Seeded splits and samples. They do not depend on the order of a file, and a group (a story) is never cut."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -11,11 +11,11 @@ from debate_rl.game.question import Question, Split
 from debate_rl.records import digest
 
 FRACTIONS: dict[Split, float] = {"train": 0.7, "validation": 0.15, "test": 0.15}
-"""Shares of a source that comes without splits, by story (ours)."""
+"""Shares of the splits, by story, for a source that comes without any (ours)."""
 
 
 class Grouped(Protocol):
-    """What can be split: a question or an item of a task."""
+    """Anything that can be split: a question or an item of a task."""
 
     @property
     def id(self) -> str:
@@ -24,7 +24,7 @@ class Grouped(Protocol):
 
     @property
     def cluster(self) -> str:
-        """What it shares with others: the story, else itself."""
+        """Group that must not be cut: the story, otherwise the item itself."""
         ...
 
 
@@ -32,17 +32,17 @@ T = TypeVar("T", bound=Grouped)
 
 
 def sample(items: Sequence[T], limit: int | None, seed: int = 0) -> list[T]:
-    """Draw so many items, in their order; a smaller draw is part of a larger one of the same seed."""
+    """Draw `limit` items and keep their order; a smaller draw is part of a larger one of the same seed."""
     if limit is None or limit >= len(items):
         return list(items)
-    places = sorted(range(len(items)), key=lambda place: digest(["sample", seed, items[place].id]))[:limit]
-    return [items[place] for place in sorted(places)]
+    places = sorted(range(len(items)), key=lambda place: digest(["sample", seed, items[place].id]))
+    return [items[place] for place in sorted(places[:limit])]
 
 
 def divide(items: Sequence[T], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[T]]:
     """Split items by group into named parts; each part keeps the order of the items.
 
-    Groups are laid in a seeded order and cut where a part is full, so a part misses its share by less than a group.
+    Groups are put in a seeded order and cut where a part is full, so a part misses its share by less than a group.
 
     Example:
         >>> divide(questions, {"train": 0.8, "test": 0.2})
@@ -53,9 +53,7 @@ def divide(items: Sequence[T], fractions: Mapping[str, float], seed: int = 0) ->
     """
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise UserError(f"fractions of a split must be positive and sum to 1, got {dict(fractions)}")
-    sizes: dict[str, int] = defaultdict(int)
-    for item in items:
-        sizes[item.cluster] += 1
+    sizes = Counter(item.cluster for item in items)
     part_of = _assign(sizes, fractions, seed)
     parts: dict[str, list[T]] = {name: [] for name in fractions}
     for item in items:
@@ -70,19 +68,17 @@ def divide(items: Sequence[T], fractions: Mapping[str, float], seed: int = 0) ->
 
 
 def parts(items: Sequence[T], fractions: Mapping[Split, float] = FRACTIONS) -> dict[str, Split]:
-    """The split of each group, the same as `split_part` cuts; with few groups some splits have none."""
-    sizes: dict[str, int] = defaultdict(int)
-    for item in items:
-        sizes[item.cluster] += 1
-    named = {str(name): name for name in fractions}
-    cut = _assign(sizes, {str(name): share for name, share in fractions.items()}, 0)
-    return {group: named[part] for group, part in cut.items()}
+    """The split of each group, as `split_part` cuts; with few groups some splits have none."""
+    sizes = Counter(item.cluster for item in items)
+    split_named = {str(split): split for split in fractions}
+    part_of = _assign(sizes, {str(split): share for split, share in fractions.items()}, 0)
+    return {group: split_named[name] for group, name in part_of.items()}
 
 
 def split_part(
     questions: Sequence[Question], split: Split, fractions: Mapping[Split, float] = FRACTIONS
 ) -> list[Question]:
-    """One split of a source that has none of its own, cut by story; the same one in every run, whatever its seed.
+    """Cut a source without splits of its own by story and return one split, the same in every run, whatever its seed.
 
     Raises:
         UserError: there are too few stories for the splits.
@@ -94,14 +90,25 @@ def split_part(
 
 
 def _assign(sizes: Mapping[str, int], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
-    """Name the part of each group: where the middle of the group falls on the line of shares."""
-    names, total = list(fractions), sum(sizes.values())
-    ends = [sum(list(fractions.values())[: i + 1]) * total for i in range(len(names))]
-    part_of, laid = {}, 0
+    """Choose the part of each group.
+
+    Groups are laid end to end on a line in a seeded order; a group belongs to the part that its middle falls in.
+    """
+    names = list(fractions)
+    shares = list(fractions.values())
+    total = sum(sizes.values())
+    ends = [sum(shares[: place + 1]) * total for place in range(len(names))]
+    part_of: dict[str, str] = {}
+    start = 0
     for group in sorted(sizes, key=lambda name: digest(["split", seed, name])):
-        middle = laid + sizes[group] / 2
-        part_of[group] = next((name for name, end in zip(names, ends, strict=True) if middle < end), names[-1])
-        laid += sizes[group]
+        middle = start + sizes[group] / 2
+        # The last part takes what a rounding error of the shares leaves over.
+        part_of[group] = names[-1]
+        for name, end in zip(names, ends, strict=True):
+            if middle < end:
+                part_of[group] = name
+                break
+        start += sizes[group]
     return part_of
 
 

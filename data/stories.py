@@ -1,8 +1,8 @@
-"""Stories, and which of them are the same text: by id, by title, or by what is written in them.
+"""Stories, and which of them are the same text: by id, by title, or by their words.
 
 A story is published under several ids and in several spellings (Project Gutenberg's own, QuALITY's, that of a debate
-platform), so an id that differs proves nothing. Two texts count as the same story where half of the shorter one's runs
-of eight words stand in the other. Among the 96 stories of Michael et al. 2023 no two share more than 0.7 %.
+platform), so a different id proves nothing. Two texts count as the same story if half of the shorter one's runs of
+eight words stand in the other. Among the 96 stories of Michael et al. 2023 no two share more than 0.7 %.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from debate_rl.records import Record
 
@@ -45,37 +45,60 @@ def words(text: str) -> list[str]:
 
 
 def runs(text: str, length: int = RUN) -> frozenset[int]:
-    """Check sums of every run of so many words; of a shorter text that of the whole, of an empty one none."""
-    found = words(text)
-    starts = range(max(1, len(found) - length + 1)) if found else ()
-    return frozenset(zlib.crc32(" ".join(found[start : start + length]).encode()) for start in starts)
+    """Checksums of all runs of `length` words; a shorter text is one run, an empty one has none."""
+    text_words = words(text)
+    if not text_words:
+        return frozenset()
+    checksums = set()
+    for start in range(max(1, len(text_words) - length + 1)):
+        run = " ".join(text_words[start : start + length])
+        # Checksums take a tenth of the memory of the words; a rare collision does not matter for shares.
+        checksums.add(zlib.crc32(run.encode()))
+    return frozenset(checksums)
+
+
+def run_holders(run_sets: Sequence[frozenset[int]]) -> dict[int, list[int]]:
+    """Index of runs: for each run the texts that hold it, by their position."""
+    holders: dict[int, list[int]] = defaultdict(list)
+    for position, run_set in enumerate(run_sets):
+        for run in run_set:
+            holders[run].append(position)
+    return holders
 
 
 def same_stories(stories: Iterable[Story], others: Iterable[Story]) -> dict[str, str]:
-    """Which stories are also among the others.
+    """Find the stories that are also among the others.
 
     Returns:
-        Id of each such story -> how it is known: `id`, `title`, or `text`.
+        Id of each of these stories -> how it was recognised: `id`, `title`, or `text`.
     """
     known = list(others)
-    ids, titles = {story.id for story in known}, {" ".join(words(story.title)) for story in known} - {""}
-    texts = [runs(story.text) for story in known]
-    holders: dict[int, list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
-        for run in text:
-            holders[run].append(place)
-    found = {}
+    known_ids = {story.id for story in known}
+    known_titles = {_plain_title(story) for story in known} - {""}
+    known_runs = [runs(story.text) for story in known]
+    holders = run_holders(known_runs)
+    recognised = {}
     for story in stories:
-        if story.id in ids:
-            found[story.id] = "id"
-        elif " ".join(words(story.title)) in titles:
-            found[story.id] = "title"
-        elif _shared(runs(story.text), texts, holders) >= SAME:
-            found[story.id] = "text"
-    return found
+        if story.id in known_ids:
+            recognised[story.id] = "id"
+        elif _plain_title(story) in known_titles:
+            recognised[story.id] = "title"
+        elif _largest_share(runs(story.text), known_runs, holders) >= SAME:
+            recognised[story.id] = "text"
+    return recognised
 
 
-def _shared(text: frozenset[int], texts: list[frozenset[int]], holders: Mapping[int, list[int]]) -> float:
-    """The largest share of runs that a text has in common with one of the others."""
-    counts = Counter(place for run in text for place in holders.get(run, ()))
-    return max((count / min(len(text), len(texts[place])) for place, count in counts.items()), default=0.0)
+def _plain_title(story: Story) -> str:
+    """A title in small letters, without punctuation."""
+    return " ".join(words(story.title))
+
+
+def _largest_share(
+    text: frozenset[int], known_runs: Sequence[frozenset[int]], holders: Mapping[int, list[int]]
+) -> float:
+    """The largest share of runs that a text has in common with one of the known texts."""
+    counts: Counter[int] = Counter()
+    for run in text:
+        counts.update(holders.get(run, ()))
+    shares = [count / min(len(text), len(known_runs[position])) for position, count in counts.items()]
+    return max(shares, default=0.0)

@@ -1,8 +1,8 @@
-"""A tiny language model with random weights and a tokenizer fitted to given text: for trying a pipeline on long texts.
+"""A tiny language model with random weights and a tokenizer fitted to a text, for trying a pipeline on long texts.
 
     python -m debate_rl.data.tiny runs/tiny-model --text ../shared/data/nyu_2023/stories.jsonl
 
-What it writes is nonsense. Everything else about a run with it is real: prompts, lengths, trainings, verdicts, files.
+It writes nonsense. Everything else about a run with it is real: prompts, lengths, trainings, verdicts, files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """The texts of a file: every string of its JSON lines, or the file itself."""
+    """Yield the texts of a file: every string of its JSON lines, or the whole file."""
     if path.suffix != ".jsonl":
         yield path.read_text(encoding="utf-8")
         return
@@ -33,7 +33,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def fit_tokenizer(texts: Iterator[str], vocabulary: int = 8192) -> Any:
-    """A byte-level BPE tokenizer with a chat template."""
+    """Fit a byte-level BPE tokenizer with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -41,14 +41,20 @@ def fit_tokenizer(texts: Iterator[str], vocabulary: int = 8192) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False,
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+        # All bytes, so that no text holds a token that the vocabulary lacks.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[1], extra_special_tokens=list(SPECIAL[2:]),
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0],
+        eos_token=SPECIAL[1],
+        extra_special_tokens=list(SPECIAL[2:]),
         padding_side="left",
-    )  # fmt: skip
+    )
     fast.chat_template = TEMPLATE
     return fast
 
@@ -60,12 +66,12 @@ def build(
 
     Args:
         out: folder to make.
-        text: what the tokenizer is fitted to: JSON lines or plain text.
+        text: text that the tokenizer is fitted to, JSON lines or plain.
         hidden: width.
         layers: depth.
         positions: longest context in tokens.
-        seed: of the weights.
-        heads: of the attention.
+        seed: seed of the weights.
+        heads: attention heads.
 
     Raises:
         UserError: the text is missing or malformed.
@@ -76,17 +82,24 @@ def build(
     tokenizer = fit_tokenizer(_texts(text))
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=positions, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     LlamaForCausalLM(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
 
 
 def main() -> None:
-    """Command line of the script."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Build a tiny random model with a tokenizer fitted to a text.")
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--text", type=Path, required=True, help="JSON lines or plain text")

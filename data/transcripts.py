@@ -1,4 +1,4 @@
-"""Transcripts of every source, for supervised finetuning, with what the source says of itself."""
+"""Transcripts of every source, for supervised finetuning, with their provenance."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Corpus(Record):
     source: Source
     transcripts: tuple[Transcript, ...]
     left_out: dict[str, int] = {}
-    """How many games are not here, by reason."""
+    """Number of games that were left out, by reason."""
     notes: dict[str, int] = {}
-    """How many games that are here are not whole, by what they lack."""
+    """Number of games that are kept although something is missing, by what is missing."""
 
 
 def load_transcripts(
@@ -56,14 +56,15 @@ def load_transcripts(
         source: `lab-human` or `lab-gpt` (simulated annotators speak about `questions`), `nyu`, `nyu-human` or `nyu-gpt`
             (the human debates, those with human or with GPT-4 debaters), `khan` (debates of language models), or a
             .jsonl file of transcripts or legs.
-        questions: what lab annotators speak about.
-        protocol: the rules that lab annotators follow; of the others it sets the prompts.
-        seed: of the annotators.
+        questions: questions that lab annotators speak about.
+        protocol: the rules that lab annotators follow; for other sources it only sets the prompts.
+        seed: seed of the annotators.
         path: folder or file of `nyu` or `khan`.
         stories: QuALITY's folder or file, for `khan`.
 
     Returns:
-        The games. What human debaters left unfinished is kept and noted: its speeches are speeches all the same.
+        The games. Games that human debaters left unfinished are kept and noted: their speeches are speeches all the
+        same.
 
     Raises:
         UserError: unknown source, missing or malformed file.
@@ -71,69 +72,81 @@ def load_transcripts(
     left_out: dict[str, int] = {}
     notes: dict[str, int] = {}
     if source in LAB:
-        games = [_annotated(question, protocol, source.removeprefix("lab-"), seed) for question in questions]
-        return Corpus(source=source_of(source), transcripts=tuple(games))
+        annotated = [_annotated(question, protocol, source.removeprefix("lab-"), seed) for question in questions]
+        return Corpus(source=source_of(source), transcripts=tuple(annotated))
     if source in NYU:
         sessions = nyu.games(path, NYU[source])
-        found = [nyu.transcript(session) for session in sessions if session.said]
-        left_out["nobody spoke"] = len(sessions) - len(found)
-        notes["game was not finished"] = sum(bool(session.said) and not session.finished for session in sessions)
-        notes["one side is missing in a round"] = sum(not game.complete for game in found)
+        spoken = [session for session in sessions if session.said]
+        loaded = [nyu.transcript(session) for session in spoken]
+        left_out["nobody spoke"] = len(sessions) - len(spoken)
+        notes["game was not finished"] = sum(not session.finished for session in spoken)
+        notes["one side is missing in a round"] = sum(not game.complete for game in loaded)
     elif source == "khan":
-        found, rows = khan.transcripts(path, quality.stories(stories))
-        left_out.update(rows)
-        notes["one side is missing in a round"] = sum(not game.complete for game in found)
+        loaded, left_out = khan.transcripts(path, quality.stories(stories))
+        notes["one side is missing in a round"] = sum(not game.complete for game in loaded)
     elif source.endswith(".jsonl"):
-        found, unfinished = _from_file(source)
+        loaded, unfinished = _from_file(source)
         left_out["game was not finished"] = unfinished
     else:
         raise UserError(f"unknown transcripts {source!r}; {nearest(source, SOURCES)}")
-    shown = {"prompts": protocol.prompts, "max_words": protocol.max_words}
-    games = [t.model_copy(update={"protocol": t.protocol.model_copy(update=shown)}) for t in found]
+    games = [_with_prompts(game, protocol) for game in loaded]
     return Corpus(
         source=_file_source(source, games) if source.endswith(".jsonl") else source_of(source),
         transcripts=tuple(games),
         left_out={reason: count for reason, count in left_out.items() if count},
-        notes={what: count for what, count in notes.items() if count},
+        notes={note: count for note, count in notes.items() if count},
     )
 
 
+def _with_prompts(game: Transcript, protocol: Protocol) -> Transcript:
+    """A game under its own rules, shown in the prompts of a protocol."""
+    shown = {"prompts": protocol.prompts, "max_words": protocol.max_words}
+    return game.model_copy(update={"protocol": game.protocol.model_copy(update=shown)})
+
+
 def _file_source(path: str, games: Sequence[Transcript]) -> Source:
-    """What is known of a file of games: the licences of the questions they are about."""
-    about = sorted({game.question.source.partition("/")[0] for game in games} - {""})
-    licences = sorted({source_of(name).licence for name in about})
-    named = f"speeches: not stated; questions and stories: {', '.join(licences)}"
-    return source_of(path, named if licences else None)
+    """The source record of a file of games, with the licences of the questions they are about."""
+    names = {game.question.source.partition("/")[0] for game in games} - {""}
+    licences = sorted({source_of(name).licence for name in names})
+    if not licences:
+        return source_of(path, None)
+    return source_of(path, f"speeches: not stated; questions and stories: {', '.join(licences)}")
 
 
 def _annotated(question: Question, protocol: Protocol, mix: str, seed: int) -> Transcript:
-    """One game between two simulated annotators."""
+    """Play one game between two simulated annotators."""
     from debate_rl.data.lab import annotators  # here: other sources do not need the lab
 
     name = f"lab-{mix}"
     rng = Random(f"{mix}/{seed}/{question.id}")
+    origin = Origin(player=name)
     game = open_transcript(question, protocol, {"A": name, "B": name}, seed)
     for turn in range(protocol.turns):
-        texts = dict(zip(("A", "B"), annotators.speeches(question, mix, rng), strict=True))
-        origin = Origin(player=name)
+        # Both sides are drawn in every turn, also where one is silent, so that protocols share their speeches.
+        text_a, text_b = annotators.speeches(question, mix, rng)
+        texts = {"A": text_a, "B": text_b}
         game = game.add([read_speech(texts[side], game, side, turn, origin) for side in game.speakers(turn)])
     return game
 
 
 def _from_file(path: str | Path) -> tuple[list[Transcript], int]:
-    """Transcripts of a file of transcripts or legs, and how many are left out because they are not complete.
+    """Read a file of transcripts or legs; return the complete games and the number of the others.
 
     Raises:
         UserError: a line is neither; names file and line.
     """
-    found, unfinished = [], 0
+    complete = []
+    unfinished = 0
     for number, value in lines(path):
         try:
-            one = Leg.model_validate(value).transcript if "transcript" in value else Transcript.model_validate(value)
+            if "transcript" in value:
+                game = Leg.model_validate(value).transcript
+            else:
+                game = Transcript.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{number}: {explain(error)}") from error
-        if one.complete:
-            found.append(one)
+        if game.complete:
+            complete.append(game)
         else:
             unfinished += 1
-    return found, unfinished
+    return complete, unfinished

@@ -1,7 +1,7 @@
-"""How near a judge comes to what human judges said of the same games, beside the constant that says the same of all.
+"""How near a judge's probabilities come to those of human judges on the same games, compared with a constant.
 
-A model that learnt nothing of what is said still learns how far people believe a lone consultant. Only what it has over
-a predictor that knows who speaks, and nothing else, is a sign that it follows the debates.
+A model that follows nothing that is said still learns how far people believe a lone consultant. Only its gain over a
+predictor that knows who speaks, and nothing else, is a sign that it follows the debates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from debate_rl.records import Record
 
 
 class Agreement(Record):
-    """One judge beside the humans on the same games.
+    """One judge compared with the humans on the same games.
 
     Example:
         Agreement(judge="finetuned judge", n=93, accuracy=Estimate(value=0.52, ...), brier=Estimate(value=0.25, ...),
@@ -34,7 +34,7 @@ class Agreement(Record):
     distance: Estimate | None = None
     """Mean squared difference from the human's final probability; None for the humans themselves."""
     over_constant: Effect | None = None
-    """The distance minus the constant's, game by game: below 0 it predicts the humans better than no debate at all."""
+    """Its distance minus the constant's, game by game; below 0 if it predicts the humans better."""
 
     def __str__(self) -> str:
         """One line of the table."""
@@ -57,47 +57,54 @@ def agreement(
     """Compare a judge with the humans.
 
     Args:
-        judge: its name.
-        p: (n,) its probability of answer 0.
-        humans: (n,) the human's final one; the same as `p` for the humans' own row.
+        judge: name of the judge.
+        p: (n,) the judge's probability of answer 0.
+        humans: (n,) the humans' final probability; the same as `p` for the humans' own row.
         correct: (n,) index of the correct answer.
         labels: (n,) stories.
-        constant: (n,) or one number, what the constant predictor says of answer 0; None leaves the comparison out.
+        constant: (n,) or one number, the constant predictor's probability of answer 0; None leaves the comparison out.
 
     Raises:
         UserError: no games, lengths that differ, or probabilities outside [0, 1].
     """
-    said, wanted = probabilities(p, judge), probabilities(humans, "human probabilities")
-    if not len(said) == len(wanted) == len(correct) == len(labels):
-        raise UserError(f"{judge}: {len(said)} probabilities for {len(wanted)} human ones; compare the same games")
-    true = np.where(np.asarray(correct) == 0, said, 1 - said)
-    gaps = (said - wanted) ** 2
-    own = constant is None and not gaps.any()
+    predicted = probabilities(p, judge)
+    human = probabilities(humans, "human probabilities")
+    if not len(predicted) == len(human) == len(correct) == len(labels):
+        raise UserError(f"{judge}: {len(predicted)} probabilities for {len(human)} human ones; compare the same games")
+    p_correct = np.where(np.asarray(correct) == 0, predicted, 1 - predicted)
+    distances = (predicted - human) ** 2
+    over_constant = None
+    if constant is not None:
+        over_constant = difference(distances, (np.asarray(constant) - human) ** 2, labels)
+    is_human = constant is None and not distances.any()
     return Agreement(
         judge=judge,
-        n=len(said),
-        accuracy=accuracy(true, labels),
-        brier=brier(true, labels),
-        distance=None if own else mean(gaps, labels),
-        over_constant=None if constant is None else difference(gaps, (np.asarray(constant) - wanted) ** 2, labels),
+        n=len(predicted),
+        accuracy=accuracy(p_correct, labels),
+        brier=brier(p_correct, labels),
+        distance=None if is_human else mean(distances, labels),
+        over_constant=over_constant,
     )
 
 
 def verdict_on(rows: Iterable[Agreement]) -> str:
-    """What the comparisons with the constant say, in one line for each judge."""
-    said = []
+    """Say for each judge, in one line, how it compares with the constant predictor."""
+    lines = []
     for row in rows:
         gap = row.over_constant
         if gap is None:
             continue
-        better, worse = gap.high is not None and gap.high < 0, gap.low is not None and gap.low > 0
-        claim = "predicts the humans better than" if better else "is worse than" if worse else "is not told from"
-        said.append(f"{row.judge} {claim} the constant predictor ({gap:.3f})")
-    return "\n".join(said)
+        claim = "is not told from"
+        if gap.high is not None and gap.high < 0:
+            claim = "predicts the humans better than"
+        elif gap.low is not None and gap.low > 0:
+            claim = "is worse than"
+        lines.append(f"{row.judge} {claim} the constant predictor ({gap:.3f})")
+    return "\n".join(lines)
 
 
 def formatted(rows: Sequence[Agreement]) -> str:
-    """The table as text, and what it says."""
+    """The table as text, with the comparisons in words below it."""
     head = (
         f"{'judge':30} {'n':>4} {'stories':>8}   {'accuracy':20}   {'Brier':20}   {'from the humans':22} "
         "minus the constant's"

@@ -1,13 +1,13 @@
-"""Calibration: maps a judge's probability to one that means what it says; fitted on some clusters, used on others.
+"""Calibration: maps from a judge's probability to how often it is right; fitted on some clusters, used on others.
 
-Every map is applied to p = P(answer A), the answer listed first, or to any other probability of an event.
+Every map takes p = P(answer A), the answer listed first, or any other probability of an event.
 - temperature: logit' = slope logit. One number; swapping the answers changes nothing but the sign (Guo et al. 2017).
 - platt: logit' = slope logit + intercept. The intercept mends a judge that favours one place (Platt 1999).
 - isotonic: a rising step function, joined by straight lines (Zadrozny and Elkan 2002). It needs hundreds of verdicts.
 
 A calibration belongs to a kind of game. Debates are symmetric between the sides; where a side speaks alone, a judge may
-lean towards whoever speaks, which no map of debates shows or mends. So a calibrator may carry a second one, `lone`, of
-the speaker's probability (see `judges.sycophancy`).
+lean towards whoever speaks, which a map fitted on debates neither shows nor mends. So a calibrator may carry a second
+one, `lone`, for the probability of a lone speaker (see `judges.attacks.sycophancy`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAST = 1e-6
 
 
 class Calibrator(Record):
-    """A fitted map of probabilities; it is a line of JSON like every record.
+    """A fitted map of probabilities.
 
     Example:
         Calibrator(kind="temperature", slope=0.62, n=433, clusters=96)   # temperature 1 / 0.62: the judge was too sure
@@ -38,17 +38,17 @@ class Calibrator(Record):
 
     kind: Kind
     slope: float = 1.0
-    """Of log-odds; below 1 for a judge that is too sure."""
+    """Slope of the log-odds; below 1 for a judge that is too sure."""
     intercept: float = 0.0
-    """Log-odds; 0 for temperature."""
+    """Intercept in log-odds; 0 for temperature."""
     knots: tuple[tuple[float, float], ...] = ()
     """Isotonic: (p, calibrated p), rising; straight lines between, flat outside."""
     n: int
     """Verdicts it was fitted on."""
     clusters: int
     lone: Calibrator | None = None
-    """Maps the judge's probability of a side that it reads alone; None (as in files of earlier versions): this map
-    does, of answer A."""
+    """Maps the judge's probability of a side that it reads alone. None (as in files of earlier versions) applies
+    this map, of answer A, to lone speakers too."""
 
     def apply(self, p: ArrayLike) -> Floats:
         """Calibrate (n,) probabilities.
@@ -64,11 +64,13 @@ class Calibrator(Record):
     def apply_logits(self, log_odds: ArrayLike) -> Floats:
         """Calibrate (n,) log-odds; gives log-odds."""
         z = np.asarray(log_odds, dtype=float)
-        return logits(self.apply(_sigmoid(z))) if self.kind == "isotonic" else self.slope * z + self.intercept
+        if self.kind == "isotonic":
+            return logits(self.apply(_sigmoid(z)))
+        return self.slope * z + self.intercept
 
 
 def load_calibrator(path: str | Path) -> Calibrator:
-    """Read the calibrator of a kept judge; one of an earlier version has none for lone speakers.
+    """Read the calibrator that was saved with a judge; one of an earlier version has no map for lone speakers.
 
     Raises:
         UserError: the file is missing or holds no calibrator.
@@ -77,13 +79,13 @@ def load_calibrator(path: str | Path) -> Calibrator:
 
 
 def logits(p: ArrayLike) -> Floats:
-    """Log-odds of (n,) probabilities, kept LEAST away from 0 and 1.
+    """Log-odds of (n,) probabilities, clipped to [LEAST, 1 - LEAST].
 
     Raises:
         UserError: undefined probabilities, or some outside [0, 1].
     """
-    kept = np.clip(_checked(p), LEAST, 1 - LEAST)
-    return np.log(kept) - np.log1p(-kept)
+    clipped = np.clip(_checked(p), LEAST, 1 - LEAST)
+    return np.log(clipped) - np.log1p(-clipped)
 
 
 def split_clusters(
@@ -93,8 +95,8 @@ def split_clusters(
 
     Args:
         labels: (n,) clusters.
-        share: of the clusters that goes to the first part.
-        seed: of the shuffle.
+        share: share of the clusters that goes to the first part.
+        seed: seed of the shuffle.
 
     Returns:
         Indices of the rows to fit on, and of the rows to apply to.
@@ -122,16 +124,17 @@ def fit_calibrator(
     """Fit a calibration map by log loss (isotonic: by squares).
 
     Args:
-        kind: of map.
-        p: (n,) P(answer A) by the judge.
-        outcomes: (n,) 1 where A is correct, 0 where it is not; soft labels between are allowed.
+        kind: kind of map.
+        p: (n,) the judge's P(answer A).
+        outcomes: (n,) 1 where A is correct, 0 where it is not; soft labels are allowed.
         labels: (n,) clusters, counted only; split by them first (`split_clusters`).
 
     Raises:
         UserError: no rows, lengths that differ, values outside [0, 1], an unknown kind, or, where places are told apart
             (platt, isotonic), outcomes that are all the same.
     """
-    predicted, y = _checked(p), _checked(outcomes)
+    predicted = _checked(p)
+    y = _checked(outcomes)
     if len(predicted) != len(y):
         raise UserError(f"{len(predicted)} probabilities and {len(y)} outcomes; give one outcome per verdict")
     count = int(clusters(labels, len(y)).max()) + 1
@@ -150,14 +153,17 @@ def fit_calibrator(
 
 
 def _line(z: Floats, y: Floats, *, with_intercept: bool) -> tuple[float, float]:
-    """Slope (0, the judge knows nothing, or more) and intercept of the log-odds with the least log loss.
+    """Slope and intercept of the log-odds with the least log loss; the slope is at least 0, the judge knows nothing.
 
-    One made-up verdict each way is added, as in Platt 1999, section 2.2: without it verdicts that are all correct have
-    no finite best slope. For temperature it is added symmetrically, so that the order of the answers does not matter.
+    Targets are moved by one made-up verdict each way, as in Platt 1999, section 2.2: if all verdicts are correct, there
+    is no finite best slope otherwise. For temperature this is symmetric, so that the order of the answers does not
+    matter.
     """
     from scipy.optimize import Bounds, minimize
 
-    positive, negative = (y.sum(), (1 - y).sum()) if with_intercept else (len(y), len(y))
+    positive = negative = len(y)
+    if with_intercept:
+        positive, negative = y.sum(), (1 - y).sum()
     targets = y * (positive + 1) / (positive + 2) + (1 - y) / (negative + 2)
 
     def loss(line: Floats) -> tuple[float, Floats]:
@@ -168,12 +174,12 @@ def _line(z: Floats, y: Floats, *, with_intercept: bool) -> tuple[float, float]:
     reach = np.inf if with_intercept else 0.0
     bounds = Bounds(np.array([0.0, -reach]), np.array([np.inf, reach]))
     tight: Any = {"ftol": 1e-15, "gtol": 1e-10}
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=tight)
-    return float(found.x[0]), float(found.x[1])
+    fitted = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds, options=tight)
+    return float(fitted.x[0]), float(fitted.x[1])
 
 
 def _steps(p: Floats, y: Floats) -> tuple[tuple[float, float], ...]:
-    """Knots of the isotonic fit, kept off 0 and 1 by what n verdicts can tell: what never happened is 1 / (n + 2)."""
+    """Knots of the isotonic fit; an event that never happened in n verdicts gets 1 / (n + 2), not 0."""
     from sklearn.isotonic import IsotonicRegression  # here: it takes more than a second, which most commands save
 
     least = 1 / (len(p) + 2)
@@ -182,6 +188,7 @@ def _steps(p: Floats, y: Floats) -> tuple[tuple[float, float], ...]:
 
 
 def _checked(p: ArrayLike) -> Floats:
+    """Return (n,) values in [0, 1]."""
     array = finite(p, "probabilities")
     if ((array < 0) | (array > 1)).any():
         raise UserError("probabilities and outcomes to calibrate are between 0 and 1; apply_logits takes log-odds")
@@ -189,4 +196,5 @@ def _checked(p: ArrayLike) -> Floats:
 
 
 def _sigmoid(z: Floats) -> Floats:
+    """The logistic function; by tanh it does not overflow."""
     return 0.5 * (1 + np.tanh(z / 2))

@@ -1,8 +1,8 @@
-"""Errors put into verdicts, labels or hits at a known rate: `inject` is the one place where errors are made.
+"""Errors put into verdicts, labels or hits at a known rate; `inject` is the one place where errors are made.
 
-- flip: p becomes 1 - p with probability `rate`. Which ones is drawn by name and seed, and what is wrong at one rate is
-  wrong at every higher one, so that rates can be compared.
-- mix: every p becomes (1 - rate) p + rate (1 - p), which is what flips give on average.
+- flip: p becomes 1 - p with probability `rate`, drawn by name and seed. A verdict that is wrong at one rate is wrong at
+  every higher one, so that rates can be compared.
+- mix: every p becomes (1 - rate) p + rate (1 - p), the mean of the flips.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def inject(p: ArrayLike, names: Sequence[str], rate: float, kind: Kind = "flip",
     """Put errors into probabilities or labels.
 
     Args:
-        p: (n,) probabilities, targets or hits; what is wrong becomes 1 - p.
-        names: (n,) one name each, by which errors are drawn; equal names are wrong together.
+        p: (n,) probabilities, targets or hits; a wrong one becomes 1 - p.
+        names: (n,) names that errors are drawn by; rows of one name are wrong together.
         rate: share of errors, 0 to 1.
         kind: flip or mix.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         UserError: a rate outside [0, 1], probabilities outside [0, 1], or another number of names.
@@ -47,5 +47,6 @@ def inject(p: ArrayLike, names: Sequence[str], rate: float, kind: Kind = "flip",
 
 def _uniform(name: str, seed: int) -> float:
     """A number in [0, 1) that depends on name and seed alone."""
-    found = hashlib.sha256(f"judge error\x00{seed}\x00{name}".encode()).digest()[:8]
-    return int.from_bytes(found, "big") / 2**64
+    # A hash, not a random generator: the draw of a row must not depend on which other rows there are.
+    digest = hashlib.sha256(f"judge error\x00{seed}\x00{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

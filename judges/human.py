@@ -1,7 +1,7 @@
-"""A person as judge: reads a debate round by round without the passage, and says after each how likely side A is.
+"""A person as judge: reads a debate round by round without the passage, and after each says how likely side A is.
 
-As in Michael et al. 2023 the reward is log2 p(correct) - .05 for each round that was asked for, and probabilities are
-kept between .01 and .99. A judgement is a `Leg` like any other; its log is read by everything that reads legs.
+As in Michael et al. 2023, the reward is log2 p(correct) - .05 for each round that was asked for, and probabilities are
+kept between .01 and .99. A judgement is a `Leg` like any other, so everything that reads legs reads its log.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,66 +30,84 @@ HELP = (
 )
 
 Say = Callable[[str], None]
+"""Prints a text."""
 Listen = Callable[[str], str]
 """Prints a prompt and returns the line that was typed; raises EOFError at the end of the input."""
-_START = b'{"transcript":'
-"""How a line of a log begins."""
+_LINE_START = b'{"transcript":'
+"""First bytes of every line of a log."""
 
 
 def saved_games(path: str | Path, stage: str | None = None) -> list[Transcript]:
-    """Complete games with speeches, and with a known answer, of a run, a study or a file of legs; each once.
+    """Load the finished games of a run, a study or a file of legs: complete, with speeches and a known answer.
 
     Args:
         path: folder of a run or study, or a file of legs.
-        stage: of the run, only this stage's.
+        stage: only the games of this stage of the run.
+
+    Returns:
+        Each game once.
 
     Raises:
         UserError: nothing is there, or a line is malformed.
     """
-    root = existing(path, "run")
-    files = [root]
-    if root.is_dir():
-        inside = sorted(root.rglob("legs.jsonl"))
-        files = [one for one in inside if not any(part.startswith(".") for part in one.relative_to(root).parts)]
-        files = [one for one in files if stage is None or one.parent.name == stage]
-    found: dict[str, Transcript] = {}
-    for file in files:
+    games: dict[str, Transcript] = {}
+    for file in _leg_files(existing(path, "run"), stage):
         for leg in read(file, Leg):
             game = leg.transcript
             if game.complete and game.speeches and game.question.correct is not None:
-                found.setdefault(game.id, game)
-    if not found:
+                games.setdefault(game.id, game)
+    if not games:
         where = f" in stage {stage!r}" if stage else ""
         raise UserError(f"{path}: no finished debate{where} with speeches and a known answer; give a run that has some")
-    return list(found.values())
+    return list(games.values())
+
+
+def _leg_files(root: Path, stage: str | None) -> list[Path]:
+    """A file of legs itself, or all those in a folder, the hidden ones aside."""
+    if not root.is_dir():
+        return [root]
+    files = []
+    for file in sorted(root.rglob("legs.jsonl")):
+        # Unfinished work lies in hidden folders.
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        if not hidden and stage in (None, file.parent.name):
+            files.append(file)
+    return files
 
 
 def judgements(log: Path) -> list[Leg]:
-    """The legs of a log that judgements are to be added to; none if there is no file yet.
+    """Read the legs of a log that judgements are to be added to; empty if there is no file yet.
 
-    A torn last line (a crash) is left out, and cut by the next `append`, where whole legs stand before it.
+    A torn last line (after a crash) is left out if whole legs stand before it; the next `append` cuts it off.
 
     Raises:
-        UserError: the file is none of legs (names the line), is a folder, or can not be written.
+        UserError: the file holds something else than legs (names the line), is a folder, or can not be written.
     """
-    place = log if log.exists() else next(one for one in log.absolute().parents if one.exists())
+    # The log itself, or the nearest folder that it would be made in.
+    place = log if log.exists() else next(parent for parent in log.absolute().parents if parent.exists())
     if log.is_dir() or (place is not log and not place.is_dir()):
         raise UserError(f"--log {log}: {place} is a {'folder' if log.is_dir() else 'file'}; name a file of legs")
     if not os.access(place, os.W_OK | os.R_OK):
         raise UserError(f"--log {log}: {place} can not be written; name another file")
     if not log.exists():
         return []
-    *whole, tail = log.read_bytes().split(b"\n")
-    legs = [_logged(line, f"{log}:{number}") for number, line in enumerate(whole, start=1) if line.strip()]
-    torn = bool(legs) and (tail.startswith(_START) or _START.startswith(tail))
-    if tail.strip() and not (torn and not _is_json(tail)):
-        _logged(tail, f"{log}:{len(whole) + 1}")
-        raise UserError(f"{log}:{len(whole) + 1}: the last line has no line break at its end; add one")
-    return legs
+    *whole_lines, tail = log.read_bytes().split(b"\n")
+    legs = []
+    for number, line in enumerate(whole_lines, start=1):
+        if line.strip():
+            legs.append(_parse_leg(line, f"{log}:{number}"))
+    if not tail.strip():
+        return legs
+    # Only the beginning of a leg can be torn; anything else behind whole legs is not ours to cut.
+    begins_a_leg = tail.startswith(_LINE_START) or _LINE_START.startswith(tail)
+    if legs and begins_a_leg and not _is_json(tail):
+        return legs
+    _parse_leg(tail, f"{log}:{len(whole_lines) + 1}")
+    raise UserError(f"{log}:{len(whole_lines) + 1}: the last line has no line break at its end; add one")
 
 
-def _logged(line: bytes, where: str) -> Leg:
-    """A line of a log."""
+def _parse_leg(line: bytes, where: str) -> Leg:
+    """Read one line of a log."""
     try:
         return Leg.model_validate_json(line)
     except ValidationError as error:
@@ -106,13 +124,15 @@ def _is_json(line: bytes) -> bool:
 
 
 def unjudged(games: Iterable[Transcript], judge: str, log: Path) -> list[Transcript]:
-    """Games, played or not yet, on questions that this judge has no verdict on, in an order drawn by the judge's name.
+    """Select the games on questions that this judge has no verdict on, in an order drawn by the judge's name.
 
-    A question that was judged is left out with all its games: its answer was shown.
+    A question that was judged is left out with all its games, because its answer was shown. Games may be unplayed yet.
     """
-    known = {leg.transcript.question.id for leg in judgements(log) if _by(leg) == judge}
-    left = [game for game in games if game.question.id not in known]
-    return sorted(left, key=lambda game: digest([judge, game.id]))
+    answered = {
+        leg.transcript.question.id for leg in judgements(log) if leg.verdict is not None and leg.verdict.judge == judge
+    }
+    open_games = [game for game in games if game.question.id not in answered]
+    return sorted(open_games, key=lambda game: digest([judge, game.id]))
 
 
 def judge_in_person(
@@ -120,30 +140,30 @@ def judge_in_person(
 ) -> int:
     """Let a person judge some games, each on a question of its own; every finished judgement is logged at once.
 
-    A game that was not played to its end is passed over. The leg holds what the judge read: where it decided early, the
-    game has so many turns.
+    Games that were not played to their end are passed over. The leg holds what the judge read: if it decided early, the
+    game ends at that turn.
 
     Args:
-        games: to judge, in order.
+        games: games to judge, in order.
         judge: name of the verdicts.
         log: file of legs, added to.
         say: prints.
         listen: reads a line.
-        count: stop after so many.
+        count: stop after this many judgements.
 
     Returns:
-        Number of games judged; fewer than `count` where the input or the games end.
+        Number of games judged; fewer than `count` if the input or the games end.
 
     Raises:
         UserError: the log holds something else than legs (see `judgements`); it is left as it is.
     """
-    judgements(log)
+    judgements(log)  # refuse a bad log before the person has read anything
     say(HELP)
-    seen: set[str] = set()
+    judged: set[str] = set()
     for game in games:
-        if len(seen) == count:
+        if len(judged) == count:
             break
-        if game.question.id in seen or not (game.complete and game.speeches):
+        if game.question.id in judged or not game.complete or not game.speeches:
             continue
         try:
             leg = judge_game(game, judge, say, listen)
@@ -151,49 +171,56 @@ def judge_in_person(
             say("(end of input: this debate is not recorded)")
             break
         append(log, [leg])
-        seen.add(game.question.id)
+        judged.add(game.question.id)
         say(_outcome(leg))
-    return len(seen)
+    return len(judged)
 
 
 def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> Leg:
-    """Show a game round by round, ask after each, and give what was read with the verdict.
+    """Show a game round by round, ask after each, and return what was read with the verdict.
 
     Raises:
         EOFError: the input ended before the decision.
     """
     first, second = game.question.answers
     say(f"\n=== {game.question.text}\nA: {first}\nB: {second}")
-    given: list[float] = []
     ends = round_ends(game)
-    for number, (start, end) in enumerate(zip((0, *ends), ends, strict=False), start=1):
+    given: list[float] = []
+    start = 0
+    for number, end in enumerate(ends, start=1):
         for speech in seen_by_judge(game, game.present):
             if start <= speech.turn < end:
                 say(f"\n--- {speech.side}, round {number} of {len(ends)}\n{shown_text(speech, game.protocol)}")
-        p, ended = _ask(number, say, listen)
+        p, ended = _ask_person(number, say, listen)
         given.append(p)
         if ended:
             break
+        start = end
+    verdict = _verdict(game, judge, given, ends)
+    if len(given) == len(ends):
+        return Leg(transcript=game, verdict=verdict)
+    turns_read = ends[len(given) - 1]
+    rules = game.protocol.model_copy(update={"turns": turns_read})
+    speeches = tuple(speech for speech in game.speeches if speech.turn < turns_read)
+    return Leg(transcript=game.model_copy(update={"protocol": rules, "speeches": speeches}), verdict=verdict)
+
+
+def _verdict(game: Transcript, judge: str, given: Sequence[float], ends: Sequence[int]) -> Verdict:
+    """The verdict made of the probabilities of A that a person gave, one after each round it read."""
     moments = [*ends[: len(given) - 1], None]
     asks = [
         Ask(sides=game.present, logprobs=logprobs_of(p), after_turn=moment)
         for p, moment in zip(given, moments, strict=True)
     ]
-    after = tuple((p, 1 - p) for p in given[:-1])
-    verdict = Verdict(judge=judge, p=(given[-1], 1 - given[-1]), asks=tuple(asks), after_turn=after)
-    if len(given) == len(ends):
-        return Leg(transcript=game, verdict=verdict)
-    turns = ends[len(given) - 1]
-    rules = game.protocol.model_copy(update={"turns": turns})
-    read = tuple(speech for speech in game.speeches if speech.turn < turns)
-    return Leg(transcript=game.model_copy(update={"protocol": rules, "speeches": read}), verdict=verdict)
+    pairs = [(p, 1 - p) for p in given]
+    return Verdict(judge=judge, p=pairs[-1], asks=tuple(asks), after_turn=tuple(pairs[:-1]))
 
 
 def round_ends(game: Transcript) -> tuple[int, ...]:
-    """After how many turns each round of a game ends: once every side that speaks in the game has spoken again.
+    """Number of turns after which each round of a game ends: once every side that speaks at all has spoken again.
 
-    Turns of one side each (sequential) make one round together, as in Michael et al. 2023; where the judge calls the
-    speakers every turn is one. Turns without a speech are in none.
+    Turns of one side each (sequential debates) make one round together, as in Michael et al. 2023; if the judge calls
+    the speakers, every turn is a round. Turns without a speech belong to no round.
     """
     sides = {speech.side for speech in game.speeches}
     last = max((speech.turn for speech in game.speeches), default=-1)
@@ -208,31 +235,28 @@ def round_ends(game: Transcript) -> tuple[int, ...]:
 
 
 def rounds(leg: Leg) -> int:
-    """Rounds that a judge is charged for: those it asked for, where it was asked between, else all of the game.
+    """Rounds that a judge is charged for: those it asked for, or the whole game if it was only asked at the end.
 
-    A judgement before any speech (after turn 0), as the judges of Michael et al. 2023 gave, asks for the first round;
-    without one the first was read unasked and is charged as well.
+    A judgement before any speech (after turn 0), as the judges of Michael et al. 2023 gave, asks for the first round.
+    Without one the first round was read unasked, and is charged as well.
     """
     ends = round_ends(leg.transcript)
     asks = leg.verdict.asks if leg.verdict else ()
     between = {ask.after_turn for ask in asks if ask.after_turn is not None} & {0, *ends}
-    return min(len(between | {0}), len(ends)) if between else len(ends)
+    if not between:
+        return len(ends)
+    return min(len(between | {0}), len(ends))
 
 
 def reward(leg: Leg) -> float | None:
-    """log2 p(correct) - .05 for each of the leg's `rounds`, in bits; None where either is unknown."""
+    """Reward of a judge in bits, log2 p(correct) - .05 for each of the leg's `rounds`; None where p is unknown."""
     if leg.p_correct is None:
         return None
     return math.log2(leg.p_correct) - ROUND_COST * rounds(leg)
 
 
-def _by(leg: Leg) -> str | None:
-    """Who judged a leg."""
-    return None if leg.verdict is None else leg.verdict.judge
-
-
-def _ask(round_: int, say: Say, listen: Listen) -> tuple[float, bool]:
-    """A probability of A in (0, 1) and whether it is final; asks until it is one."""
+def _ask_person(round_: int, say: Say, listen: Listen) -> tuple[float, bool]:
+    """Ask until the answer is a probability of A; return it, in (0, 1), and whether it is final."""
     while True:
         line = listen(f"P(A) in percent after round {round_}: ").strip().lower()
         number, _, rest = line.partition(" ")
@@ -246,9 +270,10 @@ def _ask(round_: int, say: Say, listen: Listen) -> tuple[float, bool]:
 
 
 def _outcome(leg: Leg) -> str:
-    """What was true, and what the judgement earned."""
-    game, correct = leg.transcript, leg.transcript.question.correct or 0
+    """Say which answer was correct, and what the judgement earned."""
+    question = leg.transcript.question
+    correct = question.correct or 0
     return (
-        f"\ncorrect: {'AB'[correct]}, {game.question.answers[correct]}. You gave it {leg.p_correct:.2f} after "
+        f"\ncorrect: {'AB'[correct]}, {question.answers[correct]}. You gave it {leg.p_correct:.2f} after "
         f"{rounds(leg)} round(s): {reward(leg):+.3f} bits"
     )

@@ -1,22 +1,21 @@
-"""What human judges decided: the debates of Michael et al. 2023 (arXiv 2311.08702) as the paper's table and as legs.
+"""Verdicts of human judges: the debates of Michael et al. 2023 (arXiv 2311.08702), as the paper's table and as legs.
 
-The same table is made of any file of legs, such as the log of `judges.person`.
+The same table can be made from any file of legs, such as the log of `judges.human`.
 
-A judge saw the question, then the speeches round by round, and after each round gave probabilities and either asked for
+A judge saw the question, then the speeches round by round. After each round it gave probabilities and either asked for
 another round or ended the game. Its reward is log2 p(correct) - .05 for each round it asked for: the last judgement
-ends the game and is free, so the charge is for judgements that went on. Probabilities were kept between .01 and .99 by
-the interface, so nothing is clipped here.
+ends the game and is free. The interface kept probabilities between .01 and .99, so nothing is clipped here.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from debate_rl.data.sources.nyu import CONDITIONS, Condition, Judgement, Session, sessions, transcript
+from debate_rl.data.sources.nyu import CONDITIONS, Judgement, Session, sessions, transcript
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES
 from debate_rl.game.verdict import Ask, Leg, Verdict
@@ -38,13 +37,13 @@ class Row(Record):
     """
 
     condition: str
-    """Of the paper's debates one of `data.nyu.CONDITIONS`, else judge and protocol."""
+    """One of `data.nyu.CONDITIONS` for the paper's debates, otherwise judge and protocol."""
     n: int
     """Games with a final judgement."""
     stories: int
     """Clusters of the intervals."""
     failed: int = 0
-    """Of legs: games of this protocol whose verdict failed. A failure names no judge, so each of several counts it."""
+    """Games of this protocol whose verdict failed (legs only). A failure names no judge, so every judge counts it."""
     accuracy: float | None = None
     """Share of games whose judge favoured the correct answer; .5 counts half. None where every verdict failed."""
     accuracy_interval: Interval | None = None
@@ -59,13 +58,9 @@ class Row(Record):
     def __str__(self) -> str:
         """One line of the table."""
         cells = [
-            f"{'-' if value is None else format(value, '.3f'):>7} "
-            f"{'[' + ', '.join(f'{end:.3f}' for end in ends) + ']' if ends else '':18}"
-            for value, ends in (
-                (self.accuracy, self.accuracy_interval),
-                (self.mean_reward, self.mean_reward_interval),
-                (self.brier, self.brier_interval),
-            )
+            _cell(self.accuracy, self.accuracy_interval),
+            _cell(self.mean_reward, self.mean_reward_interval),
+            _cell(self.brier, self.brier_interval),
         ]
         failed = f" ({self.failed} failed)" if self.failed else ""
         return f"{self.condition:18} {self.n:4} {self.stories:8} " + " ".join(cells).rstrip() + failed
@@ -76,10 +71,10 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
 
     Args:
         path: the debates, as for `debate_rl.data.sources.nyu.sessions`, or a file of legs.
-        paper_only: keep the games that the authors analysed; False keeps every game that a judge ended.
+        paper_only: keep only the games that the authors analysed; False keeps every game that a judge ended.
 
     Returns:
-        A row for each condition that has games, in the paper's order; of legs one for each judge and protocol.
+        A row for each condition that has games, in the paper's order; for legs, one for each judge and protocol.
 
     Raises:
         UserError: nothing is judged there, the authors' selection is unknown, or a file is malformed.
@@ -92,74 +87,48 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
             f"{path}: which games the paper analysed is not known; put the authors' debates-metadata.jsonl beside "
             "the folder 'debates', or ask for every judged game"
         )
-    kept = [session for session in judged if session.in_paper or not paper_only]
-    rows = [
-        _row(condition, part) for condition in CONDITIONS if (part := [s for s in kept if s.condition == condition])
-    ]
+    if paper_only:
+        judged = [session for session in judged if session.in_paper]
+    rows = []
+    for condition in CONDITIONS:
+        games = [session for session in judged if session.condition == condition]
+        if games:
+            rows.append(_session_row(condition, games))
     if not rows:
         raise UserError(f"{path}: no game with a final judgement of a live judge")
     return rows
 
 
 def leg_table(legs: Sequence[Leg]) -> list[Row]:
-    """The same scores of any judged legs, for each judge and protocol; a round costs what it cost the paper's judges.
+    """Score any judged legs the same way, one row for each judge and protocol.
 
-    Which rounds are charged is said by `person.rounds`; the recorded games as `legs` get the rewards of `table`. Legs
-    whose verdict failed are counted and not scored.
+    A round costs what it cost the paper's judges; `human.rounds` says which rounds are charged. The recorded games as
+    `legs` get the rewards of `table`. Legs whose verdict failed are counted and not scored.
 
     Raises:
         UserError: nothing is judged, a game is there twice, or verdicts of two revisions of one judge are mixed.
     """
-    judged = [leg for leg in legs if leg.p_correct is not None]
-    failed = Counter(leg.transcript.protocol.name for leg in legs if leg.verdict is None and leg.failure is not None)
-    if not judged:
+    failed: Counter[str] = Counter()
+    groups: dict[tuple[str, str], list[Leg]] = {}
+    for leg in legs:
+        protocol = leg.transcript.protocol.name
+        if leg.verdict is None and leg.failure is not None:
+            failed[protocol] += 1
+        if leg.verdict is not None and leg.p_correct is not None:
+            groups.setdefault((leg.verdict.judge, protocol), []).append(leg)
+    if not groups:
         lost = f" ({failed.total()} failed)" if failed else ""
         raise UserError(f"no leg with a verdict and a known answer{lost}; judge some debates with debate-rl judge play")
-    groups: dict[tuple[str, str], list[Leg]] = {}
-    for leg in judged:
-        groups.setdefault((leg.verdict.judge if leg.verdict else "", leg.transcript.protocol.name), []).append(leg)
     rows = []
-    for (judge, protocol), own in sorted(groups.items()):
-        check_one_judge(own)
-        p = [leg.p_correct for leg in own if leg.p_correct is not None]
-        stories = [leg.transcript.question.cluster for leg in own]
-        row = _scored(f"{judge}, {protocol}", p, stories, [rounds(leg) for leg in own])
+    for (judge, protocol), judged in sorted(groups.items()):
+        check_one_judge(judged)
+        p = [leg.p_correct for leg in judged if leg.p_correct is not None]
+        stories = [leg.transcript.question.cluster for leg in judged]
+        row = _scored(f"{judge}, {protocol}", p, stories, [rounds(leg) for leg in judged])
         rows.append(row.model_copy(update={"failed": failed[protocol]}))
-    unseen = sorted(set(failed) - {protocol for _, protocol in groups})
-    return rows + [Row(condition=f"none, {name}", n=0, stories=0, failed=failed[name]) for name in unseen]
-
-
-def _holds_legs(path: Path) -> bool:
-    """Whether a file is one of legs."""
-    return path.is_file() and "transcript" in next((value for _, value in lines(path)), {})
-
-
-def _row(condition: Condition, games: Sequence[Session]) -> Row:
-    """Score the games of one condition."""
-    p = [game.verdict.probabilities[game.question.correct or 0] for game in games if game.verdict]
-    return _scored(condition, p, [game.question.cluster for game in games], [game.continues for game in games])
-
-
-def _scored(condition: str, p: Sequence[float], stories: Sequence[str], paid: Sequence[int]) -> Row:
-    """One row from probabilities of the correct answer, stories, and rounds that were paid for; (n,) each."""
-    accuracy, brier = scores.accuracy(p, stories), scores.brier(p, stories)
-    reward = scores.reward(p, paid, stories)
-    return Row(
-        condition=condition,
-        n=accuracy.n,
-        stories=accuracy.clusters,
-        accuracy=accuracy.value,
-        accuracy_interval=_ends(accuracy),
-        mean_reward=reward.value,
-        mean_reward_interval=_ends(reward),
-        brier=brier.value,
-        brier_interval=_ends(brier),
-    )
-
-
-def _ends(estimate: Estimate) -> Interval | None:
-    """Both ends of an interval, if it has them."""
-    return None if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    # A protocol of which every verdict failed has no judge's name, but must not vanish from the table.
+    without_verdicts = sorted(set(failed) - {protocol for _, protocol in groups})
+    return rows + [Row(condition=f"none, {name}", n=0, stories=0, failed=failed[name]) for name in without_verdicts]
 
 
 def formatted(rows: Iterable[Row]) -> str:
@@ -169,10 +138,10 @@ def formatted(rows: Iterable[Row]) -> str:
 
 
 def legs(games: Iterable[Session], offline: bool = False) -> list[Leg]:
-    """Recorded judgements as legs, the records that judges are trained and scored on.
+    """Convert recorded judgements to legs, the records that judges are trained and scored on.
 
-    The verdict is the judge's last judgement; `asks` holds each one with the number of turns it had read, so that a
-    judge can be trained on human confidences at every round (Arnesen et al. 2024).
+    The verdict is the judge's last judgement. `asks` holds every judgement with the number of turns it had read, so
+    that a judge can be trained on human confidences at every round (Arnesen et al. 2024).
 
     Args:
         games: recorded games; those without a final judgement are left out.
@@ -181,30 +150,89 @@ def legs(games: Iterable[Session], offline: bool = False) -> list[Leg]:
     Raises:
         UserError: a story is missing.
     """
-    made: list[Leg] = []
+    records: list[Leg] = []
     for game in games:
-        verdicts = [verdict for verdict in _verdicts(game, offline) if verdict is not None]
+        verdicts = _verdicts(game, offline)
         if verdicts:
             played = transcript(game)
-            made += [Leg(transcript=played, verdict=verdict) for verdict in verdicts]
-    return made
+            records += [Leg(transcript=played, verdict=verdict) for verdict in verdicts]
+    return records
 
 
-def _verdicts(game: Session, offline: bool) -> Iterator[Verdict | None]:
-    """The verdict of each judge of a game; None for one who did not come to an end."""
+def _cell(value: float | None, interval: Interval | None) -> str:
+    """A number and its interval, in fixed widths."""
+    number = "-" if value is None else f"{value:.3f}"
+    ends = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return f"{number:>7} {ends:18}"
+
+
+def _holds_legs(path: Path) -> bool:
+    """Whether a path is a file of legs, judged by its first line."""
+    if not path.is_file():
+        return False
+    first = next((value for _, value in lines(path)), {})
+    return "transcript" in first
+
+
+def _session_row(condition: str, games: Sequence[Session]) -> Row:
+    """Score the recorded games of one condition."""
+    p = [game.verdict.probabilities[game.question.correct or 0] for game in games if game.verdict]
+    stories = [game.question.cluster for game in games]
+    return _scored(condition, p, stories, [game.continues for game in games])
+
+
+def _scored(condition: str, p: Sequence[float], stories: Sequence[str], paid: Sequence[int]) -> Row:
+    """Score one condition.
+
+    Args:
+        condition: name of the row.
+        p: (n,) probability of the correct answer.
+        stories: (n,) clusters.
+        paid: (n,) rounds that the judge paid for.
+    """
+    accuracy = scores.accuracy(p, stories)
+    brier = scores.brier(p, stories)
+    reward = scores.reward(p, paid, stories)
+    return Row(
+        condition=condition,
+        n=accuracy.n,
+        stories=accuracy.clusters,
+        accuracy=accuracy.value,
+        accuracy_interval=_interval(accuracy),
+        mean_reward=reward.value,
+        mean_reward_interval=_interval(reward),
+        brier=brier.value,
+        brier_interval=_interval(brier),
+    )
+
+
+def _interval(estimate: Estimate) -> Interval | None:
+    """Both ends of an estimate's interval; None where there is one story."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return estimate.low, estimate.high
+
+
+def _verdicts(game: Session, offline: bool) -> list[Verdict]:
+    """The verdict of each judge of a game who came to an end."""
+    verdicts = []
+    # Live and offline judgements are apart even where one person gave both.
     for (judge, mode), group in groupby(game.judgements, key=lambda judgement: (judgement.judge, judgement.mode)):
+        if mode != "live" and not offline:
+            continue
         given = list(group)
-        if (offline or mode == "live") and given[-1].final:
-            asks = [_ask(game, judgement) for judgement in given]
-            yield Verdict(judge=f"human/{judge}", p=given[-1].probabilities, asks=tuple(asks))
+        if given[-1].final:
+            asks = tuple(_ask(game, judgement) for judgement in given)
+            verdicts.append(Verdict(judge=f"human/{judge}", p=given[-1].probabilities, asks=asks))
+    return verdicts
 
 
 def _ask(game: Session, judgement: Judgement) -> Ask:
     """One judgement in the form of a question to a model judge."""
-    seen = {said.side for said in game.said}
-    low, high = (math.log(max(p, scores.LEAST)) for p in judgement.probabilities)
+    speakers = {speech.side for speech in game.said}
+    first, second = judgement.probabilities
     return Ask(
-        sides=tuple(side for side in SIDES if side in seen),
-        logprobs=(low, high),
+        sides=tuple(side for side in SIDES if side in speakers),
+        logprobs=(math.log(max(first, scores.LEAST)), math.log(max(second, scores.LEAST))),
         after_turn=None if judgement.final else judgement.turns,
     )

@@ -1,7 +1,7 @@
 """One interface for every kind of judge: transcripts go in, verdicts or failures come out, in order.
 
-A judge is a frozen record; its type says how it comes to a verdict. People's verdicts are records of the same form
-(`judges.recorded`, `judges.person`).
+A judge is a frozen record; its type decides how it comes to a verdict. Verdicts of people are records of the same form
+(`judges.human`, `judges.human_records`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def judge_transcripts(transcripts: Sequence[Transcript], judge: AnyJudge, engine
     """Judge many transcripts at once: one call to the engine, two for a judge that reasons.
 
     Returns:
-        For each transcript its verdict, or why there is none.
+        For each transcript its verdict, or the failure that took its place.
 
     Raises:
         UserError: a model, a probe or a prompt that the judge needs is missing.
@@ -57,12 +57,12 @@ def judge_transcripts(transcripts: Sequence[Transcript], judge: AnyJudge, engine
         return ask_function(transcripts, judge)
     if isinstance(judge, Panel):
         members = [judge_transcripts(transcripts, member, engine) for member in judge.members]
-        return [combine_members(judge, found) for found in zip(*members, strict=True)]
+        return [combine_members(judge, verdicts) for verdicts in zip(*members, strict=True)]
     return ask_model(transcripts, judge, engine)
 
 
 def models_of(judge: AnyJudge) -> str:
-    """The models behind a judge, with their adapters, in words.
+    """Name the models behind a judge, with their adapters.
 
     Example:
         >>> models_of(Judge(model="lab-base", adapter="judge/adapter"))
@@ -70,4 +70,4 @@ def models_of(judge: AnyJudge) -> str:
     """
     if isinstance(judge, Panel):
         return ", ".join(models_of(member) for member in judge.members)
-    return " + ".join(filter(None, (judge.model, judge.adapter)))
+    return judge.model if judge.adapter is None else f"{judge.model} + {judge.adapter}"

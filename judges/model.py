@@ -29,44 +29,59 @@ class Judge(Record):
     both_orders: bool = True
     """Ask in both orders: a judge may favour whoever is shown first, and the mean removes it."""
     least_mass: float = Field(default=0.0, ge=0, le=1)
-    """Least probability of both candidates together. A judge below it would answer neither: that is a failure, counted
-    and never scored. 0 takes any answer, normalised."""
+    """Least probability of both candidates together. A judge below it would answer neither, which is a failure: counted
+    and never scored. 0 accepts any answer, normalised."""
     calibrator: Calibrator | None = None
-    """Maps the averaged probability to a calibrated one; None leaves it as it is."""
+    """Maps the averaged probability to a calibrated one; None leaves it unchanged."""
 
 
 def ask_model(transcripts: Sequence[Transcript], judge: Judge, engine: Engine) -> list[Verdict | Failure]:
     """Judge by the candidates' probabilities, all transcripts in one call to the engine."""
     plans = [views(transcript, judge.both_orders) for transcript in transcripts]
-    choices = [
-        Choice(
-            messages=prompt(transcript, view),
-            model=judge.model,
-            adapter=judge.adapter,
-            candidates=judge_candidates(transcript, view.order),
-        )
-        for transcript, plan in zip(transcripts, plans, strict=True)
-        for view in plan
-    ]
+    choices = []
+    for transcript, plan in zip(transcripts, plans, strict=True):
+        for view in plan:
+            choice = Choice(
+                messages=prompt(transcript, view),
+                model=judge.model,
+                adapter=judge.adapter,
+                candidates=judge_candidates(transcript, view.order),
+            )
+            choices.append(choice)
     scores = iter(engine.choose(choices))
     revision = engine.revision(judge.model, judge.adapter)
-    asked = [[scored(view, next(scores), judge.least_mass) for view in plan] for plan in plans]
-    return [verdict(judge.name, asks, judge.calibrator, revision) for asks in asked]
+    verdicts = []
+    for plan in plans:
+        asks = [scored(view, next(scores), judge.least_mass) for view in plan]
+        verdicts.append(verdict(judge.name, asks, judge.calibrator, revision))
+    return verdicts
 
 
 def scored(
     view: View, score: Scores | EngineFailure, least_mass: float = 0.0, draw: int = 0, text: str | None = None
 ) -> Ask | Failure:
-    """An engine's scores of the two candidates as what a judge answered, or why they are none."""
+    """Convert an engine's scores of the two candidates to the judge's answer, or to a failure.
+
+    Args:
+        view: the question that was asked.
+        score: what the engine returned.
+        least_mass: least probability of both candidates together.
+        draw: number of the draw, for judges that sample several.
+        text: the judge's scratchpad, if it wrote one.
+    """
     if isinstance(score, EngineFailure):
         return Failure(seat="judge", kind=score.kind, message=score.message)
-    if not all(math.isfinite(x) for x in score.logprobs):
+    if not all(math.isfinite(logprob) for logprob in score.logprobs):
         return Failure(seat="judge", kind="not finite", message=f"log-probabilities {score.logprobs}")
-    mass = sum(map(math.exp, score.logprobs))
+    mass = sum(math.exp(logprob) for logprob in score.logprobs)
     if mass < least_mass:
         message = f"both answers together have probability {mass:.2g}, below {least_mass:g}: the judge says neither"
         return Failure(seat="judge", kind="neither", message=message)
-    logprobs = (score.logprobs[0], score.logprobs[1])
     return Ask(
-        sides=view.sides, order=view.order, logprobs=logprobs, after_turn=view.after_turn, draw=draw, text=text
-    )  # fmt: skip
+        sides=view.sides,
+        order=view.order,
+        logprobs=(score.logprobs[0], score.logprobs[1]),
+        after_turn=view.after_turn,
+        draw=draw,
+        text=text,
+    )

@@ -17,7 +17,7 @@ from debate_rl.records import Record, digest
 
 
 class Panel(Record):
-    """Judges that decide together; the verdict of each is kept on the panel's.
+    """Judges that decide together; the panel's verdict keeps the verdict of each.
 
     Example:
         Panel(name="two judges", members=(Judge(name="a", model="lab-base"), Judge(name="b", model="lab-small")))
@@ -29,24 +29,24 @@ class Panel(Record):
 
 
 def combine_members(panel: Panel, found: Sequence[Verdict | Failure]) -> Verdict | Failure:
-    """The panel's verdict on one transcript from its members', in their order.
+    """Combine the members' verdicts on one transcript, in the members' order, into the panel's.
 
     A member without a verdict leaves the panel without one: a mean over fewer judges would be another judge.
     """
-    members = []
-    for member, one in zip(panel.members, found, strict=True):
-        if isinstance(one, Failure):
-            return one.model_copy(update={"message": f"member {member.name!r}: {one.message}"})
-        members.append(one)
-    between = [
-        combined([p for p, _ in moment], panel.combine)
-        for moment in zip(*(one.after_turn for one in members), strict=True)
-    ]
-    p = combined([one.p[0] for one in members], panel.combine)
+    verdicts = []
+    for member, verdict in zip(panel.members, found, strict=True):
+        if isinstance(verdict, Failure):
+            return verdict.model_copy(update={"message": f"member {member.name!r}: {verdict.message}"})
+        verdicts.append(verdict)
+    after_turn = []
+    for moment in zip(*(verdict.after_turn for verdict in verdicts), strict=True):
+        p = combined([first for first, _ in moment], panel.combine)
+        after_turn.append((p, 1 - p))
+    p = combined([verdict.p[0] for verdict in verdicts], panel.combine)
     return Verdict(
         judge=panel.name,
         p=(p, 1 - p),
-        members=tuple(members),
-        after_turn=tuple((one, 1 - one) for one in between),
-        revision=digest([one.revision for one in members]),
+        members=tuple(verdicts),
+        after_turn=tuple(after_turn),
+        revision=digest([verdict.revision for verdict in verdicts]),
     )

@@ -1,4 +1,4 @@
-"""What a judge is asked about a transcript, and how its answers become a verdict: the same for every kind of judge."""
+"""What a judge is asked about a transcript, and how its answers become a verdict. Shared by every kind of judge."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from debate_rl.game.verdict import Ask, Failure, Verdict
 from debate_rl.judges.calibration import LEAST, Calibrator
 
 Presentation = tuple[tuple[Side, ...], tuple[int, int]]
-"""What the judge is shown: sides, first shown first, and the order in which the answers are listed."""
+"""What the judge is shown: the sides in the order they appear, and the order in which the answers are listed."""
 
 Combine = Literal["mean", "majority", "weighted"]
-"""How several probabilities become one: their mean; the share that favours answer 0 (1/2 favours neither and counts
-half); or that share with each vote weighted by how sure it is, |2p - 1| (the weight is ours)."""
+"""How several probabilities become one.
+
+mean: their mean. majority: the share that favours answer 0; a probability of 1/2 counts half. weighted: that share with
+each vote weighted by how sure it is, |2p - 1| (our choice of weight)."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One question to a judge: what it is shown, in which order, after how many turns (None at the end)."""
+    """One question to a judge: the sides it reads, the order of the answers, and how many turns it has seen.
+
+    Example:
+        View(sides=("A", "B"), order=(0, 1), after_turn=None)   # after the last turn
+    """
 
     sides: tuple[Side, ...]
     order: tuple[int, int]
@@ -32,56 +38,72 @@ class View:
 
 
 def presentations(transcript: Transcript, both_orders: bool = True) -> list[Presentation]:
-    """Everything a judge is shown of a game: together or each side alone, in one presentation order or both."""
+    """List what a judge is shown of a game: both sides together or each alone, in one order of answers or both."""
     present = transcript.present
     shown: list[tuple[Side, ...]] = [(side,) for side in present]
     if transcript.protocol.judge_sees == "together" or len(present) < 2:
         shown = [present]
-    orders: list[tuple[int, int]] = [(0, 1), (1, 0)] if both_orders else [(0, 1)]
-    return [(sides if order == (0, 1) else sides[::-1], order) for sides in shown for order in orders]
+    found: list[Presentation] = []
+    for sides in shown:
+        found.append((sides, (0, 1)))
+        if both_orders:
+            found.append((sides[::-1], (1, 0)))
+    return found
 
 
 def views(transcript: Transcript, both_orders: bool = True) -> list[View]:
-    """Every question that the protocol and the judge want asked about a transcript."""
+    """List every question that the protocol and the judge want asked about a transcript, the final ones last."""
     moments: list[int | None] = [None]
     if transcript.protocol.verdict_after_each_turn:
         moments = [*range(1, transcript.protocol.turns), None]
     shown = presentations(transcript, both_orders)
-    return [View(sides, order, moment) for moment in moments for sides, order in shown]
+    asked = []
+    for moment in moments:
+        asked += [View(sides, order, moment) for sides, order in shown]
+    return asked
+
+
+def drawn_views(transcript: Transcript, both_orders: bool, votes: int) -> list[tuple[View, int]]:
+    """List the views of a transcript for a judge that samples: each with the numbers of its draws, 0 to votes - 1."""
+    drawn = []
+    for view in views(transcript, both_orders):
+        drawn += [(view, draw) for draw in range(votes)]
+    return drawn
 
 
 def prompt(transcript: Transcript, view: View) -> tuple[Message, ...]:
-    """The judge's prompt for a view, up to where it answers with a candidate."""
+    """Render the judge's prompt for a view, up to where it answers with a candidate."""
     return as_messages(judge_messages(transcript, view.sides, view.order, view.after_turn))
 
 
 def as_messages(messages: Sequence[dict[str, str]]) -> tuple[Message, ...]:
-    """Rendered messages as an engine takes them."""
+    """Convert rendered messages to the engine's type."""
     return tuple(Message.model_validate(message) for message in messages)
 
 
 def probability(logprobs: tuple[float, float]) -> float:
     """Probability of answer 0 from the two raw log-probabilities."""
+    # math.exp overflows above 709.
     gap = max(min(logprobs[1] - logprobs[0], 700.0), -700.0)
     return 1 / (1 + math.exp(gap))
 
 
 def logprobs_of(p: float) -> tuple[float, float]:
-    """Log-probabilities of answer 0 and 1 from the probability of answer 0, kept LEAST away from 0 and 1."""
-    kept = min(max(p, LEAST), 1 - LEAST)
-    return math.log(kept), math.log1p(-kept)
+    """Log-probabilities of answers 0 and 1 from the probability of answer 0, clipped to [LEAST, 1 - LEAST]."""
+    clipped = min(max(p, LEAST), 1 - LEAST)
+    return math.log(clipped), math.log1p(-clipped)
 
 
 def mean_probability(verdict: Verdict, order: tuple[int, int]) -> float:
-    """Mean probability of answer 0 in one presentation order, at the end; of a panel the mean of its members'."""
+    """Mean final probability of answer 0 in one presentation order; for a panel, the mean over its members."""
     if verdict.members:
         return sum(mean_probability(member, order) for member in verdict.members) / len(verdict.members)
-    asked = [ask for ask in verdict.asks if ask.after_turn is None and ask.order == order]
-    return sum(probability(ask.logprobs) for ask in asked) / len(asked)
+    final = [ask for ask in verdict.asks if ask.after_turn is None and ask.order == order]
+    return sum(probability(ask.logprobs) for ask in final) / len(final)
 
 
 def combined(p: Sequence[float], how: Combine) -> float:
-    """One probability of several (see `Combine`).
+    """Combine several probabilities into one (see `Combine`).
 
     Example:
         >>> combined([0.9, 0.4, 0.45], "mean"), combined([0.9, 0.4, 0.45], "majority")
@@ -89,10 +111,20 @@ def combined(p: Sequence[float], how: Combine) -> float:
     """
     if how == "mean":
         return sum(p) / len(p)
-    weights = [1.0 if how == "majority" else abs(2 * one - 1) for one in p]
-    favoured = [1.0 if one > 0.5 else 0.5 if one == 0.5 else 0.0 for one in p]
+    weights = [1.0] * len(p)
+    if how == "weighted":
+        weights = [abs(2 * vote - 1) for vote in p]
     total = sum(weights)
-    return sum(w * f for w, f in zip(weights, favoured, strict=True)) / total if total else 0.5
+    # Weighted votes that are all 1/2 have no weight at all.
+    if not total:
+        return 0.5
+    favour = 0.0
+    for vote, weight in zip(p, weights, strict=True):
+        if vote > 0.5:
+            favour += weight
+        elif vote == 0.5:
+            favour += weight * 0.5
+    return favour / total
 
 
 def verdict(
@@ -102,50 +134,57 @@ def verdict(
     revision: str | None = None,
     combine: Combine = "mean",
 ) -> Verdict | Failure:
-    """Put the answers to one transcript's questions together: a verdict, or the first failure among them.
+    """Build the verdict on one transcript from the judge's answers, or return the first failure among them.
 
     The views of one draw are averaged (both orders, both sides alone), then draws are combined, then the judge's
-    calibrator is applied; with one for lone speakers see `calibrated`.
+    calibrator is applied (see `calibrated` for one with a map for lone speakers).
+
+    Args:
+        name: the judge's name.
+        asked: answers to all of the transcript's views.
+        calibrator: maps the combined probability; None leaves it as it is.
+        revision: fingerprint of the model that answered.
+        combine: how several draws become one.
     """
     asks = []
     for ask in asked:
         if isinstance(ask, Failure):
             return ask
         asks.append(ask)
-    moments = sorted({ask.after_turn for ask in asks if ask.after_turn is not None})
-    found = [
-        calibrated([ask for ask in asks if ask.after_turn == moment], combine, calibrator)
-        for moment in [*moments, None]
-    ]
-    pairs = [(p, 1 - p) for p in found]
+    moments: list[int | None] = [*sorted({ask.after_turn for ask in asks if ask.after_turn is not None}), None]
+    pairs = []
+    for moment in moments:
+        p = calibrated([ask for ask in asks if ask.after_turn == moment], combine, calibrator)
+        pairs.append((p, 1 - p))
     return Verdict(judge=name, p=pairs[-1], asks=tuple(asks), after_turn=tuple(pairs[:-1]), revision=revision)
 
 
 def calibrated(asks: Sequence[Ask], how: Combine = "mean", calibrator: Calibrator | None = None) -> float:
-    """Calibrated probability of answer 0 from what was asked at one moment.
+    """Calibrated probability of answer 0 from the answers given at one moment.
 
-    A side that was read alone is calibrated as a lone speaker: the one of a single consultancy, and each of the two of
-    an ensembled one, whose verdicts are averaged then. Sides that were read together (debates, double consultancies)
-    are no lone speakers.
+    A side that was read alone is calibrated as a lone speaker: the one of a single consultancy, or each of the two of
+    an ensembled consultancy, whose results are then averaged. Sides read together (debates, double consultancies) are
+    not lone speakers.
     """
-    lone = calibrator.lone if calibrator is not None else None
+    if calibrator is None:
+        return _over_draws(asks, how)
     alone = sorted({ask.sides for ask in asks if len(ask.sides) == 1})
-    if calibrator is None or lone is None or not alone:
-        p = _over_draws(asks, how)
-        return p if calibrator is None else float(calibrator.apply([p])[0])
-    return sum(_of_speaker([ask for ask in asks if ask.sides == sides], how, lone) for sides in alone) / len(alone)
-
-
-def _of_speaker(asks: Sequence[Ask], how: Combine, lone: Calibrator) -> float:
-    """Probability of answer 0 from what was asked of one side alone; the calibrator maps the side's own."""
-    p, first = _over_draws(asks, how), asks[0].sides == ("A",)
-    own = float(lone.apply([p if first else 1 - p])[0])
-    return own if first else 1 - own
+    if calibrator.lone is None or not alone:
+        return float(calibrator.apply([_over_draws(asks, how)])[0])
+    total = 0.0
+    for sides in alone:
+        p = _over_draws([ask for ask in asks if ask.sides == sides], how)
+        # The map for lone speakers takes the probability of the speaker's own answer, not of answer 0.
+        if sides == ("A",):
+            total += float(calibrator.lone.apply([p])[0])
+        else:
+            total += 1 - float(calibrator.lone.apply([1 - p])[0])
+    return total / len(alone)
 
 
 def _over_draws(asks: Sequence[Ask], how: Combine) -> float:
-    """Probability of answer 0, the views of each draw averaged."""
+    """Probability of answer 0: the views of each draw averaged, then the draws combined."""
     draws: dict[int, list[float]] = {}
     for ask in asks:
         draws.setdefault(ask.draw, []).append(probability(ask.logprobs))
-    return combined([sum(one) / len(one) for one in draws.values()], how)
+    return combined([sum(values) / len(values) for values in draws.values()], how)

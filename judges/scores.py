@@ -1,14 +1,13 @@
-"""How good a judge is, from the probability it gave the correct answer.
+"""Scores of a judge, computed from the probability it gave the correct answer.
 
-Brier and log score lead: they reward a judge for saying what it knows. ECE stands beside the value that a perfectly
-calibrated judge with the same confidences would get by chance. The Brier score falls into parts (Murphy 1973): Brier =
-reliability - resolution + .25 + what bins hide. Intervals are bootstraps over clusters of questions.
+Brier and log score come first: they reward a judge for saying what it knows. ECE is reported with the value that a
+perfectly calibrated judge with the same confidences would get by chance. The Brier score is split into parts (Murphy
+1973): Brier = reliability - resolution + .25 + what bins hide. Intervals are bootstraps over clusters of questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,11 +21,13 @@ from debate_rl.records import Record
 Labels = Sequence[Hashable] | None
 
 ROUND_COST = 0.05
-"""What a round of debate costs a judge, in bits (Michael et al. 2023)."""
+"""Price of a round of debate for a judge, in bits (Michael et al. 2023)."""
 LEAST = 1e-6
 """Least probability in a log score (ours): a judge that rules out the truth loses 19.9 bits, not infinitely many."""
 BINS = 10
+"""Bins of equal width over [0, 1]."""
 SIMULATIONS = 2000
+"""Draws behind a noise floor."""
 
 
 class Bin(Record):
@@ -47,7 +48,7 @@ class Bin(Record):
 
 
 class NoiseFloor(Record):
-    """Expected calibration error that a perfectly calibrated judge gets by chance, from the same confidences.
+    """Expected calibration error that a perfectly calibrated judge with the same confidences gets by chance.
 
     Example:
         NoiseFloor(median=0.098, high=0.141)
@@ -59,7 +60,7 @@ class NoiseFloor(Record):
 
 
 class Parts(Record):
-    """The Brier score in parts, of the event "this answer is correct" for both answers of every question.
+    """The parts of the Brier score, for the event "this answer is correct" and both answers of every question.
 
     Its base rate is 1/2, so its uncertainty is .25 for every judge: Brier = reliability - resolution + .25 + within.
 
@@ -68,17 +69,17 @@ class Parts(Record):
     """
 
     reliability: Estimate
-    """Mean squared distance between what the judge says and how often it is so, bin by bin; 0 is calibrated. Like ECE
-    it is above 0 by chance, and its interval lies high."""
+    """Mean squared distance between the judge's probability and the frequency, bin by bin; 0 is calibrated. Like ECE it
+    is above 0 by chance, and its interval lies high."""
     resolution: Estimate
-    """Mean squared distance of those frequencies from 1/2: what the judge can tell apart; .25 is everything."""
+    """Mean squared distance of the frequencies from 1/2: how well the judge tells answers apart; .25 is perfect."""
     within: float
-    """What bins hide: the spread of probabilities inside them less twice what it follows of the outcomes (Stephenson
-    et al. 2008)."""
+    """What bins hide: the variance of probabilities inside them minus twice their covariance with the outcomes
+    (Stephenson et al. 2008)."""
 
 
 class JudgeScores(Record):
-    """How a judge did on n verdicts.
+    """Every score of one judge on n verdicts.
 
     Example:
         JudgeScores(n=154, accuracy=..., brier=..., log_score=..., reward=..., ece=0.071,
@@ -93,7 +94,7 @@ class JudgeScores(Record):
     reward: Estimate | None = None
     """Mean log2 P(correct) - .05 per round; None where rounds are unknown."""
     ece: float
-    """Of confidence, max(p, 1-p): between 0 and 1, with BINS bins over [0, 1], of which confidences use the upper."""
+    """Expected calibration error of the confidence, max(p, 1-p), with BINS bins over [0, 1]."""
     floor: NoiseFloor
     reliability: tuple[Bin, ...] = Field(default=())
     parts: Parts | None = None
@@ -111,7 +112,7 @@ class JudgeScores(Record):
 
 
 class Change(Record):
-    """One judge minus another on the same verdicts, paired.
+    """Scores of one judge minus those of another on the same verdicts, paired.
 
     Example:
         Change(accuracy=Effect(value=0.12, low=0.08, high=0.16, n=200, clusters=100, p=0.001), brier=..., ...)
@@ -127,11 +128,11 @@ class Change(Record):
     """Below 0 is better."""
     resolution: Effect
     area: Effect
-    """Of accuracy over coverage."""
+    """Area of accuracy over coverage; above 0 is better."""
 
 
 class OrderEffect(Record):
-    """What changes when the two answers are shown to a judge in the other order.
+    """The effect of showing the two answers to a judge in the other order.
 
     Example:
         OrderEffect(first=Effect(value=0.06, low=0.02, high=0.1, n=80, clusters=80, p=0.004),
@@ -213,20 +214,21 @@ def ece(predicted: ArrayLike, outcomes: ArrayLike, bins: int = BINS) -> float:
     """Expected calibration error: mean |outcome - prediction| over bins of equal width on [0, 1], weighted by rows.
 
     Args:
-        predicted: (n,) probabilities that something is so: confidences, or P(answer A).
-        outcomes: (n,) whether it is, in [0, 1].
-        bins: how many. ECE grows with them and falls with n whatever the judge: see `noise_floor`.
+        predicted: (n,) probabilities of an event: confidences, or P(answer A).
+        outcomes: (n,) whether it happened, in [0, 1].
+        bins: number of bins. ECE grows with it and falls with n for any judge: see `noise_floor`.
     """
     p, y, which = _binned(predicted, outcomes, bins)
     return float(np.abs(np.bincount(which, weights=y - p)).sum() / len(p))
 
 
 def ece_interval(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels = None, bins: int = BINS) -> Estimate:
-    """ECE with a bootstrap interval; resampling adds noise to every bin, so it lies high: read the noise floor too."""
+    """ECE with a bootstrap interval. Resampling adds noise to every bin, so it lies high: read the noise floor too."""
     return _ece(predicted, outcomes, labels, bins).estimate()
 
 
 def _ece(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels, bins: int = BINS) -> Replicates:
+    """ECE of every resample."""
     p, y, which = _binned(predicted, outcomes, bins)
     gaps = np.eye(bins)[which] * (y - p)[:, None]
     columns = np.column_stack([gaps, np.ones(len(p))])
@@ -251,20 +253,27 @@ def brier_parts(p_correct: ArrayLike, labels: Labels = None, bins: int = BINS) -
 
 
 def _parts(p_correct: ArrayLike, labels: Labels, bins: int = BINS) -> tuple[Replicates, Replicates]:
-    """Reliability and resolution; a question's two answers are one row of 3 sums for each bin."""
+    """Reliability and resolution of every resample."""
     p = probabilities(p_correct)
+    # One row a question, with both of its answers: for each bin a count, a sum of probabilities, a sum of outcomes.
     columns = np.zeros((len(p), 3 * bins))
-    for said, outcome in ((p, 1.0), (1 - p, 0.0)):
-        member = np.eye(bins)[np.minimum((said * bins).astype(np.intp), bins - 1)]
-        columns += np.hstack([member, member * said[:, None], member * outcome])
+    for predicted, outcome in ((p, 1.0), (1 - p, 0.0)):
+        member = np.eye(bins)[np.minimum((predicted * bins).astype(np.intp), bins - 1)]
+        columns += np.hstack([member, member * predicted[:, None], member * outcome])
 
-    def squares(sums: Floats, resolution: bool) -> Floats:
-        counts, saids, outcomes = np.split(sums, 3, axis=1)
-        gaps = outcomes - (counts / 2 if resolution else saids)
-        return np.divide(gaps**2, counts, out=np.zeros_like(gaps), where=counts > 0).sum(axis=1) / counts.sum(axis=1)
+    def mean_square(gaps: Floats, counts: Floats) -> Floats:
+        squares = np.divide(gaps**2, counts, out=np.zeros_like(gaps), where=counts > 0)
+        return squares.sum(axis=1) / counts.sum(axis=1)
 
-    found = [bootstrap_totals(partial(squares, resolution=which), columns, labels) for which in (False, True)]
-    return found[0], found[1]
+    def reliability(sums: Floats) -> Floats:
+        counts, predicted, outcomes = np.split(sums, 3, axis=1)
+        return mean_square(outcomes - predicted, counts)
+
+    def resolution(sums: Floats) -> Floats:
+        counts, _, outcomes = np.split(sums, 3, axis=1)
+        return mean_square(outcomes - counts / 2, counts)
+
+    return bootstrap_totals(reliability, columns, labels), bootstrap_totals(resolution, columns, labels)
 
 
 def noise_floor(predicted: ArrayLike, bins: int = BINS, *, simulations: int = SIMULATIONS, seed: int = 0) -> NoiseFloor:
@@ -276,17 +285,17 @@ def noise_floor(predicted: ArrayLike, bins: int = BINS, *, simulations: int = SI
     p, _, which = _binned(predicted, np.zeros(np.size(predicted)), bins)
     random = np.random.default_rng(seed)
     member = np.eye(bins)[which]
-    block = max(1, 4_000_000 // len(p))
-    found = []
+    block = max(1, 4_000_000 // len(p))  # bounds the memory to 32 MB a block
+    errors = []
     for start in range(0, simulations, block):
-        drawn = random.random((min(block, simulations - start), len(p))) < p
-        found.append(np.abs((drawn - p) @ member).sum(axis=1) / len(p))
-    median, high = np.quantile(np.concatenate(found), [0.5, 0.95])
+        outcomes = random.random((min(block, simulations - start), len(p))) < p
+        errors.append(np.abs((outcomes - p) @ member).sum(axis=1) / len(p))
+    median, high = np.quantile(np.concatenate(errors), [0.5, 0.95])
     return NoiseFloor(median=float(median), high=float(high))
 
 
 def reliability(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels = None, bins: int = BINS) -> tuple[Bin, ...]:
-    """Reliability table of (n,) probabilities and outcomes: one row for each bin that is not empty."""
+    """Reliability table of (n,) probabilities and outcomes, with a row for each bin that is not empty."""
     p, y, which = _binned(predicted, outcomes, bins)
     rows = []
     for index in np.unique(which):
@@ -315,8 +324,10 @@ def order_effect(p_first: ArrayLike, p_second: ArrayLike, labels: Labels = None)
     Raises:
         UserError: no rows, probabilities outside [0, 1], or lengths that differ.
     """
-    one, two = probabilities(p_first), probabilities(p_second)
-    return OrderEffect(first=difference(one, two, labels), flips=mean(np.abs(hits(one) - hits(two)), labels))
+    first = probabilities(p_first)
+    second = probabilities(p_second)
+    flips = np.abs(hits(first) - hits(second))
+    return OrderEffect(first=difference(first, second, labels), flips=mean(flips, labels))
 
 
 def judge_scores(p_correct: ArrayLike, labels: Labels = None, rounds: ArrayLike | None = None) -> JudgeScores:
@@ -346,25 +357,33 @@ def judge_change(after: ArrayLike, before: ArrayLike, labels: Labels = None) -> 
     Raises:
         UserError: no rows, probabilities outside [0, 1], or lengths that differ.
     """
-    new, old = probabilities(after), probabilities(before)
+    new = probabilities(after)
+    old = probabilities(before)
     if len(new) != len(old):
         raise UserError(f"paired values differ in number: {len(new)} and {len(old)}; match them by question first")
-    sure = [confidences(p) for p in (new, old)]
-    parts = [_parts(p, labels) for p in (new, old)]
+    new_confidence, new_correct = confidences(new)
+    old_confidence, old_correct = confidences(old)
+    new_reliability, new_resolution = _parts(new, labels)
+    old_reliability, old_resolution = _parts(old, labels)
+    new_ece = _ece(new_confidence, new_correct, labels)
+    old_ece = _ece(old_confidence, old_correct, labels)
+    new_area = area(new_confidence, new_correct, labels)
+    old_area = area(old_confidence, old_correct, labels)
     return Change(
         accuracy=difference(hits(new), hits(old), labels),
         brier=difference((1 - new) ** 2, (1 - old) ** 2, labels),
         log_score=difference(bits(new), bits(old), labels),
-        ece=_ece(*sure[0], labels).minus(_ece(*sure[1], labels)).effect(),
-        reliability=parts[0][0].minus(parts[1][0]).effect(),
-        resolution=parts[0][1].minus(parts[1][1]).effect(),
-        area=area(*sure[0], labels).minus(area(*sure[1], labels)).effect(),
+        ece=new_ece.minus(old_ece).effect(),
+        reliability=new_reliability.minus(old_reliability).effect(),
+        resolution=new_resolution.minus(old_resolution).effect(),
+        area=new_area.minus(old_area).effect(),
     )
 
 
 def _binned(predicted: ArrayLike, outcomes: ArrayLike, bins: int) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Check probabilities and outcomes; return them with the bin of each, the last one closed above."""
-    p, y = probabilities(predicted, "predictions"), probabilities(outcomes, "outcomes")
+    p = probabilities(predicted, "predictions")
+    y = probabilities(outcomes, "outcomes")
     if len(p) != len(y) or bins < 1:
         raise UserError(f"{len(p)} predictions, {len(y)} outcomes, {bins} bins; give one outcome each, one bin or more")
     return p, y, np.minimum((p * bins).astype(np.intp), bins - 1)

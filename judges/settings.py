@@ -1,8 +1,8 @@
-"""Settings of a judge: how it comes to a verdict, and the judge that they ask for."""
+"""Settings of a judge, and the judge that is built from them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, State
 from debate_rl.judges.probe import load_probe
 from debate_rl.records import Record
 
-_OF_KIND = {
+_KINDS_OF_SETTING = {
     "least_mass": ("model",),
     "votes": ("reasoning", "stated"),
     "combine": ("reasoning", "stated", "panel"),
@@ -19,36 +19,37 @@ _OF_KIND = {
     "model": ("model", "reasoning", "stated", "probe"),
     "both_orders": ("model", "reasoning", "stated", "probe"),
 }
-"""Settings of a judge that only some kinds use."""
+"""Settings that only some kinds of judge use."""
 
 
 class JudgeSettings(Record):
     """How the judge comes to a verdict. Its model is that of the newest judge stage, else `models.judge`."""
 
     kind: Literal["model", "reasoning", "stated", "probe", "panel"] = "model"
-    """model: by its probabilities of the answers; reasoning: the same after a scratchpad; stated: by the probability
-    that it writes down; probe: a linear probe on hidden states; panel: several of these together."""
+    """How the judge decides. model: by its probabilities of the answers; reasoning: the same after a scratchpad;
+    stated: by the probability that it writes down; probe: a linear probe on hidden states; panel: several of these."""
     name: str | None = None
+    """Name of the verdicts; a name by kind and model without it."""
     model: str | None = None
-    """Another model than the run's judge, as it is."""
+    """Another model in place of the run's judge, without its finetuning."""
     adapter: str | None = None
-    """Of that model."""
+    """LoRA adapter of that model."""
     both_orders: bool = True
     """Ask in both presentation orders and average."""
     least_mass: float = Field(default=0.0, ge=0, le=1)
-    """Of model: least probability of both answers together; a judge below it says neither, which is a failure."""
+    """Kind model: least probability of both answers together; a judge below it says neither, which is a failure."""
     votes: int = Field(default=1, ge=1)
-    """Of reasoning and stated: draws that are combined."""
+    """Kinds reasoning and stated: number of draws that are combined."""
     combine: Literal["mean", "majority", "weighted"] = "mean"
-    """Of votes and panels."""
+    """How votes, or the members of a panel, become one probability."""
     temperature: float | None = Field(default=None, ge=0)
-    """Of what reasoning (.8) and stated (0) write."""
+    """Sampling temperature for reasoning (.8 without it) and stated (0)."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """The same: 200 and 24."""
+    """Longest text for reasoning (200 without it) and stated (24)."""
     path: str | None = None
-    """Of probe: the file that debate-rl judge probe wrote."""
+    """Kind probe: the file that debate-rl judge probe wrote."""
     members: tuple[JudgeSettings, ...] = ()
-    """Of panel."""
+    """Kind panel: the judges that decide together."""
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> JudgeSettings:
@@ -56,8 +57,9 @@ class JudgeSettings(Record):
             raise ValueError("kind: probe and path belong together; fit one with debate-rl judge probe")
         if (self.kind == "panel") != bool(self.members):
             raise ValueError("kind: panel and members belong together; list two or more judges")
-        for key, kinds in _OF_KIND.items():
-            default = type(self).model_fields[key].default  # a run's own config names every key
+        for key, kinds in _KINDS_OF_SETTING.items():
+            # Compare with the default, not with what was set: the config that a run saves names every key.
+            default = type(self).model_fields[key].default
             if getattr(self, key) != default and self.kind not in kinds:
                 raise ValueError(f"{key} is of kind {' and '.join(kinds)}, not of {self.kind}; leave it out")
         if self.adapter is not None and self.model is None:
@@ -66,28 +68,41 @@ class JudgeSettings(Record):
 
 
 def judge_of_kind(settings: JudgeSettings, run_judge: Judge) -> AnyJudge:
-    """The judge that settings ask for; a calibrator holds for the kind of verdict that it was fitted on, and stays."""
+    """Build the judge that settings ask for.
+
+    Args:
+        settings: the kind of judge and its options.
+        run_judge: the run's judge. Its calibrator is kept only by kind model: it does not fit other kinds' verdicts.
+    """
     judge = run_judge
     if settings.model is not None:
         judge = Judge(name=settings.model, model=settings.model, adapter=settings.adapter)
     if settings.kind == "model":
-        changed = {
+        changes = {
             "name": settings.name or judge.name,
             "both_orders": settings.both_orders,
             "least_mass": settings.least_mass,
         }
-        return judge.model_copy(update=changed)
-    name = settings.name or f"{settings.kind} {judge.name}"
+        return judge.model_copy(update=changes)
     if settings.kind == "panel":
         members = tuple(judge_of_kind(member, run_judge) for member in settings.members)
         return Panel(name=settings.name or "panel", members=members, combine=settings.combine)
     if settings.kind == "probe":
-        return load_probe(settings.path or "").model_copy(
-            update={"name": settings.name or "probe", "both_orders": settings.both_orders}
-        )
-    written = {key: getattr(settings, key) for key in ("temperature", "max_new_tokens")}
-    fields = {
-        "name": name, "model": judge.model, "adapter": judge.adapter, "both_orders": settings.both_orders,
-        "votes": settings.votes, "combine": settings.combine, **{key: v for key, v in written.items() if v is not None},
-    }  # fmt: skip
-    return (ReasoningJudge if settings.kind == "reasoning" else StatedJudge).model_validate(fields)
+        changes = {"name": settings.name or "probe", "both_orders": settings.both_orders}
+        return load_probe(settings.path or "").model_copy(update=changes)
+    fields: dict[str, Any] = {
+        "name": settings.name or f"{settings.kind} {judge.name}",
+        "model": judge.model,
+        "adapter": judge.adapter,
+        "both_orders": settings.both_orders,
+        "votes": settings.votes,
+        "combine": settings.combine,
+    }
+    # None stands for the kind's own default.
+    if settings.temperature is not None:
+        fields["temperature"] = settings.temperature
+    if settings.max_new_tokens is not None:
+        fields["max_new_tokens"] = settings.max_new_tokens
+    if settings.kind == "reasoning":
+        return ReasoningJudge.model_validate(fields)
+    return StatedJudge.model_validate(fields)

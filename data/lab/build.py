@@ -1,8 +1,8 @@
-"""Make a lab model from nothing: a plain training loop over generated documents, seeded, resumable after a kill.
+"""Train a lab model from nothing: a plain loop over generated documents, seeded, resumable after a kill.
 
 The stages of a model share its budget: repeats first, then recitals and facts, then reading and quoting, at last
 annotators of every skill. The learning rate falls over the last third. Progress is counted in tokens, so that the same
-seed gives the same model on the same machine. `debate-rl lab build` is its command.
+seed gives the same model on the same machine. The command is `debate-rl lab build`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ from debate_rl.records import write_json
 
 
 class Stage(NamedTuple):
-    """Which documents a model reads from one share of its budget to the next."""
+    """One part of a model's budget, and the documents that the model reads in it.
+
+    Example:
+        Stage(until=3_000_000, kinds={"repeats": 4, "recitals": 8, "facts": 16}, families={"whereabouts": 1.0})
+    """
 
     until: int
     """Tokens seen when the stage ends, padding included."""
     kinds: dict[str, int]
     """Rows of each kind (see `documents.batch`) in one step."""
     families: dict[str, float]
-    """Weights of the families that the stories come from."""
+    """Weights of the kinds of stories: whereabouts and `documents.OTHER_STORIES`."""
     claims: float = 0.4
     """Share of questions that are put as claims."""
     lr: float = 8e-3
-    """Learning rate, before it falls."""
+    """Learning rate, before it falls at the end of the budget."""
 
 
 class Shape(NamedTuple):
-    """Size of a model and what it is trained with."""
+    """Size of a model, and its training."""
 
     hidden: int
     layers: int
@@ -46,9 +50,9 @@ class Shape(NamedTuple):
     inner: int
     stages: tuple[Stage, ...]
     speed: int
-    """Tokens a second on one CPU thread, to say beforehand what a build takes."""
+    """Tokens a second on one CPU thread, for the estimate that is printed before a build."""
     falling: float = 0.35
-    """Last share of the budget, in which the learning rate falls to zero."""
+    """Share of the budget, at its end, in which the learning rate falls to zero."""
 
     @property
     def tokens(self) -> int:
@@ -56,6 +60,8 @@ class Shape(NamedTuple):
         return self.stages[-1].until
 
 
+# The shipped models were trained on these mixtures. They never learnt to read the last three (data/lab/README.md), but
+# without them the same seed would give another model.
 MIXED = {"whereabouts": 0.55, "order": 0.15, "accounts": 0.15, "preference": 0.15}
 MOSTLY = {"whereabouts": 0.7, "order": 0.1, "accounts": 0.1, "preference": 0.1}
 MILLION = 1_000_000
@@ -78,23 +84,24 @@ SHAPES = {
 EVERY = 60.0
 """Seconds between checkpoints."""
 RECORD = "training.json"
-"""File of a finished model that says how it was made."""
+"""File of a finished model that records its training."""
 
 
 def checkpoint_path(out: Path) -> Path:
-    """The checkpoint of a build, beside the folder that it will make."""
+    """Path of a build's checkpoint, beside the folder that it will make."""
     return out.parent / f".{out.name}.build" / "checkpoint.pt"
 
 
 def new_model(name: str, seed: int) -> Any:
-    """A lab model with random weights.
+    """Create a lab model with random weights.
 
     Raises:
         UserError: no lab model of that name.
     """
     if name not in SHAPES:
         raise UserError(f"no lab model {name!r}; {nearest(name, SHAPES)}")
-    shape, tokenizer = SHAPES[name], lab_tokenizer()
+    shape = SHAPES[name]
+    tokenizer = lab_tokenizer()
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
@@ -115,7 +122,8 @@ def new_model(name: str, seed: int) -> Any:
 
 
 def loss_of(body: Any, head: Any, rows: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the learnt tokens; logits are computed for these alone."""
+    """Mean cross-entropy over the learnt tokens."""
+    # Logits for the learnt tokens alone: the output layer is almost half of the model.
     device = head.weight.device
     hidden = body(input_ids=rows.ids.to(device), use_cache=False).last_hidden_state
     learnt = rows.learnt[:, 1:].to(device)
@@ -125,19 +133,24 @@ def loss_of(body: Any, head: Any, rows: Batch) -> torch.Tensor:
 
 def optimizers(model: Any) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
-    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    outside = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    inside: list[torch.nn.Parameter] = []
+    outside: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            inside.append(parameter)
+        else:
+            outside.append(parameter)
     # The stages set the learning rates.
     return [Muon(inside, lr=0.0), torch.optim.AdamW(outside, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 def rate(progress: float, step: int, falling: float) -> float:
-    """Factor of the learning rate: up in 20 steps, level, and down over the last share of the budget."""
+    """Factor of the learning rate: rises over 20 steps, stays at 1, and falls over the last share of the budget."""
     return min(1.0, (step + 1) / 20, max(0.0, (1 - progress) / falling))
 
 
 class Run:
-    """A training run that can be put on disk and taken up again."""
+    """A training run that can be saved and resumed."""
 
     def __init__(self, name: str, out: Path, seed: int, device: str, compiled: bool, budget: int | None = None) -> None:
         self.model = new_model(name, seed).to(device)
@@ -147,8 +160,12 @@ class Run:
         self.encoder = Encoder(lab_tokenizer())
         self.path = checkpoint_path(out)
         self.made_with = {"model": name, "seed": seed, "budget": self.budget}
-        self.seed, self.device, self.compiled = seed, device, compiled
-        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.seed = seed
+        self.device = device
+        self.compiled = compiled
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0
         self.losses: dict[str, float] = {}
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
 
@@ -162,29 +179,31 @@ class Run:
         partial.replace(self.path)
 
     def resume(self) -> None:
-        """Take up the last checkpoint, if there is one.
+        """Load the last checkpoint, if there is one.
 
         Raises:
-            UserError: it is of another build.
+            UserError: it belongs to another build.
         """
         if not self.path.exists():
             return
         state = torch.load(self.path, map_location=self.device, weights_only=True)
-        held = state.get("made_with", {})
+        saved_with = state.get("made_with", {})
         for key, value in self.made_with.items():
-            if held.get(key) != value:
+            if saved_with.get(key) != value:
                 raise UserError(
                     f"{self.path.parent} holds an unfinished build with another {key} "
-                    f"({held.get(key)} there, {value} now); give its own options, or remove that folder"
+                    f"({saved_with.get(key)} there, {value} now); give its own options, or remove that folder"
                 )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.step = state["step"]
+        self.tokens = state["tokens"]
+        self.seconds = state["seconds"]
         self.losses = state["losses"]
 
     def advance(self, progress: float) -> None:
-        """One step: a batch of each kind of the stage, their mean losses weighted by rows."""
+        """Take one step: a batch of each kind of the stage, their mean losses weighted by rows."""
         stage = next(stage for stage in self.shape.stages if progress < stage.until / self.shape.tokens)
         factor = rate(progress, self.step, self.shape.falling)
         for optimizer in self.optimizers:
@@ -213,16 +232,16 @@ def build(
     device: str = "cpu",
     compiled: bool = False,
 ) -> Path:
-    """Train a lab model and write it with its tokenizer; taken up where a killed run of the same folder stopped.
+    """Train a lab model and write it with its tokenizer; resumes a killed build of the same folder.
 
     Args:
         name: `lab-base` or `lab-small`.
         out: folder of the finished model; checkpoints stand beside it in `.NAME.build` until then.
-        tokens: budget in tokens seen instead of the model's own; its stages keep their shares.
-        seed: of weights and documents.
+        tokens: budget in tokens, instead of the model's own; its stages keep their shares.
+        seed: seed of weights and documents.
         threads: torch threads; more than the free cores makes every step slower.
         device: `cpu` or `cuda`.
-        compiled: compile the model first (needs a C++ compiler): half as fast again, the last digits differ.
+        compiled: compile the model first (needs a C++ compiler): half as fast again, but the last digits differ.
 
     Raises:
         UserError: no lab model of that name, or the folder holds a finished model, another build or something else.
@@ -252,7 +271,7 @@ def build(
 
 
 def finish(run: Run, out: Path) -> Path:
-    """Write weights, config, tokenizer and the record of the run, each file under its final name when complete."""
+    """Write weights, config, tokenizer and the record of the run; no file has its final name before it is complete."""
     partial = run.path.parent / "model"
     run.save()
     run.model.to("cpu").save_pretrained(partial)

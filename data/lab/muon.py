@@ -1,4 +1,4 @@
-"""Muon in float32: torch's own works in bfloat16, which is ten times slower on processors without such units.
+"""The Muon optimizer in float32: torch's own works in bfloat16, ten times slower on processors without such units.
 
 Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/): the momentum of a weight matrix is replaced by the
 nearest orthogonal matrix before it is applied. Matrices of one shape are handled together.
@@ -14,7 +14,9 @@ import torch
 
 def orthogonal(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Bring the singular values of matrices of shape (n, rows, columns) near 1 by Newton-Schulz steps."""
+    # Coefficients of Jordan et al.: they never converge to 1, but come near it in five steps.
     a, b, c = 3.4445, -4.7750, 2.0315
+    # x @ x.T is smaller for wide matrices.
     tall = matrices.size(1) > matrices.size(2)
     x = matrices.transpose(1, 2) if tall else matrices
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
@@ -44,6 +46,7 @@ class Muon(torch.optim.Optimizer):
                     weight.mul_(1 - group["lr"] * group["decay"]).add_(update, alpha=-scale)
 
     def _momentum(self, weight: torch.Tensor, momentum: float) -> torch.Tensor:
+        """Nesterov momentum of a weight's gradient."""
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)

@@ -1,4 +1,4 @@
-"""Score a lab model: does it read, does it quote, and is the world fair to a judge who reads nothing?"""
+"""Scores of a lab model: whether it reads, whether it quotes, and whether it can answer without reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from debate_rl.data.lab.build import SHAPES
 from debate_rl.data.lab.documents import question_line
-from debate_rl.data.lab.world import FAMILIES, questions
+from debate_rl.data.lab.world import questions
 from debate_rl.data.questions import claims
 from debate_rl.engines.load import load_network, load_tokenizer
 from debate_rl.errors import existing
@@ -20,7 +20,7 @@ from debate_rl.game.quotes import check_quotes, locate
 from debate_rl.records import read_json, write_text
 
 N, SEED = 400, 1
-"""Questions of each family, and seed, of the scores in a model card."""
+"""Number of questions, and seed, of the scores in a model card."""
 
 
 def load(path: str | Path) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def probabilities(
     model: Any, tokenizer: Any, prompts: Sequence[str], made: Sequence[Question], rows: int = 64
 ) -> torch.Tensor:
     """Probability of answer 0 against answer 1 after each prompt, shape (questions,); answers are one token each."""
-    answers = torch.tensor([[tokenizer.convert_tokens_to_ids(answer) for answer in q.answers] for q in made])
+    answers = torch.tensor([tokenizer.convert_tokens_to_ids(list(question.answers)) for question in made])
     pieces = []
     for start in range(0, len(prompts), rows):
         logits = model(**encode(tokenizer, prompts[start : start + rows])).logits[:, -1]
@@ -70,8 +70,11 @@ def speak(
 def judge_prompts(made: Sequence[Question], read: bool, seed: int = 0) -> list[str]:
     """Prompts of a judge who reads the story (open-book) or nothing but the question (blind)."""
     rng = Random(seed)
-    stories = [f"story : {question.passage}\n" if read else "" for question in made]
-    return [f"{story}{question_line(q, rng)}\nthe answer is" for story, q in zip(stories, made, strict=True)]
+    prompts = []
+    for question in made:
+        story = f"story : {question.passage}\n" if read else ""
+        prompts.append(f"{story}{question_line(question, rng)}\nthe answer is")
+    return prompts
 
 
 def debater_prompts(made: Sequence[Question], sides: Sequence[int], seed: int = 0) -> list[str]:
@@ -86,69 +89,74 @@ def debater_prompts(made: Sequence[Question], sides: Sequence[int], seed: int = 
 def accuracy(chances: torch.Tensor, made: Sequence[Question]) -> tuple[float, float]:
     """Accuracy and Brier score (0 to 1) of probabilities of answer 0."""
     right = torch.tensor([float(question.correct == 0) for question in made])
-    return ((chances > 0.5) == (right > 0.5)).float().mean().item(), ((chances - right) ** 2).mean().item()
+    hits = (chances > 0.5) == (right > 0.5)
+    return hits.float().mean().item(), ((chances - right) ** 2).mean().item()
 
 
 def quoting(texts: Sequence[str], made: Sequence[Question], sides: Sequence[int]) -> dict[str, float]:
-    """Shares of speeches that quote, whose quotes all stand in the story, and that quote all that backs the answer.
+    """Shares of speeches that quote, that quote only what stands in the story, and that quote all of the evidence.
 
     Args:
         texts: one speech a question.
-        made: the questions, with evidence.
-        sides: the answer that each speech argues for.
+        made: questions with evidence.
+        sides: index of the answer that each speech argues for.
 
     Returns:
         quoted, valid and decisive (shares), and words, the mean length.
     """
-    quoted, valid, decisive = 0, 0, 0
+    quoted = valid = decisive = 0
     for text, question, side in zip(texts, made, sides, strict=True):
         quotes = check_quotes(text, question.passage)
         quoted += bool(quotes)
-        good = bool(quotes) and all(quote.verdict == "exact" for quote in quotes)
-        valid += good
-        decisive += good and all(
-            any(locate(sentence, quote.text)[0] == "exact" for quote in quotes) for sentence in question.evidence[side]
-        )
+        all_exact = bool(quotes) and all(quote.verdict == "exact" for quote in quotes)
+        valid += all_exact
+        spoken = [quote.text for quote in quotes]
+        decisive += all_exact and all(_is_quoted(sentence, spoken) for sentence in question.evidence[side])
     words = sum(len(text.split()) for text in texts)
-    return {name: count / len(texts) for name, count in
-            (("quoted", quoted), ("valid", valid), ("decisive", decisive), ("words", words))}  # fmt: skip
+    return {
+        "quoted": quoted / len(texts),
+        "valid": valid / len(texts),
+        "decisive": decisive / len(texts),
+        "words": words / len(texts),
+    }
 
 
-def score(
-    path: str | Path, n: int = N, seed: int = SEED, split: Split = "test", families: Sequence[str] = tuple(FAMILIES)
-) -> dict[str, float]:
-    """All scores of a model folder on held-out stories, told with each family's default knobs.
+def _is_quoted(sentence: str, quotes: Sequence[str]) -> bool:
+    """Whether a sentence stands whole in one of the quotes."""
+    return any(locate(sentence, quote)[0] == "exact" for quote in quotes)
+
+
+def score(path: str | Path, n: int = N, seed: int = SEED, split: Split = "test") -> dict[str, float]:
+    """All scores of a model folder on held-out stories, told with the default knobs.
 
     Args:
         path: the model.
-        n: questions of each family, one a story.
-        seed: of stories, of the order in which answers are listed, and of speeches.
-        split: where the stories come from.
-        families: whose questions the model reads; whereabouts is scored whether it is among them or not.
+        n: number of questions, one a story.
+        seed: seed of stories, of the order in which answers are listed, and of speeches.
+        split: split that the stories come from.
 
     Returns:
-        open_book_FAMILY for each family, open_book_claims (questions of whereabouts put as claims) and blind_FAMILY
-        (the story not shown), each with its Brier score; and of speeches about whereabouts, sampled at temperature .7
-        for a random side: quoted, valid, decisive (shares) and words (mean length).
+        open_book_whereabouts, open_book_claims (the questions put as claims) and blind_whereabouts (the story not
+        shown), each with its Brier score; and for speeches, sampled at temperature .7 for a random side: quoted, valid,
+        decisive (shares) and words (mean length).
 
     Raises:
-        UserError: no such folder, family or split.
+        UserError: no such folder or split.
     """
     model, tokenizer = load(path)
-    first = questions("whereabouts", split, n, seed, per_story=1)
-    asked = {"whereabouts": first} | {
-        family: questions(family, split, n, seed, per_story=1) for family in families if family != "whereabouts"
-    }
-    tests = [(f"open_book_{family}", made, True) for family, made in asked.items()]
-    tests.append(("open_book_claims", claims(first, seed), True))
-    tests += [(f"blind_{family}", made, False) for family, made in asked.items()]
+    asked = questions("whereabouts", split, n, seed, per_story=1)
+    tests = (
+        ("open_book_whereabouts", asked, True),
+        ("open_book_claims", claims(asked, seed), True),
+        ("blind_whereabouts", asked, False),
+    )
     scores: dict[str, float] = {}
-    for name, made, read in tests:
-        chances = probabilities(model, tokenizer, judge_prompts(made, read, seed), made)
-        scores[name], scores[f"{name}_brier"] = accuracy(chances, made)
-    sides = [Random(f"{seed}/{question.id}").randrange(2) for question in first]
-    texts = speak(model, tokenizer, debater_prompts(first, sides, seed), seed=seed)
-    return {**scores, **quoting(texts, first, sides)}
+    for name, test_questions, read in tests:
+        chances = probabilities(model, tokenizer, judge_prompts(test_questions, read, seed), test_questions)
+        scores[name], scores[f"{name}_brier"] = accuracy(chances, test_questions)
+    sides = [Random(f"{seed}/{question.id}").randrange(2) for question in asked]
+    texts = speak(model, tokenizer, debater_prompts(asked, sides, seed), seed=seed)
+    return {**scores, **quoting(texts, asked, sides)}
 
 
 CARD = """---
@@ -170,21 +178,21 @@ world. Loaded by `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_
 | seed | {seed} |
 | command | `debate-rl lab build --model {name} --seed {seed}{options}` |
 
-Scores on {n} test stories of each family, seed {score_seed}, by `debate-rl lab score {name}`; speeches are about
-whereabouts and sampled at temperature 0.7, one a story for a random side.
+Scores on {n} test stories, seed {score_seed}, by `debate-rl lab score {name}`; speeches are
+sampled at temperature 0.7, one a story for a random side.
 
 | score | value |
 |---|---|
 {table}
 
-open_book: right answers of two with the story at hand, by family; `claims` are questions of whereabouts put as claims,
-to be called correct or incorrect. blind: without the story. Valid: every quote stands in the story word for word.
+open_book: right answers of two with the story at hand; `claims` are the questions put as claims, to be called correct
+or incorrect. blind: without the story. Valid: every quote stands in the story word for word.
 Decisive: valid, and every sentence that backs the answer is quoted whole.
 """
 
 
 def card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> str:
-    """Model card of a built model: what it was trained on, for how long, and its scores."""
+    """Fill in the model card of a built model: what it was trained on, for how long, and its scores."""
     model, tokenizer = load(path)
     record = read_json(Path(path) / "training.json")
     return CARD.format(
@@ -200,9 +208,13 @@ def card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> str:
 
 
 def _options(name: str, record: dict[str, Any]) -> str:
-    """What the command of a build has beside the model and the seed."""
-    other = name not in SHAPES or record["budget"] != SHAPES[name].tokens
-    return (f" --tokens {record['budget']}" if other else "") + (" --compile" if record["compiled"] else "")
+    """Options of the build command other than the model and the seed."""
+    options = ""
+    if name not in SHAPES or record["budget"] != SHAPES[name].tokens:
+        options += f" --tokens {record['budget']}"
+    if record["compiled"]:
+        options += " --compile"
+    return options
 
 
 def write_card(path: str | Path, scores: dict[str, float], n: int, seed: int) -> Path:

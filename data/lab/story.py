@@ -1,4 +1,4 @@
-"""What a family of the lab world makes: a story, the questions it settles, and short facts about it."""
+"""The records that a family of the lab world makes: a story, the questions it settles, and short facts about it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from debate_rl.records import Record
 
 
 def _in_order(span: tuple[int, int]) -> tuple[int, int]:
-    """Refuse what no number can be drawn from."""
+    """Refuse a span that no number can be drawn from."""
     if not 0 <= span[0] <= span[1]:
         raise ValueError("give two numbers from 0 up, the smaller one first")
     return span
 
 
 Span = Annotated[tuple[int, int], AfterValidator(_in_order)]
-"""Fewest and most of something, both included."""
+"""Fewest and most, both included."""
 
 
 class Item(Record):
@@ -38,7 +38,7 @@ class Item(Record):
 
 
 class Story(Record):
-    """Sentences in the order in which they are told, and the questions about them."""
+    """Sentences in the order in which they are told, with the questions and facts about them."""
 
     sentences: tuple[str, ...]
     items: tuple[Item, ...]

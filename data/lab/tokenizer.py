@@ -13,10 +13,19 @@ from debate_rl.data.lab.words import vocabulary
 PAD, BOS, END, UNKNOWN = "<|pad|>", "<|begin|>", "<|end|>", "<|unknown|>"
 ROLES = ("system", "user", "assistant")
 SPECIAL = (PAD, BOS, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES))
-TAGS = tuple(
-    f"<{slash}{name}>" for name in ("quote", "v_quote", "n_quote", "u_quote", "scratchpad") for slash in ("", "/")
+TAGS = (
+    "<quote>",
+    "</quote>",
+    "<v_quote>",
+    "</v_quote>",
+    "<n_quote>",
+    "</n_quote>",
+    "<u_quote>",
+    "</u_quote>",
+    "<scratchpad>",
+    "</scratchpad>",
 )
-"""Marks of quotes and scratchpads: ordinary tokens, kept when a text is decoded."""
+"""Marks of quotes and scratchpads: ordinary tokens, which stay when a text is decoded."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>"
@@ -27,7 +36,7 @@ CHAT_TEMPLATE = (
 
 
 def lab_tokenizer() -> Any:
-    """Make the tokenizer: ids are special tokens first (padding is 0), then tags, then the vocabulary in its order."""
+    """Build the tokenizer; ids go to special tokens first (padding is 0), then tags, then the vocabulary."""
     tokens = [*SPECIAL, *TAGS, *vocabulary()]
     inner = Tokenizer(WordLevel({token: place for place, token in enumerate(tokens)}, unk_token=UNKNOWN))
     inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

@@ -1,9 +1,9 @@
 """Whereabouts: people move things between places over a day; where was a thing at the end of it?
 
-The wrong answer was true earlier (or later), so a true sentence backs it as well. Who reads both sentences compares
-their times and knows; who reads one is left in doubt, because only the first and the last time of day settle anything
-alone. What a question asks for stands at the head of its sentence: a small model that writes from left to right can
-then find the sentence it wants to quote.
+The wrong answer was true earlier (or later), so a true sentence backs it as well. A judge that reads both sentences
+compares their times and knows. One that reads a single sentence is left in doubt, because only the first and the last
+time of day settle anything alone. The thing that a question asks for stands at the head of its sentence, so that a
+small model that writes from left to right can find the sentence it wants to quote.
 """
 
 from __future__ import annotations
@@ -38,22 +38,21 @@ class Knobs(Record):
     """
 
     things: int = Field(default=2, ge=1, le=len(THINGS))
-    """Things that move, with one question about each."""
+    """Number of things that move, with one question about each."""
     third_move: float = Field(default=0.3, ge=0, le=1)
     """Chance that a thing moves three times instead of twice."""
     gap: int = Field(default=3, ge=1, le=len(TIMES) - 1)
-    """Most steps of time between the two moves that the answers name; each further step is half as likely."""
+    """Most steps of time between the moves behind the two answers; each further step is half as likely."""
     fillers: Span = (1, 3)
-    """Fewest and most sentences that settle nothing."""
+    """Fewest and most filler sentences, which settle nothing."""
     order: Literal["shuffled", "time"] = "shuffled"
-    """Whether the sentences are told in any order or as the day went."""
+    """Order of the sentences: any, or by time of day."""
     asks: tuple[Ask, ...] = Field(default=("end",), min_length=1)
-    """What may be asked: where it was at the end, where it was first, where it was before its last move, who moved it
-    last."""
+    """Questions to draw from: where it was at the end, at the start, before its last move, or who moved it last."""
 
 
 class Move(Record):
-    """One thing comes to one place at one time."""
+    """One move of a thing to a place."""
 
     thing: str
     place: str
@@ -70,30 +69,36 @@ class Move(Record):
 def story(rng: Random, knobs: Knobs) -> Story:
     """Tell a day: moves and fillers in the order asked for, and one question about each thing."""
     days = [_day(rng, thing, knobs) for thing in rng.sample(THINGS, knobs.things)]
-    moves = [move for day in days for move in day]
-    told: list[tuple[float, str]] = [(float(move.time), move.text) for move in moves]
-    told += [(rng.uniform(0, len(TIMES)), _filler(rng)) for _ in range(rng.randint(*knobs.fillers))]
+    timed: list[tuple[float, str]] = []
+    for day in days:
+        timed += [(float(move.time), move.text) for move in day]
+    for _ in range(rng.randint(*knobs.fillers)):
+        timed.append((rng.uniform(0, len(TIMES)), _filler(rng)))
     if knobs.order == "shuffled":
-        rng.shuffle(told)
+        rng.shuffle(timed)
     else:
-        told.sort(key=lambda pair: pair[0])
+        timed.sort(key=lambda pair: pair[0])
+    facts = []
+    for day in days:
+        facts += _facts(day)
     return Story(
-        sentences=tuple(text for _, text in told),
+        sentences=tuple(text for _, text in timed),
         items=tuple(_item(rng, day, rng.choice(knobs.asks)) for day in days),
-        facts=tuple(fact for day in days for fact in _facts(day)),
+        facts=tuple(facts),
     )
 
 
 def _day(rng: Random, thing: str, knobs: Knobs) -> list[Move]:
-    """Moves of one thing: first the one behind the other answer, then the last one, then perhaps an early third."""
+    """Moves of one thing: the one behind the wrong answer, then the last one, then perhaps an early third."""
     steps = range(1, knobs.gap + 1)
     gap = rng.choices(steps, [0.5**step for step in steps])[0]
     earlier = rng.randrange(len(TIMES) - gap)
     times = [earlier, earlier + gap]
-    # A third move comes first of all, so that the two moves of the answers follow upon each other.
+    # A third move comes before the others, so that the two moves of the answers follow each other.
     if earlier and rng.random() < knobs.third_move:
         times.append(rng.randrange(earlier))
-    places, people = rng.sample(PLACES, len(times)), rng.sample(PEOPLE, len(times))
+    places = rng.sample(PLACES, len(times))
+    people = rng.sample(PEOPLE, len(times))
     return [
         Move(thing=thing, place=place, time=time, who=who)
         for place, time, who in zip(places, times, people, strict=True)
@@ -101,8 +106,10 @@ def _day(rng: Random, thing: str, knobs: Knobs) -> list[Move]:
 
 
 def _filler(rng: Random) -> str:
-    """A sentence that settles nothing; some are about a thing or a place all the same."""
-    thing, place, who = rng.choice(THINGS), rng.choice(PLACES), rng.choice(PEOPLE)
+    """A sentence that settles nothing, though some mention a thing or a place of the story."""
+    thing = rng.choice(THINGS)
+    place = rng.choice(PLACES)
+    who = rng.choice(PEOPLE)
     return rng.choice(
         (
             f"the {thing} was {rng.choice(COLOURS)} and {who} liked it.",
@@ -114,21 +121,37 @@ def _filler(rng: Random) -> str:
 
 
 def _item(rng: Random, day: list[Move], ask: Ask) -> Item:
-    """A question about two moves of a thing that follow upon each other, with the answers in random order."""
+    """A question about two moves of a thing that follow each other, with the answers in random order."""
     moves = sorted(day, key=lambda move: move.time)
-    right, other = {"start": moves[:2], "before": moves[-2:]}.get(ask, moves[:-3:-1])
+    if ask == "start":
+        right, other = moves[0], moves[1]
+    elif ask == "before":
+        right, other = moves[-2], moves[-1]
+    else:
+        right, other = moves[-1], moves[-2]
     correct: Literal[0, 1] = 1 if rng.random() < 0.5 else 0
     first, second = (other, right) if correct else (right, other)
-    answers = (first.who, second.who) if ask == "who" else (first.place, second.place)
     text = rng.choice(QUESTIONS[ask]).format(thing=right.thing, time=TIMES[moves[-1].time])
-    return Item(name=right.thing, text=text, answers=answers, correct=correct, evidence=((first.text,), (second.text,)))
+    return Item(
+        name=right.thing,
+        text=text,
+        answers=(first.who, second.who) if ask == "who" else (first.place, second.place),
+        correct=correct,
+        evidence=((first.text,), (second.text,)),
+    )
 
 
 def _facts(day: list[Move]) -> list[tuple[str, str]]:
-    """What a thing's moves answer."""
+    """Short queries that the moves of a thing answer."""
     before, last = day[0], day[1]
-    facts = [(f"{move.thing} at {TIMES[move.time]}", move.place) for move in day]
-    facts += [(f"{last.thing} end", last.place), (f"{last.thing} last who", last.who)]
-    facts += [(f"{last.thing} last {a.place} or {b.place}", last.place) for a, b in ((before, last), (last, before))]
-    facts += [(f"{last.thing} before {TIMES[last.time]}", before.place), (f"{last.thing} end when", TIMES[last.time])]
+    thing = last.thing
+    facts = [(f"{thing} at {TIMES[move.time]}", move.place) for move in day]
+    facts += [
+        (f"{thing} end", last.place),
+        (f"{thing} last who", last.who),
+        (f"{thing} last {before.place} or {last.place}", last.place),
+        (f"{thing} last {last.place} or {before.place}", last.place),
+        (f"{thing} before {TIMES[last.time]}", before.place),
+        (f"{thing} end when", TIMES[last.time]),
+    ]
     return facts

@@ -1,6 +1,6 @@
 """The lab's vocabulary: the words of its stories and a supply of plain English for prompts and later families.
 
-The order gives the ids of the tokenizer, which saved models rely on: change a word and every model must be made again.
+The order gives the ids of the tokenizer, which saved models rely on: after any change every model must be built again.
 """
 
 from __future__ import annotations

@@ -1,25 +1,23 @@
 """The lab world: questions by family, split and seed.
 
-A story belongs to the split that its own content names (`split_of`), whatever the seed: two splits can not share one.
+The content of a story decides its split (`split_of`), whatever the seed, so no two splits can share a story.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 from pydantic import ValidationError
 
-from debate_rl.data.lab import accounts, order, preference, whereabouts
+from debate_rl.data.lab import whereabouts
 from debate_rl.data.lab.story import Story
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
 from debate_rl.records import digest, explain
 
-FAMILIES: dict[str, Any] = {
-    "whereabouts": whereabouts, "order": order, "accounts": accounts, "preference": preference
-}  # fmt: skip
+FAMILIES: dict[str, Any] = {"whereabouts": whereabouts}
 """A family is a module with `Knobs` and `story(rng, knobs)`."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -27,7 +25,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 def split_of(story: Story) -> Split:
     """The split of a story, from its sentences in any order: eight tenths train, one validation, one test."""
     tenth = int(digest(sorted(story.sentences)), 16) % 10
-    return "train" if tenth < 8 else "validation" if tenth == 8 else "test"
+    if tenth < 8:
+        return "train"
+    return "validation" if tenth == 8 else "test"
 
 
 def stories(family: str, split: Split, seed: int = 0, **knobs: Any) -> Iterator[Story]:
@@ -47,9 +47,21 @@ def stories(family: str, split: Split, seed: int = 0, **knobs: Any) -> Iterator[
         raise UserError(
             f"lab family {family!r}: {explain(error)}; knobs are {', '.join(module.Knobs.model_fields)}"
         ) from error
+    yield from stories_in_split(lambda rng: module.story(rng, settings), family, split, seed)
+
+
+def stories_in_split(tell: Callable[[Random], Story], family: str, split: Split, seed: int) -> Iterator[Story]:
+    """Tell stories without end, and yield those that belong to a split.
+
+    Args:
+        tell: makes a story.
+        family: name that seeds the draws, with split and seed.
+        split: the split.
+        seed: another seed tells other stories of the same split.
+    """
     rng = Random(f"{family}/{split}/{seed}")
     while True:
-        story = module.story(rng, settings)
+        story = tell(rng)
         if split_of(story) == split:
             yield story
 
@@ -61,10 +73,10 @@ def questions(
 
     Args:
         family: a key of `FAMILIES`.
-        split: its stories are in no other split, under any seed.
+        split: no other split has any of its stories, under any seed.
         n: number of questions.
         seed: another seed tells other stories of the same split.
-        per_story: questions that share a story, and so a statistics cluster.
+        per_story: most questions that share a story, and so a statistics cluster.
         knobs: fields of the family's `Knobs`.
 
     Returns:
@@ -84,7 +96,7 @@ def questions(
 
 
 def as_questions(story: Story, family: str, split: Split) -> list[Question]:
-    """The questions of a story as records; the story's name is a digest of its text."""
+    """Convert the questions of a story to records; the story's name is a digest of its text."""
     group = f"{family}-{digest(list(story.sentences))}"
     return [
         Question(

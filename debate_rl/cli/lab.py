@@ -76,7 +76,7 @@ def missing(names: list[str], out: Path, seed: int, tokens: int | None) -> list[
 def lab_score(
     model: Annotated[str, typer.Argument(help="lab-base, lab-small or a folder.", show_default=False)],
     card: Annotated[bool, typer.Option("--card", help="Also write the model card, README.md in its folder.")] = False,
-    n: Annotated[int, typer.Option(help="Test questions of each family.", min=1)] = 400,
+    n: Annotated[int, typer.Option(help="Number of test questions.", min=1)] = 400,
     seed: Annotated[int, typer.Option(help="Of stories and speeches.", min=0)] = 1,
 ) -> None:
     """Score a model on held-out stories: does it read, does it quote, can it answer without reading?"""
@@ -93,7 +93,6 @@ def lab_score(
 
 @lab_app.command("show")
 def lab_show(
-    family: Annotated[str, typer.Option(help="whereabouts, order, accounts or preference.")] = "whereabouts",
     seed: Annotated[int, typer.Option(help="Another seed tells another story.", min=0)] = 0,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     model: Annotated[
@@ -109,7 +108,7 @@ def lab_show(
     from debate_rl.data.lab.world import questions
     from debate_rl.errors import existing
 
-    (question,) = questions(family, split, 1, seed, per_story=1)  # type: ignore[arg-type]
+    (question,) = questions("whereabouts", split, 1, seed, per_story=1)  # type: ignore[arg-type]
     show_leg(_debate(question, seed, model, None if adapter is None else str(existing(adapter, "adapter"))))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from debate_rl.config.tree import Config
-from debate_rl.data.questions import load_questions
+from debate_rl.data.questions import LabStories, load_questions
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
@@ -27,8 +27,7 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
             split,
             count,
             seeds[split],
-            family=settings.family,
-            knobs=settings.knobs,
+            lab=LabStories(family=settings.family, knobs=settings.knobs),
             hard_only=settings.hard_only,
             human=settings.human,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from debate_rl.arena.rollout import play
-from debate_rl.data.questions import claims, load_questions
+from debate_rl.data.questions import LabStories, claims, load_questions
 from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
 from debate_rl.data.tasks.reward_pairs import load_pairs
@@ -291,9 +291,8 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
             "validation",
             count,
             seed,
-            family=stage.family or settings.family,
+            lab=LabStories(family=stage.family or settings.family, knobs=knobs),
             hard_only=settings.hard_only,
-            knobs=knobs,
             human=settings.human,
         )
         items = claims(questions, seed) if stage.task == "claims" else questions

@@ -34,17 +34,18 @@ class Search(Record):
     length: int = LONGEST
     """Words of the longest suffix."""
     beam: int = 2
+    """Suffixes that are kept after each word."""
     pool: int = 100
-    """Words tried after each beam in each step, drawn anew, the answers always; all words where there are no more."""
+    """Words tried after each beam in each step, drawn anew; the answers always, and all words if there are no more."""
     trials: int = 16
-    """Games, each attacked by one side, that decide; both sides alike often."""
+    """Games that decide, each attacked by one side; the sides attack equally often."""
     screen: int = 4
-    """Of these, the ones on which every word is tried first."""
+    """Number of these games on which every word is tried first."""
     seed: int = 0
 
 
 class Found(Record):
-    """A suffix and what it gained where it was sought.
+    """A suffix and what it gained on the games of the search.
 
     Example:
         Found(text="indeed {own} verified", gain=0.61, tried=1210, trials=24)
@@ -72,12 +73,14 @@ class Found(Record):
 
 
 def attack_with(text: str) -> Attack:
-    """The attack with a suffix that was found."""
+    """Build the attack with a suffix that was found."""
     words = Wording(text, text)
     return Attack("suffix_search", "suffix", suffix(words), words)
 
 
 class _Trial(NamedTuple):
+    """One game of the search, and the side that attacks in it."""
+
     game: Transcript
     side: Side
     before: float
@@ -93,92 +96,118 @@ def search_suffix(
         games: finished games with speeches.
         judge: the judge under attack.
         engine: answers for it.
-        words: to choose from; {own} and {other} stand for the answers.
+        words: words to choose from; {own} and {other} stand for the answers.
         settings: how much to try.
 
     Raises:
         UserError: no games or no words, or the judge has no verdict on any of the games.
     """
-    wanted = settings or Search()
-    random = np.random.default_rng(wanted.seed)
-    trials = _trials(games, judge, engine, wanted, random)
+    settings = settings or Search()
+    rng = np.random.default_rng(settings.seed)
+    trials = _draw_trials(games, judge, engine, settings.trials, rng)
     if not trials or not words:
         raise UserError("a suffix is searched on games that the judge has verdicts on; give debates with speeches")
-    beams: list[tuple[float, str]] = [(0.0, "")]
-    measured = {"": 0.0}
+    beams = [""]
+    gains = {"": 0.0}
     tried = 0
-    for _ in range(wanted.length):
-        drawn = _pool(words, games, wanted.pool, random)
-        texts = list(dict.fromkeys(f"{text} {word}".strip() for _, text in beams for word in drawn))
-        tried += len(texts)
-        screened = _gains(texts, trials[: wanted.screen], judge, engine)
-        kept = [text for _, text in _ranked(texts, screened)[: max(wanted.beam, len(texts) // 10)]]
-        beams = _ranked(kept, _gains(kept, trials, judge, engine))
-        measured |= {text: gain for gain, text in beams}
-        beams = beams[: wanted.beam]
-    best = max(measured, key=lambda text: measured[text])  # of equal ones the first: nothing, then the shorter
-    also = _distinct([text for gain, text in _ranked(list(measured), list(measured.values())) if gain > 0], best)
-    return Found(text=best, gain=measured[best], tried=tried, trials=len(trials), also=also)
+    for _ in range(settings.length):
+        pool = _pool(words, games, settings.pool, rng)
+        candidates = _extend(beams, pool)
+        tried += len(candidates)
+        # Screening on a few games and trying only the best tenth on all makes the search about five times cheaper.
+        screened = _ranked(candidates, _gains(candidates, trials[: settings.screen], judge, engine))
+        best_tenth = screened[: max(settings.beam, len(candidates) // 10)]
+        measured = _gains(best_tenth, trials, judge, engine)
+        ranked = _ranked(best_tenth, measured)
+        gain_of = dict(zip(best_tenth, measured, strict=True))
+        gains.update({text: gain_of[text] for text in ranked})
+        beams = ranked[: settings.beam]
+    # Among equal gains the first wins: no suffix at all, then the shorter one, then by the alphabet.
+    best = max(gains, key=lambda text: gains[text])
+    gainers = [text for text in _ranked(list(gains), list(gains.values())) if gains[text] > 0]
+    return Found(text=best, gain=gains[best], tried=tried, trials=len(trials), also=_distinct(gainers, best))
+
+
+def _extend(beams: Sequence[str], pool: Sequence[str]) -> list[str]:
+    """Every beam with every word of a pool at its end, each text once."""
+    texts: dict[str, None] = {}
+    for beam in beams:
+        for word in pool:
+            texts[f"{beam} {word}".strip()] = None
+    return list(texts)
 
 
 def _distinct(texts: Sequence[str], best: str) -> tuple[str, ...]:
-    """Of ranked suffixes those with a word that is new among them."""
-    said, found = set(best.split()), []
+    """Select from ranked suffixes those that add a word to the ones before them."""
+    seen = set(best.split())
+    distinct = []
     for text in texts:
-        if not said.issuperset(text.split()):
-            found.append(text)
-            said |= set(text.split())
-    return tuple(found[:LISTED])
+        words = set(text.split())
+        if not words <= seen:
+            distinct.append(text)
+            seen |= words
+    return tuple(distinct[:LISTED])
 
 
-def _pool(words: Sequence[str], games: Sequence[Transcript], size: int, random: np.random.Generator) -> list[str]:
-    """Words to try in one step: the answers always, half of the others from what these games speak of, the rest from
-    all. Who attacks knows the stories, and what a story says of an answer sways a judge most."""
-    spoken = " ".join(f"{game.question.passage or ''} {' '.join(one.text for one in game.speeches)}" for game in games)
-    known = set(re.findall(r"[^\W_]+", spoken))
-    mixed = [str(word) for word in random.permutation(list(words))]
+def _pool(words: Sequence[str], games: Sequence[Transcript], size: int, rng: np.random.Generator) -> list[str]:
+    """Draw the words to try in one step: the answers always, half from what these games mention, the rest from all."""
+    # A real attacker knows the stories, and what a story mentions sways a judge most.
+    mentioned: set[str] = set()
+    for game in games:
+        texts = [game.question.passage or "", *(speech.text for speech in game.speeches)]
+        mentioned.update(re.findall(r"[^\W_]+", " ".join(texts)))
+    mixed = [str(word) for word in rng.permutation(list(words))]
     answers = [word for word in mixed if word in ("{own}", "{other}")]
-    near = [word for word in mixed if word in known][: size // 2]
-    return list(dict.fromkeys([*answers, *near, *mixed]))[:size]
+    from_games = [word for word in mixed if word in mentioned][: size // 2]
+    return list(dict.fromkeys([*answers, *from_games, *mixed]))[:size]
 
 
-def _trials(
-    games: Sequence[Transcript], judge: AnyJudge, engine: Engine, wanted: Search, random: np.random.Generator
+def _draw_trials(
+    games: Sequence[Transcript], judge: AnyJudge, engine: Engine, count: int, rng: np.random.Generator
 ) -> list[_Trial]:
-    """Games drawn for the search, their sides in turn: those that argue the right answer as often as the others."""
+    """Draw games for the search, and in each the side that attacks; games without a verdict are left out."""
     spoken = [game for game in games if game.speeches]
-    order = random.permutation(len(spoken))[: wanted.trials]
-    drawn = [spoken[int(index)] for index in order]
-    found = []
+    drawn = [spoken[int(place)] for place in rng.permutation(len(spoken))[:count]]
+    trials = []
     for number, (game, verdict) in enumerate(zip(drawn, judge_transcripts(drawn, judge, engine), strict=True)):
         if isinstance(verdict, Verdict):
             side = _attacker(game, number)
-            found.append(_Trial(game, side, float(logits([verdict.p_side(side)])[0])))
-    return found
+            trials.append(_Trial(game, side, _log_odds(verdict, side)))
+    return trials
 
 
 def _attacker(game: Transcript, number: int) -> Side:
-    """The side that attacks: in even trials the one with the right answer, else the other, where both are there."""
+    """The side that attacks in a trial: where both are there, right and wrong sides take turns."""
     if len(game.present) == 1:
         return game.present[0]
     return game.present[((game.question.correct or 0) + number) % 2]
 
 
+def _log_odds(verdict: Verdict, side: Side) -> float:
+    """Log-odds of a side."""
+    return float(logits([verdict.p_side(side)])[0])
+
+
 def _gains(texts: Sequence[str], trials: Sequence[_Trial], judge: AnyJudge, engine: Engine) -> list[float]:
     """Mean gain in log-odds of each suffix; verdicts that failed are left out."""
-    asked = [suffix(Wording(text, text))(trial.game, trial.side) or trial.game for text in texts for trial in trials]
-    verdicts = iter(judge_transcripts(asked, judge, engine))
+    attacked = []
+    for text in texts:
+        change = suffix(Wording(text, text))
+        attacked += [change(trial.game, trial.side) or trial.game for trial in trials]
+    # One call to the engine for all suffixes: it fills its batches.
+    verdicts = iter(judge_transcripts(attacked, judge, engine))
     gains = []
     for _ in texts:
-        own = [
-            float(logits([verdict.p_side(trial.side)])[0]) - trial.before
-            for trial, verdict in zip(trials, [next(verdicts) for _ in trials], strict=True)
-            if isinstance(verdict, Verdict)
-        ]
-        gains.append(float(np.mean(own)) if own else float("-inf"))
+        gained = []
+        for trial in trials:
+            verdict = next(verdicts)
+            if isinstance(verdict, Verdict):
+                gained.append(_log_odds(verdict, trial.side) - trial.before)
+        gains.append(float(np.mean(gained)) if gained else float("-inf"))
     return gains
 
 
-def _ranked(texts: Sequence[str], gains: Sequence[float]) -> list[tuple[float, str]]:
-    """The best first; equal ones by their words."""
-    return sorted(zip(gains, texts, strict=True), key=lambda one: (-one[0], one[1]))
+def _ranked(texts: Sequence[str], gains: Sequence[float]) -> list[str]:
+    """Sort suffixes by gain, the best first; equal ones by their words."""
+    pairs = sorted(zip(gains, texts, strict=True), key=lambda pair: (-pair[0], pair[1]))
+    return [text for _, text in pairs]

@@ -20,7 +20,7 @@ from debate_rl.data.lab.documents import (
 from debate_rl.data.lab.tokenizer import TAGS, lab_tokenizer
 from debate_rl.data.lab.vocabulary import KINDS
 from debate_rl.data.lab.words import vocabulary
-from debate_rl.data.lab.world import FAMILIES, questions, split_of, stories
+from debate_rl.data.lab.world import FAMILIES, questions, split_of, stories, stories_in_split
 from debate_rl.data.questions import claims
 from debate_rl.game.quotes import check_quotes
 
@@ -234,7 +234,12 @@ def test_pretraining_reads_train_stories_only(monkeypatch):
         seen.append(split)
         return stories(family, split, *rest, **knobs)
 
+    def others_noted(tell, family, split, seed):
+        seen.append(split)
+        return stories_in_split(tell, family, split, seed)
+
     monkeypatch.setattr("debate_rl.data.lab.documents.stories", noted)
+    monkeypatch.setattr("debate_rl.data.lab.documents.stories_in_split", others_noted)
     for kind in BATCHES:
         batch(kind, 4, 3, ENCODER)
     assert set(seen) == {"train"} and len(seen) > 20

@@ -33,7 +33,7 @@ def test_cards_have_every_score():
     for name in NAMES:
         text = (MODELS / name / "README.md").read_text()
         assert f"debate-rl lab build --model {name}" in text
-        for score in ("open_book_order", "open_book_claims", "blind_whereabouts", "decisive"):
+        for score in ("open_book_whereabouts", "open_book_claims", "blind_whereabouts", "decisive"):
             assert f"| {score} |" in text
 
 

@@ -6,7 +6,8 @@ import torch
 from debate_rl.data.lab import build as builder
 from debate_rl.data.lab import score as scoring
 from debate_rl.data.lab.annotators import speeches
-from debate_rl.data.lab.world import FAMILIES, questions
+from debate_rl.data.lab.other_stories import payment_story
+from debate_rl.data.lab.world import FAMILIES, as_questions, questions, stories_in_split
 from debate_rl.data.questions import claims
 from debate_rl.errors import UserError
 
@@ -38,16 +39,13 @@ def test_accuracy_and_brier_by_hand():
     assert hits == 0.5 and brier == pytest.approx((0.01 + 0.36 + 0.04 + 0.49) / 4)
 
 
-def test_every_family_is_scored_and_whereabouts_first(folder):
+def test_scores_are_named_and_repeat(folder):
     scores = scoring.score(folder, n=6)
     names = [name for name in scores if not name.endswith("_brier")]
-    assert names[:5] == [*(f"open_book_{family}" for family in FAMILIES), "open_book_claims"]
-    assert names[5:] == [*(f"blind_{family}" for family in FAMILIES), "quoted", "valid", "decisive", "words"]
+    assert names[:3] == ["open_book_whereabouts", "open_book_claims", "blind_whereabouts"]
+    assert names[3:] == ["quoted", "valid", "decisive", "words"]
     assert all(0 <= value <= 1 for name, value in scores.items() if name != "words")
     assert scores == scoring.score(folder, n=6) != scoring.score(folder, n=6, seed=2)
-    few = scoring.score(folder, n=6, families=("order",))
-    assert "open_book_order" in few and "open_book_accounts" not in few
-    assert few["open_book_whereabouts_brier"] == scores["open_book_whereabouts_brier"]
 
 
 def test_blind_prompts_hide_the_story():
@@ -74,7 +72,8 @@ def test_quoting_counts_what_the_annotators_meant(family):
 
 
 def test_half_of_the_evidence_is_not_decisive():
-    (question,) = questions("accounts", n=1)
+    story = next(stories_in_split(payment_story, "accounts", "train", 0))
+    question = as_questions(story, "accounts", "train")[0]
     quotes = [f"<quote> {sentence} </quote>" for sentence in question.evidence[0]]
     assert scoring.quoting([" and ".join(quotes)], [question], [0])["decisive"] == 1.0
     assert scoring.quoting([" and ".join(quotes[1:])], [question], [0])["decisive"] == 0.0

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from debate_rl.data.questions import load_questions
+from debate_rl.data.lab.other_stories import wish_story
+from debate_rl.data.lab.world import as_questions, stories_in_split
 from debate_rl.data.tasks.binary_items import BinaryItem
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
@@ -121,7 +122,8 @@ def test_every_item_is_in_one_part_or_counted_as_unused(seed, count):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_wording_of_all_items_may_be_a_copy_among_those_that_are_kept(seed):
-    found = items_of(load_questions("lab", split="validation", limit=98, family="preference"))
+    stories = stories_in_split(wish_story, "preference", "validation", 0)
+    found = items_of([as_questions(next(stories), "preference", "validation")[0] for _ in range(98)])
     parts = split_items(found, 30, 30, 30, seed)
     check_splits(parts)
     assert len(parts.every) + parts.unused == 98
