@@ -84,6 +84,7 @@ def accuracy_table(legs: Mapping[tuple[str, str], Sequence[Leg]]) -> list[Row]:
     rows = []
     for (protocol, player), group in legs.items():
         failed = sum(leg.verdict is None for leg in group)
+        # A row of no verdicts has no accuracy to show; leaving it out silently would hide a broken protocol.
         if failed == len(group):
             raise UserError(f"protocol {protocol!r}, player {player!r}: no leg with a verdict, of {len(group)}")
         rows.append(Row(protocol=protocol, player=player, scores=scores(group), failed=failed))
@@ -102,6 +103,7 @@ def paired_differences(legs: Mapping[tuple[str, str], Sequence[Leg]], reference:
         if protocol == reference:
             continue
         for reference_player, reference_legs in references.items():
+            # The same debater on both sides, so that only the protocol differs.
             is_comparable = player == reference_player or "-" in (player, reference_player)
             if not is_comparable or not _questions(reference_legs) & _questions(group):
                 continue
@@ -125,6 +127,7 @@ def cross_play(legs: Sequence[Leg]) -> CrossPlay | None:
     for leg in legs:
         if leg.p_correct is None:
             continue
+        # Sorted: dpo on side A against sft, and the seats swapped, are one pair.
         names = tuple(sorted(set(leg.transcript.players.values())))
         if len(names) == 2:
             pairs.setdefault(names, []).append(leg)
@@ -135,6 +138,7 @@ def cross_play(legs: Sequence[Leg]) -> CrossPlay | None:
     if not cross:
         return None
     minus_self = None
+    # Paired by question: cross-play may be played on more questions than self-play.
     if _questions(cross) & _questions(alone):
         minus_self = compare(_condition("cross-play", cross), _condition("self-play", alone)).difference
     return CrossPlay(

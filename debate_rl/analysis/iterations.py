@@ -72,6 +72,7 @@ def curve(legs: Sequence[Leg], players: Sequence[str], ratings: Ratings | None) 
 
 
 def _point(iteration: int, player: str, start: str, legs: Sequence[Leg], ratings: Ratings | None) -> Point:
+    # Self-play only: against others, judge accuracy and quotes would depend on the opponent.
     own_legs = [leg for leg in legs if set(leg.transcript.players.values()) == {player}]
     (row,) = [row for row in behaviour(own_legs) if row.player == player]
     return Point(

@@ -61,6 +61,7 @@ class Oversight(Record):
             scores = row.scores
             line = [row.protocol, row.player, cell(scores.accuracy), cell(scores.brier), cell(scores.log_score)]
             line += [str(scores.n), str(row.failed)]
+            # A protocol without players has a difference for every debater: the further ones get lines of their own.
             effects = [_difference_cells(difference, row.player) for difference in self._differences_of(row)]
             lines.append(line + (effects[0] if effects else ["-"] * 3))
             lines += [[""] * len(line) + cells for cells in effects[1:]]
@@ -121,6 +122,7 @@ def oversight(
     Raises:
         UserError: no verdict at all.
     """
+    # One protocol whose games all failed must not take the others' results with it.
     judged, left_out = {}, {}
     for key, group in legs.items():
         if any(leg.verdict is not None for leg in group):

@@ -69,6 +69,7 @@ def compare(
             different clusters.
     """
     first_scores, second_scores = _by_question(first), _by_question(second)
+    # Sorted: the bootstrap draws by position, so the order must not depend on the files.
     shared = sorted(first_scores.keys() & second_scores.keys())
     if not shared:
         raise UserError(f"{first.name!r} and {second.name!r} share no question; compare runs on the same questions")

@@ -65,6 +65,7 @@ def measure(rated: Rated, alone: Sequence[Leg], stories: Collection[str] | None 
         stories: use only these; slopes over the same stories have the same draws.
     """
     cross = [leg for leg in _judged(rated.legs) if len(set(leg.transcript.players.values())) == 2]
+    # A player without games against others has no rating, and no place on the x axis.
     rated_players = _players(cross)
     own = [leg for leg in _judged(alone) if _player(leg) in rated_players]
     shared = {_story(leg) for leg in cross} & {_story(leg) for leg in own}

@@ -95,6 +95,7 @@ def read_legs(stage: str, path: Path, keep: int) -> Legs:
             # Insert in order and cut at once, so that memory never holds more than is shown.
             insort(candidate_legs, (game.id, leg), key=lambda entry: entry[0])
             del candidate_legs[keep:]
+        # Two entries for a game of different players, none for self-play and failed games.
         sides = wins([leg])
         if len(sides) == 2:
             first, second = sides
@@ -119,6 +120,7 @@ def sample(stages: Iterable[Legs], count: int) -> list[tuple[str, Leg]]:
     by_protocol: dict[str, list[tuple[int, str, str, Leg]]] = defaultdict(list)
     for stage in stages:
         for (protocol, _), candidate_legs in sorted(stage.candidates.items()):
+            # The same game can stand in a tournament and an oversight stage: it is shown once.
             fresh = [(id_, leg) for id_, leg in candidate_legs if id_ not in seen]
             seen.update(id_ for id_, _ in fresh)
             by_protocol[protocol] += [(rank, id_, stage.stage, leg) for rank, (id_, leg) in enumerate(fresh)]

@@ -530,6 +530,7 @@ def _scale(measure: Measure, estimates: Iterable[Estimate], others: Iterable[flo
         numbers += [measure.scale * end for end in ends if end is not None]
     least, most = measure.limits
     inside = [min(max(number, least), most) for number in numbers if math.isfinite(number)] or [0.0, 1.0]
+    # One value alone would make an axis without length.
     low, high = min(inside), max(inside)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10

@@ -92,6 +92,7 @@ def write_report(
     run = load_run(run_folder)
     tables = load_tables([run])
     rows = effects([run_folder]) if table is None else table
+    # The page comes first: tables of an older report stay whole if rendering fails.
     write_text(page, render(run, transcripts, rows, tables, errors or _stored_errors(Path(run_folder))))
     write_tables(tables, Path(out) / "tables")
     return page
@@ -158,6 +159,7 @@ def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        # A misspelt name in a template fails in the tests instead of leaving a hole in the page.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -124,6 +124,7 @@ def load_run(run_folder: str | Path) -> RunFolder:
         raise UserError(
             f"{folder} is no run (no config.yaml); give a folder such as runs/NAME, made by `debate-rl run`"
         )
+    # The page shows the config as text, so a broken byte in it is replaced rather than refused.
     config = path.read_text(encoding="utf-8", errors="replace")
     try:
         tree = yaml.safe_load(config)
@@ -169,6 +170,7 @@ def _stages(folder: Path, planned: list[str]) -> list[Stage]:
 def _date(folder: Path, code: Mapping[str, Any]) -> str:
     """When the run began, UTC."""
     if code.get("date"):
+        # Set by the run itself; the file's own time changes when a folder is copied.
         return str(code["date"])
     path = folder / "code.json"
     source = path if path.is_file() else folder / "config.yaml"

@@ -102,6 +102,7 @@ def _seed_cost(seed: int, folder: Path, out: Path) -> SeedCost:
     pages = sorted(page for page in folder.glob("*/index.html") if not page.parent.name.startswith("."))
     return SeedCost(
         seed=seed,
+        # Relative, so that the folder can be moved or served as a whole.
         address=quote(Path(os.path.relpath(pages[0], out)).as_posix()) if pages else None,
         seconds=sum(_timings(run, "seconds")),
         peak=int(max(_timings(run, "peak_memory_mib"), default=0)),

@@ -128,6 +128,7 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
         passage_length=len(passage),
         asks=tuple(_shown_ask(ask) for ask in verdict.asks if ask.after_turn is None),
         between=tuple((turn, p[0]) for turn, p in enumerate(verdict.after_turn, start=1)),
+        # A probability of exactly one half is no decision.
         right=None if p_correct is None or p_correct == 0.5 else p_correct > 0.5,
     )
 
@@ -158,6 +159,7 @@ def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple
     position = 0
     spans: list[tuple[int, int, Quote | None]] = [(quote.start, quote.end, quote) for quote in speech.quotes]
     spans += [(*match.span(), None) for match in _SCRATCHPAD.finditer(speech.text)]
+    # Sorted by place only: quotes and None do not compare.
     for start, end, quote in sorted(spans, key=lambda span: span[:2]):
         # A quote inside a scratchpad is part of it: it was not said to anyone.
         if start < position:

@@ -88,6 +88,7 @@ def _accuracies(results: Results) -> list[Labelled]:
         if estimate is not None:
             ends.append(Labelled(name, estimate, is_reference=True))
     students = [Labelled(method.name, method.student) for method in results.methods]
+    # `ENDS` lists the ceiling last.
     return [*ends[:-1], *students, ends[-1]]
 
 

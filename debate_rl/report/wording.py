@@ -22,6 +22,7 @@ def printable(text: str) -> str:
 def fixed(value: float, digits: int) -> str:
     """A number with fixed digits, a true minus sign, and no minus before a zero."""
     text = f"{value:.{digits}f}"
+    # -0.04 rounds to "-0.0".
     if float(text) == 0:
         return text.lstrip("-")
     return text.replace("-", "\u2212")

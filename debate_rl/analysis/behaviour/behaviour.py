@@ -76,6 +76,7 @@ def spoken(legs: Iterable[Leg]) -> list[Spoken]:
         question = leg.transcript.question
         for speech in leg.transcript.speeches:
             player = speech.origin.player
+            # Games can share a first turn: counted once a game, it would weigh more with more opponents.
             key = (player, question.id, speech.side, speech.turn, speech.text)
             speeches[key] = Spoken(player, question, speech, _earlier_quotes(speech, leg.transcript.speeches))
     return list(speeches.values())

@@ -89,12 +89,14 @@ def listed(played: Iterable[Played], order: Sequence[str] = ()) -> list[str]:
     players: dict[str, None] = {}
     for game in played:
         players.update(dict.fromkeys(game.players))
+    # Players of no game are dropped: a stage can list players whose games all failed.
     in_order = [name for name in dict.fromkeys(order) if name in players]
     return in_order + [name for name in players if name not in order]
 
 
 def _without_texts(leg: Leg) -> Played:
     game = leg.transcript
+    # A novel as the passage of every leg would fill the memory; ids and clusters stay.
     question = game.question.model_copy(update={"passage": None, "evidence": ()})
     light = game.model_copy(update={"question": question, "speeches": ()})
     return Played(leg.model_copy(update={"transcript": light}), _speeches(game))

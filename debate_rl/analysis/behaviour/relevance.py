@@ -78,6 +78,7 @@ def relevance(
         transcripts[key] = [transcript for transcript in shown if transcript is not None]
         without[key] = len(drawn) - len(transcripts[key])
     every_transcript = [transcript for group in transcripts.values() for transcript in group]
+    # One call for all groups: an engine batches what it is given at once.
     verdicts = iter(judge_transcripts(every_transcript, reader, engine) if every_transcript else [])
     rows = []
     for (player, argues), group in transcripts.items():
@@ -100,6 +101,7 @@ def relevance(
 
 def _draw(speeches: Sequence[Spoken], limit: int | None) -> list[Spoken]:
     """Draw speeches by question, side and turn: the same questions for every player."""
+    # A hash instead of a random draw: adding a player does not change the questions drawn for the others.
     ranked = sorted(
         speeches, key=lambda speech: digest(["read", speech.question.id, speech.speech.side, speech.speech.turn])
     )

@@ -75,6 +75,7 @@ def separation(every: Sequence[Spoken], first: str, second: str) -> Separation |
     """
     pairs = paired(every, first, second)
     stories = [speech.question.cluster for speech, _ in pairs]
+    # Counted in stories, not speeches: the classifier is tested on whole stories.
     if len(set(stories)) < LEAST_STORIES:
         return None
     count = len(pairs)
@@ -84,11 +85,13 @@ def separation(every: Sequence[Spoken], first: str, second: str) -> Separation |
     is_first = np.repeat([1, 0], count)
     row_stories = [*stories, *stories]
     scores, weights = _fitted(table, is_first, row_stories)
+    # An undecided answer is right half the time, as everywhere.
     right = np.where(scores == 0.5, 0.5, (scores > 0.5) == is_first)
     gaps = [column[:count].mean() - column[count:].mean() for column in table.T]
     spread = table.std(axis=0)
     sizes = np.abs(np.divide(gaps, spread, out=np.zeros(len(names)), where=spread > 0))
     listed = []
+    # A stable sort: features of equal size stay in their order, whatever the platform.
     for index in np.argsort(-sizes, kind="stable")[:SHOWN]:
         if sizes[index] > 0:
             listed.append(_feature(names[index], table[:, index], stories, float(weights[index])))

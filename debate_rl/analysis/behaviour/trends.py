@@ -77,6 +77,7 @@ def _totals(legs: Sequence[Leg]) -> dict[str, _Totals]:
     for name, entries in rows.items():
         for player, story, value in entries:
             by_story = totals.setdefault(name, {}).setdefault(player, {})
+            # Sums and counts by story are enough for every resample, which only weights stories.
             total = by_story.setdefault(story, [0.0, 0.0])
             total[0] += value
             total[1] += 1
@@ -112,6 +113,7 @@ def _correlation(first: _Totals, second: _Totals, players: Sequence[str]) -> Eff
         values = np.divide((x * y).sum(axis=1), size, out=np.full(len(x), np.nan), where=size > 0)
         return np.where(np.isnan(means).any(axis=1), np.nan, values)
 
+    # One or two different values are too few for a ranking.
     for part in np.split(columns.sum(axis=0), 2):
         means = (part[0::2] / part[1::2]).round(12)
         if len(set(means)) < LEAST_PLAYERS:

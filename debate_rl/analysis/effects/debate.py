@@ -54,6 +54,7 @@ def quote_rows(seeds: Seeds, order: Sequence[str] = (), siblings: Collection[str
     self_play = [[game for game in games if _is_self_play(game)] for games in seeds]
     protocols = list(dict.fromkeys(game.protocol for game in chain.from_iterable(self_play)))
     protocol = protocols[0] if protocols else ""
+    # Players quote and speak differently under each protocol: rows of several would be averages of unlike things.
     if "debate" in protocols:
         protocol = "debate"
     self_play = [[game for game in games if game.protocol == protocol] for games in self_play]
@@ -155,6 +156,7 @@ def skill_rows(
     rows = [skill_row("skill", low, high, ratings) for low, high in steps(players, siblings)]
     for base in dict.fromkeys(name.partition("@")[0] for name in players):
         family = [name for name in players if _is_of_stage(name, base)]
+        # dpo, dpo@4, dpo@16: each is compared with the next smaller number of speeches.
         family.sort(key=lambda name: read_name(name).best_of)
         rows += [skill_row("best-of-n", low, high, ratings) for low, high in pairwise(family)]
     return rows
@@ -209,6 +211,7 @@ def oversight_rows(
     every_rating_game = list(chain.from_iterable(tournament))
     every_game = list(chain.from_iterable(oversight))
     players = set(listed(every_rating_game)) & set(listed(every_game))
+    # Of two players a slope is their difference in other words.
     if len(players) < 3:
         return []
     played = {game.protocol for game in every_game}

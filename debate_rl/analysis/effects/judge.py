@@ -102,6 +102,7 @@ def judge_rows(before: Seeds, after: Seeds) -> list[EffectRow]:
     """The judge before and after finetuning, on the same held-out games."""
     old, new = [], []
     for before_games, after_games in zip(before, after, strict=True):
+        # Only games that both judges judged: otherwise the change would hold the difference of the games.
         before_by_id, after_by_id = _by_id(before_games), _by_id(after_games)
         old.append({id_: game for id_, game in before_by_id.items() if id_ in after_by_id})
         new.append({id_: game for id_, game in after_by_id.items() if id_ in before_by_id})
@@ -177,6 +178,7 @@ def protocol_rows(seeds: Seeds, order: Sequence[str] = ()) -> list[EffectRow]:
     every = list(chain.from_iterable(seeds))
     if not every:
         return []
+    # The last listed player is the most trained one.
     player = (listed(every, order) or ["-"])[-1]
     protocols = list(dict.fromkeys(game.protocol for game in every))
     scores = {name: [_by_question(games, name, player) for games in seeds] for name in protocols}

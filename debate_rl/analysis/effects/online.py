@@ -33,6 +33,7 @@ def online_rows(
     for name, tokens in trained.items():
         note = "" if tokens is None else f"{tokens:,} tokens generated"
         rows.append(skill_row(GROUP, start, name, ratings).model_copy(update={"note": note}))
+    # Speeches of self-play: against others, quotes would depend on the opponent.
     alone = [[game for game in games if len(game.players) == 1] for games in seeds]
     for name in trained:
         rows += said_row(GROUP, alone, start, name, "speeches with valid quotes only", "points", valid_quotes, 0)

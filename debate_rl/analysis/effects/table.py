@@ -106,8 +106,10 @@ def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[E
                 # Several stages of a kind make rows of the same names: the stage tells them apart.
                 rows.append(row if len(names) == 1 else row.model_copy(update={"name": f"{row.name} ({name})"}))
     if not study.of("tournament"):
+        # Without a tournament the debaters' quotes are taken from the oversight stage.
         for name in study.of("oversight"):
             rows += quote_rows(games[name], study.players(name))
+    # A stable sort: within a group, rows stay in the order in which they were made.
     return sorted(rows, key=lambda row: GROUPS.index(row.group))
 
 
@@ -120,6 +122,8 @@ def _stage_kinds(runs: Sequence[Path]) -> dict[str, str]:
 
 def _tournament_rows(study: _Study, name: str) -> list[EffectRow]:
     games, players, ridge = study.games[name], study.players(name), study.ridge(name)
+    # Debaters trained on the same preferences with different targets are siblings: compared with each other as
+    # targets, and not as steps of one training.
     rows: list[EffectRow] = []
     siblings: set[str] = set()
     for dpo_targets in _target_families(study):

@@ -34,6 +34,7 @@ def iteration_rows(
     rows = []
     if ratings is not None:
         rows += [skill_row(group, low, high, ratings) for low, high in pairs]
+        # Several small steps up and down: the whole way says whether training helped.
         if len(players) > 2:
             rows.append(skill_row(group, players[0], players[-1], ratings))
     alone = [[game for game in games if len(game.players) == 1] for games in seeds]

@@ -56,6 +56,7 @@ def _accuracy_rows(seeds: Seeds, pooled: Hits) -> list[EffectRow]:
         rows.append(_row(f"labels, {method}", "%", scaled(labels, 100), by_seed, 0))
         rows.append(_accuracy_row(f"student, {method}", f"{method}/student", seeds, pooled))
     for name, model in {"strong, untrained": "untrained", "strong on D1": "strong", "ceiling": "ceiling"}.items():
+        # The strong model's other ends are measured only if the stage asks for them.
         if model in pooled.test:
             rows.append(_accuracy_row(name, model, seeds, pooled))
     return rows
@@ -120,6 +121,7 @@ def _pgr_row(
     name: str, estimate: Estimate | None, by_seed: Sequence[float | None], gap: Effect, claim: int
 ) -> EffectRow:
     """A row that says why it is undefined where it is."""
+    # A ratio over a gap that may be 0 is meaningless, so the note gives the gap itself.
     if estimate is None:
         note = f"undefined: ceiling - weak = {scaled(gap, 100):.1f} points is not above 0"
         return _row(name, "PGR", None, [None] * len(by_seed), claim).model_copy(update={"note": note})
