@@ -162,13 +162,8 @@ def ratings(rows: Sequence[Labelled]) -> Figure:
     return _row_figure("Elo with intervals", rows, ELO)
 
 
-def accuracy_by_protocol(rows: Sequence[Labelled]) -> Figure:
-    """Judge accuracy with intervals, one row a protocol, beside chance."""
-    return _row_figure("Judge accuracy by protocol", rows, ACCURACY, mark=(50.0, "chance"))
-
-
-def accuracy_of_surest(title: str, rows: Sequence[Labelled]) -> Figure:
-    """Judge accuracy where the judge is surest, one row a share of the verdicts, beside chance."""
+def judge_accuracy(title: str, rows: Sequence[Labelled]) -> Figure:
+    """Judge accuracy with intervals beside chance, one row a protocol or a share of the surest verdicts."""
     return _row_figure(title, rows, ACCURACY, mark=(50.0, "chance"))
 
 
@@ -213,10 +208,10 @@ def accuracy_over_rating(title: str, rows: Sequence[RatedAccuracy]) -> Figure:
     base = _chart(data)
     x_whiskers = base.transform_filter("isValid(datum.rating_low)").mark_rule(color=SOFT)
     layers = [
-        x_whiskers.encode(x=alt.X("rating_low:Q", scale=x_scale), x2="rating_high:Q", y=y),
+        x_whiskers.encode(x=alt.X("rating_low:Q", scale=x_scale), x2=alt.X2("rating_high:Q"), y=y),
         _y_whiskers(base, x),
         base.mark_line().encode(x=x, y=y, color=_colour(series), strokeDash=_dash(series)),
-        base.mark_point().encode(x=x, y=y, color=_colour(series), description="description:N"),
+        base.mark_point().encode(x=x, y=y, color=_colour(series), description=alt.Description("description:N")),
         *_player_names(data, x),
     ]
     return _finish(alt.LayerChart(layer=layers), title, data, HEIGHT)
@@ -236,7 +231,7 @@ def _player_names(data: Sequence[Datum], x: alt.X) -> list[alt.Chart]:
         _chart(names[1::2]).mark_text(align="left", dx=7, dy=12),
         _chart([last]).mark_text(align="right", dx=-7, dy=-9),
     ]
-    return [layer.encode(x=x, y="value:Q", text="label:N") for layer in layers]
+    return [layer.encode(x=x, y=alt.Y("value:Q"), text=alt.Text("label:N")) for layer in layers]
 
 
 def over_iterations(title: str, measure: Measure, rows: Sequence[Labelled]) -> Figure:
@@ -267,7 +262,7 @@ def _curve_figure(
     layers = [
         _y_whiskers(base, x),
         base.mark_line().encode(x=x, y=y),
-        base.mark_point().encode(x=x, y=y, description="description:N"),
+        base.mark_point().encode(x=x, y=y, description=alt.Description("description:N")),
     ]
     return _finish(alt.LayerChart(layer=layers), title, data, HEIGHT)
 
@@ -294,16 +289,22 @@ def students_over(title: str, x_title: str, rows: Sequence[StudentPoint], weak: 
     at_levels = _chart([{"value": weak, "label": "weak"}, {"value": ceiling, "label": "ceiling"}])
     layers: list[alt.Chart] = [
         at_levels.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(y=y),
-        at_levels.mark_text(align="left", dx=6, color=QUIET).encode(x=alt.value("width"), y=y, text="label:N"),
+        at_levels.mark_text(align="left", dx=6, color=QUIET).encode(
+            x=alt.value("width"), y=y, text=alt.Text("label:N")
+        ),
     ]
     for position, name in enumerate(series.values()):
         base = _chart([row for row in data if row["series"] == name])
         # Each series stands a little to the right of the one before, so that intervals do not hide one another.
         shift = 5 * position
         layers += [
-            base.transform_filter("isValid(datum.low)").mark_rule(xOffset=shift).encode(x=x, y="low:Q", y2="high:Q"),
+            base.transform_filter("isValid(datum.low)")
+            .mark_rule(xOffset=shift)
+            .encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
             base.mark_line(xOffset=shift).encode(x=x, y=y, color=_colour(series), strokeDash=_dash(series)),
-            base.mark_point(xOffset=shift).encode(x=x, y=y, color=_colour(series), description="description:N"),
+            base.mark_point(xOffset=shift).encode(
+                x=x, y=y, color=_colour(series), description=alt.Description("description:N")
+            ),
         ]
     return _finish(alt.LayerChart(layer=layers), title, data, HEIGHT + 20, right=VALUE_WIDTH)
 
@@ -328,15 +329,15 @@ def calibration(title: str, scores: JudgeScores) -> Figure:
     upper = alt.layer(
         diagonal.mark_line(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(x=x, y=y),
         _y_whiskers(base, x),
-        base.mark_point().encode(x=x, y=y, description="description:N"),
+        base.mark_point().encode(x=x, y=y, description=alt.Description("description:N")),
     ).properties(width=WIDTH - 70, height=190)
     edge = alt.X("from:Q", title="confidence of the judge, %", scale=x_scale, axis=alt.Axis(tickCount=5, grid=False))
     counted = alt.Y(
         "n:Q", title="verdicts", scale=alt.Scale(zero=True), axis=alt.Axis(labels=False, grid=False, ticks=False)
     )
     lower = alt.layer(
-        base.mark_rect(color=SOFT, opacity=0.55).encode(x=edge, x2="to:Q", y=counted, y2=alt.datum(0)),
-        base.mark_text(baseline="bottom", dy=-1).encode(x="middle:Q", y=counted, text="n:Q"),
+        base.mark_rect(color=SOFT, opacity=0.55).encode(x=edge, x2=alt.X2("to:Q"), y=counted, y2=alt.datum(0)),
+        base.mark_text(baseline="bottom", dy=-1).encode(x=alt.X("middle:Q"), y=counted, text=alt.Text("n:Q")),
     ).properties(width=WIDTH - 70, height=44)
     return _finish(alt.vconcat(upper, lower, spacing=20), title, data)
 
@@ -373,8 +374,8 @@ def win_matrix(rows: Sequence[WinRate]) -> Figure:
     y = alt.Y("player:N", title="player", scale=scale, axis=alt.Axis(grid=False))
     opacity = alt.Opacity("value:Q", scale=alt.Scale(domain=[0, 100], range=[0.04, 0.75]), legend=None)
     base = _chart(data).encode(x=x, y=y)
-    cells = base.mark_rect(color=ACCENT).encode(opacity=opacity, description="description:N")
-    numbers = base.mark_text().encode(text="text:N")
+    cells = base.mark_rect(color=ACCENT).encode(opacity=opacity, description=alt.Description("description:N"))
+    numbers = base.mark_text().encode(text=alt.Text("text:N"))
     return _finish(
         alt.LayerChart(layer=[cells, numbers]),
         "Games: judge's probability for the player of the row, %",
@@ -449,16 +450,18 @@ def _row_figure(
     colour = alt.condition("datum.is_reference", alt.value(SOFT), alt.value(ACCENT))
     layers: list[alt.Chart] = []
     if bars_from is not None:
-        bars = base.mark_bar(size=14).encode(x=x, x2=alt.datum(bars_from), color=colour, description="description:N")
+        bars = base.mark_bar(size=14).encode(
+            x=x, x2=alt.datum(bars_from), color=colour, description=alt.Description("description:N")
+        )
         layers += [bars, _vertical_rule(bars_from, scale)]
     if mark is not None:
         value, name = mark
         layers += [_vertical_rule(value, scale), _rule_name(value, name, scale)]
     whiskers = base.transform_filter("isValid(datum.low)").mark_rule()
-    layers.append(whiskers.encode(x=alt.X("low:Q", title=measure.title, scale=scale), x2="high:Q"))
+    layers.append(whiskers.encode(x=alt.X("low:Q", title=measure.title, scale=scale), x2=alt.X2("high:Q")))
     if bars_from is None:
-        layers.append(base.mark_point().encode(x=x, color=colour, description="description:N"))
-    layers.append(base.mark_text(align="left", dx=8).encode(x=alt.value("width"), text="text:N"))
+        layers.append(base.mark_point().encode(x=x, color=colour, description=alt.Description("description:N")))
+    layers.append(base.mark_text(align="left", dx=8).encode(x=alt.value("width"), text=alt.Text("text:N")))
     height = ROW_HEIGHT * len(rows) + 64 + (12 if mark else 0)
     return _finish(alt.LayerChart(layer=layers), title, data, height, right=VALUE_WIDTH, name_above=mark is not None)
 
@@ -470,7 +473,7 @@ def _vertical_rule(value: float, scale: alt.Scale) -> alt.Chart:
 
 def _rule_name(value: float, name: str, scale: alt.Scale) -> alt.Chart:
     text = _chart([{"value": value, "label": name}]).mark_text(color=QUIET, baseline="bottom", dy=-3)
-    return text.encode(x=alt.X("value:Q", scale=scale), y=alt.value(0), text="label:N")
+    return text.encode(x=alt.X("value:Q", scale=scale), y=alt.value(0), text=alt.Text("label:N"))
 
 
 def _set_labels(data: Iterable[Datum], letters: int) -> list[str]:
@@ -542,7 +545,7 @@ def _value_y(measure: Measure, estimates: Sequence[Estimate], others: Iterable[f
 
 
 def _y_whiskers(base: alt.Chart, x: alt.X) -> alt.Chart:
-    return base.transform_filter("isValid(datum.low)").mark_rule().encode(x=x, y="low:Q", y2="high:Q")
+    return base.transform_filter("isValid(datum.low)").mark_rule().encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
 
 
 def _colour(series: Mapping[str, str]) -> alt.Color:

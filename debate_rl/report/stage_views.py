@@ -152,7 +152,7 @@ def oversight_view(stage: Stage, legs: Legs | None, ratings: Mapping[str, Rating
         stage=stage.name,
         result=result,
         unit=_unit(legs),
-        accuracy=figures.accuracy_by_protocol(rows),
+        accuracy=figures.judge_accuracy("Judge accuracy by protocol", rows),
         over_rating=_over_rating(result, ratings),
         calibration=[figures.calibration(name, row.scores) for name, row in zip(names, result.rows, strict=True)],
     )
@@ -204,7 +204,7 @@ def _coverage(when: str, scores: JudgeScores) -> Figure | None:
     rows = []
     for point in scores.coverage.points:
         rows.append(Labelled(f"{point.coverage:.0%}, from {point.threshold:.2f}", point.accuracy))
-    return figures.accuracy_of_surest(f"Accuracy of the surest verdicts {when} finetuning", rows)
+    return figures.judge_accuracy(f"Accuracy of the surest verdicts {when} finetuning", rows)
 
 
 def training_view(stage: Stage) -> TrainingView:

@@ -38,8 +38,7 @@ def every_figure(name="dpo"):
     students = [StudentPoint(name, x, f"{name}-{x}", estimate(0.7 + x / 50, 0.6, 0.9)) for x in (1, 2, 4)]
     return {
         "ratings": figures.ratings([Labelled(name, estimate(1093.2, 1061, 1128)), Labelled("base", estimate(907))]),
-        "accuracy_by_protocol": figures.accuracy_by_protocol(some),
-        "accuracy_of_surest": figures.accuracy_of_surest(name, some),
+        "judge_accuracy": figures.judge_accuracy(name, some),
         "attack_effects": figures.attack_effects([Labelled(name, estimate(-0.167, -0.3, 0)), *some]),
         "student_accuracy": figures.student_accuracy(name, some),
         "pgr_by_method": figures.pgr_by_method(name, some),
@@ -67,7 +66,7 @@ def test_every_figure_has_title_alternative_text_and_titled_axes(one_of_each):
         assert "width" not in root.attrib and root.get("viewBox"), kind
     shown = {kind: " ".join(texts(figure)) for kind, figure in one_of_each.items()}
     for kind, axis in {
-        "ratings": "Elo points", "accuracy_by_protocol": "judge accuracy, %", "attack_effects": "points",
+        "ratings": "Elo points", "judge_accuracy": "judge accuracy, %", "attack_effects": "points",
         "student_accuracy": "accuracy on the test items, %", "pgr_by_method": "gap recovered (PGR)",
         "over_steps": "training step", "students_over": "supervisors", "calibration": "confidence of the judge, %",
         "training_curve": "step", "win_matrix": "against",
@@ -110,10 +109,10 @@ def test_names_that_begin_alike_are_told_apart():
 
 
 def test_rows_hold_values_and_intervals_in_the_units_of_their_axis(one_of_each):
-    first, second = described(one_of_each["accuracy_by_protocol"])
+    first, second = described(one_of_each["judge_accuracy"])
     assert (first["value"], first["low"], first["high"], first["text"]) == (84, 78, 90, "84.0")
     assert second["low"] is None and second["description"] == "base: 60.0 (no interval)"
-    assert rows(one_of_each["accuracy_by_protocol"], label="chance") == [{"label": "chance", "value": 50.0}]
+    assert rows(one_of_each["judge_accuracy"], label="chance") == [{"label": "chance", "value": 50.0}]
     elo, _ = described(one_of_each["ratings"])
     assert (elo["value"], elo["description"]) == (1093.2, "dpo: 1093 [1061, 1128]")
     assert described(one_of_each["attack_effects"])[0]["text"] == "\u221216.7"
