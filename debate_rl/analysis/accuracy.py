@@ -1,4 +1,4 @@
-"""Judge accuracy by protocol and player, on the same questions, with paired differences; by pair."""
+"""Judge accuracy by protocol and player, with differences paired by question; and by pair of players."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Difference(Record):
     player: str
     accuracy: Effect
     brier: Effect | None = None
-    """Below 0 is better under the first; None in files of earlier versions, as below."""
+    """Difference of Brier scores; below 0 is better under the first. None in files of earlier versions."""
     log_score: Effect | None = None
-    """Bits."""
+    """Difference in bits. None in files of earlier versions."""
 
 
 class Pair(Record):
@@ -62,7 +62,7 @@ class Pair(Record):
 
 
 class CrossPlay(Record):
-    """The judge on debates of different players, beside their debates with themselves.
+    """The judge on debates of different players, compared with their debates with themselves.
 
     Example:
         CrossPlay(scores=JudgeScores(n=480, ...), pairs=(Pair(first="base", second="dpo", ...),),
@@ -79,67 +79,82 @@ def accuracy_table(legs: Mapping[tuple[str, str], Sequence[Leg]]) -> list[Row]:
     """One row for each (protocol, player).
 
     Raises:
-        UserError: one without any verdict.
+        UserError: a (protocol, player) has no verdict at all.
     """
-    for (protocol, player), found in legs.items():
-        if all(leg.verdict is None for leg in found):
-            raise UserError(f"protocol {protocol!r}, player {player!r}: no leg with a verdict, of {len(found)}")
-    return [
-        Row(protocol=protocol, player=player, scores=scores(found), failed=sum(leg.verdict is None for leg in found))
-        for (protocol, player), found in legs.items()
-    ]
+    rows = []
+    for (protocol, player), group in legs.items():
+        failed = sum(leg.verdict is None for leg in group)
+        # A row of no verdicts has no accuracy to show; leaving it out silently would hide a broken protocol.
+        if failed == len(group):
+            raise UserError(f"protocol {protocol!r}, player {player!r}: no leg with a verdict, of {len(group)}")
+        rows.append(Row(protocol=protocol, player=player, scores=scores(group), failed=failed))
+    return rows
 
 
 def paired_differences(legs: Mapping[tuple[str, str], Sequence[Leg]], reference: str = "debate") -> list[Difference]:
-    """The reference protocol against each other one, over the questions that both have a verdict on.
+    """Compare the reference protocol with each other one, over the questions on which both have a verdict.
 
-    A protocol without players (blind, open-book) is compared with every player's reference, and every player's
-    protocol with a reference without players.
+    A protocol without players (blind, open-book; player "-") is compared with every player's reference, and every
+    player's protocol with a reference without players.
     """
-    found = []
-    for (protocol, player), others in legs.items():
-        for (name, debater), base in legs.items():
-            if name != reference or protocol == reference or not (player == debater or "-" in (player, debater)):
+    references = {player: group for (protocol, player), group in legs.items() if protocol == reference}
+    differences = []
+    for (protocol, player), group in legs.items():
+        if protocol == reference:
+            continue
+        for reference_player, reference_legs in references.items():
+            # The same debater on both sides, so that only the protocol differs.
+            is_comparable = player == reference_player or "-" in (player, reference_player)
+            if not is_comparable or not _questions(reference_legs) & _questions(group):
                 continue
-            if _ids(base) & _ids(others):
-                effects = {
-                    score: compare(_condition(reference, base, of), _condition(protocol, others, of)).difference
-                    for score, of in _SCORES.items()
-                }
-                who = player if debater == "-" else debater
-                found.append(Difference(first=reference, second=protocol, player=who, **effects))
-    return found
+            effects = {}
+            for name, score in _SCORES.items():
+                first, second = _condition(reference, reference_legs, score), _condition(protocol, group, score)
+                effects[name] = compare(first, second).difference
+            debater = player if reference_player == "-" else reference_player
+            differences.append(Difference(first=reference, second=protocol, player=debater, **effects))
+    return differences
 
 
 def cross_play(legs: Sequence[Leg]) -> CrossPlay | None:
-    """The judge on debates of different players, all together and by pair; None where it gave no verdict on any.
+    """Score the judge on debates of different players, all together and by pair; None if it judged none.
 
     Args:
-        legs: of a tournament, cross-play and self-play.
+        legs: cross-play and self-play of a tournament.
     """
-    judged = [leg for leg in legs if leg.p_correct is not None]
     pairs: dict[tuple[str, ...], list[Leg]] = {}
-    for leg in judged:
-        pairs.setdefault(tuple(sorted(set(leg.transcript.players.values()))), []).append(leg)
-    cross = [leg for names, found in pairs.items() if len(names) == 2 for leg in found]
-    alone = [leg for names, found in pairs.items() if len(names) == 1 for leg in found]
+    cross, alone = [], []
+    for leg in legs:
+        if leg.p_correct is None:
+            continue
+        # Sorted: dpo on side A against sft, and the seats swapped, are one pair.
+        names = tuple(sorted(set(leg.transcript.players.values())))
+        if len(names) == 2:
+            pairs.setdefault(names, []).append(leg)
+        elif len(names) == 1:
+            alone.append(leg)
+    for group in pairs.values():
+        cross += group
     if not cross:
         return None
-    paired = _ids(cross) & _ids(alone)
+    minus_self = None
+    # Paired by question: cross-play may be played on more questions than self-play.
+    if _questions(cross) & _questions(alone):
+        minus_self = compare(_condition("cross-play", cross), _condition("self-play", alone)).difference
     return CrossPlay(
         scores=scores(cross),
-        pairs=tuple(_pair(*names, found) for names, found in pairs.items() if len(names) == 2),
-        minus_self=compare(_condition("cross-play", cross), _condition("self-play", alone)).difference
-        if paired
-        else None,
+        pairs=tuple(_pair(first, second, group) for (first, second), group in pairs.items()),
+        minus_self=minus_self,
     )
 
 
 def _pair(first: str, second: str, legs: Sequence[Leg]) -> Pair:
-    """The light scores of one pair's legs."""
-    judged = [(leg.p_correct, leg.transcript.question.cluster) for leg in legs if leg.p_correct is not None]
-    found = {name: mean(of([p for p, _ in judged]), [label for _, label in judged]) for name, of in _SCORES.items()}
-    return Pair(first=first, second=second, **found)
+    """Accuracy, Brier and log score of one pair's legs."""
+    judged = [leg for leg in legs if leg.p_correct is not None]
+    p_correct = [leg.p_correct for leg in judged if leg.p_correct is not None]
+    stories = [leg.transcript.question.cluster for leg in judged]
+    estimates = {name: mean(score(p_correct), stories) for name, score in _SCORES.items()}
+    return Pair(first=first, second=second, **estimates)
 
 
 def _squares(p_correct: ArrayLike) -> Floats:
@@ -148,14 +163,20 @@ def _squares(p_correct: ArrayLike) -> Floats:
 
 
 _SCORES: dict[str, Callable[[ArrayLike], Floats]] = {"accuracy": hits, "brier": _squares, "log_score": bits}
+"""Scores of a verdict, by field of `Difference` and `Pair`."""
 
 
-def _ids(legs: Sequence[Leg]) -> set[str]:
+def _questions(legs: Sequence[Leg]) -> set[str]:
     """Questions with a verdict and a known answer."""
     return {leg.transcript.question.id for leg in legs if leg.p_correct is not None}
 
 
-def _condition(name: str, legs: Sequence[Leg], of: Callable[[ArrayLike], Floats] = hits) -> Condition:
+def _condition(name: str, legs: Sequence[Leg], score: Callable[[ArrayLike], Floats] = hits) -> Condition:
     """A score of each verdict, by default whether the judge was right, by question."""
-    judged = [(leg.transcript.question, leg.p_correct) for leg in legs if leg.p_correct is not None]
-    return Condition(name, [q.id for q, _ in judged], of([p for _, p in judged]), [q.cluster for q, _ in judged])
+    questions, p_correct, stories = [], [], []
+    for leg in legs:
+        if leg.p_correct is not None:
+            questions.append(leg.transcript.question.id)
+            p_correct.append(leg.p_correct)
+            stories.append(leg.transcript.question.cluster)
+    return Condition(name, questions, score(p_correct), stories)

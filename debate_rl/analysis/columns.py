@@ -8,7 +8,7 @@ from debate_rl.intervals import Estimate
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A head and rows of as many cells, aligned on the left; cells beyond the head are left out.
+    """Format a table: left-aligned columns under a head; cells beyond the head are left out.
 
     Example:
         >>> print(columns(["player", "n"], [["base", "80"], ["dpo@16", "7"]]))
@@ -22,5 +22,5 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(estimate: Estimate | None, digits: int = 3) -> str:
-    """An estimate with its interval, and p where it has one; a dash for none."""
+    """An estimate with its interval, and its p-value if it has one; a dash for None."""
     return "-" if estimate is None else f"{estimate:.{digits}f}"

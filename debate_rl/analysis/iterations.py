@@ -1,8 +1,9 @@
-"""The curve of iterated training: how strong each iteration's debater is, and what it pays for that."""
+"""The curve of iterated training: strength of each iteration's debater, beside judge accuracy and behaviour."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.arena.ratings import Ratings
@@ -34,7 +35,7 @@ class Point(Record):
     """Mean outcome where it argues for the correct answer."""
     against_correct: Estimate | None = None
     judge: JudgeScores
-    """Of the judge where the debater meets itself, or argues alone."""
+    """Scores of the judge in the debater's games with itself, or alone."""
     persuaded: Estimate | None = None
     """The judge's probability for the side of a consultant who argues alone."""
     valid: Estimate
@@ -44,7 +45,7 @@ class Point(Record):
 
     def __str__(self) -> str:
         """One line for the terminal."""
-        found = [
+        parts = [
             f"Elo {self.over_start:.0f} over the start" if self.over_start else "",
             f"win rate {self.win_rate:.2f}" if self.win_rate else "",
             f"persuades {self.persuaded:.2f}" if self.persuaded else "",
@@ -52,51 +53,71 @@ class Point(Record):
             f"valid quotes {self.valid:.2f}",
             f"words {self.words:.1f}",
         ]
-        return f"{self.player}: {'; '.join(part for part in found if part)}"
+        return f"{self.player}: {'; '.join(part for part in parts if part)}"
 
 
 def curve(legs: Sequence[Leg], players: Sequence[str], ratings: Ratings | None) -> list[Point]:
-    """The points of a curve.
+    """Measure every iteration's debater.
 
     Args:
-        legs: games, of which those of the players with themselves or alone are used.
+        legs: games; only those of a player with itself or alone are used.
         players: the start, then each iteration's debater.
-        ratings: of a tournament in which all of them met.
+        ratings: of a tournament in which all of them met; None if the protocol has no opponent.
 
     Raises:
         UserError: a player has no leg with a verdict.
     """
-    return [_point(number, name, players[0], legs, ratings) for number, name in enumerate(players)]
+    start = players[0]
+    return [_point(iteration, player, start, legs, ratings) for iteration, player in enumerate(players)]
 
 
-def _point(number: int, name: str, start: str, legs: Sequence[Leg], ratings: Ratings | None) -> Point:
-    """One player's numbers."""
-    own = [leg for leg in legs if set(leg.transcript.players.values()) == {name}]
-    judged = scores(own)
-    manner = next(row for row in behaviour(own) if row.player == name)
-    alone = [leg for leg in own if leg.verdict is not None and len(leg.transcript.players) == 1]
-    persuaded = [leg.verdict.p_side(leg.transcript.present[0]) for leg in alone if leg.verdict is not None]
-    rated = next((row for row in ratings.standings if row.player == name), None) if ratings else None
+def _point(iteration: int, player: str, start: str, legs: Sequence[Leg], ratings: Ratings | None) -> Point:
+    # Self-play only: against others, judge accuracy and quotes would depend on the opponent.
+    own_legs = [leg for leg in legs if set(leg.transcript.players.values()) == {player}]
+    (row,) = [row for row in behaviour(own_legs) if row.player == player]
     return Point(
-        iteration=number,
-        player=name,
-        rating=rated.rating if rated else None,
-        over_start=over(ratings, name, start) if ratings and name != start else None,
-        win_rate=rated.win_rate if rated else None,
-        with_correct=rated.with_side.get("correct") if rated else None,
-        against_correct=rated.against_side.get("correct") if rated else None,
-        judge=judged,
-        persuaded=mean(persuaded, [leg.transcript.question.cluster for leg in alone]) if alone else None,
-        valid=manner.valid,
-        words=manner.words,
+        iteration=iteration,
+        player=player,
+        judge=scores(own_legs),
+        persuaded=_persuaded(own_legs),
+        valid=row.valid,
+        words=row.words,
+        **_rating_fields(ratings, player, start),
     )
+
+
+def _rating_fields(ratings: Ratings | None, player: str, start: str) -> dict[str, Any]:
+    """The fields of a point that come from ratings; empty where the player has none."""
+    standings = {standing.player: standing for standing in ratings.standings} if ratings else {}
+    if ratings is None or player not in standings:
+        return {}
+    standing = standings[player]
+    return {
+        "rating": standing.rating,
+        "over_start": over(ratings, player, start) if player != start else None,
+        "win_rate": standing.win_rate,
+        "with_correct": standing.with_side.get("correct"),
+        "against_correct": standing.against_side.get("correct"),
+    }
+
+
+def _persuaded(legs: Sequence[Leg]) -> Estimate | None:
+    """The judge's mean probability for the side of a consultant who argues alone; None without such games."""
+    probabilities, stories = [], []
+    for leg in legs:
+        if leg.verdict is not None and len(leg.transcript.players) == 1:
+            probabilities.append(leg.verdict.p_side(leg.transcript.present[0]))
+            stories.append(leg.transcript.question.cluster)
+    return mean(probabilities, stories) if probabilities else None
 
 
 def over(ratings: Ratings, high: str, low: str) -> Effect:
     """Elo of one player minus that of another."""
     pair = next(pair for pair in ratings.pairs if {pair.first, pair.second} == {high, low})
+    difference = pair.difference
     if pair.first == high:
-        return pair.difference
-    found = pair.difference
-    ends = (None, None) if found.low is None or found.high is None else (-found.high, -found.low)
-    return found.model_copy(update={"value": -found.value, "low": ends[0], "high": ends[1]})
+        return difference
+    # The table has the pair the other way round: the sign turns, and the ends of the interval change places.
+    low_end = None if difference.high is None else -difference.high
+    high_end = None if difference.low is None else -difference.low
+    return difference.model_copy(update={"value": -difference.value, "low": low_end, "high": high_end})

@@ -1,4 +1,4 @@
-"""Does debate help the judge? Every protocol on the same questions with the same debaters, in one record."""
+"""Does debate help the judge? Judge accuracy under every protocol, on the same questions with the same debaters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from debate_rl.records import Record
 
 
 class Oversight(Record):
-    """What an oversight stage found.
+    """Results of an oversight stage.
 
     Example:
         Oversight(judge="judge", reference="debate", rows=(Row(protocol="debate", player="dpo", ...), ...),
@@ -25,20 +25,20 @@ class Oversight(Record):
 
     judge: str
     reference: str
-    """The protocol that the others are compared with."""
+    """The protocol with which the others are compared."""
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...] = ()
     slopes: tuple[Slope, ...] = ()
-    """Of accuracy over the players' rating; empty without a tournament that rated two of them."""
+    """Slopes of accuracy over the players' rating; empty without a tournament that rated two of them."""
     rated_by: str | None = None
-    """The stage of that tournament."""
+    """The tournament stage that gave the ratings."""
     known: Known | None = None
-    """By the judge's blind verdict; None where it gave none."""
+    """Accuracy split by the judge's blind verdict; None if it gave none."""
     second: SecondJudge | None = None
     failed: int = 0
-    """Legs without a verdict, those of `left_out` as well."""
+    """Number of legs without a verdict, with those of `left_out`."""
     left_out: dict[str, int] = {}
-    """Protocols (with their players) without any verdict, and their legs; they have no row."""
+    """Number of legs of each (protocol by player) without any verdict; they have no row."""
 
     def __str__(self) -> str:
         """The tables: scores with differences, slopes, the split by what the judge knew, the second judge."""
@@ -46,7 +46,7 @@ class Oversight(Record):
         head += [f"left out: {name}, no verdict on any of {count} games" for name, count in self.left_out.items()]
         parts = ["\n".join(head), self._scores()]
         if self.slopes:
-            rows = [[one.protocol, ", ".join(one.players), cell(one.accuracy)] for one in self.slopes]
+            rows = [[slope.protocol, ", ".join(slope.players), cell(slope.accuracy)] for slope in self.slopes]
             parts.append(columns(["protocol", "players", "accuracy for 100 Elo points of the debater"], rows))
         if self.known is not None:
             parts.append(_known(self.known))
@@ -55,37 +55,47 @@ class Oversight(Record):
         return "\n\n".join(parts)
 
     def _scores(self) -> str:
-        """One line for each protocol and player; blind and open-book have one difference for each player."""
+        """One line for each protocol and player; a protocol without players has one difference for each player."""
         lines = []
         for row in self.rows:
-            found = row.scores
-            line = [row.protocol, row.player, *map(cell, (found.accuracy, found.brier, found.log_score))]
-            line += [str(found.n), str(row.failed)]
-            own = [one for one in self.differences if one.second == row.protocol and row.player in ("-", one.player)]
-            effects = [_differences(one, row.player) for one in own] or [["-"] * 3]
-            lines += [(line if at == 0 else [""] * len(line)) + cells for at, cells in enumerate(effects)]
+            scores = row.scores
+            line = [row.protocol, row.player, cell(scores.accuracy), cell(scores.brier), cell(scores.log_score)]
+            line += [str(scores.n), str(row.failed)]
+            # A protocol without players has a difference for every debater: the further ones get lines of their own.
+            effects = [_difference_cells(difference, row.player) for difference in self._differences_of(row)]
+            lines.append(line + (effects[0] if effects else ["-"] * 3))
+            lines += [[""] * len(line) + cells for cells in effects[1:]]
         head = ["protocol", "player", "accuracy", "Brier", "log score, bits", "n", "failed"]
-        more = [f"{self.reference} minus it: accuracy", "Brier", "log score, bits"]
-        return columns([*head, *more] if self.differences else head, lines)
+        if self.differences:
+            head += [f"{self.reference} minus it: accuracy", "Brier", "log score, bits"]
+        return columns(head, lines)
+
+    def _differences_of(self, row: Row) -> list[Difference]:
+        return [
+            difference
+            for difference in self.differences
+            if difference.second == row.protocol and row.player in ("-", difference.player)
+        ]
 
 
-def _differences(one: Difference, player: str) -> list[str]:
-    """Three cells; where the line has no player, the one whose reference it is compared with."""
-    effects = [cell(effect) for effect in (one.accuracy, one.brier, one.log_score)]
-    return effects if player == one.player else [f"{one.player}: {effects[0]}", *effects[1:]]
+def _difference_cells(difference: Difference, player: str) -> list[str]:
+    """Three cells; in the line of a protocol without players, the first one names the player of the reference."""
+    accuracy = cell(difference.accuracy)
+    if player != difference.player:
+        accuracy = f"{difference.player}: {accuracy}"
+    return [accuracy, cell(difference.brier), cell(difference.log_score)]
 
 
 def _known(known: Known) -> str:
-    """The split by what the judge knew beforehand."""
+    """The accuracies split by what the judge knew beforehand."""
     counts = ", ".join(f"{group} {count}" for group, count in known.questions.items())
     title = (
         f"by the judge's blind verdict, unsure within {known.unsure:g} of one half; questions: {counts}, "
         f"without one {known.left_out}"
     )
-    rows = [
-        [row.known, row.protocol, row.player, cell(row.accuracy), cell(row.brier), str(row.accuracy.n)]
-        for row in known.rows
-    ]
+    rows = []
+    for row in known.rows:
+        rows.append([row.known, row.protocol, row.player, cell(row.accuracy), cell(row.brier), str(row.accuracy.n)])
     return f"{title}\n{columns(['blind verdict', 'protocol', 'player', 'accuracy', 'Brier', 'n'], rows)}"
 
 
@@ -98,24 +108,32 @@ def oversight(
     unsure: float = UNSURE,
     second: SecondJudge | None = None,
 ) -> Oversight:
-    """Put the tables together.
+    """Compare protocols on the same questions with the same debaters.
 
     Args:
         legs: self-play by (protocol, player); "-" is the player of a protocol without speeches.
-        judge: whose verdicts they hold.
-        reference: the protocol that the others are compared with.
+        judge: name of the judge whose verdicts the legs hold.
+        reference: the protocol with which the others are compared.
         rated: games by which the players are rated.
         rated_by: the stage of these games.
-        unsure: see `known.by_knowledge`.
-        second: another judge on the same games.
+        unsure: see `prior_accuracy.by_knowledge`.
+        second: verdicts of another judge on the same games.
 
     Raises:
         UserError: no verdict at all.
     """
-    judged = {key: found for key, found in legs.items() if any(leg.verdict is not None for leg in found)}
+    # One protocol whose games all failed must not take the others' results with it.
+    judged, left_out = {}, {}
+    for key, group in legs.items():
+        if any(leg.verdict is not None for leg in group):
+            judged[key] = group
+        else:
+            left_out[" by ".join(key)] = len(group)
     if not judged:
-        failures = (leg.failure.message for found in legs.values() for leg in found if leg.failure is not None)
-        raise UserError(f"no verdict of {judge} under any protocol: {next(failures, 'no game was finished')}")
+        failures = [leg.failure.message for group in legs.values() for leg in group if leg.failure is not None]
+        raise UserError(
+            f"no verdict of {judge} under any protocol: {failures[0] if failures else 'no game was finished'}"
+        )
     return Oversight(
         judge=judge,
         reference=reference,
@@ -125,6 +143,6 @@ def oversight(
         rated_by=rated_by,
         known=by_knowledge(judged, unsure),
         second=second,
-        failed=sum(leg.verdict is None for found in legs.values() for leg in found),
-        left_out={" by ".join(key): len(found) for key, found in legs.items() if key not in judged},
+        failed=sum(leg.verdict is None for group in legs.values() for leg in group),
+        left_out=left_out,
     )

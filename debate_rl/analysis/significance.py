@@ -1,4 +1,4 @@
-"""Significance: is one condition better than another.
+"""Significance: is one condition better than another?
 
 Conditions are compared on the questions they share: questions differ far more than protocols do, and pairing takes
 that out. Intervals and p-values are bootstraps over stories (`debate_rl.intervals`).
@@ -28,9 +28,9 @@ class Condition(NamedTuple):
     questions: Sequence[str]
     """(n,) ids; several rows of a question (seeds, legs) are averaged first."""
     values: ArrayLike
-    """(n,) what is compared: correct or not, Brier, log score."""
+    """(n,) the score to compare: correct or not, Brier, log score."""
     labels: Sequence[Hashable] | None = None
-    """(n,) clusters, the story of each question; None clusters by question."""
+    """(n,) cluster of each row, usually the question's story; None clusters by question."""
 
 
 class Comparison(Record):
@@ -48,7 +48,7 @@ class Comparison(Record):
     difference: Effect
     """first - second; n counts questions."""
     unmatched: int
-    """Questions that only one condition has: left out."""
+    """Number of questions that only one condition has; they are left out."""
 
     def __str__(self) -> str:
         """One line: both means, the difference with interval and p-value."""
@@ -68,38 +68,52 @@ def compare(
         UserError: no question in both, undefined values, columns of different lengths, or a question that lies in
             different clusters.
     """
-    one, two = _by_question(first), _by_question(second)
-    shared = sorted(one.keys() & two.keys())
+    first_scores, second_scores = _by_question(first), _by_question(second)
+    # Sorted: the bootstrap draws by position, so the order must not depend on the files.
+    shared = sorted(first_scores.keys() & second_scores.keys())
     if not shared:
         raise UserError(f"{first.name!r} and {second.name!r} share no question; compare runs on the same questions")
-    labels = [one[question][1] for question in shared]
-    moved = [question for question in shared if one[question][1] != two[question][1]]
-    if moved:
-        raise UserError(f"question {moved[0]!r} has cluster {one[moved[0]][1]!r} in {first.name!r} and "
-                        f"{two[moved[0]][1]!r} in {second.name!r}; give both the same")  # fmt: skip
-    a, b = (np.array([scores[question][0] for question in shared]) for scores in (one, two))
+    labels = []
+    for question in shared:
+        label, other_label = first_scores[question].label, second_scores[question].label
+        if label != other_label:
+            raise UserError(
+                f"question {question!r} has cluster {label!r} in {first.name!r} and "
+                f"{other_label!r} in {second.name!r}; give both the same"
+            )
+        labels.append(label)
+    a = np.array([first_scores[question].value for question in shared])
+    b = np.array([second_scores[question].value for question in shared])
     return Comparison(
         first=first.name,
         second=second.name,
         first_mean=mean(a, labels, level=level, resamples=resamples, seed=seed),
         second_mean=mean(b, labels, level=level, resamples=resamples, seed=seed),
         difference=difference(a, b, labels, level=level, resamples=resamples, seed=seed),
-        unmatched=len(one.keys() ^ two.keys()),
+        unmatched=len(first_scores.keys() ^ second_scores.keys()),
     )
 
 
-def _by_question(condition: Condition) -> dict[str, tuple[float, Hashable]]:
-    """Mean value and cluster of each question."""
+class _Score(NamedTuple):
+    """Mean value of a question, and its cluster."""
+
+    value: float
+    label: Hashable
+
+
+def _by_question(condition: Condition) -> dict[str, _Score]:
     values = finite(condition.values, condition.name)
     labels = condition.questions if condition.labels is None else condition.labels
     if not len(condition.questions) == len(labels) == len(values):
         raise UserError(
             f"{condition.name!r}: questions, values and labels differ in length; give one entry per verdict"
         )
+    # Rows of one question are averaged first: otherwise a question played with more seeds would count for more.
     groups: dict[str, list[float]] = {}
-    where: dict[str, Hashable] = {}
+    label_of: dict[str, Hashable] = {}
     for question, value, label in zip(condition.questions, values.tolist(), labels, strict=True):
         groups.setdefault(question, []).append(value)
-        if where.setdefault(question, label) != label:
-            raise UserError(f"{condition.name!r}: question {question!r} has clusters {where[question]!r} and {label!r}")
-    return {question: (float(np.mean(group)), where[question]) for question, group in groups.items()}
+        first_label = label_of.setdefault(question, label)
+        if first_label != label:
+            raise UserError(f"{condition.name!r}: question {question!r} has clusters {first_label!r} and {label!r}")
+    return {question: _Score(float(np.mean(group)), label_of[question]) for question, group in groups.items()}

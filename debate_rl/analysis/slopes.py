@@ -1,7 +1,7 @@
-"""How judge accuracy in self-play moves with the debaters' rating: the one place where such a slope is measured.
+"""Slope of judge accuracy in self-play over the debaters' rating.
 
-A table of effects, a stage's metrics and its page show the same slope, so all of them take it from here. In each
-resample of stories both the ratings and the accuracies are made anew: the interval holds the noise of both.
+The table of effects, the metrics of a stage and the page all take the slope from here, so they show the same one. Each
+resample of stories refits the ratings and recomputes the accuracies: the interval holds the noise of both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from debate_rl.records import Record
 
 
 class Slope(Record):
-    """How judge accuracy in self-play moves with the players' rating, under one protocol.
+    """Slope of judge accuracy in self-play over the players' rating, under one protocol.
 
     Example:
         Slope(protocol="debate", players=("base", "sft", "dpo"), accuracy=Effect(value=0.13, low=0.09, high=0.17, ...))
@@ -29,53 +29,58 @@ class Slope(Record):
 
     protocol: str
     players: tuple[str, ...]
-    """Those with a rating."""
+    """The players with a rating."""
     accuracy: Effect
-    """For 100 Elo points."""
+    """Change of accuracy for 100 Elo points."""
 
 
 class Rated(NamedTuple):
-    """The games by which debaters are rated, and how.
+    """The games by which debaters are rated, and the settings of the fit.
 
     Example:
         Rated(legs=[Leg(...), ...], ridge=0.1)
     """
 
     legs: Sequence[Leg]
-    """Of players with each other; all others are left out."""
+    """Games of players with each other are used; all others are left out."""
     ridge: float = RIDGE
     resamples: int = RESAMPLES
 
 
 class Measured(NamedTuple):
-    """A slope of shares right for 100 Elo points."""
+    """A slope in shares of correct verdicts for 100 Elo points."""
 
     players: tuple[str, ...]
     replicates: Replicates
 
 
 def measure(rated: Rated, alone: Sequence[Leg], stories: Collection[str] | None = None) -> Measured | None:
-    """Least-squares slope over players of their judge accuracy in self-play; None for fewer than two of them.
+    """Least-squares slope over players of their judge accuracy in self-play; None for fewer than two players.
 
     Only stories that stand in both kinds of games are used, so that both are resampled together.
 
     Args:
         rated: the games that give the ratings.
-        alone: games of players with themselves, of a consultancy with nobody.
-        stories: use no other ones; slopes over the same stories are of the same draws.
+        alone: games of players with themselves; in a consultancy, games of a lone player.
+        stories: use only these; slopes over the same stories have the same draws.
     """
     cross = [leg for leg in _judged(rated.legs) if len(set(leg.transcript.players.values())) == 2]
-    known = {name for leg in cross for name in leg.transcript.players.values()}
-    own = [leg for leg in _judged(alone) if _player(leg) in known]
+    # A player without games against others has no rating, and no place on the x axis.
+    rated_players = _players(cross)
+    own = [leg for leg in _judged(alone) if _player(leg) in rated_players]
     shared = {_story(leg) for leg in cross} & {_story(leg) for leg in own}
-    shared = shared if stories is None else shared & set(stories)
-    cross, own = ([leg for leg in legs if _story(leg) in shared] for legs in (cross, own))
-    met = {name for leg in cross for name in leg.transcript.players.values()}
-    players = tuple(dict.fromkeys(_player(leg) for leg in own if _player(leg) in met))
-    own = [leg for leg in own if _player(leg) in players]
+    if stories is not None:
+        shared &= set(stories)
+    cross = [leg for leg in cross if _story(leg) in shared]
+    own = [leg for leg in own if _story(leg) in shared]
+    # Again, over the shared stories only: a player may have met others on other stories alone.
+    rated_players = _players(cross)
+    own = [leg for leg in own if _player(leg) in rated_players]
+    players = tuple(dict.fromkeys(_player(leg) for leg in own))
     if len(players) < 2:
         return None
     elo = _elo(cross, players, rated)
+    # The first draw is the data itself: every story once.
     draws = np.concatenate([np.ones((1, len(shared))), *resample(len(shared), rated.resamples)])
     values = _least_squares(elo / 100, _accuracies(own, players, draws))
     if np.isnan(values[0]):
@@ -90,9 +95,11 @@ def slopes(legs: Mapping[tuple[str, str], Sequence[Leg]], rated: Rated) -> list[
         legs: self-play by (protocol, player).
         rated: the games that give the ratings.
     """
+    by_protocol: dict[str, list[Leg]] = {}
+    for (protocol, _), group in legs.items():
+        by_protocol.setdefault(protocol, []).extend(leg for leg in group if leg.transcript.players)
     found: list[Slope] = []
-    for protocol in dict.fromkeys(protocol for protocol, _ in legs):
-        alone = [leg for (name, _), own in legs.items() if name == protocol for leg in own if leg.transcript.players]
+    for protocol, alone in by_protocol.items():
         slope = measure(rated, alone)
         if slope is not None:
             found.append(Slope(protocol=protocol, players=slope.players, accuracy=slope.replicates.effect()))
@@ -105,7 +112,7 @@ def stories_of(legs: Sequence[Leg]) -> set[str]:
 
 
 def _judged(legs: Sequence[Leg]) -> list[Leg]:
-    """Legs that count: with a verdict on a question whose answer is known."""
+    """Legs of players with a verdict on a question whose answer is known."""
     return [leg for leg in legs if leg.failure is None and leg.p_correct is not None and leg.transcript.players]
 
 
@@ -117,23 +124,32 @@ def _player(leg: Leg) -> str:
     return next(iter(leg.transcript.players.values()))
 
 
+def _players(legs: Sequence[Leg]) -> set[str]:
+    names: set[str] = set()
+    for leg in legs:
+        names.update(leg.transcript.players.values())
+    return names
+
+
 def _elo(cross: Sequence[Leg], players: Sequence[str], rated: Rated) -> Floats:
-    """(1 + resamples, P) ratings, the data's first; stories are drawn as by `resample` with the same count."""
+    """(1 + resamples, P) ratings, the data's first."""
     cells = sum_matches(outcomes(cross))
+    # `refits` draws stories as `resample` does for the same count: row by row, ratings and accuracies have one draw.
     fits = [fit(cells, rated.ridge)[None], *(theta for theta, *_ in refits(cells, rated.ridge, rated.resamples, 0))]
-    return ELO * np.concatenate(fits)[:, [cells.players.index(name) for name in players]]
+    columns = [cells.players.index(name) for name in players]
+    return ELO * np.concatenate(fits)[:, columns]
 
 
 def _accuracies(alone: Sequence[Leg], players: Sequence[str], draws: Floats) -> Floats:
-    """(1 + resamples, P) judge accuracy with each player, stories in sorted order as everywhere."""
-    stories = {name: place for place, name in enumerate(sorted({_story(leg) for leg in alone}))}
-    sums, counts = np.zeros((2, len(stories), len(players)))
+    """(1 + resamples, P) judge accuracy with each player; stories in sorted order, as everywhere."""
+    story_index = {name: index for index, name in enumerate(sorted({_story(leg) for leg in alone}))}
+    sums, counts = np.zeros((2, len(story_index), len(players)))
     right = hits([leg.p_correct for leg in alone if leg.p_correct is not None])
     for leg, hit in zip(alone, right, strict=True):
-        at = stories[_story(leg)], players.index(_player(leg))
-        sums[at] += hit
-        counts[at] += 1
-    with np.errstate(invalid="ignore"):  # a resample without a game of a player: NaN
+        cell = story_index[_story(leg)], players.index(_player(leg))
+        sums[cell] += hit
+        counts[cell] += 1
+    with np.errstate(invalid="ignore"):  # a resample without a game of some player gives NaN
         return (draws @ sums) / (draws @ counts)
 
 

@@ -1,4 +1,4 @@
-"""Legs of a stage, read once: the transcripts to show, the failed ones, and what the rating plot needs.
+"""A stage's legs, read once: the transcripts to show, the failed legs, and who won against whom.
 
 Which transcripts are shown depends on their ids alone (hashes of question, protocol, players and seed), never on what
 was said or decided.
@@ -14,20 +14,16 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from debate_rl.analysis.behaviour.behaviour import wins
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure, Leg
 from debate_rl.records import explain, lines
+from debate_rl.report.figures import WinRate
 
 Pairing = tuple[str, ...]
 """Players of a leg, sorted."""
-
-
-class Judged(NamedTuple):
-    """A verdict on a player's debate with itself."""
-
-    player: str
-    p_correct: float
-    cluster: str
+Candidates = dict[tuple[str, Pairing], list[tuple[str, Leg]]]
+"""Judged legs with speeches, with their ids, by protocol and players."""
 
 
 class Failed(NamedTuple):
@@ -45,17 +41,28 @@ class Legs(NamedTuple):
 
     Example:
         Legs(stage="tournament", played=960, candidates={("debate", ("dpo", "sft")): [("08c1...", Leg(...)), ...]},
-             failed=[], self_play=[Judged("dpo", 0.72, "lab-7"), ...], unit="stories")
+             failed=[], games={("dpo", "sft"): [0.71, 0.48, ...], ("sft", "dpo"): [0.29, 0.52, ...]}, unit="stories")
     """
 
     stage: str
     played: int
-    candidates: dict[tuple[str, Pairing], list[tuple[str, Leg]]]
-    """Judged legs with speeches by (protocol, players): those with the lowest ids, in order."""
+    candidates: Candidates
+    """The legs with the lowest ids of every (protocol, players), in order."""
     failed: list[Failed]
-    self_play: list[Judged]
+    games: dict[tuple[str, str], list[float]]
+    """The judge's probability for the first player in each of its games against the second."""
     unit: str
     """What the clusters are: stories, questions, or both."""
+
+    def win_rates(self, players: Sequence[str]) -> list[WinRate]:
+        """Mean of `games` for every pair of these players that met, in their order."""
+        rates = []
+        for player in players:
+            for opponent in players:
+                p = self.games.get((player, opponent))
+                if p:
+                    rates.append(WinRate(player, opponent, sum(p) / len(p), len(p)))
+        return rates
 
 
 def read_legs(stage: str, path: Path, keep: int) -> Legs:
@@ -69,28 +76,38 @@ def read_legs(stage: str, path: Path, keep: int) -> Legs:
     Raises:
         UserError: a line is malformed; names file and line.
     """
-    candidates: dict[tuple[str, Pairing], list[tuple[str, Leg]]] = defaultdict(list)
+    candidates: Candidates = defaultdict(list)
     failed: list[Failed] = []
-    self_play: list[Judged] = []
+    games: dict[tuple[str, str], list[float]] = defaultdict(list)
     count, grouped = 0, 0
-    for number, value in lines(path):
+    for line_number, value in lines(path):
         try:
             leg = Leg.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"{path}:{number}: {explain(error)}") from error
-        count += 1
+            raise UserError(f"{path}:{line_number}: {explain(error)}") from error
         game = leg.transcript
+        count += 1
         grouped += bool(game.question.group)
         if leg.failure is not None:
             failed.append(Failed(game.question.id, game.protocol.name, tuple(game.players.items()), leg.failure))
-        if leg.p_correct is not None and len(game.players) == 2 and len(set(game.players.values())) == 1:
-            self_play.append(Judged(game.players["A"], leg.p_correct, game.question.cluster))
         if leg.verdict is not None and game.speeches and keep:
-            held = candidates[game.protocol.name, tuple(sorted(set(game.players.values())))]
-            insort(held, (game.id, leg), key=lambda entry: entry[0])
-            del held[keep:]
-    unit = "stories" if grouped == count else "questions" if grouped == 0 else "stories or single questions"
-    return Legs(stage, count, dict(candidates), failed, self_play, unit)
+            candidate_legs = candidates[game.protocol.name, tuple(sorted(set(game.players.values())))]
+            # Insert in order and cut at once, so that memory never holds more than is shown.
+            insort(candidate_legs, (game.id, leg), key=lambda entry: entry[0])
+            del candidate_legs[keep:]
+        # Two entries for a game of different players, none for self-play and failed games.
+        sides = wins([leg])
+        if len(sides) == 2:
+            first, second = sides
+            games[first.player, second.player].append(first.p)
+            games[second.player, first.player].append(second.p)
+    return Legs(stage, count, dict(candidates), failed, dict(games), _unit(grouped, count))
+
+
+def _unit(grouped: int, count: int) -> str:
+    if grouped == count:
+        return "stories"
+    return "questions" if grouped == 0 else "stories or single questions"
 
 
 def sample(stages: Iterable[Legs], count: int) -> list[tuple[str, Leg]]:
@@ -102,17 +119,19 @@ def sample(stages: Iterable[Legs], count: int) -> list[tuple[str, Leg]]:
     seen: set[str] = set()
     by_protocol: dict[str, list[tuple[int, str, str, Leg]]] = defaultdict(list)
     for stage in stages:
-        for (protocol, _), held in sorted(stage.candidates.items()):
-            fresh = [(name, leg) for name, leg in held if name not in seen]
-            seen.update(name for name, _ in fresh)
-            by_protocol[protocol] += [(rank, name, stage.stage, leg) for rank, (name, leg) in enumerate(fresh)]
-    ranked = [
-        (rank, protocol, stage, leg)
-        for protocol, entries in by_protocol.items()
-        for rank, (_, _, stage, leg) in enumerate(sorted(entries, key=lambda entry: entry[:3]))
-    ]
+        for (protocol, _), candidate_legs in sorted(stage.candidates.items()):
+            # The same game can stand in a tournament and an oversight stage: it is shown once.
+            fresh = [(id_, leg) for id_, leg in candidate_legs if id_ not in seen]
+            seen.update(id_ for id_, _ in fresh)
+            by_protocol[protocol] += [(rank, id_, stage.stage, leg) for rank, (id_, leg) in enumerate(fresh)]
+    # Rank within the pairing comes first: the second game of a pairing waits until all pairings have one.
+    ranked = []
+    for protocol, entries in by_protocol.items():
+        in_turn = sorted(entries, key=lambda entry: entry[:3])
+        ranked += [(rank, protocol, stage_name, leg) for rank, (_, _, stage_name, leg) in enumerate(in_turn)]
     chosen = sorted(ranked, key=lambda entry: entry[:2])[:count]
-    return [(stage, leg) for _, _, stage, leg in sorted(chosen, key=lambda entry: (entry[1], entry[0]))]
+    chosen.sort(key=lambda entry: (entry[1], entry[0]))
+    return [(stage_name, leg) for _, _, stage_name, leg in chosen]
 
 
 def failures_by_kind(failed: Sequence[Failed]) -> dict[str, int]:

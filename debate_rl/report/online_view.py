@@ -1,59 +1,71 @@
-"""Online training, ready to show: the curve of ratings, both judges and behaviour over steps, and alarms."""
+"""Online training, ready to show: ratings, both judges and behaviour over steps, and alarms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from debate_rl.intervals import Estimate
-from debate_rl.report import plots
-from debate_rl.report.plots import Scatter, Write
+from debate_rl.report import figures
+from debate_rl.report.figures import Figure, Measure
 from debate_rl.stages.grpo import GrpoResult
-from debate_rl.trainers.grpo.eval_metrics import Point
 
 
 class OnlineView(NamedTuple):
     """One online training."""
 
     stage: str
-    found: GrpoResult
+    result: GrpoResult
     unit: str
-    figures: tuple[tuple[Scatter, str], ...]
-    """Plots over steps with their captions."""
+    """What the intervals are over."""
+    figures: tuple[tuple[Figure, str], ...]
+    """Figures over training steps with their captions."""
     alarms: tuple[tuple[int, str], ...]
-    """Step and what was heard."""
+    """Step and what the alarm says."""
 
 
-def online_view(stage: str, key: str, found: GrpoResult, unit: str) -> OnlineView:
-    """Lay out the curve of a stage.
+def online_view(stage: str, result: GrpoResult, unit: str) -> OnlineView:
+    """Draw the curve of a stage.
 
     Args:
         stage: its name.
-        key: of it, for ids of the page.
-        found: what it measured.
+        result: what it measured.
         unit: what intervals are over.
     """
-    wanted: list[tuple[str, str, Callable[[Point], Estimate | None], Write]] = [
-        ("elo", f"Elo over {found.start}", lambda point: point.elo, plots.whole),
-        ("wins", "judge's probability for the policy", lambda point: point.wins, plots.percent),
-        ("accuracy", f"accuracy of {found.judge}, which trains", lambda point: point.accuracy, plots.percent),
-        ("second", f"accuracy of {found.second}, held out", lambda point: point.second, plots.percent),
-        ("side", "games with itself that side A wins", lambda point: point.side_a, plots.percent),
-        ("valid", "speeches with valid quotes only", lambda point: point.valid, plots.percent),
-        ("tokens", "tokens of a speech", lambda point: point.tokens, plots.plain),
-    ]
-    figures = []
-    for name, caption, value, write in wanted:
-        drawn = _over_steps(f"{name}-{key}", caption, found.curve, value, write)
-        if drawn is not None and not (name == "wins" and found.curve[0].elo is not None):
-            figures.append((drawn, caption))
-    alarms = tuple((point.step, alarm) for point in found.curve for alarm in point.alarms)
-    return OnlineView(stage, found, unit, tuple(figures), alarms)
+    captions = {
+        "elo": f"Elo over {result.start}",
+        "wins": "judge's probability for the policy",
+        "accuracy": f"accuracy of {result.judge}, which trains",
+        "second": f"accuracy of {result.second}, held out",
+        "side_a": "games with itself that side A wins",
+        "valid": "speeches with valid quotes only",
+        "tokens": "tokens of a speech",
+    }
+    # With ratings the probability against the pool says the same thing less precisely.
+    if result.curve[0].elo is not None:
+        del captions["wins"]
+    drawn = []
+    for name, caption in captions.items():
+        measured = [(point.step, getattr(point, name)) for point in result.curve]
+        rows = [(step, estimate) for step, estimate in measured if estimate is not None]
+        if len(rows) > 1:
+            title = caption[0].upper() + caption[1:]
+            drawn.append((figures.over_steps(title, _MEASURES[name], rows), caption))
+    alarms = []
+    for point in result.curve:
+        alarms += [(point.step, alarm) for alarm in point.alarms]
+    return OnlineView(stage, result, unit, tuple(drawn), tuple(alarms))
 
 
-def _over_steps(
-    id: str, caption: str, curve: Sequence[Point], value: Callable[[Point], Estimate | None], write: Write
-) -> Scatter | None:
-    """A line over the points at which something was measured; None for fewer than two."""
-    seen = {f"step {point.step}": found for point in curve if (found := value(point)) is not None}
-    return plots.climb(id, caption, ("measurement", caption), seen, write) if len(seen) > 1 else None
+def _share(title: str) -> Measure:
+    return Measure(title, 100, 1, (0, 100))
+
+
+_MEASURES = {
+    "elo": Measure("Elo points over the start"),
+    "wins": _share("probability, %"),
+    "accuracy": _share("judge accuracy, %"),
+    "second": _share("judge accuracy, %"),
+    "side_a": _share("games, %"),
+    "valid": _share("speeches, %"),
+    "tokens": Measure("tokens", digits=1),
+}
+"""Axis of each field of `eval_metrics.Point`."""

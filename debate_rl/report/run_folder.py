@@ -1,9 +1,9 @@
-"""Run folders as the page reads them: finished stages with what they measured, and what is not there.
+"""Run folders as the page reads them: finished stages with their metrics, and the names of unfinished ones.
 
-runs/NAME/       of a study runs/NAME/seed0/ and its neighbours
+runs/NAME/       for a study runs/NAME/seed0/, seed1/ and so on
     config.yaml  code.json
     STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json,
-                 of an adversarial judge round1/history.json and so on
+                 for an adversarial judge also round1/history.json and so on
 """
 
 from __future__ import annotations
@@ -62,23 +62,24 @@ class Stage(NamedTuple):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """What the trainer logged, step by step; empty where the stage trained nothing.
+        """The trainer's log, step by step; empty if the stage trained nothing.
 
-        The trainings of a judge's adversarial rounds follow its first one, their steps counted on.
+        A judge's adversarial rounds follow its first training, and their steps are counted on from it.
         """
-        numbers = sorted(int(path.name[5:]) for path in self.folder.glob("round*") if path.name[5:].isdecimal())
-        found: list[dict[str, Any]] = []
-        for folder in (self.folder, *(self.folder / f"round{number}" for number in numbers)):
+        # By number, not by name: round10 comes after round9.
+        rounds = sorted(int(path.name[5:]) for path in self.folder.glob("round*") if path.name[5:].isdecimal())
+        history: list[dict[str, Any]] = []
+        for folder in [self.folder, *[self.folder / f"round{number}" for number in rounds]]:
             path = folder / "history.json"
-            before = found[-1]["step"] if found else 0
-            rows = read_json(path) if path.is_file() else []
-            steps = [row for row in rows if isinstance(row, dict) and _is_number(row.get("step"))]
-            found += [{**row, "step": before + row["step"]} for row in steps]
-        return found
+            steps_before = history[-1]["step"] if history else 0
+            for row in read_json(path) if path.is_file() else []:
+                if isinstance(row, dict) and _is_number(row.get("step")):
+                    history.append({**row, "step": steps_before + row["step"]})
+        return history
 
     @property
     def legs(self) -> Path | None:
-        """Its debates, where it played any."""
+        """The file of the stage's debates; None if it played none."""
         path = self.folder / "legs.jsonl"
         return path if path.is_file() else None
 
@@ -104,7 +105,7 @@ class RunFolder(NamedTuple):
     stages: tuple[Stage, ...]
     """In the order of the config."""
     unfinished: tuple[str, ...]
-    """Stages that the config names and the folder does not hold, the report's own left out."""
+    """Stages that the config names and the folder does not hold, without the report itself."""
 
     def of(self, *kinds: str) -> list[Stage]:
         """Finished stages of some kinds."""
@@ -123,6 +124,7 @@ def load_run(run_folder: str | Path) -> RunFolder:
         raise UserError(
             f"{folder} is no run (no config.yaml); give a folder such as runs/NAME, made by `debate-rl run`"
         )
+    # The page shows the config as text, so a broken byte in it is replaced rather than refused.
     config = path.read_text(encoding="utf-8", errors="replace")
     try:
         tree = yaml.safe_load(config)
@@ -147,28 +149,28 @@ def load_run(run_folder: str | Path) -> RunFolder:
 
 def _stages(folder: Path, planned: list[str]) -> list[Stage]:
     """Finished stages, those of the config first and in its order."""
-    found = []
+    stages = []
     for path in folder.glob("*/stage.json"):
-        if path.parent.name.startswith("."):  # a stage at work
+        if path.parent.name.startswith("."):  # a stage that is still running
             continue
         label = read_json(path)
         timing = path.with_name("timing.json")
-        found.append(
-            Stage(
-                name=str(label.get("name", path.parent.name)),
-                kind=str(label.get("kind", "")),
-                folder=path.parent,
-                metrics=read_json(path.with_name("metrics.json")),
-                timing=read_json(timing) if timing.is_file() else {},
-            )
+        stage = Stage(
+            name=str(label.get("name", path.parent.name)),
+            kind=str(label.get("kind", "")),
+            folder=path.parent,
+            metrics=read_json(path.with_name("metrics.json")),
+            timing=read_json(timing) if timing.is_file() else {},
         )
-    place = {name: index for index, name in enumerate(planned)}
-    return sorted(found, key=lambda stage: (place.get(stage.name, len(place)), stage.name))
+        stages.append(stage)
+    order = {name: index for index, name in enumerate(planned)}
+    return sorted(stages, key=lambda stage: (order.get(stage.name, len(order)), stage.name))
 
 
 def _date(folder: Path, code: Mapping[str, Any]) -> str:
     """When the run began, UTC."""
     if code.get("date"):
+        # Set by the run itself; the file's own time changes when a folder is copied.
         return str(code["date"])
     path = folder / "code.json"
     source = path if path.is_file() else folder / "config.yaml"
@@ -176,7 +178,7 @@ def _date(folder: Path, code: Mapping[str, Any]) -> str:
 
 
 def _is_report(name: str, stage: Any) -> bool:
-    """Whether a stage of the config is the page itself."""
+    """Whether a stage of the config is the page itself; a stage without a kind has its name as its kind."""
     kind = stage.get("kind") if isinstance(stage, dict) else None
     return (kind or name) == "report"
 

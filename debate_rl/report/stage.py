@@ -1,4 +1,4 @@
-"""The report: the table of effects and one HTML page, from the run's files."""
+"""Report stage: the table of effects and one HTML page, from the run's files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class ReportStage(Stage):
 
     kind: Literal["report"] = "report"
     transcripts: int = Field(default=12, ge=0)
-    """Transcripts shown in full."""
+    """Number of transcripts shown in full."""
     judge_errors: bool = False
-    """Put errors into the run's verdicts and show what follows from them, as debate-rl judge errors does; of a study of
-    the lab some 30 seconds."""
+    """Also score the run again with errors put into its verdicts, like `debate-rl judge errors`; takes about 30 seconds
+    for a study of the lab."""
 
     def builds_on(self, name: str, other: Stage) -> bool:
-        """It shows every stage."""
+        """Whether the page reads another stage: it shows all of them."""
         return True
 
     def execute(self, run: Run, out: Path) -> Metrics:
-        """Write the effects, the page and, where they are wanted, what errors of the judge would do."""
+        """Write the effects, the page and, if asked for, the effects of errors in the verdicts."""
         table = effects([run.folder])
         write_effects(out / "effects.json", [run.config.seed], table)
         errors = judge_errors(run.folder) if self.judge_errors else None

@@ -1,4 +1,4 @@
-"""The page of a study: its table of effects over all seeds, links to the seeds' own pages, and what it cost."""
+"""The page of a study: its table of effects over all seeds, links to the seeds' own pages, and its costs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import yaml
 from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.errors import UserError
 from debate_rl.records import write_text
-from debate_rl.report.page import as_text, by_group, environment
+from debate_rl.report.page import by_group, environment
 from debate_rl.report.run_folder import RunFolder, load_run, seed_folder
 from debate_rl.report.transfer_tables import load_tables, write_tables
 from debate_rl.report.transfer_view import transfer_views
+from debate_rl.report.wording import printable
 
 
 class SeedCost(NamedTuple):
-    """What one seed's run took.
+    """Time and memory of one seed's run.
 
     Example:
         SeedCost(seed=0, address="../seed0/report/index.html", seconds=611.2, peak=1840, unfinished=())
@@ -28,7 +29,7 @@ class SeedCost(NamedTuple):
 
     seed: int
     address: str | None
-    """Its own page, from the study's; None where it has none."""
+    """Address of the seed's page, relative to the study's; None if it has none."""
     seconds: float
     peak: int
     """Peak memory in MiB."""
@@ -36,26 +37,30 @@ class SeedCost(NamedTuple):
 
 
 def study_seeds(folder: str | Path) -> list[int]:
-    """Seeds of a study's folder; none where it is an ordinary run or no run at all."""
+    """Seeds of a study's folder; empty for an ordinary run or another folder."""
     path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        return []
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+        tree = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
     except yaml.YAMLError:
-        return []  # `load_run` says what is wrong with it
-    found = tree.get("seeds") if isinstance(tree, dict) else None
-    return [seed for seed in found if isinstance(seed, int)] if isinstance(found, list) else []
+        return []  # `load_run` gives the error message
+    seeds = tree.get("seeds") if isinstance(tree, dict) else None
+    if not isinstance(seeds, list):
+        return []
+    return [seed for seed in seeds if isinstance(seed, int)]
 
 
 def seed_runs(folder: str | Path) -> list[Path]:
-    """The runs of a study's seeds, in the order of its config.
+    """Run folders of a study's seeds, in the order of its config.
 
     Raises:
         UserError: a seed's run is not there yet.
     """
     runs = [Path(folder) / seed_folder(seed) for seed in study_seeds(folder)]
-    missing = next((run for run in runs if not (run / "config.yaml").is_file()), None)
-    if missing is not None:
-        raise UserError(f"{missing} is not there yet; run the study with `debate-rl run` first")
+    for run in runs:
+        if not (run / "config.yaml").is_file():
+            raise UserError(f"{run} is not there yet; run the study with `debate-rl run` first")
     return runs
 
 
@@ -63,7 +68,7 @@ def write_study_page(folder: str | Path, out: str | Path, table: Sequence[Effect
     """Write the page of a study.
 
     Args:
-        folder: runs/NAME, which holds seed0 and its neighbours.
+        folder: runs/NAME, which holds seed0 and the runs of the other seeds.
         out: folder for index.html, and for tables/ where the study has weak-to-strong stages.
         table: the effects over all seeds.
 
@@ -73,32 +78,37 @@ def write_study_page(folder: str | Path, out: str | Path, table: Sequence[Effect
     Raises:
         UserError: the folder is no study, or the page can not be written.
     """
-    costs = [_cost(seed, run, Path(out)) for seed, run in zip(study_seeds(folder), seed_runs(folder), strict=True)]
+    runs = seed_runs(folder)
+    costs = [_seed_cost(seed, run, Path(out)) for seed, run in zip(study_seeds(folder), runs, strict=True)]
     if not costs:
         raise UserError(f"{folder} is no study; its config has no seeds")
     page = Path(out) / "index.html"
-    tables = load_tables([load_run(run) for run in seed_runs(folder)])
-    html = environment().get_template("study.j2").render(
-        run=load_run(folder), costs=costs, effects=by_group(table), seeds=[(cost.seed, cost.address) for cost in costs],
+    tables = load_tables([load_run(run) for run in runs])
+    template = environment().get_template("study.j2")
+    html = template.render(
+        run=load_run(folder),
+        costs=costs,
+        effects=by_group(table),
+        seeds=[(cost.seed, cost.address) for cost in costs],
         transfer=transfer_views(tables),
-    )  # fmt: skip
-    write_text(page, as_text(html))
+    )
+    write_text(page, printable(html))
     write_tables(tables, Path(out) / "tables")
     return page
 
 
-def _cost(seed: int, folder: Path, out: Path) -> SeedCost:
-    """Time and memory of a seed's run, and the way from the study's page to its own."""
+def _seed_cost(seed: int, folder: Path, out: Path) -> SeedCost:
     run = load_run(folder)
     pages = sorted(page for page in folder.glob("*/index.html") if not page.parent.name.startswith("."))
     return SeedCost(
         seed=seed,
+        # Relative, so that the folder can be moved or served as a whole.
         address=quote(Path(os.path.relpath(pages[0], out)).as_posix()) if pages else None,
-        seconds=sum(_numbers(run, "seconds")),
-        peak=int(max(_numbers(run, "peak_memory_mib"), default=0)),
+        seconds=sum(_timings(run, "seconds")),
+        peak=int(max(_timings(run, "peak_memory_mib"), default=0)),
         unfinished=run.unfinished,
     )
 
 
-def _numbers(run: RunFolder, key: str) -> list[Any]:
+def _timings(run: RunFolder, key: str) -> list[Any]:
     return [stage.timing[key] for stage in run.stages if key in stage.timing]

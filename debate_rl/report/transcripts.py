@@ -1,6 +1,6 @@
-"""Transcripts laid out for reading: speeches cut at their quotes, the passage cut at what they quote, the verdict.
+"""Transcripts laid out for reading: speeches cut at their quotes, the passage cut at the quoted spans, the verdict.
 
-Everything here is plain text with labels; the template escapes it. Joined, the pieces of a passage are the passage.
+Everything here is plain text with labels; the template escapes it. The pieces of a passage join to the passage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SCRATCHPAD = re.compile(r"<scratchpad>.*?(?:</scratchpad>|\Z)", re.DOTALL)
 
 
 class Piece(NamedTuple):
-    """Text with one look.
+    """A stretch of text that is shown in one way.
 
     Example:
         Piece(text="the pipe was moved to the shed", look="exact", numbers=(2,), note="")
@@ -46,7 +46,7 @@ class Numbered(NamedTuple):
     quote: Quote
 
 
-class Said(NamedTuple):
+class ShownSpeech(NamedTuple):
     """One speech, ready to show."""
 
     side: Side
@@ -64,8 +64,8 @@ class Excerpt(NamedTuple):
     cut_after: bool
 
 
-class Asked(NamedTuple):
-    """One question to the judge, in words, with its probability of each answer."""
+class ShownAsk(NamedTuple):
+    """One question to the judge: how it was asked, and the probability of each answer."""
 
     how: str
     p: tuple[float, float]
@@ -73,7 +73,7 @@ class Asked(NamedTuple):
 
 
 class Seat(NamedTuple):
-    """A side: who argued for which answer, and what the judge made of it."""
+    """A side: who argued for which answer, and the probability that the judge gave it."""
 
     side: Side
     player: str | None
@@ -90,12 +90,12 @@ class Exhibit(NamedTuple):
     stage: str
     leg: Leg
     seats: tuple[Seat, ...]
-    speeches: tuple[Said, ...]
+    speeches: tuple[ShownSpeech, ...]
     excerpts: tuple[Excerpt, ...]
     passage: tuple[Piece, ...]
     """The whole passage; empty where the question has none or the excerpts show all of it."""
     passage_length: int
-    asks: tuple[Asked, ...]
+    asks: tuple[ShownAsk, ...]
     between: tuple[tuple[int, float], ...]
     """(after turn, probability of answer A) where the judge was asked between turns."""
     right: bool | None
@@ -108,9 +108,14 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
     assert verdict is not None, "legs.sample gives judged legs only"
     passage = game.question.passage or ""
     speeches, quotes = _speeches(game.speeches, passage)
-    spans = [q for q in quotes if q.quote.passage_start is not None]
-    whole = len(passage) <= WHOLE
-    windows = [(0, len(passage))] if whole else _windows(passage, spans)
+    found_quotes = [numbered for numbered in quotes if numbered.quote.passage_start is not None]
+    is_whole = len(passage) <= WHOLE
+    windows = [(0, len(passage))] if is_whole else _windows(passage, found_quotes)
+    excerpts = []
+    for start, end in windows:
+        if end > start:
+            pieces = cut_passage(passage, found_quotes, start, end)
+            excerpts.append(Excerpt(pieces, cut_before=start > 0, cut_after=end < len(passage)))
     p_correct = leg.p_correct
     return Exhibit(
         id=game.id,
@@ -118,32 +123,30 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
         leg=leg,
         seats=_seats(leg, verdict),
         speeches=speeches,
-        excerpts=tuple(
-            Excerpt(cut_passage(passage, spans, start, end), start > 0, end < len(passage))
-            for start, end in windows
-            if end > start
-        ),
-        passage=() if whole else cut_passage(passage, spans, 0, len(passage)),
+        excerpts=tuple(excerpts),
+        passage=() if is_whole else cut_passage(passage, found_quotes, 0, len(passage)),
         passage_length=len(passage),
-        asks=tuple(_asked(ask) for ask in verdict.asks if ask.after_turn is None),
+        asks=tuple(_shown_ask(ask) for ask in verdict.asks if ask.after_turn is None),
         between=tuple((turn, p[0]) for turn, p in enumerate(verdict.after_turn, start=1)),
+        # A probability of exactly one half is no decision.
         right=None if p_correct is None or p_correct == 0.5 else p_correct > 0.5,
     )
 
 
 def _seats(leg: Leg, verdict: Verdict) -> tuple[Seat, ...]:
-    """Both sides, present or not: the judge gives each answer a probability."""
+    """Both sides, argued for or not: the judge gives each answer a probability."""
     question, players = leg.transcript.question, leg.transcript.players
-    return tuple(
-        Seat(
+    seats = []
+    for index, side in enumerate(SIDES):
+        seat = Seat(
             side=side,
             player=players.get(side),
             answer=question.answers[index],
             correct=None if question.correct is None else question.correct == index,
             p=verdict.p[index],
         )
-        for index, side in enumerate(SIDES)
-    )
+        seats.append(seat)
+    return tuple(seats)
 
 
 def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple[Piece, ...], tuple[Numbered, ...]]:
@@ -151,11 +154,14 @@ def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple
 
     Quote tags are left out, their text keeps its place; everything else is as written.
     """
-    pieces, numbered = [], list[Numbered]()
+    pieces: list[Piece] = []
+    numbered: list[Numbered] = []
     position = 0
-    spans: list[tuple[int, int, Quote | None]] = [(q.start, q.end, q) for q in speech.quotes]
+    spans: list[tuple[int, int, Quote | None]] = [(quote.start, quote.end, quote) for quote in speech.quotes]
     spans += [(*match.span(), None) for match in _SCRATCHPAD.finditer(speech.text)]
+    # Sorted by place only: quotes and None do not compare.
     for start, end, quote in sorted(spans, key=lambda span: span[:2]):
+        # A quote inside a scratchpad is part of it: it was not said to anyone.
         if start < position:
             continue
         pieces.append(Piece(speech.text[position:start]))
@@ -164,7 +170,7 @@ def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple
         else:
             number = first + len(numbered)
             numbered.append(Numbered(number, quote))
-            pieces.append(Piece(quote.text, quote.verdict, (number,), _found(quote, passage)))
+            pieces.append(Piece(quote.text, quote.verdict, (number,), _quote_note(quote, passage)))
         position = end
     pieces.append(Piece(speech.text[position:]))
     return tuple(piece for piece in pieces if piece.text), tuple(numbered)
@@ -172,35 +178,39 @@ def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple
 
 def cut_passage(passage: str, quotes: Sequence[Numbered], start: int, end: int) -> tuple[Piece, ...]:
     """Cut passage[start:end] at the spans that quotes match; where exact and near overlap, exact shows."""
-    spans = [(q.quote.passage_start or 0, q.quote.passage_end or 0, q) for q in quotes]
-    edges = {edge for a, b, _ in spans for edge in (a, b) if start < edge < end}
-    cuts = [start, *sorted(edges), end]
+    spans = [(numbered.quote.passage_start or 0, numbered.quote.passage_end or 0, numbered) for numbered in quotes]
+    edges: set[int] = set()
+    for span_start, span_end, _ in spans:
+        edges.update(edge for edge in (span_start, span_end) if start < edge < end)
     pieces = []
-    for low, high in pairwise(cuts):
-        covering = [q for a, b, q in spans if a <= low and high <= b]
+    for low, high in pairwise([start, *sorted(edges), end]):
+        # Between two neighbouring edges nothing begins or ends, so a span covers the piece whole or not at all.
+        covering = [span for span in spans if span[0] <= low and high <= span[1]]
         look: Look = "plain"
         if covering:
-            look = "exact" if any(q.quote.verdict == "exact" for q in covering) else "near"
-        ended = tuple(q.number for _, b, q in spans if b == high and q in covering)
-        pieces.append(Piece(passage[low:high], look, ended))
+            is_exact = any(numbered.quote.verdict == "exact" for _, _, numbered in covering)
+            look = "exact" if is_exact else "near"
+        ending = tuple(numbered.number for _, span_end, numbered in covering if span_end == high)
+        pieces.append(Piece(passage[low:high], look, ending))
     return tuple(piece for piece in pieces if piece.text)
 
 
-def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[Said, ...], list[Numbered]]:
+def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[ShownSpeech, ...], list[Numbered]]:
     """All speeches, with their quotes numbered through."""
-    said, quotes = [], list[Numbered]()
+    shown: list[ShownSpeech] = []
+    quotes: list[Numbered] = []
     for speech in speeches:
-        pieces, found = cut_speech(speech, len(quotes) + 1, passage)
-        quotes += found
-        said.append(Said(speech.side, speech.origin.player, speech.turn, pieces, _made(speech.origin)))
-    return tuple(said), quotes
+        pieces, numbered = cut_speech(speech, len(quotes) + 1, passage)
+        quotes += numbered
+        origin = _origin_line(speech.origin)
+        shown.append(ShownSpeech(speech.side, speech.origin.player, speech.turn, pieces, origin))
+    return tuple(shown), quotes
 
 
 def _windows(passage: str, quotes: Sequence[Numbered]) -> list[tuple[int, int]]:
-    """Stretches round the quoted spans, widened to whole words; those that touch are one."""
-    spans = sorted((q.quote.passage_start or 0, q.quote.passage_end or 0) for q in quotes)
+    """Stretches around the quoted spans, widened to whole words; overlapping ones are joined."""
     windows: list[tuple[int, int]] = []
-    for start, end in spans:
+    for start, end in sorted((q.quote.passage_start or 0, q.quote.passage_end or 0) for q in quotes):
         low, high = _to_space(passage, start - AROUND, -1), _to_space(passage, end + AROUND, 1)
         if windows and low <= windows[-1][1]:
             windows[-1] = (windows[-1][0], max(high, windows[-1][1]))
@@ -209,48 +219,52 @@ def _windows(passage: str, quotes: Sequence[Numbered]) -> list[tuple[int, int]]:
     return windows
 
 
-def _to_space(passage: str, place: int, step: Literal[-1, 1]) -> int:
+def _to_space(passage: str, position: int, step: Literal[-1, 1]) -> int:
     """The nearest space from here outwards, at most 40 characters away."""
-    place = max(0, min(len(passage), place))
+    position = max(0, min(len(passage), position))
     for _ in range(40):
-        if place in (0, len(passage)) or passage[place - (step < 0)].isspace():
+        if position in (0, len(passage)) or passage[position - (step < 0)].isspace():
             break
-        place += step
-    return place
+        position += step
+    return position
 
 
-def _found(quote: Quote, passage: str) -> str:
-    """What checking the quote found; of a near one the words that differ."""
+def _quote_note(quote: Quote, passage: str) -> str:
+    """The result of checking the quote; for a near one, the words that differ."""
     if quote.verdict == "exact":
         return "exact quote"
-    if quote.verdict == "near":
-        there = passage[quote.passage_start or 0 : quote.passage_end or 0]
-        differing = "; ".join(f"says {said!r} for {stands!r}" for said, stands in other_words(quote.text, there))
-        return f"near quote, {quote.score:.0f} % similar" + (f": {differing}" if differing else "")
-    return "invalid quote, not in the passage"
+    if quote.verdict == "invalid":
+        return "invalid quote, not in the passage"
+    original = passage[quote.passage_start or 0 : quote.passage_end or 0]
+    differing = [f"says {quoted!r} for {written!r}" for quoted, written in other_words(quote.text, original)]
+    note = f"near quote, {quote.score:.0f} % similar"
+    return f"{note}: {'; '.join(differing)}" if differing else note
 
 
-def _made(origin: Origin) -> str:
+def _origin_line(origin: Origin) -> str:
     """How a speech was made, in one line."""
-    model = " + ".join(part for part in (origin.model, origin.adapter) if part)
-    facts = [
-        model,
-        "" if origin.revision is None else f"weights {origin.revision}",
-        "" if origin.temperature is None else f"temperature {origin.temperature:g}",
-        "" if origin.seed is None else f"seed {origin.seed}",
-        f"best of {origin.best_of}" if origin.best_of > 1 else "",
-        f"{origin.new_tokens} tokens" if origin.new_tokens else "",
-        "" if origin.finish == "stop" else f"ended by {origin.finish}",
-    ]
+    facts = [" + ".join(part for part in (origin.model, origin.adapter) if part)]
+    if origin.revision is not None:
+        facts.append(f"weights {origin.revision}")
+    if origin.temperature is not None:
+        facts.append(f"temperature {origin.temperature:g}")
+    if origin.seed is not None:
+        facts.append(f"seed {origin.seed}")
+    if origin.best_of > 1:
+        facts.append(f"best of {origin.best_of}")
+    if origin.new_tokens:
+        facts.append(f"{origin.new_tokens} tokens")
+    if origin.finish != "stop":
+        facts.append(f"ended by {origin.finish}")
     return ", ".join(fact for fact in facts if fact)
 
 
-def _asked(ask: Ask) -> Asked:
+def _shown_ask(ask: Ask) -> ShownAsk:
     """One question to the judge in words. The verdict is the mean of the asks, calibrated if the judge is."""
-    who = "no speech read"
+    how = "no speech read"
     if len(ask.sides) == 1:
-        who = f"{ask.sides[0]} read alone"
+        how = f"{ask.sides[0]} read alone"
     elif ask.sides:
-        who = f"{ask.sides[0]} read first"
+        how = f"{ask.sides[0]} read first"
     p = probability(ask.logprobs)
-    return Asked(f"{who}, answer {'AB'[ask.order[0]]} listed first", (p, 1 - p), ask.logprobs)
+    return ShownAsk(f"{how}, answer {'AB'[ask.order[0]]} listed first", (p, 1 - p), ask.logprobs)

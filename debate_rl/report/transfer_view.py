@@ -1,56 +1,14 @@
-"""Weak-to-strong tables, ready to show: plots of accuracy and of the gap recovered, lines, comparisons, files."""
+"""Weak-to-strong tables, ready to show: figures of accuracy and of the gap recovered, comparisons, grids of sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from debate_rl.intervals import Estimate
-from debate_rl.report import plots
-from debate_rl.report.plots import WIDTH, Axis, Row, RowPlot, Tick
+from debate_rl.report import figures
+from debate_rl.report.figures import Figure, Labelled, StudentPoint
 from debate_rl.weak_to_strong.results.results import Comparison, MethodResult, Results
 from debate_rl.weak_to_strong.results.tables import AXES, ENDS, Cell, Column, Table, cost_text, rows
-
-STYLES = 4
-"""Lines that the style sheet tells apart."""
-WIDEST = (-1.0, 2.0)
-"""PGR axes never pass this: one interval of a small gap would flatten all others."""
-
-
-class LineDot(NamedTuple):
-    """A method in a plot of lines."""
-
-    title: str
-    x: float
-    y: float
-    ends: tuple[float, float] | None
-
-
-class Line(NamedTuple):
-    """Methods that differ in one number."""
-
-    name: str
-    style: int
-    dots: tuple[LineDot, ...]
-    path: str
-    """As an SVG polyline takes it."""
-    label: float
-    """Height of the name, right of the last dot."""
-
-
-class LinePlot(NamedTuple):
-    """Accuracy of students over members, turns or errors, between that of weak model and ceiling."""
-
-    id: str
-    title: str
-    description: str
-    x: Axis
-    y: Axis
-    x_name: str
-    lines: tuple[Line, ...]
-    levels: tuple[Tick, ...]
-    """Weak model and ceiling."""
-    height: float
 
 
 class ColumnView(NamedTuple):
@@ -58,10 +16,11 @@ class ColumnView(NamedTuple):
 
     label: str
     column: Column
-    accuracy: RowPlot
-    pgr: RowPlot | None
-    """None where no method has one."""
-    lines: LinePlot | None
+    accuracy: Figure
+    pgr: Figure | None
+    """None where PGR is undefined for every method."""
+    lines: Figure | None
+    """Accuracy over the number in which the methods differ; None where the table has no such number."""
     first: list[Comparison]
     """Every method with the first, and the last with every other."""
     others: list[Comparison]
@@ -77,7 +36,7 @@ class GridView(NamedTuple):
 
 
 class TransferView(NamedTuple):
-    """A table with its plots."""
+    """A table with its figures."""
 
     stage: str
     """Name of the table, as headings call it."""
@@ -90,133 +49,96 @@ class TransferView(NamedTuple):
 
 def transfer_views(tables: Sequence[Table]) -> list[TransferView]:
     """What the page shows of each table."""
-    return [
-        TransferView(
+    views = []
+    for table in tables:
+        view = TransferView(
             stage=table.name,
             table=table,
             rows=rows(table),
-            columns=[_column(f"{at}-{place}", column, table) for place, column in enumerate(table.columns)],
-            grids=[_grid(name, table) for name in table.methods] if table.grid else [],
+            columns=[_column_view(column, table) for column in table.columns],
+            grids=[_grid_view(name, table) for name in table.methods] if table.grid else [],
             cost="" if table.cost is None else cost_text(table.cost),
         )
-        for at, table in enumerate(tables)
-    ]
+        views.append(view)
+    return views
 
 
-def _column(id: str, column: Column, table: Table) -> ColumnView:
-    found = column.results
-    several = len(table.columns) > 1
-    ends = {name: getattr(found, model) for model, name in ENDS.items()}
-    bars = [Row(name, one, soft=True) for name, one in ends.items() if one is not None]
-    bars[-1:-1] = [Row(method.name, method.student) for method in found.methods]
-    defined = [Row(method.name, method.pgr.pgr) for method in found.methods if method.pgr.pgr is not None]
-    names = [method.name for method in found.methods]
-    leading = [one for one in found.comparisons if one.second == names[0] or one.first == names[-1]]
+def _column_view(column: Column, table: Table) -> ColumnView:
+    results = column.results
+    label = column.label if len(table.columns) > 1 else ""
+    suffix = f", {label}" if label else ""
+    pgr = [Labelled(method.name, method.pgr.pgr) for method in results.methods if method.pgr.pgr is not None]
+    leading, others = _split_comparisons(results)
     return ColumnView(
-        label=column.label if several else "",
+        label=label,
         column=column,
-        accuracy=plots.rows(
-            f"transfer-{id}", f"Accuracy of students on the test items{f', {column.label}' if several else ''}", bars,
-            plots.percent, plots.short_percent, baseline=0.5, within=(0, 1),
-        ),
-        pgr=plots.rows(
-            f"pgr-{id}", f"Gap recovered (PGR){f', {column.label}' if several else ''}", defined,
-            lambda value: plots.fixed(value, 2), plots.plain, reference=(1.0, "ceiling"), baseline=0.0, within=WIDEST,
-        ) if defined else None,
-        lines=_lines(f"lines-{id}", column, AXES[table.over]) if table.over and column.points else None,
+        accuracy=figures.student_accuracy(f"Accuracy of students on the test items{suffix}", _accuracies(results)),
+        pgr=figures.pgr_by_method(f"Gap recovered (PGR){suffix}", pgr) if pgr else None,
+        lines=_lines(column, AXES[table.over], suffix) if table.over and column.points else None,
         first=leading,
-        others=[one for one in found.comparisons if one not in leading],
-    )  # fmt: skip
+        others=others,
+    )
 
 
-def _grid(method: str, table: Table) -> GridView:
+def _accuracies(results: Results) -> list[Labelled]:
+    """Students between the strong model's other ends and the ceiling, which comes last."""
+    ends = []
+    for model, name in ENDS.items():
+        estimate = getattr(results, model)
+        if estimate is not None:
+            ends.append(Labelled(name, estimate, is_reference=True))
+    students = [Labelled(method.name, method.student) for method in results.methods]
+    # `ENDS` lists the ceiling last.
+    return [*ends[:-1], *students, ends[-1]]
+
+
+def _split_comparisons(results: Results) -> tuple[list[Comparison], list[Comparison]]:
+    """Comparisons with the first method or of the last one, and all others."""
+    first, last = results.methods[0].name, results.methods[-1].name
+    leading, others = [], []
+    for comparison in results.comparisons:
+        if comparison.second == first or comparison.first == last:
+            leading.append(comparison)
+        else:
+            others.append(comparison)
+    return leading, others
+
+
+def _lines(column: Column, over: str, suffix: str) -> Figure:
+    """Students' accuracies over the number in which their methods differ."""
+    students = []
+    for method in column.results.methods:
+        point = column.points.get(method.name)
+        if point is not None:
+            students.append(StudentPoint(point.line, point.x, method.name, method.student))
+    weak, ceiling = column.results.weak.value, column.results.ceiling.value
+    return figures.students_over(f"Accuracy of students over {over}{suffix}", over, students, weak, ceiling)
+
+
+def _grid_view(method: str, table: Table) -> GridView:
     """Cells by weak and strong model."""
+    cells = {}
+    for column, cell in zip(table.columns, rows(table)[method], strict=True):
+        if cell is not None:
+            cells[column.weak, column.strong] = cell
     return GridView(
         method=method,
         weak=tuple(dict.fromkeys(column.weak for column in table.columns)),
         strong=tuple(dict.fromkeys(column.strong for column in table.columns)),
-        cells={
-            (column.weak, column.strong): cell
-            for column, cell in zip(table.columns, rows(table)[method], strict=True)
-            if cell is not None
-        },
+        cells=cells,
     )
 
 
-def _lines(id: str, column: Column, over: str) -> LinePlot:
-    """Lay out students' accuracies over what their methods differ in."""
-    found, height = column.results, 260.0
-    students = {method.name: method for method in found.methods if method.name in column.points}
-    x = _steps(sorted({column.points[name].x for name in students}))
-    levels = (found.weak.value, found.ceiling.value)
-    y = plots.axis([*levels, *_spans(students)], height - 42, 28, plots.short_percent)
-    lines: dict[str, list[tuple[float, MethodResult]]] = {}
-    for name, method in students.items():
-        lines.setdefault(column.points[name].line, []).append((column.points[name].x, method))
-    drawn, labels = [], [y.at(level) + 4 for level in levels]
-    for style, (name, dots) in enumerate(lines.items()):
-        line = _line(name, style, sorted(dots, key=lambda one: one[0]), (x, y), labels)
-        labels.append(line.label)
-        drawn.append(line)
-    said = "; ".join(dot.title for line in drawn for dot in line.dots)
-    ends = tuple(Tick(y.at(level), name) for level, name in zip(levels, ("weak", "ceiling"), strict=True))
-    return LinePlot(id, f"Accuracy of students over {over}", said, x, y, over, tuple(drawn), ends, height)
-
-
-def _steps(values: Sequence[float]) -> Axis:
-    """An axis with a tick for each value."""
-    low, high = (values[0], values[-1]) if values[-1] > values[0] else (values[0] - 1, values[0] + 1)
-    axis = Axis(low, high, 56, WIDTH - 96, ())
-    return axis._replace(ticks=tuple(Tick(axis.at(value), plots.plain(value)) for value in values))
-
-
-def _spans(students: Mapping[str, MethodResult]) -> list[float]:
-    """All that the axis must hold."""
-    ends = [(one.student.low, one.student.value, one.student.high) for one in students.values()]
-    return [value for end in ends for value in end if value is not None]
-
-
-def _line(
-    name: str, style: int, dots: Sequence[tuple[float, MethodResult]], axes: tuple[Axis, Axis], taken: Sequence[float]
-) -> Line:
-    """One line; each stands a little to the right of the one before, so that intervals do not hide one another."""
-    x, y = axes
-    placed = []
-    for value, method in dots:
-        said = f"{method.name}: {_said(method.student)}"
-        placed.append(LineDot(said, x.at(value) + 5 * style, y.at(method.student.value), _ends(method.student, y)))
-    label = placed[-1].y + 4
-    while any(abs(label - other) < 13 for other in taken):
-        label += 13
-    path = " ".join(f"{dot.x:g},{dot.y:g}" for dot in placed)
-    return Line(plots.shorten(name), style % STYLES, tuple(placed), path, label)
-
-
-def _said(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return f"{plots.percent(one.value)} (no interval)"
-    return f"{plots.percent(one.value)} [{plots.percent(one.low)}, {plots.percent(one.high)}]"
-
-
-def _ends(one: Estimate, scale: Axis) -> tuple[float, float] | None:
-    if one.low is None or one.high is None:
-        return None
-    return scale.at(one.low), scale.at(one.high)
-
-
 def findings(views: Sequence[TransferView]) -> dict[str, str]:
-    """The gap that each method of the first table recovers, for the top of the page."""
-    return {
-        _named(method, column, views[0]): method.pgr_text
-        for column in (views[0].columns if views else ())
-        for method in _shown(column.column.results)
-    }
+    """The gap that the first and the last method of the first table recover, for the top of the page."""
+    recovered = {}
+    for column in views[0].columns if views else ():
+        for method in _first_and_last(column.column.results):
+            name = f"{method.name}, {column.label}" if column.label else method.name
+            recovered[name] = method.pgr_text
+    return recovered
 
 
-def _shown(found: Results) -> tuple[MethodResult, ...]:
-    """The first method and the last."""
-    return found.methods if len(found.methods) < 3 else (found.methods[0], found.methods[-1])
-
-
-def _named(method: MethodResult, column: ColumnView, view: TransferView) -> str:
-    return f"{method.name}, {column.label}" if len(view.columns) > 1 else method.name
+def _first_and_last(results: Results) -> tuple[MethodResult, ...]:
+    methods = results.methods
+    return methods if len(methods) < 3 else (methods[0], methods[-1])

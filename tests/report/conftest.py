@@ -155,7 +155,13 @@ def oversight_stage(run: Path, questions: list[Question]) -> None:
     found = oversight(legs, "judge", second=beside(legs, other, ("judge", "lab-base")))
     both = {("debate", "dpo"): legs["debate", "dpo"], ("debate", "base"): other["debate", "dpo"]}
     crossed = [leg(q, ("dpo", "base"), "debate") for q in questions]
-    found = found.model_copy(update={"slopes": tuple(slopes(both, Rated(crossed))), "left_out": {"double by dpo": 7}})
+    found = found.model_copy(
+        update={
+            "slopes": tuple(slopes(both, Rated(crossed))),
+            "left_out": {"double by dpo": 7},
+            "rated_by": "tournament",
+        }
+    )
     put(run, "oversight", found.model_dump(mode="json"), legs=[one for found in legs.values() for one in found])
 
 

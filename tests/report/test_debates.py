@@ -73,11 +73,18 @@ def test_failed_legs_are_kept_apart(played, tmp_path):
     assert failures_by_kind(found.failed) == {"context": 1}
 
 
-def test_self_play_is_what_a_player_does_with_itself(played, tmp_path):
-    found = read_legs("stage", put(tmp_path, played), keep=1)
-    assert {row.player for row in found.self_play} == {"base"}
-    assert len(found.self_play) == 8
-    assert {row.cluster for row in found.self_play} == {f"story-{n}" for n in range(4)}
+def test_games_are_counted_for_both_players(made, tmp_path):
+    legs = [
+        made.leg(made.question(n), pair) for n in range(3) for pair in (("dpo", "sft"), ("sft", "dpo"), ("dpo", "dpo"))
+    ]
+    found = read_legs("stage", put(tmp_path, legs), keep=1)
+    forth, back = found.win_rates(["dpo", "sft"])
+    assert (forth.player, forth.opponent, forth.games) == ("dpo", "sft", 6)
+    expected = [leg.verdict.p[0 if leg.transcript.players["A"] == "dpo" else 1] for leg in legs]
+    assert forth.p == pytest.approx(
+        sum(p for p, leg in zip(expected, legs, strict=True) if len(set(leg.transcript.players.values())) == 2) / 6
+    )
+    assert forth.p + back.p == pytest.approx(1)
 
 
 def test_unit_is_what_clusters_are(made, played, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from debate_rl.report.transfer_view import findings, transfer_views
 from debate_rl.weak_to_strong.results.results import results
 from debate_rl.weak_to_strong.results.tables import Column, Cost, Point, Table
+from tests.report.figure_data import described, texts
 from tests.weak_to_strong.drawn import GOOD, study
 
 
@@ -19,16 +20,17 @@ def view(*columns, **fields):
 
 def test_students_stand_between_the_ends_and_pgr_beside_them():
     (one,) = view(column()).columns
-    marks = one.accuracy.marks
-    assert [mark.label for mark in marks] == [
-        "weak", "strong, untrained", "strong on D1", "none", "debate", "ceiling"
-    ]  # fmt: skip
-    assert [mark.label for mark in marks if not mark.soft] == ["none", "debate"]
-    assert [mark.label for mark in one.pgr.marks] == ["none", "debate"] and one.label == "" and one.lines is None
-    assert one.pgr.axis.low <= 0 < one.pgr.axis.high and one.pgr.axis.high <= 2
+    shown = described(one.accuracy)
+    assert [row["label"] for row in shown] == ["weak", "strong, untrained", "strong on D1", "none", "debate", "ceiling"]
+    assert [row["label"] for row in shown if not row["is_reference"]] == ["none", "debate"]
+    assert [row["label"] for row in described(one.pgr)] == ["none", "debate"]
+    assert one.label == "" and one.lines is None
+    method = one.column.results.methods[1]
+    assert shown[4]["value"] == 100 * method.student.value and shown[4]["low"] == 100 * method.student.low
+    assert described(one.pgr)[1]["value"] == method.pgr.pgr.value
 
 
-def test_no_gap_no_plot_of_it():
+def test_no_gap_no_figure_of_it():
     found = view(column(ceiling=0.6))
     assert found.columns[0].pgr is None
     assert findings([found])["debate"].startswith("undefined: the gap")
@@ -48,21 +50,17 @@ def test_lines_run_over_the_numbers_of_their_methods():
     skills = dict(zip(names, (0.7, 0.72, 0.74, 0.7, 0.8, 0.9), strict=True))
     points = {name: Point(line=name.split("-")[0], x=float(name.split("-")[1])) for name in names}
     (one,) = view(column(methods=names, points=points, **skills), over="members").columns
-    plot = one.lines
-    assert [line.name for line in plot.lines] == ["finetune", "debate"] and plot.x_name == "supervisors"
-    assert [tick.text for tick in plot.x.ticks] == ["1", "2", "4"]
-    for line in plot.lines:
-        xs = [dot.x for dot in line.dots]
-        assert xs == sorted(xs) and len(set(xs)) == 3
-        assert all(dot.ends[0] >= dot.y >= dot.ends[1] for dot in line.dots)  # down is more
-    assert abs(plot.lines[0].label - plot.lines[1].label) >= 13
-    assert plot.lines[0].dots[0].x != plot.lines[1].dots[0].x
-    assert {tick.text for tick in plot.levels} == {"weak", "ceiling"}
+    shown = described(one.lines)
+    assert {(row["series"], row["x"], row["label"]) for row in shown} == {
+        (point.line, point.x, name) for name, point in points.items()
+    }
+    assert all(row["low"] <= row["value"] <= row["high"] for row in shown)
+    assert {"weak", "ceiling", "supervisors", "finetune", "debate"} <= set(texts(one.lines))
 
 
 def test_one_point_is_a_line_as_well():
     (one,) = view(column(points={"debate": Point(line="debate", x=4)}), over="members").columns
-    assert len(one.lines.lines[0].dots) == 1 and one.lines.x.ticks[0].text == "4"
+    assert [row["x"] for row in described(one.lines)] == [4] and "4" in texts(one.lines)
 
 
 def test_sizes_make_a_grid():

@@ -18,6 +18,7 @@ from debate_rl.stages.attacks import compare_attacks, draw
 from debate_rl.stages.judge import JudgeAttacks
 from tests.command import mistake
 from tests.judges.attacks.test_robustness import debates, swayed
+from tests.report.figure_data import described
 
 NAMES = ["suffix_sure", "position", "sycophancy"]
 
@@ -82,15 +83,13 @@ def test_the_page_shows_both_judges(tmp_path):
         tmp_path, swayed("clearly"), attacks=[*NAMES, "quotes_repeated"], train_attacks=["suffix_sure"]
     )
     found = JudgeAttacks.model_validate({**metrics["attacks"], "rounds": [["so <now>", "then"], []]})
-    view = attack_view("attacks-judge", found)
+    view = attack_view(found)
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
-    assert [mark.label for mark in view.plot.marks] == ["suffix_sure", "finetuned", "position", "finetuned"]
-    assert [mark.soft for mark in view.plot.marks] == [True, False, True, False]
-    assert attack_view("x", None) is None
-    page = environment().from_string(
-        "{% import 'plots.j2' as plots with context %}{% import 'tables.j2' as t with context %}"
-        "{% include 'attacks.j2' %}"
-    )
+    shown = described(view.figure)
+    assert [row["label"].rstrip("\u200b") for row in shown] == ["suffix_sure", "finetuned", "position", "finetuned"]
+    assert [row["is_reference"] for row in shown] == [True, False, True, False]
+    assert attack_view(None) is None
+    page = environment().from_string("{% import 'tables.j2' as t with context %}{% include 'attacks.j2' %}")
 
     class Shown:
         attacks = view

@@ -1,4 +1,4 @@
-"""What debaters do: how often they quote, how truly, at what length, and with what success; clustered by story."""
+"""Behaviour of debaters: how much and how truly they quote, how long they speak, how often they win."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from debate_rl.analysis.behaviour.concessions import concedes, names_other_only
-from debate_rl.game.protocol import SIDES
+from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Speech
 from debate_rl.game.verdict import Leg
@@ -45,7 +45,7 @@ class Behaviour(Record):
     other_only: Estimate | None = None
     """Share of speeches that name the other answer and never their own."""
     repeated: Estimate | None = None
-    """Of the quotes of later turns, those that the player gave in an earlier turn; None without later quotes."""
+    """Share of the quotes in later turns that the player gave in an earlier turn; None without such quotes."""
     wins: Estimate | None = None
     """The judge's mean probability for the player's side against other players; None without such games."""
 
@@ -65,28 +65,30 @@ class Spoken(NamedTuple):
 
     @property
     def argues(self) -> Argues | None:
-        """Whether the speech is for the correct answer; None where that is unknown."""
-        if self.question.correct is None:
-            return None
-        return "correct" if SIDES[self.question.correct] == self.speech.side else "wrong"
+        """Whether the speech is for the correct answer; None if the answer is not known."""
+        return _argues(self.question, self.speech.side)
 
 
 def spoken(legs: Iterable[Leg]) -> list[Spoken]:
     """Every speech of the legs; one that stands in several legs (same question, side, turn and text) counts once."""
-    found: dict[tuple[str, str, str, int, str], Spoken] = {}
+    speeches: dict[tuple[str, str, str, int, str], Spoken] = {}
     for leg in legs:
         question = leg.transcript.question
         for speech in leg.transcript.speeches:
             player = speech.origin.player
-            earlier = frozenset(
-                folded(quote.text)
-                for other in leg.transcript.speeches
-                if other.side == speech.side and other.turn < speech.turn
-                for quote in other.quotes
-            )
+            # Games can share a first turn: counted once a game, it would weigh more with more opponents.
             key = (player, question.id, speech.side, speech.turn, speech.text)
-            found[key] = Spoken(player, question, speech, earlier)
-    return list(found.values())
+            speeches[key] = Spoken(player, question, speech, _earlier_quotes(speech, leg.transcript.speeches))
+    return list(speeches.values())
+
+
+def _earlier_quotes(speech: Speech, speeches: Iterable[Speech]) -> frozenset[str]:
+    """Quotes of the same side's earlier turns, as `folded`."""
+    quotes: set[str] = set()
+    for other in speeches:
+        if other.side == speech.side and other.turn < speech.turn:
+            quotes.update(folded(quote.text) for quote in other.quotes)
+    return frozenset(quotes)
 
 
 def behaviour(legs: Iterable[Leg]) -> list[Behaviour]:
@@ -95,41 +97,46 @@ def behaviour(legs: Iterable[Leg]) -> list[Behaviour]:
 
 
 def by_side(legs: Iterable[Leg]) -> list[Behaviour]:
-    """Two rows for each player: where it argues for the correct answer, and where for the wrong one."""
+    """Two rows for each player: its speeches for the correct answer, and those for the wrong one."""
     return _rows(list(legs), ("correct", "wrong"))
 
 
 def _rows(legs: Sequence[Leg], sides: Sequence[Argues | None]) -> list[Behaviour]:
-    """A row for each player and side that has speeches, players by their first speeches."""
-    every, won = spoken(legs), wins(legs)
+    """A row for each player and side that has speeches, players in the order of their first speeches."""
+    every_speech, every_win = spoken(legs), wins(legs)
     rows = []
-    for player in dict.fromkeys(said.player for said in every):
+    for player in dict.fromkeys(speech.player for speech in every_speech):
+        player_wins = [win for win in every_win if win.player == player]
         for side in sides:
-            kept = [said for said in every if said.player == player and side in (None, said.argues)]
-            if kept:
-                rows.append(_row(player, side, kept, [win for win in won if win.player == player]))
+            speeches = [speech for speech in every_speech if speech.player == player and side in (None, speech.argues)]
+            if speeches:
+                rows.append(_row(player, side, speeches, player_wins))
     return rows
 
 
-def _row(player: str, side: Argues | None, found: Sequence[Spoken], won: Sequence[Win]) -> Behaviour:
+def _row(player: str, side: Argues | None, speeches: Sequence[Spoken], player_wins: Sequence[Win]) -> Behaviour:
     """Summarise one player's speeches."""
-    labels = [said.question.cluster for said in found]
-    measured = {name: mean([measure(said) for said in found], labels) for name, measure in MEASURES.items()}
-    again = [(folded(quote.text) in said.earlier, said.question.cluster) for said in found if said.speech.turn
-             for quote in said.speech.quotes]  # fmt: skip
-    kept = [win for win in won if side in (None, win.argues)]
+    stories = [speech.question.cluster for speech in speeches]
+    measured = {name: mean([measure(speech) for speech in speeches], stories) for name, measure in MEASURES.items()}
+    repeated, repeated_stories = [], []
+    for spoken_ in speeches:
+        if spoken_.speech.turn:  # in the first turn there is nothing to repeat
+            for quote in spoken_.speech.quotes:
+                repeated.append(folded(quote.text) in spoken_.earlier)
+                repeated_stories.append(spoken_.question.cluster)
+    side_wins = [win for win in player_wins if side in (None, win.argues)]
     return Behaviour(
         player=player,
         argues=side,
-        speeches=len(found),
-        repeated=mean([one for one, _ in again], [label for _, label in again]) if again else None,
-        wins=mean([win.p for win in kept], [win.cluster for win in kept]) if kept else None,
+        speeches=len(speeches),
+        repeated=mean(repeated, repeated_stories) if repeated else None,
+        wins=mean([win.p for win in side_wins], [win.cluster for win in side_wins]) if side_wins else None,
         **measured,
     )
 
 
 class Win(NamedTuple):
-    """What the judge gave a player against another one.
+    """The judge's probability for a player in a game against another one.
 
     Example:
         Win(player="sft", argues="wrong", p=0.41, cluster="lab-7")
@@ -143,16 +150,22 @@ class Win(NamedTuple):
 
 def wins(legs: Iterable[Leg]) -> list[Win]:
     """The judge's probability for each player of every judged game between two different ones."""
-    found = []
+    rows = []
     for leg in legs:
         game = leg.transcript
         if leg.verdict is None or len(set(game.players.values())) < 2:
             continue
         for side, player in game.players.items():
-            correct = game.question.correct
-            argues: Argues | None = None if correct is None else "correct" if SIDES[correct] == side else "wrong"
-            found.append(Win(player, argues, leg.verdict.p_side(side), game.question.cluster))
-    return found
+            argues = _argues(game.question, side)
+            rows.append(Win(player, argues, leg.verdict.p_side(side), game.question.cluster))
+    return rows
+
+
+def _argues(question: Question, side: Side) -> Argues | None:
+    """Whether a side has the correct answer; None if the answer is not known."""
+    if question.correct is None:
+        return None
+    return "correct" if SIDES[question.correct] == side else "wrong"
 
 
 def all_quotes_are(speech: Speech, verdicts: tuple[str, ...]) -> bool:
@@ -171,17 +184,17 @@ def quoted_words(speech: Speech) -> int:
 
 
 def folded(quote: str) -> str:
-    """A quote without case, spaces at its ends and punctuation there: the same words are the same quote."""
+    """A quote in lower case, without spaces and punctuation at its ends: the same words are the same quote."""
     return " ".join(quote.lower().split()).strip(" .,;:!?'\"-")
 
 
 MEASURES = {
-    "exact": lambda said: all_quotes_are(said.speech, ("exact",)),
-    "valid": lambda said: all_quotes_are(said.speech, ("exact", "near")),
-    "quotes": lambda said: len(said.speech.quotes),
-    "words": lambda said: count_words(said.speech.text),
-    "quoted": lambda said: quoted_words(said.speech),
-    "concedes": lambda said: concedes(said.speech),
-    "other_only": lambda said: names_other_only(said.speech, said.question),
+    "exact": lambda spoken: all_quotes_are(spoken.speech, ("exact",)),
+    "valid": lambda spoken: all_quotes_are(spoken.speech, ("exact", "near")),
+    "quotes": lambda spoken: len(spoken.speech.quotes),
+    "words": lambda spoken: count_words(spoken.speech.text),
+    "quoted": lambda spoken: quoted_words(spoken.speech),
+    "concedes": lambda spoken: concedes(spoken.speech),
+    "other_only": lambda spoken: names_other_only(spoken.speech, spoken.question),
 }
-"""What is measured of a speech, by field of `Behaviour`."""
+"""How a speech is measured, by field of `Behaviour`."""

@@ -1,4 +1,4 @@
-"""Everything that is known of how players of a tournament behave, in one record."""
+"""Behaviour of a tournament's players in one record: by side, relevance of quotes, differences, trends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from debate_rl.records import Record
 
 
 class Conduct(Record):
-    """Behaviour by side, what the quotes give away, how players differ, and what goes with strength.
+    """Behaviour by side, relevance of quotes, differences between players, and trends with strength.
 
     Example:
         Conduct(sides=(Behaviour(player="sft", argues="correct", ...), ...), relevance=(Relevance(...), ...),
@@ -33,21 +33,21 @@ class Conduct(Record):
 def conduct(
     legs: Sequence[Leg], players: Sequence[str], reader: AnyJudge, engine: Engine, readings: int = 0
 ) -> Conduct:
-    """Measure it.
+    """Measure the behaviour of a tournament's players.
 
     Args:
         legs: cross-play and self-play.
-        players: in the order in which neighbours are compared.
+        players: neighbours in this order are compared.
         reader: guesses the side from the quotes.
-        engine: answers for it.
-        readings: speeches of each player and side that it is shown; 0 asks nothing.
+        engine: answers for the reader.
+        readings: speeches of each player and side that the reader is shown; 0 skips the readings.
     """
     every = spoken(legs)
     prompts = legs[0].transcript.protocol.prompts if legs else "default"
-    apart = [separation(every, first, second) for first, second in pairwise(players)]
+    separations = [separation(every, first, second) for first, second in pairwise(players)]
     return Conduct(
         sides=tuple(by_side(legs)),
         relevance=tuple(relevance(every, reader, engine, readings, prompts)) if readings else (),
-        separations=tuple(found for found in apart if found is not None),
+        separations=tuple(row for row in separations if row is not None),
         trends=tuple(trends(legs)),
     )

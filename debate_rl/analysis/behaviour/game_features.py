@@ -1,4 +1,4 @@
-"""Judged games as the effects read them: the verdict, and what was said in numbers; texts are not kept."""
+"""Judged games as the effects read them: verdicts, and speeches in numbers; texts are dropped to save memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Said(NamedTuple):
     side: str
     turn: int
     valid: bool
-    """It quotes, and all its quotes are exact or near."""
+    """Whether it quotes, and all its quotes are exact or near."""
     words: int
 
 
@@ -38,7 +38,7 @@ class Played(NamedTuple):
     """
 
     leg: Leg
-    """With its verdict, without passage and speeches."""
+    """The leg with its verdict, without passage and speeches."""
     said: tuple[Said, ...]
 
     @property
@@ -48,7 +48,7 @@ class Played(NamedTuple):
 
     @property
     def cluster(self) -> str:
-        """The story, else the question."""
+        """The question's story, or the question itself if it has none."""
         return self.leg.transcript.question.cluster
 
     @property
@@ -58,50 +58,60 @@ class Played(NamedTuple):
 
     @property
     def players(self) -> tuple[str, ...]:
-        """Who played, each once, side A's first; none in a reading."""
+        """The players, each once, side A's first; empty in a reading."""
         sides = self.leg.transcript.players
         return tuple(dict.fromkeys(sides[side] for side in self.leg.transcript.present))
 
 
 def read_played(path: Path) -> list[Played]:
-    """The judged games of a file of legs, read one at a time; none where there is no file.
+    """Read the judged games of a file of legs, one at a time; empty if there is no file.
 
     Legs that failed or were not judged are left out: they count for no one.
 
     Raises:
         UserError: a line is malformed; names file and line.
     """
-    found: list[Played] = []
-    for number, value in lines(path) if path.is_file() else ():
+    games: list[Played] = []
+    if not path.is_file():
+        return games
+    for line_number, value in lines(path):
         try:
             leg = Leg.model_validate(value)
         except ValidationError as error:
-            raise UserError(f"{path}:{number}: {explain(error)}") from error
+            raise UserError(f"{path}:{line_number}: {explain(error)}") from error
         if leg.verdict is not None and leg.failure is None and leg.p_correct is not None:
-            found.append(_light(leg))
-    return found
+            games.append(_without_texts(leg))
+    return games
 
 
 def listed(played: Iterable[Played], order: Sequence[str] = ()) -> list[str]:
-    """Players in the order in which the stage lists them; those that `order` leaves out by their first games."""
-    found = dict.fromkeys(name for game in played for name in game.players)
-    return [*dict.fromkeys(name for name in order if name in found), *(name for name in found if name not in order)]
+    """Players in the order in which the stage lists them, then all others in the order of their first games."""
+    players: dict[str, None] = {}
+    for game in played:
+        players.update(dict.fromkeys(game.players))
+    # Players of no game are dropped: a stage can list players whose games all failed.
+    in_order = [name for name in dict.fromkeys(order) if name in players]
+    return in_order + [name for name in players if name not in order]
 
 
-def _light(leg: Leg) -> Played:
-    """A leg without its texts."""
+def _without_texts(leg: Leg) -> Played:
     game = leg.transcript
+    # A novel as the passage of every leg would fill the memory; ids and clusters stay.
     question = game.question.model_copy(update={"passage": None, "evidence": ()})
     light = game.model_copy(update={"question": question, "speeches": ()})
-    return Played(leg.model_copy(update={"transcript": light}), _said(game))
+    return Played(leg.model_copy(update={"transcript": light}), _speeches(game))
 
 
-def _said(game: Transcript) -> tuple[Said, ...]:
+def _speeches(game: Transcript) -> tuple[Said, ...]:
     """Every speech in numbers."""
-    return tuple(
-        Said(
-            player=game.players[speech.side], side=speech.side, turn=speech.turn,
-            valid=all_quotes_are(speech, ("exact", "near")), words=count_words(speech.text),
+    rows = []
+    for speech in game.speeches:
+        row = Said(
+            player=game.players[speech.side],
+            side=speech.side,
+            turn=speech.turn,
+            valid=all_quotes_are(speech, ("exact", "near")),
+            words=count_words(speech.text),
         )
-        for speech in game.speeches
-    )  # fmt: skip
+        rows.append(row)
+    return tuple(rows)

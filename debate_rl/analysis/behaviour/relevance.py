@@ -20,7 +20,7 @@ from debate_rl.records import Record, digest
 
 
 class Relevance(Record):
-    """What the quotes of a player's speeches give away.
+    """How often a reader guesses a player's side from the quotes of a speech alone.
 
     Example:
         Relevance(player="dpo", argues="wrong", guessed=Estimate(value=0.88, low=0.8, high=0.95, n=40, clusters=31),
@@ -37,18 +37,19 @@ class Relevance(Record):
     """Speeches that the reader gave no verdict on."""
 
 
-def quotes_only(said: Spoken, prompts: str = "default") -> Transcript | None:
-    """A game without speeches whose text is the valid quotes of one speech; None where it has none.
+def quotes_only(spoken: Spoken, prompts: str = "default") -> Transcript | None:
+    """A game without speeches whose passage is the valid quotes of one speech; None if it has none.
 
     Args:
-        said: the speech.
-        prompts: prompt set, as of the protocol the speech was given under.
+        spoken: the speech.
+        prompts: prompt set of the protocol under which the speech was given.
     """
-    quotes = [" ".join(quote.text.split()) for quote in said.speech.quotes if quote.verdict != "invalid"]
+    quotes = [" ".join(quote.text.split()) for quote in spoken.speech.quotes if quote.verdict != "invalid"]
     if not quotes:
         return None
-    question = said.question.model_copy(
-        update={"passage": "\n".join(dict.fromkeys(quotes)), "correct": SIDES.index(said.speech.side)}
+    # "Correct" is what the speech argues for: the reader is right when it guesses the side.
+    question = spoken.question.model_copy(
+        update={"passage": "\n".join(dict.fromkeys(quotes)), "correct": SIDES.index(spoken.speech.side)}
     )
     return Transcript(question=question, protocol=load_protocol("open_book", prompts=prompts), players={})
 
@@ -56,39 +57,52 @@ def quotes_only(said: Spoken, prompts: str = "default") -> Transcript | None:
 def relevance(
     every: Sequence[Spoken], reader: AnyJudge, engine: Engine, limit: int | None = None, prompts: str = "default"
 ) -> list[Relevance]:
-    """One row for each player and side with speeches; all readings in one call to the engine.
+    """One row for each player and side with speeches; all readings go to the engine in one call.
 
     Args:
         every: speeches (`behaviour.spoken`).
-        reader: who guesses.
-        engine: answers for it.
+        reader: guesses the side.
+        engine: answers for the reader.
         limit: speeches of each player and side, drawn by their content; None takes all.
         prompts: prompt set of the reader.
     """
     groups: dict[tuple[str, Argues], list[Spoken]] = {}
-    for said in every:
-        if said.argues is not None:
-            groups.setdefault((said.player, said.argues), []).append(said)
-    drawn = {key: _draw(found, limit) for key, found in groups.items()}
-    views = {key: [quotes_only(said, prompts) for said in found] for key, found in drawn.items()}
-    shown = [view for found in views.values() for view in found if view is not None]
-    verdicts = iter(judge_transcripts(shown, reader, engine) if shown else [])
+    for speech in every:
+        if speech.argues is not None:
+            groups.setdefault((speech.player, speech.argues), []).append(speech)
+    transcripts: dict[tuple[str, Argues], list[Transcript]] = {}
+    without: dict[tuple[str, Argues], int] = {}
+    for key, speeches in groups.items():
+        drawn = _draw(speeches, limit)
+        shown = [quotes_only(speech, prompts) for speech in drawn]
+        transcripts[key] = [transcript for transcript in shown if transcript is not None]
+        without[key] = len(drawn) - len(transcripts[key])
+    every_transcript = [transcript for group in transcripts.values() for transcript in group]
+    # One call for all groups: an engine batches what it is given at once.
+    verdicts = iter(judge_transcripts(every_transcript, reader, engine) if every_transcript else [])
     rows = []
-    for (player, argues), found in views.items():
-        kept = [view for view in found if view is not None]
-        read = [(view, next(verdicts)) for view in kept]
-        good = [(view, verdict.p[view.question.correct or 0]) for view, verdict in read if isinstance(verdict, Verdict)]
-        labels = [view.question.cluster for view, _ in good]
-        rows.append(
-            Relevance(
-                player=player, argues=argues, guessed=mean(hits([p for _, p in good]), labels) if good else None,
-                without=len(found) - len(kept), failed=len(kept) - len(good),
-            )
-        )  # fmt: skip
+    for (player, argues), group in transcripts.items():
+        probabilities, stories = [], []
+        for transcript in group:
+            verdict = next(verdicts)
+            if isinstance(verdict, Verdict):
+                probabilities.append(verdict.p[transcript.question.correct or 0])
+                stories.append(transcript.question.cluster)
+        row = Relevance(
+            player=player,
+            argues=argues,
+            guessed=mean(hits(probabilities), stories) if probabilities else None,
+            without=without[player, argues],
+            failed=len(group) - len(probabilities),
+        )
+        rows.append(row)
     return rows
 
 
-def _draw(found: Sequence[Spoken], limit: int | None) -> list[Spoken]:
-    """So many speeches, drawn by question, side and turn: the same questions for every player."""
-    ranked = sorted(found, key=lambda said: digest(["read", said.question.id, said.speech.side, said.speech.turn]))
+def _draw(speeches: Sequence[Spoken], limit: int | None) -> list[Spoken]:
+    """Draw speeches by question, side and turn: the same questions for every player."""
+    # A hash instead of a random draw: adding a player does not change the questions drawn for the others.
+    ranked = sorted(
+        speeches, key=lambda speech: digest(["read", speech.question.id, speech.speech.side, speech.speech.turn])
+    )
     return ranked[:limit]

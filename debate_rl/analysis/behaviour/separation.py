@@ -1,6 +1,6 @@
-"""How two players' speeches differ, found automatically: a classifier on simple features tells them apart, or not.
+"""How two players' speeches differ: can a classifier on simple features tell who gave a speech?
 
-Speeches are paired: the same question, side and turn, one of each player, so what a question asks for separates nobody.
+Speeches are paired: one of each player on the same question, side and turn, so the question itself gives nothing away.
 The classifier (logistic regression) is always tested on stories it has not seen. If it can not tell who spoke, the
 players do not differ in what is counted here; if it can, the features say how.
 """
@@ -24,7 +24,7 @@ FOLDS = 5
 LEAST_STORIES = 10
 """With fewer stories a classifier has too little to learn from and to be tested on."""
 WORDS = 60
-"""Commonest words that are counted, of those that stand in LEAST_SHARE of the speeches."""
+"""Most common words that are counted, if they stand in LEAST_SHARE of the speeches."""
 LEAST_SHARE = 0.01
 SHOWN = 5
 """Features that are listed."""
@@ -38,14 +38,14 @@ class Feature(Record):
     """
 
     name: str
-    """Of lengths and counts their name; of a word, "word: because"."""
+    """Name of the length or count; for a word, "word: because"."""
     first: float
     second: float
     """Mean in each player's speeches."""
     difference: Effect
-    """first - second, paired. Of many features the few that differ most are listed: read the p-values so."""
+    """first - second, paired. The features listed are the few that differ most of many: read the p-values so."""
     weight: float
-    """In a classifier of all speeches, for one standard deviation; above 0 speaks for the first player."""
+    """Weight in a classifier of all speeches, for one standard deviation; above 0 speaks for the first player."""
 
 
 class Separation(Record):
@@ -61,97 +61,123 @@ class Separation(Record):
     pairs: int
     """Paired speeches."""
     accuracy: Estimate
-    """Share of speeches of unseen stories that the classifier gives to the right player; 1/2 is chance."""
+    """Share of speeches from unseen stories that the classifier attributes to the right player; 1/2 is chance."""
     auc: Estimate
-    """Chance that it finds a speech of the first player likelier to be the first's than one of the second's."""
+    """Probability that a speech of the first player gets a higher score than one of the second player."""
     features: tuple[Feature, ...]
-    """Those that differ most, in standard deviations."""
+    """The features that differ most, in standard deviations."""
 
 
 def separation(every: Sequence[Spoken], first: str, second: str) -> Separation | None:
-    """Tell two players apart; None where fewer than LEAST_STORIES stories have speeches of both.
+    """Tell two players apart; None if fewer than LEAST_STORIES stories have speeches of both.
 
     Intervals are bootstraps over stories of the classifiers' answers; the classifiers themselves are not refitted.
     """
     pairs = paired(every, first, second)
-    labels = [said.question.cluster for said, _ in pairs]
-    if len(set(labels)) < LEAST_STORIES:
+    stories = [speech.question.cluster for speech, _ in pairs]
+    # Counted in stories, not speeches: the classifier is tested on whole stories.
+    if len(set(stories)) < LEAST_STORIES:
         return None
-    one, two = [said.speech for said, _ in pairs], [said.speech for _, said in pairs]
-    names, table = features([*one, *two])
-    is_first = np.repeat([1, 0], len(pairs))
-    both = [*labels, *labels]
-    scores, weights = _fitted(table, is_first, both)
+    count = len(pairs)
+    speeches = [spoken.speech for spoken, _ in pairs] + [spoken.speech for _, spoken in pairs]
+    names, table = features(speeches)
+    # The first half of the rows is the first player's, the second half the second's, in the same order.
+    is_first = np.repeat([1, 0], count)
+    row_stories = [*stories, *stories]
+    scores, weights = _fitted(table, is_first, row_stories)
+    # An undecided answer is right half the time, as everywhere.
     right = np.where(scores == 0.5, 0.5, (scores > 0.5) == is_first)
-    gaps = [column[: len(pairs)].mean() - column[len(pairs) :].mean() for column in table.T]
+    gaps = [column[:count].mean() - column[count:].mean() for column in table.T]
     spread = table.std(axis=0)
     sizes = np.abs(np.divide(gaps, spread, out=np.zeros(len(names)), where=spread > 0))
-    ranked = np.argsort(-sizes, kind="stable")[:SHOWN]
+    listed = []
+    # A stable sort: features of equal size stay in their order, whatever the platform.
+    for index in np.argsort(-sizes, kind="stable")[:SHOWN]:
+        if sizes[index] > 0:
+            listed.append(_feature(names[index], table[:, index], stories, float(weights[index])))
     return Separation(
         first=first,
         second=second,
-        pairs=len(pairs),
-        accuracy=mean(right, both),
-        auc=auc(scores, is_first, both),
-        features=tuple(
-            _feature(names[index], table[:, index], labels, float(weights[index]))
-            for index in ranked
-            if sizes[index] > 0
-        ),
+        pairs=count,
+        accuracy=mean(right, row_stories),
+        auc=auc(scores, is_first, row_stories),
+        features=tuple(listed),
     )
 
 
 def paired(every: Sequence[Spoken], first: str, second: str) -> list[tuple[Spoken, Spoken]]:
-    """Speeches of both players on the same question, side and turn; of several of one player the first by text."""
-    found: dict[str, dict[tuple[str, str, int], Spoken]] = {first: {}, second: {}}
-    for said in sorted(every, key=lambda said: said.speech.text):
-        if said.player in found:
-            found[said.player].setdefault((said.question.id, said.speech.side, said.speech.turn), said)
-    return [(found[first][key], found[second][key]) for key in sorted(found[first].keys() & found[second].keys())]
+    """Pair the players' speeches on the same question, side and turn.
+
+    If a player has several speeches there (games with different opponents), the first by text is taken.
+    """
+    speeches: dict[str, dict[tuple[str, str, int], Spoken]] = {first: {}, second: {}}
+    for spoken in sorted(every, key=lambda spoken: spoken.speech.text):
+        if spoken.player in speeches:
+            key = (spoken.question.id, spoken.speech.side, spoken.speech.turn)
+            speeches[spoken.player].setdefault(key, spoken)
+    shared = sorted(speeches[first].keys() & speeches[second].keys())
+    return [(speeches[first][key], speeches[second][key]) for key in shared]
 
 
 def features(speeches: Sequence[Speech]) -> tuple[list[str], Floats]:
-    """Names of m features and their values, (n, m): lengths, quotes, and counts of the commonest words."""
+    """Describe speeches in numbers: lengths, quotes, and counts of the most common words.
+
+    Returns:
+        Names of the m features, and their values, (n, m).
+    """
     texts = [own_words(speech) for speech in speeches]
-    counts = [Counter(re.findall(r"\w+", text)) for text in texts]
-    common = Counter(word for count in counts for word in count)
-    least = max(2, LEAST_SHARE * len(texts))
-    words = sorted(word for word, found in common.most_common(WORDS) if found >= least)
-    named: dict[str, list[float]] = {
+    word_counts = [Counter(re.findall(r"\w+", text)) for text in texts]
+    columns: dict[str, list[float]] = {
         "words": [count_words(speech.text) for speech in speeches],
-        "letters in a word": [float(np.mean([len(word) for word in text.split()] or [0])) for text in texts],
+        "letters in a word": [_mean_word_length(text) for text in texts],
         "sentences": [len(re.findall(r"[.!?]+(?:\s|$)", text)) for text in texts],
         "question and exclamation marks": [text.count("?") + text.count("!") for text in texts],
         "quotes": [len(speech.quotes) for speech in speeches],
         "valid quotes": [sum(quote.verdict != "invalid" for quote in speech.quotes) for speech in speeches],
         "quoted words": [quoted_words(speech) for speech in speeches],
-        **{f"word: {word}": [count[word] for count in counts] for word in words},
     }
-    return list(named), np.array(list(named.values()), dtype=float).T
+    for word in _common_words(word_counts):
+        columns[f"word: {word}"] = [counts[word] for counts in word_counts]
+    return list(columns), np.array(list(columns.values()), dtype=float).T
 
 
-def _fitted(table: Floats, is_first: Any, labels: Sequence[str]) -> tuple[Floats, Floats]:
-    """P(first player) of each speech by classifiers of other stories, (n,); weights of one of all speeches, (m,)."""
+def _mean_word_length(text: str) -> float:
+    lengths = [len(word) for word in text.split()]
+    return float(np.mean(lengths)) if lengths else 0.0
+
+
+def _common_words(word_counts: Sequence[Counter[str]]) -> list[str]:
+    """The most common words, in alphabetical order; rare ones would only name single stories."""
+    totals: Counter[str] = Counter()
+    for counts in word_counts:
+        totals.update(counts.keys())  # speeches with the word, not occurrences: one speech can repeat a name
+    least = max(2, LEAST_SHARE * len(word_counts))
+    return sorted(word for word, count in totals.most_common(WORDS) if count >= least)
+
+
+def _fitted(table: Floats, is_first: Any, stories: Sequence[str]) -> tuple[Floats, Floats]:
+    """P(first player) of each speech by a classifier of other stories, (n,); weights of one of all speeches, (m,)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    # Folds are whole stories: with speeches of one story on both sides, the classifier could learn the story.
     folds = GroupKFold(n_splits=FOLDS)
-    scores = cross_val_predict(model, table, is_first, groups=labels, cv=folds, method="predict_proba")[:, 1]
+    scores = cross_val_predict(model, table, is_first, groups=stories, cv=folds, method="predict_proba")[:, 1]
     return scores, model.fit(table, is_first)[-1].coef_[0]
 
 
 def auc(scores: Floats, is_first: Any, labels: Sequence[str]) -> Estimate:
     """Area under the ROC curve with an interval over stories; equal scores count half."""
-    levels, place = np.unique(scores, return_inverse=True)
+    levels, level_of_row = np.unique(scores, return_inverse=True)
     positive = np.asarray(is_first, dtype=bool)
 
     def statistic(weights: Floats) -> float:
-        firsts, seconds = (
-            np.bincount(place[kept], weights=weights[kept], minlength=len(levels)) for kept in (positive, ~positive)
-        )
+        firsts = np.bincount(level_of_row[positive], weights=weights[positive], minlength=len(levels))
+        seconds = np.bincount(level_of_row[~positive], weights=weights[~positive], minlength=len(levels))
+        # Pairs in which the first player's speech scores higher, and half of those with equal scores.
         below = np.cumsum(seconds) - seconds / 2
         total = firsts.sum() * seconds.sum()
         return float(firsts @ below / total) if total else float("nan")
@@ -159,10 +185,13 @@ def auc(scores: Floats, is_first: Any, labels: Sequence[str]) -> Estimate:
     return bootstrap(statistic, len(scores), labels).estimate()
 
 
-def _feature(name: str, column: Floats, labels: Sequence[str], weight: float) -> Feature:
-    """One feature of both players' paired speeches; the first player's are the first half of the column."""
-    one, two = np.split(column, 2)
+def _feature(name: str, column: Floats, stories: Sequence[str], weight: float) -> Feature:
+    """One feature in both players' paired speeches; the first player's are the first half of the column."""
+    first, second = np.split(column, 2)
     return Feature(
-        name=name, first=float(one.mean()), second=float(two.mean()), difference=difference(one, two, labels),
+        name=name,
+        first=float(first.mean()),
+        second=float(second.mean()),
+        difference=difference(first, second, stories),
         weight=weight,
-    )  # fmt: skip
+    )

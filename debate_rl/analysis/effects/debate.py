@@ -1,9 +1,9 @@
-"""Effects on the debaters: how truly they quote, how strong they are, and what their strength does to the judge."""
+"""Effects on the debaters: how truly they quote, how strong they are, and how judge accuracy moves with strength."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from debate_rl.analysis.behaviour.game_features import Played, Said, listed
@@ -17,62 +17,69 @@ from debate_rl.intervals import Estimate, Replicates
 from debate_rl.players.debater import read_name
 
 SLOPES = ("debate", "single")
-"""Protocols whose accuracy is set against the debaters' rating."""
+"""Protocols whose judge accuracy is set against the debaters' rating."""
 
 
 def plain(players: Sequence[str]) -> list[str]:
-    """The players that do not choose among several speeches."""
+    """Players that do not choose among several speeches."""
     return [name for name in players if "@" not in name]
 
 
 def steps(players: Sequence[str], siblings: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Which plain players are compared, each with the one before it; siblings with the last one that is none.
+    """Pairs of plain players to compare: each with the one before it.
+
+    Siblings (trained from the same start) are compared with the last player that is no sibling, not with each other.
 
     Example:
         steps(["base", "sft", "dpo", "dpo_binary"], {"dpo", "dpo_binary"}) ==
             [("base", "sft"), ("sft", "dpo"), ("sft", "dpo_binary")]
     """
-    found, last = [], None
+    pairs, last = [], None
     for name in plain(players):
         if last is not None:
-            found.append((last, name))
+            pairs.append((last, name))
         if name not in siblings or last is None:
             last = name
-    return found
+    return pairs
 
 
 def quote_rows(seeds: Seeds, order: Sequence[str] = (), siblings: Collection[str] = ()) -> list[EffectRow]:
-    """Share of speeches whose quotes are all valid and words a speech, in the debates of players with themselves.
+    """Share of speeches whose quotes are all valid, and words a speech, in debates of players with themselves.
 
     Args:
         seeds: by seed, the games of a tournament or oversight stage.
         order: players as the stage lists them; empty takes the order of their first games.
-        siblings: players of which none comes after another (see `steps`).
+        siblings: players that are not compared with each other (see `steps`).
     """
-    alone = [[game for game in found if _self_play(game)] for found in seeds]
-    protocols = list(dict.fromkeys(game.protocol for found in alone for game in found))
-    first = "debate" if "debate" in protocols else next(iter(protocols), "")
-    alone = [[game for game in found if game.protocol == first] for found in alone]
-    players = listed((game for found in alone for game in found), order)
+    self_play = [[game for game in games if _is_self_play(game)] for games in seeds]
+    protocols = list(dict.fromkeys(game.protocol for game in chain.from_iterable(self_play)))
+    protocol = protocols[0] if protocols else ""
+    # Players quote and speak differently under each protocol: rows of several would be averages of unlike things.
+    if "debate" in protocols:
+        protocol = "debate"
+    self_play = [[game for game in games if game.protocol == protocol] for games in self_play]
+    players = listed(chain.from_iterable(self_play), order)
+    pairs = steps(players, siblings)
     rows: list[EffectRow] = []
     for name in players:
-        rows += mean_rows("quotes", f"{name}, speeches with valid quotes only", "%", _values(alone, name, valid_quotes))
-    pairs = steps(players, siblings)
+        valid = _values(self_play, name, valid_quotes)
+        rows += mean_rows("quotes", f"{name}, speeches with valid quotes only", "%", valid)
     for low, high in pairs:
-        rows += said_row("quotes", alone, low, high, "speeches with valid quotes only", "points", valid_quotes, 1)
+        what = "speeches with valid quotes only"
+        rows += said_row("quotes", self_play, low, high, what, "points", valid_quotes, 1)
     for name in players:
-        rows += mean_rows("quotes", f"{name}, words a speech", "words", _values(alone, name, words))
+        rows += mean_rows("quotes", f"{name}, words a speech", "words", _values(self_play, name, words))
     for low, high in pairs:
-        rows += said_row("quotes", alone, low, high, "words a speech", "words", words, 0)
+        rows += said_row("quotes", self_play, low, high, "words a speech", "words", words, 0)
     return rows
 
 
-def _self_play(game: Played) -> bool:
+def _is_self_play(game: Played) -> bool:
     return len(game.leg.transcript.players) == 2 and len(game.players) == 1
 
 
 def valid_quotes(said: Said) -> float:
-    """1 where a speech quotes, and only validly."""
+    """1 if a speech quotes, and only validly, else 0."""
     return float(said.valid)
 
 
@@ -81,46 +88,47 @@ def words(said: Said) -> float:
     return float(said.words)
 
 
-def _speeches(found: Sequence[Played], player: str, of: Callable[[Said], float]) -> dict[tuple[str, str, int], Scored]:
+def _speeches(games: Sequence[Played], player: str, of: Callable[[Said], float]) -> dict[tuple[str, str, int], Scored]:
     """A number of every speech of a player, by question, side and turn."""
-    return {
-        (game.question, said.side, said.turn): Scored(of(said), game.cluster)
-        for game in found
-        for said in game.said
-        if said.player == player
-    }
+    scores = {}
+    for game in games:
+        for speech in game.said:
+            if speech.player == player:
+                scores[game.question, speech.side, speech.turn] = Scored(of(speech), game.cluster)
+    return scores
 
 
 def _values(seeds: Seeds, player: str, of: Callable[[Said], float]) -> list[list[Scored]]:
-    return [list(_speeches(found, player, of).values()) for found in seeds]
+    return [list(_speeches(games, player, of).values()) for games in seeds]
 
 
 def said_row(
     group: str, seeds: Seeds, low: str, high: str, what: str, unit: Unit, of: Callable[[Said], float], claim: int
 ) -> list[EffectRow]:
     """Two players compared, speech by speech."""
-    pairs = [paired(_speeches(found, high, of), _speeches(found, low, of)) for found in seeds]
+    pairs = [paired(_speeches(games, high, of), _speeches(games, low, of)) for games in seeds]
     return mean_rows(group, f"{high} - {low}, {what}", unit, pairs, claim)
 
 
 class Fits(NamedTuple):
-    """Ratings over the games of all seeds, and of each seed alone (without intervals; None where it has no games)."""
+    """Ratings over the games of all seeds, and of each seed alone (without intervals; None if it has no games)."""
 
     pooled: Ratings
     single: list[Ratings | None]
 
 
 def fits(seeds: Seeds, ridge: float, resamples: int) -> Fits | None:
-    """Rate the players of all seeds together and of each alone; None where nobody met another.
+    """Rate the players of all seeds together and of each alone; None if no two players met.
 
     A player is its recipe, whatever the seed: the legs of all seeds make one Bradley-Terry fit, whose resamples draw
     the games of a story together.
     """
-    cross = [[game for game in found if len(game.players) == 2] for found in seeds]
-    every = [game for found in cross for game in found]
+    cross_play = [[game for game in games if len(game.players) == 2] for games in seeds]
+    every = list(chain.from_iterable(cross_play))
     if not every:
         return None
-    return Fits(_rate(every, ridge, resamples), [_rate(found, ridge, 0) if found else None for found in cross])
+    single = [_rate(games, ridge, 0) if games else None for games in cross_play]
+    return Fits(_rate(every, ridge, resamples), single)
 
 
 def skill_rows(
@@ -136,30 +144,32 @@ def skill_rows(
 
     Args:
         seeds: by seed, the games of a tournament.
-        ridge: of the fit.
-        resamples: of stories.
+        ridge: ridge of the fit.
+        resamples: number of resamples of stories.
         order: players as the stage lists them, the weakest first; empty takes the order of their first games.
-        siblings: players of which none comes after another (see `steps`).
+        siblings: players that are not compared with each other (see `steps`).
     """
-    found = fits(seeds, ridge, resamples)
-    if found is None:
+    ratings = fits(seeds, ridge, resamples)
+    if ratings is None:
         return []
-    players = listed((game for games in seeds for game in games if len(game.players) == 2), order)
-    rows = [skill_row("skill", low, high, found) for low, high in steps(players, siblings)]
+    players = listed((game for game in chain.from_iterable(seeds) if len(game.players) == 2), order)
+    rows = [skill_row("skill", low, high, ratings) for low, high in steps(players, siblings)]
     for base in dict.fromkeys(name.partition("@")[0] for name in players):
-        same = sorted((name for name in players if _plain(name, base)), key=lambda name: read_name(name).best_of)
-        rows += [skill_row("best-of-n", low, high, found) for low, high in pairwise(same)]
+        family = [name for name in players if _is_of_stage(name, base)]
+        # dpo, dpo@4, dpo@16: each is compared with the next smaller number of speeches.
+        family.sort(key=lambda name: read_name(name).best_of)
+        rows += [skill_row("best-of-n", low, high, ratings) for low, high in pairwise(family)]
     return rows
 
 
-def _plain(player: str, stage: str) -> bool:
+def _is_of_stage(player: str, stage: str) -> bool:
     """Whether a player is of this stage and writes without critiques."""
-    found = read_name(player)
-    return found.stage == stage and found.refine == 0
+    name = read_name(player)
+    return name.stage == stage and name.refine == 0
 
 
 def _rate(games: Sequence[Played], ridge: float, resamples: int) -> Ratings:
-    # Players are compared as the stage lists them, whoever stands between them in the table.
+    # All pairs are needed: players are compared as the stage lists them, not as neighbours in the table.
     legs = [game.leg for game in games]
     return rate(outcomes(legs), ridge=ridge, resamples=resamples, all_pairs=2 * len(legs))
 
@@ -170,14 +180,18 @@ def _difference(ratings: Ratings, high: str, low: str) -> Estimate:
     return scaled(pair.difference, 1 if pair.first == high else -1)
 
 
-def skill_row(group: str, low: str, high: str, found: Fits) -> EffectRow:
-    """How much higher one player is rated than another, which is the claim."""
-    estimate = _difference(found.pooled, high, low)
-    values = tuple(_difference(one, high, low).value if one else None for one in found.single)
+def skill_row(group: str, low: str, high: str, ratings: Fits) -> EffectRow:
+    """Elo of one player minus that of another; the claim is that it is above 0."""
+    estimate = _difference(ratings.pooled, high, low)
+    by_seed = tuple(_difference(seed, high, low).value if seed else None for seed in ratings.single)
     return EffectRow(
-        group=group, name=f"{high} over {low}, Elo", estimate=estimate, seeds=values, unit="Elo",
+        group=group,
+        name=f"{high} over {low}, Elo",
+        estimate=estimate,
+        seeds=by_seed,
+        unit="Elo",
         shown=shown(estimate, 1),
-    )  # fmt: skip
+    )
 
 
 def oversight_rows(
@@ -185,45 +199,43 @@ def oversight_rows(
 ) -> list[EffectRow]:
     """Judge accuracy in self-play against the debaters' rating: slope under each protocol, and their difference.
 
-    In each resample of stories both the ratings and the accuracies are made anew. Only stories that stand in both
-    stages are used; fewer than three rated players make no rows.
+    Each resample of stories refits the ratings and recomputes the accuracies. Only stories that stand in both stages
+    are used; fewer than three rated players make no rows.
 
     Args:
         tournament: by seed, the games that rate the players.
-        oversight: by seed, the games that the judge's accuracy is taken from.
-        ridge: of the ratings.
-        resamples: of stories.
+        oversight: by seed, the games that give the judge's accuracy.
+        ridge: ridge of the ratings.
+        resamples: number of resamples of stories.
     """
-    if len(_rated(tournament, oversight)) < 3:
+    every_rating_game = list(chain.from_iterable(tournament))
+    every_game = list(chain.from_iterable(oversight))
+    players = set(listed(every_rating_game)) & set(listed(every_game))
+    # Of two players a slope is their difference in other words.
+    if len(players) < 3:
         return []
-    protocols = [name for name in SLOPES if any(game.protocol == name for found in oversight for game in found)]
-    pooled = _slopes(_flat(tournament), _flat(oversight), protocols, ridge, resamples)
-    single = [_slopes(one, two, protocols, ridge, 0) for one, two in zip(tournament, oversight, strict=True)]
+    played = {game.protocol for game in every_game}
+    protocols = [name for name in SLOPES if name in played]
+    pooled = _slopes(every_rating_game, every_game, protocols, ridge, resamples)
+    single = []
+    for rating_games, games in zip(tournament, oversight, strict=True):
+        single.append(_slopes(rating_games, games, protocols, ridge, 0))
     rows = []
     for name, replicates in pooled.items():
         estimate = scaled(replicates.estimate(), 100)
-        values = tuple(100 * found[name].value if name in found else None for found in single)
-        rows.append(
-            EffectRow(
-                group="oversight",
-                name=f"judge accuracy over debater rating, {name}",
-                estimate=estimate,
-                seeds=values,
-                unit="points per 100 Elo",
-                shown=shown(estimate, 0 if name == "single" else 1),
-            )
+        by_seed = tuple(100 * slopes[name].value if name in slopes else None for slopes in single)
+        # A consultancy claims nothing: accuracy may rise or fall with the consultant's skill.
+        claim = 0 if name == "single" else 1
+        row = EffectRow(
+            group="oversight",
+            name=f"judge accuracy over debater rating, {name}",
+            estimate=estimate,
+            seeds=by_seed,
+            unit="points per 100 Elo",
+            shown=shown(estimate, claim),
         )
+        rows.append(row)
     return rows
-
-
-def _flat(seeds: Seeds) -> list[Played]:
-    return [game for found in seeds for game in found]
-
-
-def _rated(tournament: Seeds, oversight: Seeds) -> list[str]:
-    """Players of both stages."""
-    rated = set(listed(_flat(tournament)))
-    return [name for name in listed(_flat(oversight)) if name in rated]
 
 
 def _slopes(
@@ -231,16 +243,19 @@ def _slopes(
 ) -> dict[str, Replicates]:
     """Slope by protocol, and "debate - single" over the stories that both have."""
     rated = Rated([game.leg for game in tournament], ridge, resamples)
-    alone = {name: [game.leg for game in oversight if game.protocol == name] for name in protocols}
+    legs = {name: [game.leg for game in oversight if game.protocol == name] for name in protocols}
     slopes: dict[str, Replicates] = {}
-    for name, legs in alone.items():
-        slope = measure(rated, legs)
+    for name, protocol_legs in legs.items():
+        slope = measure(rated, protocol_legs)
         if slope is not None and len(slope.players) > 2:
             slopes[name] = slope.replicates
-    if set(SLOPES) <= slopes.keys():
-        shared = set.intersection(*(stories_of(alone[name]) for name in SLOPES))
-        one, two = (measure(rated, alone[name], shared) for name in SLOPES)
-        if one is not None and two is not None and one.replicates.clusters == two.replicates.clusters:
-            gap = one.replicates.minus(two.replicates)
-            slopes["debate - single"] = gap._replace(rows=one.replicates.rows + two.replicates.rows)
+    if "debate" not in slopes or "single" not in slopes:
+        return slopes
+    # Measured again over the shared stories: only slopes over the same draws can be subtracted.
+    shared = stories_of(legs["debate"]) & stories_of(legs["single"])
+    debate, single = measure(rated, legs["debate"], shared), measure(rated, legs["single"], shared)
+    if debate is None or single is None or debate.replicates.clusters != single.replicates.clusters:
+        return slopes
+    difference = debate.replicates.minus(single.replicates)
+    slopes["debate - single"] = difference._replace(rows=debate.replicates.rows + single.replicates.rows)
     return slopes

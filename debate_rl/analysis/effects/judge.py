@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +17,10 @@ from debate_rl.judges.scores import confidences, ece, hits, noise_floor
 from debate_rl.records import digest
 
 Seeds = Sequence[Sequence[Played]]
-"""By seed, the judged games of a stage; an empty entry where a seed has not finished it."""
+"""Judged games of a stage by seed; the entry of a seed that has not finished the stage is empty."""
 READINGS = {"open_book": "open-book", "blind": "blind"}
 COMPARED = ("single", "double", "ensembled")
-"""Protocols that debate is compared with."""
+"""Protocols with which debate is compared."""
 
 
 def right(leg: Leg) -> float:
@@ -28,21 +30,20 @@ def right(leg: Leg) -> float:
 
 def reading_rows(seeds: Seeds) -> list[EffectRow]:
     """Accuracy of every untrained reader, with the passage and without it."""
-    names = dict.fromkeys(_reader(game) for found in seeds for game in found)
+    readers = dict.fromkeys(_reader(game) for game in chain.from_iterable(seeds))
     rows: list[EffectRow] = []
     for protocol, shown in READINGS.items():
-        for name in names:
-            read = [[game for game in found if (_reader(game), game.protocol) == (name, protocol)] for found in seeds]
-            rows += mean_rows("reading", f"{name}, {shown} accuracy", "%", [_accuracy(found) for found in read])
+        for reader in readers:
+            scores = []
+            for games in seeds:
+                readings = [game for game in games if _reader(game) == reader and game.protocol == protocol]
+                scores.append([Scored(right(game.leg), game.cluster) for game in readings])
+            rows += mean_rows("reading", f"{reader}, {shown} accuracy", "%", scores)
     return rows
 
 
 def _reader(game: Played) -> str:
     return game.leg.verdict.judge if game.leg.verdict else "-"
-
-
-def _accuracy(found: Sequence[Played]) -> list[Scored]:
-    return [Scored(right(game.leg), game.cluster) for game in found]
 
 
 def _p_correct(leg: Leg) -> float:
@@ -59,59 +60,73 @@ def _order_hits(leg: Leg) -> list[float]:
     """Whether the raw verdict is correct in each presentation order alone."""
     if leg.verdict is None:
         raise ValueError("a leg without a verdict")
-    p = [mean_probability(leg.verdict, order) for order in ((0, 1), (1, 0))]
-    return hits(p if leg.transcript.question.correct == 0 else [1 - x for x in p]).tolist()
+    p_first_answer = [mean_probability(leg.verdict, order) for order in ((0, 1), (1, 0))]
+    if leg.transcript.question.correct == 0:
+        return hits(p_first_answer).tolist()
+    return hits([1 - p for p in p_first_answer]).tolist()
 
 
 def _right_in_one_order(leg: Leg) -> float:
-    """As `right`, in one presentation order, drawn by the game's id: the mean of both hides what the order does."""
+    """Like `right`, in one presentation order, drawn by the game's id."""
+    # The mean of both orders hides the order effect: one order is what a judge that is asked once would score.
     return _order_hits(leg)[int(digest(["order", leg.transcript.id]), 16) % 2]
 
 
 def _order_effect(leg: Leg) -> float:
     """1 where the two orders pick different answers."""
-    one, two = _order_hits(leg)
-    return abs(one - two)
+    first, second = _order_hits(leg)
+    return abs(first - second)
 
 
-MEASURES: tuple[tuple[str, Unit, Unit, Callable[[Leg], float], int], ...] = (
-    ("Brier", "Brier", "Brier", _brier, -1),
-    ("accuracy, mean of both orders", "%", "points", right, 1),
-    ("accuracy, one order", "%", "points", _right_in_one_order, 1),
-    ("order effect", "%", "points", _order_effect, 0),
+class _Measure(NamedTuple):
+    """A number of a judged leg."""
+
+    name: str
+    unit: Unit
+    difference_unit: Unit
+    of: Callable[[Leg], float]
+    claim: int
+    """Claimed sign of after - before."""
+
+
+MEASURES = (
+    _Measure("Brier", "Brier", "Brier", _brier, -1),
+    _Measure("accuracy, mean of both orders", "%", "points", right, 1),
+    _Measure("accuracy, one order", "%", "points", _right_in_one_order, 1),
+    _Measure("order effect", "%", "points", _order_effect, 0),
 )
-"""What is measured of a judge: name, unit, unit of a difference, of a leg, and the claimed sign of after - before."""
+"""How a judge is measured before and after finetuning."""
 
 
 def judge_rows(before: Seeds, after: Seeds) -> list[EffectRow]:
     """The judge before and after finetuning, on the same held-out games."""
-    old, new = _by_id(before), _by_id(after)
-    both = [one.keys() & two.keys() for one, two in zip(old, new, strict=True)]
-    old, new = (
-        [{key: game for key, game in found.items() if key in kept} for found, kept in zip(side, both, strict=True)]
-        for side in (old, new)
-    )
+    old, new = [], []
+    for before_games, after_games in zip(before, after, strict=True):
+        # Only games that both judges judged: otherwise the change would hold the difference of the games.
+        before_by_id, after_by_id = _by_id(before_games), _by_id(after_games)
+        old.append({id_: game for id_, game in before_by_id.items() if id_ in after_by_id})
+        new.append({id_: game for id_, game in after_by_id.items() if id_ in before_by_id})
     rows: list[EffectRow] = []
-    for name, unit, change, measure, claim in MEASURES:
+    for name, unit, difference_unit, measure, claim in MEASURES:
         first, second = _scored(old, measure), _scored(new, measure)
-        rows += mean_rows("judge", f"{name}: before finetuning", unit, [list(found.values()) for found in first])
-        rows += mean_rows("judge", f"{name}: after finetuning", unit, [list(found.values()) for found in second])
-        pairs = [paired(two, one) for one, two in zip(first, second, strict=True)]
-        rows += mean_rows("judge", f"{name}: after - before", change, pairs, claim)
+        rows += mean_rows("judge", f"{name}: before finetuning", unit, [list(scores.values()) for scores in first])
+        rows += mean_rows("judge", f"{name}: after finetuning", unit, [list(scores.values()) for scores in second])
+        pairs = [paired(after_scores, before_scores) for before_scores, after_scores in zip(first, second, strict=True)]
+        rows += mean_rows("judge", f"{name}: after - before", difference_unit, pairs, claim)
     return rows + _ece_row("before", old) + _ece_row("after", new)
 
 
-def _by_id(seeds: Seeds) -> list[dict[str, Played]]:
-    """Games by id."""
-    return [{game.leg.transcript.id: game for game in found} for found in seeds]
+def _by_id(games: Sequence[Played]) -> dict[str, Played]:
+    return {game.leg.transcript.id: game for game in games}
 
 
 def _scored(seeds: Sequence[Mapping[str, Played]], measure: Callable[[Leg], float]) -> list[dict[str, Scored]]:
-    """A measure of every game."""
-    return [
-        {key: Scored(measure(game.leg), game.cluster) for key, game in found.items() if _both_orders(game)}
-        for found in seeds
-    ]
+    """A measure of every game that was judged in both presentation orders."""
+    scored = []
+    for games in seeds:
+        judged = {id_: game for id_, game in games.items() if _both_orders(game)}
+        scored.append({id_: Scored(measure(game.leg), game.cluster) for id_, game in judged.items()})
+    return scored
 
 
 def _both_orders(game: Played) -> bool:
@@ -119,55 +134,69 @@ def _both_orders(game: Played) -> bool:
 
 
 def _ece_row(when: str, seeds: Sequence[Mapping[str, Played]]) -> list[EffectRow]:
-    """ECE with its noise floor, each the mean of the seeds' own: verdicts of several seeds on a question are alike,
-    and of verdicts that are alike the floor is not known."""
-    games = [list(found.values()) for found in seeds]
-    judged = [confidences([_p_correct(game.leg) for game in found]) for found in games if found]
-    if not judged:
+    """ECE with its noise floor, as the mean over seeds."""
+    # Verdicts of several seeds on one question are alike, and the noise floor holds for independent verdicts only. So
+    # ECE and floor are taken within each seed and averaged.
+    by_seed: list[float | None] = []
+    floors = []
+    for games in seeds:
+        if not games:
+            by_seed.append(None)
+            continue
+        confidence, correct = confidences([_p_correct(game.leg) for game in games.values()])
+        by_seed.append(ece(confidence, correct))
+        floors.append(noise_floor(confidence))
+    if not floors:
         return []
-    values = iter([ece(confidence, correct) for confidence, correct in judged])
-    by_seed = tuple(next(values) if found else None for found in games)
-    floors = [noise_floor(confidence) for confidence, _ in judged]
+    every = [game for games in seeds for game in games.values()]
     estimate = Estimate(
         value=float(np.mean([value for value in by_seed if value is not None])),
-        n=sum(len(found) for found in games),
-        clusters=len({game.cluster for found in games for game in found}),
+        n=len(every),
+        clusters=len({game.cluster for game in every}),
     )
     chance, high = np.mean([floor.median for floor in floors]), np.mean([floor.high for floor in floors])
-    note = f"by chance {chance:.3f}, below {high:.3f} 19 times in 20"
-    return [
-        EffectRow(
-            group="judge", name=f"ECE: {when} finetuning", estimate=estimate, seeds=by_seed, unit="ECE", note=note
-        )
-    ]
+    row = EffectRow(
+        group="judge",
+        name=f"ECE: {when} finetuning",
+        estimate=estimate,
+        seeds=tuple(by_seed),
+        unit="ECE",
+        note=f"by chance {chance:.3f}, below {high:.3f} 19 times in 20",
+    )
+    return [row]
 
 
 def protocol_rows(seeds: Seeds, order: Sequence[str] = ()) -> list[EffectRow]:
-    """Judge accuracy under each protocol for the last listed player, and what debate adds, question by question.
+    """Judge accuracy under each protocol for the last listed player, and debate minus other protocols.
+
+    Differences are taken question by question.
 
     Args:
         seeds: by seed, the games of an oversight stage.
         order: players as the stage lists them; empty takes the order of their first games.
     """
-    every = [game for found in seeds for game in found]
+    every = list(chain.from_iterable(seeds))
     if not every:
         return []
+    # The last listed player is the most trained one.
     player = (listed(every, order) or ["-"])[-1]
-    names = list(dict.fromkeys(game.protocol for game in every))
-    scores = {name: [_by_question(found, name, player) for found in seeds] for name in names}
+    protocols = list(dict.fromkeys(game.protocol for game in every))
+    scores = {name: [_by_question(games, name, player) for games in seeds] for name in protocols}
     rows: list[EffectRow] = []
-    for name in names:
-        rows += mean_rows("protocols", f"{name}, {player}", "%", [list(found.values()) for found in scores[name]])
-    for name in COMPARED if "debate" in scores else ():
-        pairs = [paired(one, two) for one, two in zip(scores["debate"], scores.get(name, []), strict=False)]
-        rows += mean_rows("protocols", f"debate - {name}, {player}", "points", pairs, 1)
+    for name in protocols:
+        by_seed = [list(seed_scores.values()) for seed_scores in scores[name]]
+        rows += mean_rows("protocols", f"{name}, {player}", "%", by_seed)
+    for name in COMPARED:
+        if "debate" in scores and name in scores:
+            pairs = [paired(debate, other) for debate, other in zip(scores["debate"], scores[name], strict=True)]
+            rows += mean_rows("protocols", f"debate - {name}, {player}", "points", pairs, 1)
     return rows
 
 
-def _by_question(found: Sequence[Played], protocol: str, player: str) -> dict[str, Scored]:
-    """Whether the judge was right about each question, with this player or none."""
-    return {
-        game.question: Scored(right(game.leg), game.cluster)
-        for game in found
-        if game.protocol == protocol and game.players in ((player,), ())
-    }
+def _by_question(games: Sequence[Played], protocol: str, player: str) -> dict[str, Scored]:
+    """Whether the judge was right about each question, with this player or with none."""
+    scores = {}
+    for game in games:
+        if game.protocol == protocol and game.players in ((player,), ()):
+            scores[game.question] = Scored(right(game.leg), game.cluster)
+    return scores

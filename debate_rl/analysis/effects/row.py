@@ -1,8 +1,9 @@
-"""One line of the table of effects, and the commonest way to it: a mean over the games of all seeds."""
+"""Rows of the table of effects; most are a mean over the games of all seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple, TypeVar
 
 from debate_rl.intervals import Estimate, mean
@@ -10,8 +11,15 @@ from debate_rl.records import Record
 
 Unit = Literal["%", "points", "Elo", "words", "Brier", "ECE", "PGR", "points per 100 Elo"]
 DIGITS: dict[Unit, int] = {
-    "%": 1, "points": 1, "Elo": 0, "words": 1, "Brier": 3, "ECE": 3, "PGR": 2, "points per 100 Elo": 1,
-}  # fmt: skip
+    "%": 1,
+    "points": 1,
+    "Elo": 0,
+    "words": 1,
+    "Brier": 3,
+    "ECE": 3,
+    "PGR": 2,
+    "points per 100 Elo": 1,
+}
 """Decimals that are shown."""
 Key = TypeVar("Key", bound=Hashable)
 
@@ -29,7 +37,7 @@ class EffectRow(Record):
     estimate: Estimate | None
     """Over all seeds, clustered by story; None where it is undefined, which the note explains."""
     seeds: tuple[float | None, ...]
-    """Of each seed alone; None where that seed has no such measurement."""
+    """Value of each seed alone; None where the seed has no such measurement."""
     unit: Unit
     shown: Literal["yes", "no", "-"] = "-"
     """Whether the whole interval lies on the claimed side of 0; "-" where nothing is claimed."""
@@ -45,9 +53,10 @@ class EffectRow(Record):
         """Value and interval, rounded for the unit."""
         if self.estimate is None:
             return "undefined"
-        ends = [self._rounded(end) for end in (self.estimate.low, self.estimate.high)]
-        interval = "[no interval]" if self.estimate.low is None else f"[{', '.join(ends)}]"
-        return f"{self._rounded(self.estimate.value)} {interval}"
+        value = self._rounded(self.estimate.value)
+        if self.estimate.low is None:
+            return f"{value} [no interval]"
+        return f"{value} [{self._rounded(self.estimate.low)}, {self._rounded(self.estimate.high)}]"
 
     @property
     def by_seed(self) -> tuple[str, ...]:
@@ -55,8 +64,11 @@ class EffectRow(Record):
         return tuple(self._rounded(value) for value in self.seeds)
 
     def _rounded(self, value: float | None) -> str:
-        """A number for the unit; a dash for none, and no minus before a zero."""
-        return "-" if value is None else f"{round(value, self.digits) + 0.0:.{self.digits}f}"
+        """A number rounded for the unit; a dash for None."""
+        if value is None:
+            return "-"
+        # Adding 0.0 turns -0.0 into 0.0, so that no minus stands before a zero.
+        return f"{round(value, self.digits) + 0.0:.{self.digits}f}"
 
 
 class Scored(NamedTuple):
@@ -67,7 +79,7 @@ class Scored(NamedTuple):
 
 
 Scores = Mapping[Key, Scored]
-"""By what it is a score of, such as the question."""
+"""Scores by what they are of, such as a question."""
 
 
 def shown(estimate: Estimate | None, claim: int) -> Literal["yes", "no", "-"]:
@@ -86,40 +98,52 @@ def shown(estimate: Estimate | None, claim: int) -> Literal["yes", "no", "-"]:
 
 def scaled(estimate: Estimate, factor: float) -> Estimate:
     """An estimate in another unit; a factor of -1 turns a difference round."""
-    ends = sorted(end * factor for end in (estimate.low, estimate.high) if end is not None)
-    low, high = ends if ends else (None, None)
+    low, high = None, None
+    if estimate.low is not None and estimate.high is not None:
+        low, high = sorted((estimate.low * factor, estimate.high * factor))
     return Estimate(
-        value=estimate.value * factor, low=low, high=high, n=estimate.n, clusters=estimate.clusters,
+        value=estimate.value * factor,
+        low=low,
+        high=high,
+        n=estimate.n,
+        clusters=estimate.clusters,
         level=estimate.level,
-    )  # fmt: skip
+    )
 
 
 def mean_rows(
     group: str, name: str, unit: Unit, seeds: Sequence[Sequence[Scored]], claim: int = 0, note: str = ""
 ) -> list[EffectRow]:
-    """The row of a mean: over the games of all seeds, and of each seed alone; no row where there are no games.
+    """The row of a mean, over the games of all seeds and for each seed alone; no row if there are no games.
 
     Args:
-        group: of the row.
-        name: of the row.
-        unit: shares become % or points.
-        seeds: by seed, what is averaged.
+        group: group of the row.
+        name: name of the row.
+        unit: unit of the row; shares become % or points.
+        seeds: by seed, the numbers to average.
         claim: see `shown`.
-        note: of the row.
+        note: note of the row.
     """
     factor = 100 if unit in ("%", "points") else 1
-    every = [one for found in seeds for one in found]
+    every = list(chain.from_iterable(seeds))
     if not every:
         return []
-    estimate = mean([factor * one.value for one in every], [one.cluster for one in every])
-    values = tuple(factor * sum(one.value for one in found) / len(found) if found else None for found in seeds)
-    return [
-        EffectRow(
-            group=group, name=name, estimate=estimate, seeds=values, unit=unit, shown=shown(estimate, claim), note=note
-        )
-    ]
+    estimate = mean([factor * score.value for score in every], [score.cluster for score in every])
+    by_seed: list[float | None] = []
+    for scores in seeds:
+        by_seed.append(factor * sum(score.value for score in scores) / len(scores) if scores else None)
+    row = EffectRow(
+        group=group,
+        name=name,
+        estimate=estimate,
+        seeds=tuple(by_seed),
+        unit=unit,
+        shown=shown(estimate, claim),
+        note=note,
+    )
+    return [row]
 
 
 def paired(first: Scores[Key], second: Scores[Key]) -> list[Scored]:
-    """First - second of what both have."""
-    return [Scored(one.value - second[key].value, one.cluster) for key, one in first.items() if key in second]
+    """First - second, for every key that both have."""
+    return [Scored(score.value - second[key].value, score.cluster) for key, score in first.items() if key in second]

@@ -1,15 +1,15 @@
-"""The effects of a study: one row for each thing that is claimed or compared, joined over seeds.
+"""The table of effects of a study: one row for each claim or comparison, over all seeds.
 
-Every interval is a bootstrap over stories of the games of all seeds together, in weak-to-strong over training seeds
-as well. So the intervals hold for the trainings that were done; how much trainings differ is seen in the seeds' own
-values, which stand beside each estimate.
+Every interval is a bootstrap over stories of the games of all seeds together; in weak-to-strong, over training seeds
+as well. So the intervals hold for the trainings that were done; the value of each seed, beside the estimate, shows how
+much trainings differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -40,15 +40,49 @@ GROUPS = (
     "oversight",
     "weak-to-strong",
 )
-"""In the order of the table."""
-T = TypeVar("T")
+"""Groups in the order of the table."""
+PLAYED = ("reading", "tournament", "oversight", "iterations")
+"""Kinds of stages whose legs are read."""
+
+
+class _Study(NamedTuple):
+    """Runs of one config, with what their stages hold."""
+
+    runs: Sequence[Path]
+    kinds: Mapping[str, str]
+    """Kind of every stage that some run has finished, by name."""
+    games: Mapping[str, Seeds]
+    """Judged games by stage, for the kinds in PLAYED."""
+    resamples: int
+
+    def of(self, *kinds: str) -> list[str]:
+        """Names of the stages of some kinds."""
+        return [name for name, kind in self.kinds.items() if kind in kinds]
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """Metrics of a stage in the first run that has finished it; empty if none has."""
+        for run in self.runs:
+            path = run / name / "metrics.json"
+            if path.is_file():
+                return dict(read_json(path))
+        return {}
+
+    def ridge(self, name: str) -> float:
+        """The ridge with which the stage's own ratings were fitted."""
+        return float((self.metrics(name).get("ratings") or {}).get("ridge", RIDGE))
+
+    def players(self, name: str) -> list[str]:
+        """Players as the stage lists them, also those whose games all failed."""
+        metrics = self.metrics(name)
+        return list(metrics.get("judge_accuracy", {})) or [row["player"] for row in metrics.get("rows", ())]
 
 
 def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[EffectRow]:
     """Measure the effects of one run, or of runs of one config that differ in their seed.
 
     Args:
-        folders: runs/NAME, or runs/NAME/seed0 and its neighbours. Stages that none has finished make no rows.
+        folders: runs/NAME, or runs/NAME/seed0 and the folders of the other seeds. A stage that no run has finished
+            makes no rows.
         resamples: Bradley-Terry refits.
 
     Returns:
@@ -58,136 +92,135 @@ def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[E
         UserError: a folder is missing, a file in it is malformed, or the runs' questions can not be joined.
     """
     runs = [existing(folder, "run") for folder in folders]
-    found = _found(runs)
-    games = {name: [read_played(run / name / "legs.jsonl") for run in runs] for name in _of(found, *PLAYED)}
+    kinds = _stage_kinds(runs)
+    games = {}
+    for name, kind in kinds.items():
+        if kind in PLAYED:
+            games[name] = [read_played(run / name / "legs.jsonl") for run in runs]
+    study = _Study(runs, kinds, games, resamples)
     rows: list[EffectRow] = []
-    for kind, make in _makers(runs, found, games, resamples).items():
-        names = _of(found, kind)
+    for kind, make_rows in _ROWS.items():
+        names = study.of(kind)
         for name in names:
-            rows += [_told_apart(row, name, names) for row in make(name)]
-    if not _of(found, "tournament"):
-        rows += [row for name in _of(found, "oversight") for row in quote_rows(games[name], _players(runs, name))]
+            for row in make_rows(study, name):
+                # Several stages of a kind make rows of the same names: the stage tells them apart.
+                rows.append(row if len(names) == 1 else row.model_copy(update={"name": f"{row.name} ({name})"}))
+    if not study.of("tournament"):
+        # Without a tournament the debaters' quotes are taken from the oversight stage.
+        for name in study.of("oversight"):
+            rows += quote_rows(games[name], study.players(name))
+    # A stable sort: within a group, rows stay in the order in which they were made.
     return sorted(rows, key=lambda row: GROUPS.index(row.group))
 
 
-PLAYED = ("reading", "tournament", "oversight", "iterations")
-"""Kinds of stages whose legs are read."""
+def _stage_kinds(runs: Sequence[Path]) -> dict[str, str]:
+    paths: list[Path] = []
+    for run in runs:
+        paths += [path for path in run.glob("*/stage.json") if not path.parent.name.startswith(".")]
+    return {path.parent.name: str(read_json(path).get("kind", "")) for path in sorted(paths)}
 
 
-def _found(runs: Sequence[Path]) -> dict[str, str]:
-    """Kind of every stage that some run has finished, by name."""
-    paths = sorted(path for run in runs for path in run.glob("*/stage.json") if not path.parent.name.startswith("."))
-    return {path.parent.name: str(read_json(path).get("kind", "")) for path in paths}
+def _tournament_rows(study: _Study, name: str) -> list[EffectRow]:
+    games, players, ridge = study.games[name], study.players(name), study.ridge(name)
+    # Debaters trained on the same preferences with different targets are siblings: compared with each other as
+    # targets, and not as steps of one training.
+    rows: list[EffectRow] = []
+    siblings: set[str] = set()
+    for dpo_targets in _target_families(study):
+        targets = {player: target for player, target in dpo_targets.items() if player in players}
+        rows += target_rows(games, targets, ridge, study.resamples)
+        if len(targets) > 1:
+            siblings.update(targets)
+    rows += quote_rows(games, players, siblings)
+    for start, trained in _trained_online(study, players).items():
+        rows += online_rows(games, start, trained, ridge, study.resamples)
+    return rows + skill_rows(games, ridge, study.resamples, players, siblings)
 
 
-def _of(found: Mapping[str, str], *kinds: str) -> list[str]:
-    return [name for name, kind in found.items() if kind in kinds]
+def _iteration_rows(study: _Study, name: str) -> list[EffectRow]:
+    players = [point["player"] for point in study.metrics(name).get("points", ())]
+    return iteration_rows(study.games[name], players, study.ridge(name), study.resamples)
 
 
-def _columns(runs: Sequence[Path]) -> set[str]:
-    """Stages that are columns of a weak-to-strong table: the report shows these tables whole."""
-    paths = [path for run in runs if (path := run / "config.yaml").is_file()]
-    stages = (yaml.safe_load(paths[0].read_text(encoding="utf-8")) or {}).get("stages") if paths else None
-    return {name for name, stage in (stages or {}).items() if (stage or {}).get("table")}
+def _judge_rows(study: _Study, name: str) -> list[EffectRow]:
+    before = [read_played(run / name / "base_legs.jsonl") for run in study.runs]
+    after = [read_played(run / name / "test_legs.jsonl") for run in study.runs]
+    return judge_rows(before, after)
 
 
-def _told_apart(row: EffectRow, stage: str, names: Sequence[str]) -> EffectRow:
-    """Name the stage in the row where several are of its kind."""
-    return row if len(names) == 1 else row.model_copy(update={"name": f"{row.name} ({stage})"})
+def _oversight_rows(study: _Study, name: str) -> list[EffectRow]:
+    games, players = study.games[name], study.players(name)
+    rows = protocol_rows(games, players)
+    second_paths = [run / name / "second.jsonl" for run in study.runs]
+    for start, trained in _trained_online(study, players).items():
+        rows += judged_rows(games, start, list(trained), "training")
+        if all(path.is_file() for path in second_paths):
+            second_games = [read_played(path) for path in second_paths]
+            rows += judged_rows(second_games, start, list(trained), "held-out")
+    # The tournament from which the stage took its ratings: the page and this table then show the same slope.
+    tournaments = study.of("tournament")
+    rated_by = str(study.metrics(name).get("rated_by") or (tournaments[0] if tournaments else ""))
+    if rated_by in study.games:
+        rows += oversight_rows(study.games[rated_by], games, study.ridge(rated_by), study.resamples)
+    return rows
 
 
-def _makers(
-    runs: Sequence[Path], found: Mapping[str, str], games: Mapping[str, Seeds], resamples: int
-) -> dict[str, Callable[[str], list[EffectRow]]]:
-    """By kind of stage: the rows of a stage of it."""
-
-    def tournament(name: str) -> list[EffectRow]:
-        order = _players(runs, name)
-        ridge, rows = _ridge(runs, name), list[EffectRow]()
-        families = [{n: t for n, t in family.items() if n in order} for family in _targets(runs, _of(found, "dpo"))]
-        siblings = {name for family in families if len(family) > 1 for name in family}
-        for family in families:
-            rows += target_rows(games[name], family, ridge, resamples)
-        rows += quote_rows(games[name], order, siblings)
-        for start, trained in _online(runs, found, order).items():
-            rows += online_rows(games[name], start, trained, ridge, resamples)
-        return rows + skill_rows(games[name], ridge, resamples, order, siblings)
-
-    def iterations(name: str) -> list[EffectRow]:
-        players = [point["player"] for point in _metrics(runs, name).get("points", ())]
-        return iteration_rows(games[name], players, _ridge(runs, name), resamples)
-
-    def judge(name: str) -> list[EffectRow]:
-        before, after = ([read_played(run / name / f"{w}_legs.jsonl") for run in runs] for w in ("base", "test"))
-        return judge_rows(before, after)
-
-    def oversight(name: str) -> list[EffectRow]:
-        rows = protocol_rows(games[name], _players(runs, name))
-        for start, trained in _online(runs, found, _players(runs, name)).items():
-            rows += judged_rows(games[name], start, list(trained), "training")
-            if all((run / name / "second.jsonl").is_file() for run in runs):
-                again = [read_played(run / name / "second.jsonl") for run in runs]
-                rows += judged_rows(again, start, list(trained), "held-out")
-        # The tournament that the stage itself took its ratings from: one slope has one interval wherever it is shown.
-        rated = str(_metrics(runs, name).get("rated_by") or next(iter(_of(found, "tournament")), ""))
-        if rated in games:
-            rows += oversight_rows(games[rated], games[name], _ridge(runs, rated), resamples)
-        return rows
-
-    columns = _columns(runs)
-    return {
-        "reading": lambda name: reading_rows(games[name]),
-        "tournament": tournament,
-        "iterations": iterations,
-        "judge": judge,
-        "oversight": oversight,
-        "weak_to_strong": lambda name: transfer_rows([read_hits(run / name) for run in runs if name not in columns]),
-    }
+def _transfer_rows(study: _Study, name: str) -> list[EffectRow]:
+    """Rows of a weak-to-strong stage; none if it is a column of a table, which the report shows whole."""
+    configs = [run / "config.yaml" for run in study.runs if (run / "config.yaml").is_file()]
+    tree = yaml.safe_load(configs[0].read_text(encoding="utf-8")) if configs else None
+    stages = (tree or {}).get("stages") or {}
+    if (stages.get(name) or {}).get("table"):
+        return []
+    return transfer_rows([read_hits(run / name) for run in study.runs])
 
 
-def _metrics(runs: Sequence[Path], name: str) -> dict[str, Any]:
-    """Metrics of a stage in the first run that has finished it."""
-    paths = (run / name / "metrics.json" for run in runs)
-    return next((dict(read_json(path)) for path in paths if path.is_file()), {})
+_ROWS: dict[str, Callable[[_Study, str], list[EffectRow]]] = {
+    "reading": lambda study, name: reading_rows(study.games[name]),
+    "tournament": _tournament_rows,
+    "iterations": _iteration_rows,
+    "judge": _judge_rows,
+    "oversight": _oversight_rows,
+    "weak_to_strong": _transfer_rows,
+}
+"""By kind of stage, the rows of one stage."""
 
 
-def _ridge(runs: Sequence[Path], name: str) -> float:
-    """The ridge that the stage's own ratings were fitted with."""
-    return float((_metrics(runs, name).get("ratings") or {}).get("ridge", RIDGE))
-
-
-def _targets(runs: Sequence[Path], names: Sequence[str]) -> list[dict[str, str]]:
-    """Target of each dpo stage, those together that differ in nothing else that matters: start, preferences, loss."""
+def _target_families(study: _Study) -> list[dict[str, str]]:
+    """Target of each dpo stage, grouped by start, preferences and loss: within a group only the target differs."""
     families: dict[tuple[str, ...], dict[str, str]] = {}
-    for name in names:
-        about = _metrics(runs, name).get("objective")
-        if about:
-            family = families.setdefault((about["start"], about["preferences"], about["loss"]), {})
-            family[name] = about["target"]
+    for name in study.of("dpo"):
+        objective = study.metrics(name).get("objective")
+        if objective:
+            family = families.setdefault((objective["start"], objective["preferences"], objective["loss"]), {})
+            family[name] = objective["target"]
     return list(families.values())
 
 
-def _online(runs: Sequence[Path], found: Mapping[str, str], players: Sequence[str]) -> dict[str, dict[str, int | None]]:
-    """By start, where some player was trained online from it: the players trained from it, and the tokens of each."""
-    starts: dict[str, dict[str, int | None]] = {}
+def _trained_online(study: _Study, players: Sequence[str]) -> dict[str, dict[str, int | None]]:
+    """Players trained from each start from which some player was trained online, with the tokens generated for each.
+
+    DPO players of such a start are in the group too: they are what online training is compared with.
+    """
+    by_start: dict[str, dict[str, int | None]] = {}
     for name in players:
-        kind, metrics = found.get(name), _metrics(runs, name)
-        if kind in ("grpo", "dpo"):
-            about = metrics if kind == "grpo" else metrics.get("objective") or {}
-            made = metrics if kind == "grpo" else _metrics(runs, about.get("preferences", ""))
-            starts.setdefault(str(about.get("start")), {})[name] = made.get("generated_tokens")
-    with_online = {start: own for start, own in starts.items() if any(found[name] == "grpo" for name in own)}
-    return {start: own for start, own in with_online.items() if start in players}
-
-
-def _players(runs: Sequence[Path], name: str) -> list[str]:
-    """Players as the stage lists them, which a failed game can not change."""
-    metrics = _metrics(runs, name)
-    return list(metrics.get("judge_accuracy", {})) or [row["player"] for row in metrics.get("rows", ())]
+        kind = study.kinds.get(name)
+        if kind == "grpo":
+            metrics = study.metrics(name)
+            by_start.setdefault(str(metrics.get("start")), {})[name] = metrics.get("generated_tokens")
+        elif kind == "dpo":
+            objective = study.metrics(name).get("objective") or {}
+            preferences = study.metrics(objective.get("preferences", ""))
+            by_start.setdefault(str(objective.get("start")), {})[name] = preferences.get("generated_tokens")
+    online = {}
+    for start, trained in by_start.items():
+        if start in players and any(study.kinds[name] == "grpo" for name in trained):
+            online[start] = trained
+    return online
 
 
 def effects_json(seeds: Sequence[int], rows: Sequence[EffectRow]) -> dict[str, Any]:
-    """Plain form of the table."""
+    """The table as plain JSON values."""
     return {"seeds": list(seeds), "rows": [row.model_dump(mode="json") for row in rows]}
 
 
@@ -197,7 +230,7 @@ def write_effects(path: str | Path, seeds: Sequence[int], rows: Sequence[EffectR
 
 
 def read_effects(path: str | Path) -> list[EffectRow]:
-    """Read what `write_effects` wrote.
+    """Read a table that `write_effects` wrote.
 
     Raises:
         UserError: the file is missing or malformed.

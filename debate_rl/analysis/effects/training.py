@@ -13,7 +13,7 @@ from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES
 
 PLAIN_TARGET = "binary"
-"""What the other targets are compared with: only which speech is better, as in plain DPO."""
+"""The target with which the others are compared: only which speech is better, as in plain DPO."""
 
 
 def iteration_rows(
@@ -26,22 +26,24 @@ def iteration_rows(
     Args:
         seeds: by seed, the games of an iterations stage.
         players: the start, then each iteration's debater.
-        ridge: of the ratings.
-        resamples: of stories.
+        ridge: ridge of the ratings.
+        resamples: number of resamples of stories.
     """
     group, pairs = "iterations", list(pairwise(players))
-    found = fits(seeds, ridge, resamples)
-    rows = [skill_row(group, low, high, found) for low, high in pairs] if found else []
-    if found and len(players) > 2:
-        rows.append(skill_row(group, players[0], players[-1], found))
+    ratings = fits(seeds, ridge, resamples)
+    rows = []
+    if ratings is not None:
+        rows += [skill_row(group, low, high, ratings) for low, high in pairs]
+        # Several small steps up and down: the whole way says whether training helped.
+        if len(players) > 2:
+            rows.append(skill_row(group, players[0], players[-1], ratings))
     alone = [[game for game in games if len(game.players) == 1] for games in seeds]
+    consultancy = [[game for game in games if len(game.leg.transcript.players) == 1] for games in alone]
     for low, high in pairs:
-        scores = [paired(_by_question(games, high, right_of), _by_question(games, low, right_of)) for games in alone]
-        rows += mean_rows(group, f"{high} - {low}, judge accuracy", "points", scores)
-    single = [[game for game in games if len(game.leg.transcript.players) == 1] for games in alone]
+        rows += mean_rows(group, f"{high} - {low}, judge accuracy", "points", minus(alone, high, low, right_of))
     for low, high in pairs:
-        won = [paired(_by_question(games, high, persuaded), _by_question(games, low, persuaded)) for games in single]
-        rows += mean_rows(group, f"{high} - {low}, judge's probability for the consultant", "points", won, 1)
+        name = f"{high} - {low}, judge's probability for the consultant"
+        rows += mean_rows(group, name, "points", minus(consultancy, high, low, persuaded), 1)
     for low, high in pairs:
         rows += said_row(group, alone, low, high, "speeches with valid quotes only", "points", valid_quotes, 0)
     for low, high in pairs:
@@ -55,15 +57,26 @@ def right_of(game: Played) -> float:
 
 
 def persuaded(game: Played) -> float:
-    """The judge's probability for the side of who argues alone."""
+    """The judge's probability for the side of a debater who argues alone."""
     verdict = game.leg.verdict
     if verdict is None:
         raise ValueError("a leg without a verdict")
     return verdict.p_side(game.leg.transcript.present[0])
 
 
+def minus(seeds: Seeds, high: str, low: str, of: Callable[[Played], float]) -> list[list[Scored]]:
+    """By seed, a number of one player's games minus that of another's, question by question.
+
+    Args:
+        seeds: games of players with themselves or alone.
+        high: the first player.
+        low: the player that is subtracted.
+        of: the number.
+    """
+    return [paired(_by_question(games, high, of), _by_question(games, low, of)) for games in seeds]
+
+
 def _by_question(games: Sequence[Played], player: str, of: Callable[[Played], float]) -> dict[str, Scored]:
-    """A number of each of a player's games."""
     return {game.question: Scored(of(game), game.cluster) for game in games if game.players == (player,)}
 
 
@@ -74,14 +87,19 @@ def target_rows(
 
     Args:
         seeds: by seed, the games of a tournament.
-        targets: target of each such debater; without a binary one there are no rows.
-        ridge: of the ratings.
-        resamples: of stories.
+        targets: target of each debater; without a binary one there are no rows.
+        ridge: ridge of the ratings.
+        resamples: number of resamples of stories.
     """
     plain = next((name for name, target in targets.items() if target == PLAIN_TARGET), None)
-    found = fits(seeds, ridge, resamples) if plain is not None and len(targets) > 1 else None
-    if found is None or plain is None:
+    if plain is None or len(targets) < 2:
         return []
-    others = {name: target for name, target in targets.items() if name != plain}
-    rows = {name: skill_row("targets", plain, name, found) for name in others}
-    return [rows[name].model_copy(update={"note": f"target {target}"}) for name, target in others.items()]
+    ratings = fits(seeds, ridge, resamples)
+    if ratings is None:
+        return []
+    rows = []
+    for name, target in targets.items():
+        if name != plain:
+            row = skill_row("targets", plain, name, ratings)
+            rows.append(row.model_copy(update={"note": f"target {target}"}))
+    return rows

@@ -1,4 +1,4 @@
-"""Effects of weak-to-strong: what help adds to weak labels, to the student, and to the gap recovered.
+"""Effects of weak-to-strong: accuracy of labels and students of each method, and the gap that they recover.
 
 The training seeds of all runs are stacked; seeds and test items are resampled together (`weak_to_strong.crossed`).
 """
@@ -18,7 +18,7 @@ from debate_rl.weak_to_strong.results.seed_item_bootstrap import Crossed
 
 GROUP = "weak-to-strong"
 Seeds = Sequence[Hits | None]
-"""By run, what its study found; None where a run has not finished it."""
+"""Correct predictions of each run; None where a run has not finished the stage."""
 
 
 def transfer_rows(seeds: Seeds) -> list[EffectRow]:
@@ -27,89 +27,102 @@ def transfer_rows(seeds: Seeds) -> list[EffectRow]:
     Raises:
         UserError: the runs' items differ.
     """
-    held = [found for found in seeds if found is not None]
-    if not held:
+    finished = [hits for hits in seeds if hits is not None]
+    if not finished:
         return []
-    every = stacked(held)
-    return _accuracy_rows(seeds, every) + _difference_rows(seeds, every) + _pgr_rows(seeds, every)
+    pooled = stacked(finished)
+    return _accuracy_rows(seeds, pooled) + _difference_rows(seeds, pooled) + _pgr_rows(seeds, pooled)
 
 
-def _value(found: Hits | None, name: str) -> float | None:
-    """Accuracy in one run, in percent."""
-    return None if found is None or name not in found.test else 100 * float(found.right(name).mean())
-
-
-def _row(name: str, unit: Unit, estimate: Estimate | None, values: Sequence[float | None], claim: int) -> EffectRow:
+def _row(name: str, unit: Unit, estimate: Estimate | None, by_seed: Sequence[float | None], claim: int) -> EffectRow:
     return EffectRow(
-        group=GROUP, name=name, estimate=estimate, seeds=tuple(values), unit=unit, shown=shown(estimate, claim)
+        group=GROUP, name=name, estimate=estimate, seeds=tuple(by_seed), unit=unit, shown=shown(estimate, claim)
     )
 
 
-def _recovered(found: Hits, method: str) -> Recovered:
-    weak, student, ceiling = (found.right(name) for name in ("weak", f"{method}/student", "ceiling"))
-    return recovered(weak, student, ceiling, found.test_clusters)
+def _accuracy(hits: Hits | None, model: str) -> float | None:
+    """Accuracy in one run, in percent; None where the run has no such model."""
+    if hits is None or model not in hits.test:
+        return None
+    return 100 * float(hits.right(model).mean())
 
 
-def _accuracy_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
-    """Weak model, labels and student of each method, the strong model's own ends."""
-    rows = [_accuracy_row("weak alone", "weak", seeds, every)]
-    for method in every.methods:
-        labels = Crossed([every.labels_right(method)], every.label_clusters).contrast(1).estimate()
-        values = [None if one is None else 100 * float(np.mean(one.labels_right(method))) for one in seeds]
-        rows.append(_row(f"labels, {method}", "%", scaled(labels, 100), values, 0))
-        rows.append(_accuracy_row(f"student, {method}", f"{method}/student", seeds, every))
-    ends = {"strong, untrained": "untrained", "strong on D1": "strong", "ceiling": "ceiling"}
-    return [*rows, *(_accuracy_row(shown, name, seeds, every) for shown, name in ends.items() if name in every.test)]
+def _accuracy_rows(seeds: Seeds, pooled: Hits) -> list[EffectRow]:
+    """Weak model, labels and student of each method, and the strong model untrained, on D1 and as the ceiling."""
+    rows = [_accuracy_row("weak alone", "weak", seeds, pooled)]
+    for method in pooled.methods:
+        labels = Crossed([pooled.labels_right(method)], pooled.label_clusters).contrast(1).estimate()
+        by_seed = [None if hits is None else 100 * float(np.mean(hits.labels_right(method))) for hits in seeds]
+        rows.append(_row(f"labels, {method}", "%", scaled(labels, 100), by_seed, 0))
+        rows.append(_accuracy_row(f"student, {method}", f"{method}/student", seeds, pooled))
+    for name, model in {"strong, untrained": "untrained", "strong on D1": "strong", "ceiling": "ceiling"}.items():
+        # The strong model's other ends are measured only if the stage asks for them.
+        if model in pooled.test:
+            rows.append(_accuracy_row(name, model, seeds, pooled))
+    return rows
 
 
-def _accuracy_row(shown_name: str, name: str, seeds: Seeds, every: Hits) -> EffectRow:
-    estimate = Crossed([every.right(name)], every.test_clusters).contrast(1).estimate()
-    return _row(shown_name, "%", scaled(estimate, 100), [_value(found, name) for found in seeds], 0)
+def _accuracy_row(name: str, model: str, seeds: Seeds, pooled: Hits) -> EffectRow:
+    estimate = Crossed([pooled.right(model)], pooled.test_clusters).contrast(1).estimate()
+    return _row(name, "%", scaled(estimate, 100), [_accuracy(hits, model) for hits in seeds], 0)
 
 
-def _difference_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
+def _difference_rows(seeds: Seeds, pooled: Hits) -> list[EffectRow]:
     """Each model minus the one before it: weak, students, ceiling."""
-    chain = {"weak": "weak", **{f"{m}/student": f"{m} student" for m in every.methods}, "ceiling": "ceiling"}
+    names = {"weak": "weak"}
+    for method in pooled.methods:
+        names[f"{method}/student"] = f"{method} student"
+    names["ceiling"] = "ceiling"
     rows = []
-    for low, high in pairwise(chain):
-        effect = Crossed([every.right(high), every.right(low)], every.test_clusters).contrast(1, -1).effect()
-        pairs = [(_value(found, high), _value(found, low)) for found in seeds]
-        values = [None if one is None or two is None else one - two for one, two in pairs]
-        rows.append(_row(f"{chain[high]} - {chain[low]}", "points", scaled(effect, 100), values, 1))
+    for low, high in pairwise(names):
+        effect = Crossed([pooled.right(high), pooled.right(low)], pooled.test_clusters).contrast(1, -1).effect()
+        by_seed = [_minus(_accuracy(hits, high), _accuracy(hits, low)) for hits in seeds]
+        rows.append(_row(f"{names[high]} - {names[low]}", "points", scaled(effect, 100), by_seed, 1))
     return rows
 
 
-def _pgr_rows(seeds: Seeds, every: Hits) -> list[EffectRow]:
+def _minus(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _pgr_rows(seeds: Seeds, pooled: Hits) -> list[EffectRow]:
     """PGR of each method, and of each but the first minus the first."""
-    rows, first, gap = [], None, None
-    for method in every.methods:
-        found = _recovered(every, method)
-        values = [_pgr(one, method) for one in seeds]
-        rows.append(_pgr_row(f"PGR, {method}", found.pgr, values, found.gap, 0))
-        first, gap = first or method, found.gap
-    for method in every.methods[1:]:
-        weak, ceiling = every.right("weak"), every.right("ceiling")
-        one, two = (every.right(f"{name}/student") for name in (method, first))
-        effect = compare_pgr(weak, one, two, ceiling, every.test_clusters).pgr
-        pairs = [(_pgr(found, method), _pgr(found, str(first))) for found in seeds]
-        values = [None if a is None or b is None else a - b for a, b in pairs]
-        assert gap is not None  # there is a method
-        rows.append(_pgr_row(f"PGR, {method} - {first}", effect, values, gap, 1))
+    if not pooled.methods:
+        return []
+    rows = []
+    for method in pooled.methods:
+        found = _recovered(pooled, method)
+        by_seed = [_pgr(hits, method) for hits in seeds]
+        rows.append(_pgr_row(f"PGR, {method}", found.pgr, by_seed, found.gap, 0))
+    # The gap is that of weak model and ceiling, the same for every method.
+    first, gap = pooled.methods[0], found.gap
+    weak, ceiling = pooled.right("weak"), pooled.right("ceiling")
+    first_student = pooled.right(f"{first}/student")
+    for method in pooled.methods[1:]:
+        student = pooled.right(f"{method}/student")
+        effect = compare_pgr(weak, student, first_student, ceiling, pooled.test_clusters).pgr
+        by_seed = [_minus(_pgr(hits, method), _pgr(hits, first)) for hits in seeds]
+        rows.append(_pgr_row(f"PGR, {method} - {first}", effect, by_seed, gap, 1))
     return rows
+
+
+def _recovered(hits: Hits, method: str) -> Recovered:
+    weak, student, ceiling = (hits.right(model) for model in ("weak", f"{method}/student", "ceiling"))
+    return recovered(weak, student, ceiling, hits.test_clusters)
+
+
+def _pgr(hits: Hits | None, method: str) -> float | None:
+    """PGR of one run; None where its own gap is not above 0."""
+    pgr = None if hits is None else _recovered(hits, method).pgr
+    return None if pgr is None else pgr.value
 
 
 def _pgr_row(
-    name: str, estimate: Estimate | None, values: Sequence[float | None], gap: Effect, claim: int
+    name: str, estimate: Estimate | None, by_seed: Sequence[float | None], gap: Effect, claim: int
 ) -> EffectRow:
     """A row that says why it is undefined where it is."""
-    note = "" if estimate else f"undefined: ceiling - weak = {scaled(gap, 100):.1f} points is not above 0"
-    plain = scaled(estimate, 1) if estimate else None
-    return _row(name, "PGR", plain, values if estimate else [None] * len(values), claim).model_copy(
-        update={"note": note}
-    )
-
-
-def _pgr(found: Hits | None, method: str) -> float | None:
-    """PGR of one run; None where its own gap is not above 0."""
-    pgr = None if found is None else _recovered(found, method).pgr
-    return None if pgr is None else pgr.value
+    # A ratio over a gap that may be 0 is meaningless, so the note gives the gap itself.
+    if estimate is None:
+        note = f"undefined: ceiling - weak = {scaled(gap, 100):.1f} points is not above 0"
+        return _row(name, "PGR", None, [None] * len(by_seed), claim).model_copy(update={"note": note})
+    return _row(name, "PGR", scaled(estimate, 1), by_seed, claim)
