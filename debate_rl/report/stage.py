@@ -10,7 +10,6 @@ from pydantic import Field
 from debate_rl.analysis.effects.table import effects, write_effects
 from debate_rl.analysis.judging.judge_errors import judge_errors
 from debate_rl.records import write_json
-from debate_rl.report.page import ERRORS, write_report
 from debate_rl.stages.base import Metrics, Stage
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ class ReportStage(Stage):
 
     def execute(self, run: Run, out: Path) -> Metrics:
         """Write the effects, the page and, if asked for, the effects of errors in the verdicts."""
+        from debate_rl.report.page import ERRORS, write_report  # here: it loads the plotting library
+
         table = effects([run.folder])
         write_effects(out / "effects.json", [run.config.seed], table)
         errors = judge_errors(run.folder) if self.judge_errors else None
