@@ -25,7 +25,7 @@ from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
 from debate_rl.stages.base import Metrics, Stage
 from debate_rl.stages.workload import Rehearsed, Rows, rough_tokens, some_games
-from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
+from debate_rl.trainers.common.rows import PoolTurn, PreferenceRow, preference_rows
 
 if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
@@ -181,9 +181,11 @@ def rows_of(pool: Pool, pairs: int, min_gap: float, dropped: Counter[str] | None
     return preference_rows(
         debater_messages(pool.transcript, pool.side, pool.turn),
         [(speech.text, score) for speech, score in zip(pool.candidates, pool.scores, strict=True)],
-        pairs_per_pool=pairs, min_gap=min_gap, question=question.id, group=question.cluster,
-        side=pool.side, turn=pool.turn, dropped=dropped,
-    )  # fmt: skip
+        pairs_per_pool=pairs,
+        min_gap=min_gap,
+        turn=PoolTurn(question=question.id, group=question.cluster, side=pool.side, turn=pool.turn),
+        dropped=dropped,
+    )
 
 
 def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow]:
