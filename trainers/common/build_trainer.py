@@ -185,7 +185,10 @@ def _part_sizes(kind: Kind, rows: list[dict[str, Any]]) -> dict[str, list[int]]:
         columns = {"text": "input_ids"}
     else:
         columns = {"prompt": "input_ids"}
-    return {part: [len(row[column]) for row in rows] for part, column in columns.items()}
+    sizes = {}
+    for part, column in columns.items():
+        sizes[part] = [len(row[column]) for row in rows]
+    return sizes
 
 
 def _quantiles(sizes: list[int]) -> dict[str, int]:

@@ -81,6 +81,7 @@ def data_card(title: str, rows: Sequence[BaseModel], counts: Mapping[str, Any], 
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     verdicts = [row for row in rows if isinstance(row, JudgeRow)]
     spoken = [row for row in rows if not isinstance(row, JudgeRow)]
+    # Every section is made for every kind of rows; those that come out empty are not printed.
     sections: list[tuple[str, Table]] = [
         ("Rows", _rows(rows, counts)),
         ("Sources", _sources(facts.gathered)),
@@ -103,6 +104,7 @@ def data_card(title: str, rows: Sequence[BaseModel], counts: Mapping[str, Any], 
 def _rows(rows: Sequence[Any], counts: Mapping[str, Any]) -> Table:
     """Counts of rows, questions and stories."""
     over = counts["over_long"]
+    # Reward rows have an id of their own in place of a question.
     questions = {getattr(row, "question", None) or getattr(row, "id", "") for row in rows}
     stories = {row.group for row in rows}
     lines = [("rows", len(rows)), ("rows ready to train on", counts["trained"])]
@@ -202,6 +204,7 @@ def _labels(rows: Sequence[JudgeRow]) -> Table:
     if not rows:
         return (), []
     soft = sum(0 < row.target < 1 for row in rows)
+    # Where the candidates are A and B the alphabet is the order of presentation: far from 0.5, a position is learnt.
     targets = [row.target for row in rows]
     first_in_alphabet = [row.target if row.candidates[0] <= row.candidates[1] else 1 - row.target for row in rows]
     return ("label", "value"), [

@@ -164,6 +164,7 @@ def memory(training: Training) -> Memory:
     if training.lora is not None:
         adapter = shape.lora(training.lora, training.adapt_experts and training.quantize is None)
     trained = shape.parameters if training.lora is None else adapter
+    # Every stage of ZeRO, and FSDP, divides gradients and optimizer; only the last two divide weights.
     optimizer_shards = training.processes if training.sharding != "none" else 1
     reference = 0.0
     if training.kind in ("dpo", "grpo"):
@@ -171,6 +172,7 @@ def memory(training: Training) -> Memory:
             reference = 4.0 * adapter
         elif training.reference == "model":
             reference = _per_process(training, 4.0 * shape.parameters)
+    # Each token in the loss has float32 logits and their gradient.
     scored = training.batch * training.speech * (2 if training.kind == "dpo" else 1)
     return Memory(
         weights=_per_process(training, _base_bytes(training)),
@@ -264,6 +266,7 @@ def hours(training: Training, tokens: float, card: Card) -> float | None:
     shape = training.shape
     width = training.prompt + training.speech
     attention = 2 * width * shape.widths[0] * shape.layers * attention_passes
+    # 4-bit weights are unpacked before every use.
     slower = 1.25 if training.quantize else 1.0
     operations = tokens * (passes * shape.used + attention) * slower
     return operations / (card.tflops * 1e12 * UTILISATION * training.processes) / 3600

@@ -42,6 +42,7 @@ def complete_model_card(folder: Path, heading: str, scores: Mapping[str, Any]) -
         UserError: there is no card, or it can not be written.
     """
     path = existing(Path(folder) / "README.md", "model card")
+    # `_cell` removes line ends, so no title or score can look like a heading here.
     first, *sections = path.read_text(encoding="utf-8").rstrip("\n").split("\n\n## ")
     others = [section for section in sections if section.split("\n", 1)[0] != _cell(heading)]
     section = "\n\n".join([_cell(heading), _table("score", "value", list(_scores(scores))), _INTERVALS])
@@ -105,6 +106,7 @@ def _estimate(dump: Mapping[str, Any]) -> Estimate | None:
 
 def _text(value: str | float) -> str:
     """Whole numbers in full, others to four digits, words as they are."""
+    # In Python a bool is an int.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):

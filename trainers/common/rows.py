@@ -199,6 +199,7 @@ def judge_rows(
     Raises:
         UserError: a game without a label has a question whose correct answer is unknown.
     """
+    # Answer 0 is candidate 0 in either order (see `judge_candidates`), so a label holds for both rows of a game.
     if labels is None:
         labels = [_gold(transcript) for transcript in transcripts]
     rows = []
@@ -262,6 +263,7 @@ def preference_rows(
             pairs.append((better, worse))
         else:
             dropped[reason] += 1
+    # Stable too: equal gaps stay in the order of the better speech's score.
     pairs.sort(key=lambda pair: pair[1][1] - pair[0][1])
     dropped["narrower"] += len(pairs[pairs_per_pool:])
     return [

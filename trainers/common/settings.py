@@ -142,12 +142,14 @@ class Job(Record):
 
     @model_validator(mode="after")
     def _check_together(self) -> Job:
+        # A probe is a head on a frozen body; any adapter would change the body.
         if self.probe and (self.kind != "classifier" or self.lora is not None or self.adapter is not None):
             raise ValueError("'probe' is for kind 'classifier' with 'lora' null and no 'adapter'")
         if self.quantize is not None and self.lora is None:
             raise ValueError("'quantize' needs 'lora': 4-bit weights can not be trained")
         if (self.kind == "grpo") != (self.online is not None):
             raise ValueError("kind 'grpo' and 'online' belong together")
+        # Online training plays games of its own to evaluate, which no file of rows can hold.
         if self.kind == "grpo" and self.eval_rows is not None:
             raise ValueError("'eval_rows' is not for kind 'grpo'; set 'online.watch'")
         if self.reference is not None:
