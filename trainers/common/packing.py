@@ -97,11 +97,13 @@ def pad_rows(rows: list[list[int]], value: int, left: bool) -> tuple[Tensor, Ten
     ids = []
     mask = []
     for row in rows:
-        padding = [value] * (width - len(row))
-        real = [1] * len(row)
-        hidden = [0] * len(padding)
-        ids.append(padding + row if left else row + padding)
-        mask.append(hidden + real if left else real + hidden)
+        gap = width - len(row)
+        if left:
+            ids.append([value] * gap + row)
+            mask.append([0] * gap + [1] * len(row))
+        else:
+            ids.append(row + [value] * gap)
+            mask.append([1] * len(row) + [0] * gap)
     return torch.tensor(ids), torch.tensor(mask)
 
 
