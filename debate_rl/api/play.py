@@ -15,14 +15,14 @@ from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
-from debate_rl.game.prompts import debater_messages
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.judges.judge import AnyJudge, FunctionJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record
-from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
+from debate_rl.stages.preferences import rows_of
+from debate_rl.trainers.common.rows import PreferenceRow
 
 JudgeLike = AnyJudge | Callable[[Sequence[Transcript]], Sequence[Any]]
 """A judge, or a function from transcripts to verdicts (or to probabilities that answer 0 is correct)."""
@@ -131,18 +131,7 @@ def preferences(debates: Debates, pairs_per_pool: int = 1, min_gap: float = 0.0)
     rows: list[PreferenceRow] = []
     dropped: Counter[str] = Counter()
     for pool in debates.pools:
-        question = pool.transcript.question
-        rows += preference_rows(
-            debater_messages(pool.transcript, pool.side, pool.turn),
-            [(speech.text, score) for speech, score in zip(pool.candidates, pool.scores, strict=True)],
-            pairs_per_pool=pairs_per_pool,
-            min_gap=min_gap,
-            question=question.id,
-            group=question.cluster,
-            side=pool.side,
-            turn=pool.turn,
-            dropped=dropped,
-        )
+        rows += rows_of(pool, pairs_per_pool, min_gap, dropped)
     if not rows:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count)
         raise UserError(f"preferences: no pair makes a row ({reasons}); raise best_of, lower min_gap, or see the judge")

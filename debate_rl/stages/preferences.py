@@ -25,7 +25,7 @@ from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
 from debate_rl.stages.base import Metrics, Stage
 from debate_rl.stages.workload import Rehearsed, Rows, rough_tokens, some_games
-from debate_rl.trainers.common.rows import PreferenceRow, preference_rows
+from debate_rl.trainers.common.rows import PoolTurn, PreferenceRow, preference_rows
 
 if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
@@ -196,10 +196,7 @@ def rows_of(pool: Pool, pairs: int, min_gap: float, dropped: Counter[str] | None
         scored,
         pairs_per_pool=pairs,
         min_gap=min_gap,
-        question=question.id,
-        group=question.cluster,
-        side=pool.side,
-        turn=pool.turn,
+        turn=PoolTurn(question=question.id, group=question.cluster, side=pool.side, turn=pool.turn),
         dropped=dropped,
     )
 

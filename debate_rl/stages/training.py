@@ -90,11 +90,7 @@ def train(
     run.rest()
     result = launch(job, stage.launch, processes)
     name = run.name_of(out)
-    counts = read_json(out / "tokens.json")
-    if counts["read"] != len(rows) or counts["trained"] + sum(counts["left_out"].values()) != len(rows):
-        raise UserError(
-            f"{out}: {len(rows)} rows were written but the training accounts for {counts}; remove the folder"
-        )
+    counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
     _track_curve(run, name, out)
     facts: dict[str, Any] = {
@@ -117,6 +113,18 @@ def train(
         "steps": result.steps,
         "train_loss": result.loss,
     }
+
+
+def _checked_counts(out: Path, rows: int) -> dict[str, Any]:
+    """What the training did with its rows.
+
+    Raises:
+        UserError: a row was lost.
+    """
+    counts: dict[str, Any] = read_json(out / "tokens.json")
+    if counts["read"] != rows or counts["trained"] + sum(counts["left_out"].values()) != rows:
+        raise UserError(f"{out}: {rows} rows were written but the training accounts for {counts}; remove the folder")
+    return counts
 
 
 def _track_curve(run: Run, name: str, out: Path) -> None:

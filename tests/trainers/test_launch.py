@@ -267,8 +267,8 @@ def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_
 LAUNCHER = """
 import sys
 from debate_rl.records import read_json
-from debate_rl.trainers.job import launch
-from debate_rl.trainers.settings import Job
+from debate_rl.trainers.common.job import launch
+from debate_rl.trainers.common.settings import Job
 launch(Job.model_validate(read_json(sys.argv[1])), sys.argv[2])
 """
 

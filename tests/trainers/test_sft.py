@@ -93,7 +93,7 @@ def test_a_trainer_that_takes_other_rows_than_were_prepared_is_refused(make_job,
     config = training_arguments(kind, job.train, tmp := build_trainer.Path(job.out) / "c", 0)
     prepared = build_trainer.prepare(job, tokenizer)
     assert (prepared.read, len(prepared.rows), prepared.left_out, tmp.name) == (8, 8, {}, "c")
-    whole = build_trainer._trainer
+    whole = build_trainer._make_trainer
 
     def loses_one(*args):
         trainer = whole(*args)
@@ -102,7 +102,7 @@ def test_a_trainer_that_takes_other_rows_than_were_prepared_is_refused(make_job,
         return trainer
 
     assert build_trainer.row_count(build_trainer.build_trainer(job, tokenizer, prepared, config, []).train_dataset) == 8
-    monkeypatch.setattr(build_trainer, "_trainer", loses_one)
+    monkeypatch.setattr(build_trainer, "_make_trainer", loses_one)
     with pytest.raises(UserError, match="8 rows were prepared and the trainer took 7"):
         build_trainer.build_trainer(job, tokenizer, prepared, config, [])
 

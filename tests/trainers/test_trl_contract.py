@@ -1,17 +1,32 @@
-"""What online training takes for granted of TRL's experimental hooks. A new TRL that breaks it fails here first.
+"""What our trainers take for granted of TRL: private methods and names. A new TRL that breaks one fails here first.
 
-Everything that `debate_rl.trainers.grpo.trainer` leans on is tried on TRL alone, with a rollout that is written down.
+First GRPO, tried on TRL alone with a rollout that is written down; then DPO, SFT and the reward trainer, mostly without
+training.
 """
 
+import inspect
 from typing import ClassVar
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
+from trl.trainer.utils import RepeatSampler, use_adapter
+
+from debate_rl.trainers.common.settings import Objective
+from debate_rl.trainers.dpo import DebateDPOTrainer, dpo_trainer
+from debate_rl.trainers.reward import PairRewardTrainer, reward_trainer
 
 G = 3
 PROMPT, COMPLETION = [5, 9, 11], [12, 13, 14, 5]
@@ -178,3 +193,239 @@ def test_log_probabilities_are_those_of_the_sampling_temperature(train, base):
 def test_the_sampler_repeats_whole_batches():
     rows = list(RepeatSampler(range(5), mini_repeat_count=1, batch_size=2, repeat_count=2, shuffle=False, seed=0))
     assert rows == [0, 1, 0, 1, 2, 3, 2, 3]
+
+
+class EncodedDPOTrainer(DPOTrainer):
+    """TRL's trainer on rows that are encoded already, which TRL's own preparation would refuse."""
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset
+
+
+OFFLINE = {
+    "sft": (SFTTrainer, SFTConfig),
+    "dpo": (EncodedDPOTrainer, DPOConfig),
+    "reward": (RewardTrainer, RewardConfig),
+}
+ENCODED = {
+    "sft": {"input_ids": [5, 9, 11, 12, 5], "labels": [-100, -100, -100, 12, 5]},
+    "dpo": {"prompt_ids": [5, 9, 11], "chosen_ids": [12, 13, 5], "rejected_ids": [14, 5], "target": 0.7},
+    "reward": {"chosen_ids": [5, 9, 12, 5], "rejected_ids": [5, 9, 5], "target": 0.7, "weight": 1.0, "margin": 0.0},
+}
+
+
+def config_of(kind, folder, **fields):
+    _, config = OFFLINE[kind]
+    return config(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        max_length=None,
+        per_device_train_batch_size=2,
+        **fields,
+    )
+
+
+def model_of(kind, base):
+    if kind == "reward":
+        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    return AutoModelForCausalLM.from_pretrained(base)
+
+
+@pytest.fixture
+def make_trainer(base, tmp_path):
+    """Make TRL's own trainer of a kind, or a class derived from it, on four encoded rows."""
+
+    def make(kind, trainer_class=None, model=None, config=None, **options):
+        return (trainer_class or OFFLINE[kind][0])(
+            model=model or model_of(kind, base),
+            args=config_of(kind, tmp_path, **(config or {})),
+            train_dataset=Dataset.from_list([ENCODED[kind]] * 4),
+            processing_class=AutoTokenizer.from_pretrained(base),
+            **options,
+        )
+
+    return make
+
+
+@pytest.fixture
+def adapted(base, tmp_path):
+    """A model with a loaded adapter that changes its outputs."""
+    torch.manual_seed(0)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    return PeftModel.from_pretrained(plain, tmp_path / "adapter", is_trainable=True)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "reward"])
+def test_rows_go_through_prepare_dataset_once_and_its_result_is_the_data_set(make_trainer, kind):
+    calls = []
+
+    class Recorder(OFFLINE[kind][0]):
+        def _prepare_dataset(self, dataset, *args, **kwargs):
+            calls.append(dataset)
+            return dataset
+
+    rows = Dataset.from_list([ENCODED[kind]] * 2)
+    trainer = make_trainer(kind, Recorder, eval_dataset=rows)
+    assert [len(dataset) for dataset in calls] == [4, 2]
+    assert trainer.train_dataset is calls[0] and trainer.eval_dataset is rows
+
+
+def test_ours_replace_prepare_dataset_and_the_signature_columns_of_trl():
+    for name in ("_prepare_dataset", "_set_signature_columns_if_needed"):
+        for ours, theirs in ((DebateDPOTrainer, DPOTrainer), (PairRewardTrainer, RewardTrainer)):
+            assert name in vars(theirs), f"TRL's {theirs.__name__} has no {name}: ours would never be called"
+            assert name in vars(ours)
+
+
+def test_sft_takes_encoded_rows_as_they_are(make_trainer):
+    trainer = make_trainer("sft")
+    assert [{name: row[name] for name in ENCODED["sft"]} for row in trainer.train_dataset] == [ENCODED["sft"]] * 4
+
+
+def test_packed_sft_rows_have_the_lengths_of_the_rows_in_them(make_trainer, tmp_path, base):
+    config = config_of("sft", tmp_path, packing=True)
+    config.max_length = 12
+    trainer = SFTTrainer(
+        model=model_of("sft", base),
+        args=config,
+        train_dataset=Dataset.from_list([ENCODED["sft"]] * 4),
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )
+    assert trainer.train_dataset["seq_lengths"] == [[5, 5], [5, 5]]
+    labels = trainer.train_dataset[0]["labels"]
+    assert [labels[at] for at in (3, 4, 8, 9)] == [12, 5, 12, 5]
+
+
+@pytest.mark.parametrize("kind", OFFLINE)
+def test_signature_columns_are_a_list_that_is_made_on_demand(make_trainer, kind):
+    trainer = make_trainer(kind)
+    trainer._signature_columns = None
+    trainer._set_signature_columns_if_needed()
+    assert isinstance(trainer._signature_columns, list)
+    columns = {
+        "sft": {"input_ids", "labels", "seq_lengths"},
+        "dpo": {"prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"},
+        "reward": {"chosen_ids", "rejected_ids", "margin"},
+    }
+    assert columns[kind] <= set(trainer._signature_columns)
+
+
+def test_targets_and_weights_reach_the_batch(base, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    pairs = Dataset.from_list([ENCODED["dpo"]] * 4)
+    dpo = dpo_trainer(model_of("dpo", base), tokenizer, pairs, config_of("dpo", tmp_path), Objective())
+    assert next(iter(dpo.get_train_dataloader()))["target"].tolist() == pytest.approx([0.7, 0.7])
+    replies = Dataset.from_list([ENCODED["reward"]] * 4)
+    reward = reward_trainer(model_of("reward", base), tokenizer, replies, config_of("reward", tmp_path))
+    batch = next(iter(reward.get_train_dataloader()))
+    assert batch["target"].tolist() == pytest.approx([0.7, 0.7]) and batch["weight"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", OFFLINE)
+def test_metrics_are_lists_by_mode_and_name_whose_means_are_logged_once(make_trainer, kind):
+    trainer = make_trainer(kind)
+    for mode, prefix in (("train", ""), ("eval", "eval_")):
+        trainer.model.train(mode == "train")
+        trainer._metrics[mode]["ours"].append(1.0)
+        trainer._metrics[mode]["ours"].append(3.0)
+        logs = {"loss": 0.5}
+        trainer.log(logs)
+        assert logs[f"{prefix}ours"] == 2.0
+        again = {"loss": 0.5}
+        trainer.log(again)
+        assert f"{prefix}ours" not in again
+
+
+def test_a_loaded_adapter_is_copied_under_the_name_ref_and_frozen(make_trainer, adapted):
+    trainer = make_trainer("dpo", model=adapted)
+    # If this fails, `compute_ref_log_probs` of `debate_rl.trainers.dpo` looks for the wrong adapter, and the base would
+    # silently become the reference of every DPO run that continues from an adapter.
+    assert set(trainer.model.peft_config) == {"default", "ref"}
+    assert trainer.ref_model is None
+    weights = dict(trainer.model.named_parameters())
+    copies = {name: weight for name, weight in weights.items() if ".ref." in name}
+    assert copies and not any(weight.requires_grad for weight in copies.values())
+    for name, weight in copies.items():
+        assert torch.equal(weight, weights[name.replace(".ref.", ".default.")])
+
+
+def test_the_reference_is_the_adapter_that_training_starts_from_and_not_the_base(base, adapted, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = Dataset.from_list([ENCODED["dpo"]] * 4)
+    trainer = dpo_trainer(adapted, tokenizer, rows, config_of("dpo", tmp_path), Objective())
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    network = trainer.model
+    chosen, rejected = trainer.compute_ref_log_probs(network, batch)
+    with torch.no_grad():
+        start, _ = trainer._logps(network, batch)
+        with use_adapter(network, adapter_name=None):
+            without, _ = trainer._logps(network, batch)
+    assert torch.allclose(chosen, start.chosen, atol=1e-5) and torch.allclose(rejected, start.rejected, atol=1e-5)
+    assert (chosen - without.chosen).abs().min() > 0.01
+    assert network.active_adapter == "default"
+
+    # The reference stays where it is when the policy moves.
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "lora_B.default" in name:
+                weight.add_(0.1)
+    again, _ = trainer.compute_ref_log_probs(network, batch)
+    assert torch.allclose(again, chosen, atol=1e-5)
+    with torch.no_grad():
+        moved, _ = trainer._logps(network, batch)
+    assert (moved.chosen - chosen).abs().min() > 0.01
+
+
+def test_a_new_adapter_has_no_copy_and_its_reference_is_the_base(make_trainer):
+    trainer = make_trainer("dpo", peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert set(trainer.model.peft_config) == {"default"} and trainer.ref_model is None
+
+
+def test_a_reference_model_that_is_given_is_used(make_trainer, base):
+    reference = model_of("dpo", base)
+    trainer = make_trainer("dpo", ref_model=reference)
+    assert trainer.accelerator.unwrap_model(trainer.ref_model) is reference
+
+
+def test_log_probabilities_computed_before_training_come_from_compute_ref_log_probs(make_trainer):
+    class Constant(EncodedDPOTrainer):
+        def compute_ref_log_probs(self, model, inputs):
+            count = len(inputs["input_ids"]) // 2
+            return torch.full((count,), -1.5), torch.full((count,), -2.5)
+
+    trainer = make_trainer("dpo", Constant, config={"precompute_ref_log_probs": True})
+    trainer.get_train_dataloader()
+    assert trainer.train_dataset["ref_chosen_logps"] == [-1.5] * 4
+    assert trainer.train_dataset["ref_rejected_logps"] == [-2.5] * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("sft", ("aux_loss_enabled", "label_smoother", "data_collator")),
+        ("dpo", ("aux_loss_enabled", "router_aux_loss_coef", "beta", "ref_model", "data_collator")),
+        ("reward", ("data_collator", "model_accepts_loss_kwargs")),
+    ],
+)
+def test_trainers_have_the_attributes_that_ours_read_or_set(make_trainer, kind, names):
+    trainer = make_trainer(kind)
+    missing = [name for name in names if not hasattr(trainer, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize("trainer_class", [SFTTrainer, DPOTrainer, RewardTrainer])
+def test_compute_loss_has_the_parameters_that_ours_take(trainer_class):
+    parameters = list(inspect.signature(trainer_class.compute_loss).parameters)
+    assert parameters == ["self", "model", "inputs", "return_outputs", "num_items_in_batch"]

@@ -1,4 +1,4 @@
-"""A trainer's arguments: TRL's and transformers' own, checked by name and type, with defaults that run anywhere."""
+"""Arguments of a trainer: TRL's and transformers' own fields, checked by name and type, with our defaults."""
 
 from __future__ import annotations
 
@@ -15,55 +15,96 @@ from debate_rl.errors import UserError, nearest
 from debate_rl.trainers.common.settings import Dtype, Kind
 
 OWN = ("max_length", "model_init_kwargs")
-"""Keys that a job may set for every kind and that are read here instead of by the trainer."""
+"""Keys of `train` that every kind takes and that are read here, whether the library's config has them or not."""
 
 _SET_BY_JOB = {"output_dir": "out", "seed": "seed", "resume_from_checkpoint": "out", "trust_remote_code": None}
+"""Fields that the job decides, with its own key for them; None where they are always off."""
 _INIT_SET_BY_JOB = {
-    "torch_dtype": "set 'dtype' instead", "quantization_config": "set 'quantize' of the job instead",
-    "device_map": "the trainer places the model; remove it", "num_labels": "a classifier has two; remove it",
-    "use_safetensors": "is always on", "trust_remote_code": "is always off",
-}  # fmt: skip
-_LEAST = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-          "max_length": 1}  # fmt: skip
+    "torch_dtype": "set 'dtype' instead",
+    "quantization_config": "set 'quantize' of the job instead",
+    "device_map": "the trainer places the model; remove it",
+    "num_labels": "a classifier has two; remove it",
+    "use_safetensors": "is always on",
+    "trust_remote_code": "is always off",
+}
+_MINIMUM = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_length": 1,
+}
+
 _SPEECH_ONLY = "the loss is on the speech and the end of its turn"
-_REFUSED = {
-    "sft": dict.fromkeys(
-        ("assistant_only_loss", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "eos_token",
-         "chat_template_path"), _SPEECH_ONLY),
-    "dpo": dict.fromkeys(
-        ("loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef", "ld_alpha",
-         "use_weighting", "discopop_tau"), "the loss is the job's 'objective'"),
+_OBJECTIVE = "the loss is the job's 'objective'"
+_ENGINE = "the project's engine plays"
+_POLICY = "the policy is a player with a temperature"
+_REWARDS = "the weights are the job's 'rewards'"
+_WATCH = "evaluation is 'watch'"
+_ENCODED = "rows are encoded here"
+_REFUSED: dict[Kind, dict[str, str]] = {
+    "sft": {
+        "assistant_only_loss": _SPEECH_ONLY,
+        "completion_only_loss": _SPEECH_ONLY,
+        "dataset_text_field": _SPEECH_ONLY,
+        "dataset_kwargs": _SPEECH_ONLY,
+        "eos_token": _SPEECH_ONLY,
+        "chat_template_path": _SPEECH_ONLY,
+    },
+    "dpo": {
+        "loss_type": _OBJECTIVE,
+        "loss_weights": _OBJECTIVE,
+        "label_smoothing": _OBJECTIVE,
+        "f_divergence_type": _OBJECTIVE,
+        "f_alpha_divergence_coef": _OBJECTIVE,
+        "ld_alpha": _OBJECTIVE,
+        "use_weighting": _OBJECTIVE,
+        "discopop_tau": _OBJECTIVE,
+    },
     "grpo": {
-        **dict.fromkeys(("use_vllm", "use_transformers_continuous_batching", "use_transformers_paged"),
-                        "the project's engine plays"),
-        **dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
-                         "chat_template_kwargs", "cache_implementation"), "the policy is a player with a temperature"),
-        **dict.fromkeys(("reward_weights", "multi_objective_aggregation"), "the weights are the job's 'rewards'"),
+        "use_vllm": _ENGINE,
+        "use_transformers_continuous_batching": _ENGINE,
+        "use_transformers_paged": _ENGINE,
+        "temperature": _POLICY,
+        "top_p": _POLICY,
+        "top_k": _POLICY,
+        "min_p": _POLICY,
+        "repetition_penalty": _POLICY,
+        "generation_kwargs": _POLICY,
+        "chat_template_kwargs": _POLICY,
+        "cache_implementation": _POLICY,
+        "reward_weights": _REWARDS,
+        "multi_objective_aggregation": _REWARDS,
         "max_completion_length": "it is the protocol's max_new_tokens",
         "mask_truncated_completions": "it is rewards.truncated",
-        "num_generations_eval": "evaluation is 'watch'",
-        "eval_strategy": "evaluation is 'watch'",
+        "num_generations_eval": _WATCH,
+        "eval_strategy": _WATCH,
         "remove_unused_columns": "rows are keys of games",
         "max_length": "questions that do not fit the model's context are left out",
     },
-    "judge": {"remove_unused_columns": "rows are encoded here"},
-    "classifier": {"remove_unused_columns": "rows are encoded here"},
-    "reward": dict.fromkeys(("remove_unused_columns", "chat_template_path", "eos_token", "pad_token"),
-                            "rows are encoded here"),
-}  # fmt: skip
+    "judge": {"remove_unused_columns": _ENCODED},
+    "classifier": {"remove_unused_columns": _ENCODED},
+    "reward": {
+        "remove_unused_columns": _ENCODED,
+        "chat_template_path": _ENCODED,
+        "eos_token": _ENCODED,
+        "pad_token": _ENCODED,
+    },
+}
+"""Fields that would have no effect, or the wrong one, and why."""
 
 _COMMON: dict[str, Any] = {
     "report_to": "none",
     "logging_steps": 10,
     "logging_first_step": True,
-    "logging_nan_inf_filter": False,  # a loss that is not a number must show, and ends the job
+    # The filter would log the mean of earlier steps in place of NaN; `mean_loss` ends the job at the first NaN.
+    "logging_nan_inf_filter": False,
     "save_strategy": "steps",
-    "save_steps": 0.2,  # of all steps
+    "save_steps": 0.2,  # share of all steps
     "save_total_limit": 2,
     "dataloader_num_workers": 0,
 }
 _KIND: dict[Kind, dict[str, Any]] = {
-    # Published (Arnesen et al. 2024); judge and classifier are ours.
+    # SFT and DPO as published (Arnesen et al. 2024); the others are ours.
     "sft": {"learning_rate": 2e-4, "num_train_epochs": 2, "per_device_train_batch_size": 16, "packing": False},
     "dpo": {
         "learning_rate": 1e-4,
@@ -101,37 +142,39 @@ def training_arguments(
         kind: which trainer.
         train: fields to set; they win over the defaults here, which win over the library's.
         folder: where checkpoints go.
-        seed: of the order of the data, of new weights and of dropout.
-        of_job: fields that the job decides by other settings; `train` wins over them where it may name them.
+        seed: for the order of the data, new weights and dropout.
+        of_job: fields that follow from other settings of the job; `train` wins over them where it may name them.
 
     Returns:
-        SFTConfig, DPOConfig, GRPOConfig or TrainingArguments.
+        SFTConfig, DPOConfig, GRPOConfig, RewardConfig or TrainingArguments.
 
     Raises:
         UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
     """
     config = _config_class(kind)
     given = _checked(kind, train, config)
-    own = {"max_length": given.get("max_length")} if kind == "sft" and given.get("packing") else {}
-    given = {key: value for key, value in given.items() if key not in OWN}
-    defaults = {**default_arguments(kind), "data_seed": seed, "disable_tqdm": not sys.stderr.isatty(), **_device(given)}
-    if kind in ("sft", "dpo"):
-        defaults["max_length"] = None  # TRL would drop rows whose prompt fills its 1,024 tokens without a word
-        defaults.setdefault("gradient_checkpointing", True)
-    elif kind == "grpo":
-        defaults.setdefault("gradient_checkpointing", True)
-    else:
-        defaults["remove_unused_columns"] = False
-        if kind == "reward":
-            defaults["max_length"] = None  # TRL would drop longer rows; here they are cut and counted
+    fields = {**default_arguments(kind), "data_seed": seed, "disable_tqdm": not sys.stderr.isatty()}
+    fields.update(_device_defaults(given))
+    if kind in ("sft", "dpo", "grpo"):
+        fields.setdefault("gradient_checkpointing", True)
+    if kind in ("sft", "dpo", "reward"):
+        # TRL would drop rows over its own limit (1,024 tokens) without a word; `prepare` cuts or counts them instead.
+        fields["max_length"] = None
+    if kind in ("judge", "classifier", "reward"):
+        fields["remove_unused_columns"] = False
+    fields.update(of_job or {})
+    if kind == "sft" and given.get("packing"):
+        # Here max_length is the size of a packed row as well.
+        fields["max_length"] = given.get("max_length")
+    fields.update({key: value for key, value in given.items() if key not in OWN})
     try:
-        return config(output_dir=str(folder), seed=seed, **{**defaults, **(of_job or {}), **own, **given})
+        return config(output_dir=str(folder), seed=seed, **fields)
     except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         raise UserError(f"train: {str(error).strip().splitlines()[0]}") from error
 
 
 def check_arguments(kind: Kind, train: dict[str, Any]) -> None:
-    """Make sure that a trainer takes such fields, before anything runs (see `training_arguments`).
+    """Make sure that a trainer takes some fields, before anything runs (see `training_arguments`).
 
     Raises:
         UserError: a field is unknown, of the wrong type, set elsewhere, or has no effect.
@@ -140,7 +183,7 @@ def check_arguments(kind: Kind, train: dict[str, Any]) -> None:
 
 
 def default_arguments(kind: Kind) -> dict[str, Any]:
-    """The defaults that stand here for a kind of training, on any machine."""
+    """This project's defaults for a kind of training, the same on every machine."""
     return {**_COMMON, **_KIND[kind]}
 
 
@@ -168,38 +211,50 @@ def _config_class(kind: Kind) -> Any:
 
 
 def _checked(kind: Kind, train: dict[str, Any], config: Any) -> dict[str, Any]:
-    """The given fields, known and of the right type; YAML's `2e-4`, which is a text, becomes a number."""
+    """The given fields, after a check of their names, types and ranges."""
     fields = {field.name for field in dataclasses.fields(config)} | set(OWN)
     hints = typing.get_type_hints(config)
+    hints["max_length"] = int | None  # TrainingArguments has none
     values = {}
     for key, value in train.items():
-        if key in _SET_BY_JOB:
-            instead = _SET_BY_JOB[key]
-            raise UserError(f"train.{key}: {f'set {instead!r} of the job instead' if instead else 'is always off'}")
-        if key in _REFUSED[kind]:
-            raise UserError(f"train.{key} has no effect here: {_REFUSED[kind][key]}; remove it")
-        if key not in fields:
-            raise UserError(f"unknown key 'train.{key}'; {nearest(key, fields)}")
-        values[key] = _typed(key, value, int | None if key == "max_length" else hints.get(key))
+        _check_name(kind, key, fields)
+        values[key] = _typed(key, value, hints.get(key))
     _check_range(kind, values)
     _check_init(values.get("model_init_kwargs"))
     return values
 
 
+def _check_name(kind: Kind, key: str, fields: set[str]) -> None:
+    """Make sure that a job may set a field."""
+    if key in _SET_BY_JOB:
+        job_key = _SET_BY_JOB[key]
+        if job_key is None:
+            raise UserError(f"train.{key}: is always off")
+        raise UserError(f"train.{key}: set {job_key!r} of the job instead")
+    if key in _REFUSED[kind]:
+        raise UserError(f"train.{key} has no effect here: {_REFUSED[kind][key]}; remove it")
+    if key not in fields:
+        raise UserError(f"unknown key 'train.{key}'; {nearest(key, fields)}")
+
+
 def _check_range(kind: Kind, values: dict[str, Any]) -> None:
-    """Make sure that numbers with which nothing, or the contrary, would be learnt are not given."""
-    for key, least in _LEAST.items():
-        if values.get(key) is not None and values[key] < least:
-            raise UserError(f"train.{key} is {values[key]}; give at least {least}")
-    positive = [] if (values.get("max_steps") or 0) > 0 else ["num_train_epochs"]
-    positive += [] if kind == "grpo" else ["beta"]  # without KL there is no reference, which GRPO may do
+    """Refuse numbers with which a training would learn nothing, or the opposite."""
+    for key, minimum in _MINIMUM.items():
+        if values.get(key) is not None and values[key] < minimum:
+            raise UserError(f"train.{key} is {values[key]}; give at least {minimum}")
+    positive = []
+    if (values.get("max_steps") or 0) <= 0:
+        positive.append("num_train_epochs")
+    if kind != "grpo":
+        # GRPO may do without the KL term and its reference; in DPO a beta of 0 leaves no loss.
+        positive.append("beta")
     for key in positive:
         if values.get(key) is not None and values[key] <= 0:
             raise UserError(f"train.{key} is {values[key]}; give a number above 0")
 
 
 def _check_init(init: Any) -> None:
-    """Make sure that what goes to from_pretrained is a mapping without what the job sets itself."""
+    """Make sure that `model_init_kwargs` is a mapping without arguments that the job sets itself."""
     if init is None:
         return
     if not isinstance(init, dict):
@@ -213,18 +268,19 @@ def _check_init(init: Any) -> None:
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type, where that is a plain one."""
+    """A value as the type of its field, where that is a plain one."""
     plain = {int, float, bool, str, type(None)}
     parts = set(typing.get_args(hint)) or {hint}
     if not parts <= plain:
         return value
     try:
+        # YAML reads 2e-4, without a dot, as text; here it becomes a number.
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise UserError(f"train.{key}: {error.errors()[0]['msg']} (found {value!r})") from error
 
 
-def _device(given: dict[str, Any]) -> dict[str, Any]:
+def _device_defaults(given: dict[str, Any]) -> dict[str, Any]:
     """Defaults that depend on the machine: TRL's own ask for bfloat16, which a CPU refuses."""
     import torch
 

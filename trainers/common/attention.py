@@ -1,7 +1,7 @@
 """Attention of two speeches after one copy of their prompt, without a mask over the prompt.
 
-A mask of the whole row keeps attention from the kernels that skip what lies ahead, which costs half of a long prompt's
-time and a table of width x width. Here only the second speech has a mask; all before it is plain causal attention.
+A mask of the whole row rules out the kernels that skip future tokens: it costs half of a long prompt's time and a table
+of width x width. Here only the second speech has a mask; everything before it is plain causal attention.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def shared_prompt_attention(
         module: the attention layer.
         query: (rows, heads, width, size of a head).
         key: (rows, key heads, width, size of a head).
-        value: as key.
+        value: (rows, key heads, width, size of a head).
         attention_mask: (rows, 1, tail, width), True where one of the last `tail` positions may look. A mask of every
             position, or none, is read as transformers' `sdpa` reads it.
         options: of the model's call, such as `scaling` and `dropout`.
@@ -38,11 +38,12 @@ def shared_prompt_attention(
     """
     if attention_mask is None or attention_mask.shape[-2] == query.shape[2]:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    at = query.shape[2] - attention_mask.shape[-2]
-    before = query[:, :, :at], key[:, :, :at], value[:, :, :at]
+    start = query.shape[2] - attention_mask.shape[-2]
+    # Padding needs no mask here: it stands after the chosen speech, and the tail's own mask leaves it out.
+    before = (query[:, :, :start], key[:, :, :start], value[:, :, :start])
     first, _ = sdpa_attention_forward(module, *before, None, is_causal=True, **options)
-    rest, _ = sdpa_attention_forward(module, query[:, :, at:], key, value, attention_mask, **options)
-    return torch.cat([first, rest], dim=1), None
+    tail, _ = sdpa_attention_forward(module, query[:, :, start:], key, value, attention_mask, **options)
+    return torch.cat([first, tail], dim=1), None
 
 
 AttentionInterface.register(NAME, shared_prompt_attention)
@@ -50,7 +51,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def share_prompts(model: Any) -> None:
-    """Let a model read prompts that two speeches share.
+    """Set a model's attention to the one that reads prompts shared by two speeches.
 
     Raises:
         UserError: some layer does not attend to everything before, attention is not computed by SDPA, or the loss

@@ -1,4 +1,4 @@
-"""What the judge and the classifier share: two logits a row, a soft target, cross entropy."""
+"""The trainer that judge and classifier share: two logits for each row, a soft target, cross entropy."""
 
 from __future__ import annotations
 
@@ -21,52 +21,55 @@ from debate_rl.trainers.common.packing import packable
 from debate_rl.trainers.common.settings import StudentLoss
 
 Loss = Callable[[Tensor, Tensor, float], Tensor]
-"""(logits (n, 2), target (n,) = wanted probability of column 0, share of the training done) -> (n,) losses.
+"""(logits (n, 2), target (n,) = probability of column 0, share of the training done) -> (n,) losses.
 
-The n rows are those of one device and micro-batch."""
+The n rows are one micro-batch of one device."""
 
 
 def xent(logits: Tensor, target: Tensor, progress: float) -> Tensor:
-    """Cross entropy with the soft target, (n,); the same at any time of the training."""
+    """Cross entropy with the soft target, (n,), throughout the training."""
     return soft_cross_entropy(logits, target)
 
 
-def student_loss(wanted: StudentLoss) -> Loss:
+def student_loss(settings: StudentLoss) -> Loss:
     """The loss that the settings describe."""
 
-    def ramped(logits: Tensor, target: Tensor, progress: float) -> Tensor:
-        c = confidence_ramp(progress, wanted.weight, wanted.warmup)
-        return (auxiliary_confidence if wanted.kind == "confidence" else confident_entropy)(logits, target, c)
+    def confidence(logits: Tensor, target: Tensor, progress: float) -> Tensor:
+        return auxiliary_confidence(logits, target, confidence_ramp(progress, settings.weight, settings.warmup))
+
+    def entropy(logits: Tensor, target: Tensor, progress: float) -> Tensor:
+        return confident_entropy(logits, target, confidence_ramp(progress, settings.weight, settings.warmup))
 
     def product(logits: Tensor, target: Tensor, progress: float) -> Tensor:
-        return soft_cross_entropy(logits, product_target(logits, target, wanted.label_power, wanted.own_power))
+        label = product_target(logits, target, settings.label_power, settings.own_power)
+        return soft_cross_entropy(logits, label)
 
-    if wanted.kind == "xent":
-        return xent
-    return product if wanted.kind == "product" else ramped
+    return {"xent": xent, "confidence": confidence, "entropy": entropy, "product": product}[settings.kind]
 
 
 def evaluated(
     trainer: Trainer, model: Any, inputs: dict[str, Any], prediction_loss_only: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss, logits and targets of an evaluation batch, of a trainer whose rows have a `target`."""
+    """Loss, logits and targets of an evaluation batch, for a trainer whose rows have a `target`."""
     inputs = trainer._prepare_inputs(inputs)
     with torch.no_grad(), trainer.compute_loss_context_manager():
         loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True)
-    return (loss, None, None) if prediction_loss_only else (loss, outputs["logits"], inputs["target"])
+    if prediction_loss_only:
+        return loss, None, None
+    return loss, outputs["logits"], inputs["target"]
 
 
 class BinaryTrainer(Trainer):
-    """A transformers Trainer for rows with two outcomes; subclasses say where the two logits come from.
+    """A transformers Trainer for rows with two outcomes; subclasses define `outcome_logits`.
 
-    A batch holds `target` (n,), `weight` (n,) of the rows' losses, and whatever `outcome_logits` reads. Accuracy (of
-    the likelier outcome) and Brier score are logged beside the loss, over all rows alike; they are kept as tensors
-    until then, so that a step never waits for the device.
+    A batch holds `target` (n,), `weight` (n,) of the rows' losses, and the inputs of `outcome_logits`. Accuracy (of
+    the more probable outcome) and Brier score are logged beside the loss, without the rows' weights.
     """
 
     def __init__(self, *args: Any, loss: Loss = xent, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._loss = loss
+        # Kept as tensors until they are logged: a step that reads a number from the device waits for it.
         self._scores: dict[str, list[Tensor]] = defaultdict(list)
         # compute_loss returns the mean of a micro-batch, so the Trainer has to divide by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -78,16 +81,18 @@ class BinaryTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean weighted loss of a micro-batch, a scalar; with the logits where asked for."""
+        """Mean weighted loss of a micro-batch, a scalar, and the logits if `return_outputs`."""
         inputs = dict(inputs)
-        target, weight = inputs.pop("target"), inputs.pop("weight")
+        target = inputs.pop("target")
+        weight = inputs.pop("weight")
         logits = self.outcome_logits(model, inputs).float()
         progress = self.state.global_step / max(self.state.max_steps, 1)
         loss = (weight * self._loss(logits, target, progress)).mean()
         with torch.no_grad():
             p = torch.softmax(logits, dim=-1)[:, 0]
             right = ((p > 0.5) == (target > 0.5)).float().mean()
-            self._scores["train" if model.training else "eval"].append(torch.stack([right, ((p - target) ** 2).mean()]))
+            brier = ((p - target) ** 2).mean()
+            self._scores["train" if model.training else "eval"].append(torch.stack([right, brier]))
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def prediction_step(
@@ -112,13 +117,16 @@ class BinaryTrainer(Trainer):
 
 
 def token_budget(config: Any) -> int | None:
-    """Tokens of a chunk or line where packing pays.
+    """Most tokens of a chunk or line; None where batches are not divided.
 
-    On CPU padding costs as much as text; several forwards before one backward are for a single process only.
+    On a CPU padding costs as much as text, so dividing pays there.
     """
-    return 4096 if config.device.type == "cpu" and config.world_size == 1 else None
+    # Several processes could make different numbers of chunks, and each forward of a sharded model needs all of them.
+    if config.device.type == "cpu" and config.world_size == 1:
+        return 4096
+    return None
 
 
 def in_lines(model: Any, config: Any) -> bool:
-    """Whether a trainer lays its batches in lines (`packing`) instead of padding them."""
+    """Whether a trainer lays its batches in lines (see `packing`) instead of padding them."""
     return token_budget(config) is not None and not config.gradient_checkpointing and packable(model)

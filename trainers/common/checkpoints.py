@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: the newest one that was saved to its end.
+"""Find the newest checkpoint that was saved completely.
 
 The Trainer writes straight into `checkpoint-N`. A kill while it saves leaves a folder from which a resume crashes or,
-where only the optimizer is missing, goes on with a fresh one and ends elsewhere without a word.
+if only the optimizer is missing, continues with a fresh one and silently ends with other weights.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from debate_rl.errors import UserError
 
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a folder; partial ones newer than it are removed.
+    """The newest whole checkpoint of a folder; newer partial ones are removed.
 
     Returns:
-        Its path, or None where no checkpoint was finished.
+        Its path, or None if no checkpoint was finished.
 
     Raises:
-        UserError: more processes saved it than train now, or one where several do: it is whole, but not for these.
+        UserError: the newest was saved by more processes than train now, or by one and several train now. It may be
+            whole, so it is not removed.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if _step(path) >= 0]
-    for checkpoint in sorted(found, key=_step, reverse=True):
+    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if _step(path) >= 0]
+    now = len(_random_states())
+    for checkpoint in sorted(checkpoints, key=_step, reverse=True):
         if is_complete(checkpoint):
             return checkpoint
-        saved, now = _saved_by(checkpoint), len(_random_states())
+        saved = len(list(checkpoint.glob("rng_state*.pth")))
         if saved > now or (now > 1 and (checkpoint / "rng_state.pth").is_file()):
             raise UserError(f"{checkpoint} is of {saved} processes, and {now} train; start {saved}, or remove it")
         shutil.rmtree(checkpoint)
@@ -37,30 +39,32 @@ def last_complete_checkpoint(folder: str | Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds all that a bitwise equal resume needs, and every file of it can be opened."""
+    """Whether a checkpoint has every file that a bitwise equal resume needs, and all of them can be opened."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     if state.get("global_step") != _step(checkpoint):
         return False
-    # DeepSpeed keeps the optimizer in shards of its own and writes their folder's name into `latest` at the end.
-    sharded = (checkpoint / "latest").is_file() or any(checkpoint.glob("optimizer_0"))
-    torch_files = [checkpoint / "scheduler.pt", *(checkpoint / name for name in _random_states())]
+    # DeepSpeed writes optimizer and weights in shards, and the name of their folder into `latest` at the end. FSDP
+    # writes shards into `optimizer_0`, or gathers them into `optimizer.bin` and `pytorch_model_fsdp.bin`.
+    sharded = (checkpoint / "latest").is_file() or (checkpoint / "optimizer_0").exists()
+    gathered = (checkpoint / "optimizer.bin").exists()
+    names = ["scheduler.pt", *_random_states()]
     if not sharded:
-        # FSDP gathers optimizer and weights into files of names of its own.
-        gathered = [checkpoint / "optimizer.bin", checkpoint / "pytorch_model_fsdp.bin"]
-        whole = [checkpoint / "optimizer.pt"]
-        torch_files += gathered if gathered[0].exists() and not whole[0].exists() else whole
-    if not all(_is_whole_archive(path) for path in torch_files):
+        if gathered and not (checkpoint / "optimizer.pt").exists():
+            names += ["optimizer.bin", "pytorch_model_fsdp.bin"]
+        else:
+            names.append("optimizer.pt")
+    if not all(_is_whole_archive(checkpoint / name) for name in names):
         return False
     if _is_damaged(checkpoint):
         return False
-    return sharded or (checkpoint / "optimizer.bin").is_file() or _weights_open(checkpoint)
+    return sharded or gathered or _weights_open(checkpoint)
 
 
 def _is_whole_archive(path: Path) -> bool:
-    """Whether a file that torch wrote can be opened and its parts have their checksums."""
+    """Whether a file that torch wrote (a zip archive) can be opened and its parts have their checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -69,26 +73,23 @@ def _is_whole_archive(path: Path) -> bool:
 
 
 def _is_damaged(checkpoint: Path) -> bool:
-    """Whether a file differs from what was saved, where that was written down."""
+    """Whether a file differs from its checksum, if there are checksums."""
     try:
         return damaged_file(checkpoint) is not None
     except UserError:
-        return True  # the list itself
+        return True  # the list of checksums can not be read
 
 
 def _random_states() -> list[str]:
-    """The files in which the processes that train now keep the state of their random numbers."""
+    """Names of the files in which the processes that train now keep the state of their random numbers."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-
-
-def _saved_by(checkpoint: Path) -> int:
-    """How many processes wrote their random numbers into a checkpoint."""
-    return len(list(checkpoint.glob("rng_state*.pth")))
+    if processes == 1:
+        return ["rng_state.pth"]
+    return [f"rng_state_{rank}.pth" for rank in range(processes)]
 
 
 def _weights_open(checkpoint: Path) -> bool:
-    """Whether there are weights and none is cut off."""
+    """Whether there are weights, and no file of them is missing or cut off."""
     files = sorted(checkpoint.rglob("*.safetensors"))
     try:
         for path in files:
@@ -103,6 +104,6 @@ def _weights_open(checkpoint: Path) -> bool:
 
 
 def _step(checkpoint: Path) -> int:
-    """The step in a checkpoint's name; -1 where there is none."""
+    """The step in a checkpoint's name; -1 if there is none."""
     number = checkpoint.name.removeprefix("checkpoint-")
     return int(number) if number.isdigit() else -1

@@ -1,4 +1,4 @@
-"""What a training logged: the same for a job that was killed and resumed as for one that was not."""
+"""The log of a training, the same for a job that was killed and resumed as for one that was not."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ _THIS_PART_ONLY = ("num_tokens", "num_input_tokens_seen", "step_time")
 
 
 class LogBeforeSave(TrainerCallback):
-    """Logs at each checkpoint, so that no mean spans one: after a kill its first part would be missing."""
+    """Logs at each checkpoint.
+
+    Logged losses are means since the last log. A mean that spans a checkpoint would lose its first part in a resume.
+    """
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Ask for a log where a checkpoint is due."""
+        """Ask for a log if a checkpoint is due."""
         if control.should_save:
             control.should_log = True
         return control
 
 
 class SumsAfterSave(TrainerCallback):
-    """Writes the checksums of a finished checkpoint, by which a damaged one is told from a whole one.
+    """Writes the checksums of a finished checkpoint, which tell a damaged one from a whole one.
 
-    Where several processes save, each writes files of its own at its own time, so there none are written.
+    It writes none if several processes train: each saves its own files at its own time.
     """
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Write them beside the checkpoint's files."""
+        """Write the checksums into the checkpoint's folder."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if args.world_size == 1 and folder.is_dir():
             write_sums(folder)
@@ -45,16 +48,20 @@ class SumsAfterSave(TrainerCallback):
 
 
 def history(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries of a Trainer's log, one a logging step, without the summary at the end and what a resume changes."""
-    entries = [entry for entry in log if "train_runtime" not in entry]
-    return [
-        {
-            name: value
-            for name, value in entry.items()
-            if name not in _THIS_PART_ONLY and not name.endswith(("_runtime", "_per_second"))
-        }
-        for entry in entries
-    ]
+    """The entries of a Trainer's log, one for each logging step.
+
+    The summary at the end is left out, and so are values that differ after a resume.
+    """
+    entries = []
+    for entry in log:
+        if "train_runtime" not in entry:
+            entries.append({name: value for name, value in entry.items() if not _changes_on_resume(name)})
+    return entries
+
+
+def _changes_on_resume(name: str) -> bool:
+    """Whether a logged value counts from the start of the process, or is a time."""
+    return name in _THIS_PART_ONLY or name.endswith(("_runtime", "_per_second"))
 
 
 def mean_loss(entries: Sequence[dict[str, Any]]) -> float:
@@ -63,12 +70,14 @@ def mean_loss(entries: Sequence[dict[str, Any]]) -> float:
     Raises:
         UserError: the loss stopped being a number, so the weights are spoilt.
     """
-    total, last = 0.0, 0
+    total = 0.0
+    last = 0
     for entry in entries:
         if "loss" not in entry:
             continue
         if not math.isfinite(entry["loss"]):
             raise UserError(f"the loss is {entry['loss']} at step {entry['step']}; lower train.learning_rate")
+        # The logged loss is the mean of the steps since the last log.
         total += entry["loss"] * (entry["step"] - last)
         last = entry["step"]
     return total / max(last, 1)

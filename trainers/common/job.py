@@ -1,6 +1,6 @@
-"""Run a training job: rows in, adapter out. In this process, or through `accelerate launch`.
+"""Run a training job, rows in and adapter out, in this process or through `accelerate launch`.
 
-A killed job goes on from its last whole checkpoint and ends with the same adapter. What is under the final names
+A killed job resumes from its last whole checkpoint and ends with the same adapter. Whatever has a final name
 (`adapter/` or `model/`, `history.json`, `result.json`) is complete. As a program:
 
     accelerate launch --config_file configs/accelerate/zero3.yaml -m debate_rl.trainers.common.job job.json
@@ -30,22 +30,23 @@ from debate_rl.trainers.common.memory import check_spread
 from debate_rl.trainers.common.settings import Job, Result
 from debate_rl.trainers.grpo.settings import content
 
-_KEPT_OF_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-_ROOM = 32 << 20
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_FULL_DISK = 32 << 20
+"""Free bytes below which a failed write is blamed on a full disk."""
 PATIENCE = 10.0
-"""Seconds to wait for another training in a job's folder, which ends by itself where its run was killed."""
+"""Seconds to wait for another training in a job's folder; one whose run was killed ends within that time."""
 _PARENT = "DEBATE_RL_LAUNCHED_BY"
-"""Environment variable of launched trainings: the process that launched them (see `_process_mark`)."""
+"""Environment variable that tells a launched training which process launched it (see `_process_mark`)."""
 
 
 def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Result:
-    """Train in this process, from the last whole checkpoint where there is one.
+    """Train in this process, from the last whole checkpoint if there is one.
 
-    A job that is finished already (same job, same rows, same models) gives its result at once.
+    A job that is already finished (same job, same rows, same models) returns its result at once.
 
     Args:
-        job: what to train on what.
-        callbacks: transformers TrainerCallbacks, for tracking.
+        job: the job.
+        callbacks: transformers TrainerCallbacks, such as those that track losses.
         quiet: do not print losses.
 
     Raises:
@@ -53,9 +54,9 @@ def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Res
             or the disk is full.
     """
     name = job_name(job)
-    done = finished(job, name)
-    if done is not None:
-        return done
+    result = finished(job, name)
+    if result is not None:
+        return result
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL reports each trainer to the hub
     from debate_rl.trainers.common.state import kept_global_state
 
@@ -64,23 +65,28 @@ def run_job(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Res
 
 
 def job_name(job: Job) -> str:
-    """Name of a job by content: its settings, its rows and the weights it starts from, wherever they lie.
+    """Name of a job by content: its settings, its rows and the weights it starts from, but not where they lie.
 
     Raises:
         UserError: rows, model or adapter are not there.
     """
-    files = [job.rows, job.eval_rows] if job.eval_rows else [job.rows]
-    rows = [hashlib.sha256(existing(path, "rows file").read_bytes()).hexdigest()[:16] for path in files]
-    other = job.reference
-    start = (job.model, job.adapter, *((other.model, other.adapter) if other else ()))
+    row_files = [job.rows]
+    if job.eval_rows:
+        row_files.append(job.eval_rows)
+    rows = [hashlib.sha256(existing(path, "rows file").read_bytes()).hexdigest()[:16] for path in row_files]
+    start = [job.model, job.adapter]
+    if job.reference is not None:
+        start += [job.reference.model, job.reference.adapter]
     weights = [fingerprint(path) for path in start if path]
-    apart = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online"}
-    settings = job.model_dump(mode="json", exclude=apart)
-    return digest([settings, rows, weights, *([content(job.online)] if job.online else [])])
+    by_content = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online"}
+    parts = [job.model_dump(mode="json", exclude=by_content), rows, weights]
+    if job.online is not None:
+        parts.append(content(job.online))
+    return digest(parts)
 
 
 def finished(job: Job, name: str) -> Result | None:
-    """The result that the job's folder holds, or None where it is still to be made.
+    """The result that the job's folder holds, or None if it is still to be made.
 
     Raises:
         UserError: the folder holds another job, finished or begun.
@@ -94,42 +100,45 @@ def finished(job: Job, name: str) -> Result | None:
         raise UserError(f"{out} holds another training job; choose another folder, or remove it to train anew")
     if not (out / "result.json").is_file():
         return None
-    # The folder may have been moved since.
-    return Result.model_validate(read_json(out / "result.json")).model_copy(update={"path": str(_final(job))})
+    result = Result.model_validate(read_json(out / "result.json"))
+    # The folder may have been moved since it was written.
+    return result.model_copy(update={"path": str(_final(job))})
 
 
 def launch(
     job: Job, accelerate_config: str | None = None, processes: int | None = None, callbacks: Sequence[Any] = ()
 ) -> Result:
-    """Train in this process, or in those that accelerate starts by a config file.
+    """Train in this process, or in processes that accelerate starts from a config file.
 
     Args:
-        job: what to train on what.
+        job: the job.
         accelerate_config: file for `accelerate launch`; None trains here.
-        processes: number of processes, where it differs from the file's.
-        callbacks: see `run_job`; for training in this process only.
+        processes: number of processes, if it differs from the file's.
+        callbacks: see `run_job`; used only when training in this process.
 
     Raises:
-        UserError: see `run_job`; or the file is missing.
-        RuntimeError: a process failed otherwise; what it printed stands above.
+        UserError: see `run_job`; or the config file is missing, or can not start so many processes.
+        RuntimeError: a process failed for another reason; its output says which.
     """
     if accelerate_config is None:
         return run_job(job, callbacks)
-    done = finished(job, job_name(job))
-    if done is not None:
-        return done
+    result = finished(job, job_name(job))
+    if result is not None:
+        return result
     _check_launch(accelerate_config, processes)
     out = Path(job.out)
-    order, complaint = out / "launch.json", out / "launch.error"
-    write_json(order, job.model_dump(mode="json"))
-    complaint.unlink(missing_ok=True)
+    job_file = out / "launch.json"
+    # A user's mistake comes back through this file: accelerate's exit code does not tell it from a crash.
+    error_file = out / "launch.error"
+    write_json(job_file, job.model_dump(mode="json"))
+    error_file.unlink(missing_ok=True)
     environment = {**os.environ, _PARENT: _process_mark(os.getpid())}
-    code = subprocess.run(_command(accelerate_config, processes, order), env=environment).returncode
-    if complaint.is_file():
-        raise UserError(complaint.read_text(encoding="utf-8"))
+    code = subprocess.run(_command(accelerate_config, processes, job_file), env=environment).returncode
+    if error_file.is_file():
+        raise UserError(error_file.read_text(encoding="utf-8"))
     if code != 0:
         raise RuntimeError(f"training ended with exit code {code}; its output stands above")
-    order.unlink()
+    job_file.unlink()
     result = finished(job, job_name(job))
     if result is None:
         raise RuntimeError(f"training ended without {out / 'result.json'}; its output stands above")
@@ -137,26 +146,26 @@ def launch(
 
 
 def _check_launch(config: str, processes: int | None) -> None:
-    """Make sure that as many processes start as are wanted and that no two would share a GPU.
+    """Make sure that as many processes start as are asked for, and that no two share a GPU.
 
     Raises:
-        UserError: the config is for one process and more are asked for, or more than there are GPUs, on a machine that
-            has some.
+        UserError: the config is for one process and more are asked for, or there are GPUs but too few.
     """
     import torch
 
     settings = read_yaml(config, "accelerate config")
-    there = torch.cuda.device_count()
-    wanted = processes or int(settings.get("num_processes") or 1)
-    check_spread(config, settings, wanted)
-    if there and wanted > there and settings.get("num_machines", 1) == 1:
+    gpus = torch.cuda.device_count()
+    count = processes or int(settings.get("num_processes") or 1)
+    check_spread(config, settings, count)
+    # Without a GPU processes train on the CPU; on several machines each sees only its own GPUs.
+    if gpus and count > gpus and settings.get("num_machines", 1) == 1:
         raise UserError(
-            f"{config}: {wanted} processes, and {there} GPUs; set hardware.cards {there}, or num_processes in the file"
+            f"{config}: {count} processes, and {gpus} GPUs; set hardware.cards {gpus}, or num_processes in the file"
         )
 
 
-def _command(config: str, processes: int | None, order: Path) -> list[str]:
-    """The command line of `accelerate launch`, on a free port where the config names none."""
+def _command(config: str, processes: int | None, job_file: Path) -> list[str]:
+    """The command line of `accelerate launch`, on a free port if the config names none."""
     settings = read_yaml(config, "accelerate config")
     deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
     if deepspeed is not None and not Path(deepspeed).is_file():
@@ -165,8 +174,9 @@ def _command(config: str, processes: int | None, order: Path) -> list[str]:
     if processes is not None:
         command += ["--num_processes", str(processes)]
     if "main_process_port" not in settings and settings.get("num_machines", 1) == 1:
+        # Port 0 takes a free one: accelerate's default is the same for two launches on one machine.
         command += ["--main_process_port", "0"]
-    return [*command, "-m", "debate_rl.trainers.common.job", str(order)]
+    return [*command, "-m", "debate_rl.trainers.common.job", str(job_file)]
 
 
 def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result:
@@ -186,10 +196,11 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)
-    set_seed(job.seed)  # before new weights are drawn
+    set_seed(job.seed)  # a new adapter or head is drawn while the trainer is built
     trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
     if quiet:
         trainer.remove_callback(PrinterCallback)
+    # The first process removes partial checkpoints before the others look for whole ones.
     with config.main_process_first(desc="checkpoints"):
         checkpoint = last_complete_checkpoint(out / "checkpoints")
     if config.process_index == 0:
@@ -200,11 +211,18 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     loss = mean_loss(entries)
     path = _save(job, trainer, out)
     result = Result(
-        kind=job.kind, path=str(path), base=fingerprint(job.model), rows=prepared.read, too_long=prepared.too_long,
-        steps=trainer.state.global_step, loss=loss, seconds=time.monotonic() - started,
-    )  # fmt: skip
+        kind=job.kind,
+        path=str(path),
+        base=fingerprint(job.model),
+        rows=prepared.read,
+        too_long=prepared.too_long,
+        steps=trainer.state.global_step,
+        loss=loss,
+        seconds=time.monotonic() - started,
+    )
     if config.process_index == 0:
         write_json(out / "history.json", entries)
+        # Last of the results, as it makes the job finished; the checkpoints are needed up to here.
         write_json(out / "result.json", result.model_dump(mode="json"))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
@@ -213,7 +231,8 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
 
 def _check_processes(config: Any) -> None:
     """Make sure that processes started together train together, and that one process uses one GPU."""
-    started, state = int(os.environ.get("WORLD_SIZE", "1")), config.distributed_state
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    state = config.distributed_state
     if state.num_processes != started or (started > 1 and str(state.distributed_type).endswith("NO")):
         raise UserError(
             f"{started} processes were started but each would train alone; on CPU leave train.use_cpu true, "
@@ -232,12 +251,13 @@ def _check_processes(config: Any) -> None:
 
 
 def _save(job: Job, trainer: Any, out: Path) -> Path:
-    """Save adapter or model beside its final name and rename it; all processes take part."""
+    """Save adapter or model under a temporary name, then rename it. All processes take part."""
     final = _final(job)
     partial = out / f".{final.name}.partial"
     if trainer.args.process_index == 0:
         shutil.rmtree(partial, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    # As an internal call it does not push to the hub.
     trainer.save_model(str(partial), _internal_call=True)
     trainer.accelerator.wait_for_everyone()
     if trainer.args.process_index == 0:
@@ -255,51 +275,53 @@ def _final(job: Job) -> Path:
 
 
 def _tidy(folder: Path, adapter: bool) -> None:
-    """Keep what a reader needs: no pickles, no copy of the reference adapter, no second copy of the tokenizer."""
+    """Remove pickles and, beside an adapter, the copy of the reference and the tokenizer."""
     (folder / "training_args.bin").unlink(missing_ok=True)
     if not adapter:
         return
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in _KEPT_OF_ADAPTER:
+        elif path.name not in _ADAPTER_FILES:
             path.unlink()
 
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Say so where a write failed because the disk is full."""
+    """Turn an error on a full disk into one that says so."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        # torch and safetensors raise errors of their own, not OSError, so the disk itself is asked.
         folder = next(path for path in [out, *out.resolve().parents] if path.is_dir())
-        if shutil.disk_usage(folder).free > _ROOM:
+        if shutil.disk_usage(folder).free > _FULL_DISK:
             raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = str(error).strip() or type(error).__name__
         raise UserError(
-            f"no space left in {out} ({first}); free some and run again, it goes on from the last whole checkpoint"
+            f"no space left in {out} ({reason.splitlines()[0]}); free some and run again, it goes on from the last "
+            "whole checkpoint"
         ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job of a JSON file; the exit code is 2 for a user's mistake, which is said in one line."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the job of a JSON file; a user's mistake is reported in one line, with exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     _end_with_parent()
-    first = os.environ.get("RANK", "0") == "0"
     out = None
     try:
-        if len(given) != 1:
+        if len(arguments) != 1:
             raise UserError("usage: python -m debate_rl.trainers.common.job JOB.json")
         try:
-            job = Job.model_validate(read_json(given[0]))
+            job = Job.model_validate(read_json(arguments[0]))
         except ValidationError as error:
-            raise UserError(f"{given[0]}: {explain(error)}") from error
+            raise UserError(f"{arguments[0]}: {explain(error)}") from error
         out = Path(job.out)
         run_job(job)
     except UserError as error:
-        if first:
+        # All processes fail alike; one report is enough.
+        if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
             if out is not None:
                 write_text(out / "launch.error", str(error))
@@ -311,9 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the job's folder; of processes that train together the first one does.
+    """Lock the job's folder, from the first of processes that train together.
 
-    A training whose run was killed ends within a second (see `_end_with_parent`), so a new one waits for that long.
+    A training whose run was killed ends within a second (see `_end_with_parent`), so a new one waits for PATIENCE.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -328,7 +350,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _end_with_parent() -> None:
     """End this process when the run that launched it is gone, as after a SIGKILL.
 
-    Between the two stands `accelerate launch`, which would go on by itself.
+    `accelerate launch` stands between the two processes and would go on by itself.
     """
     parent = os.environ.get(_PARENT)
     if parent is None:
@@ -337,6 +359,7 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while _is_alive(parent):
             time.sleep(0.5)
+        # _exit, not an exception: the main thread may wait in a collective, where no exception reaches it.
         print("the run that launched this training is gone; it ends here and goes on with the run", file=sys.stderr)
         os._exit(1)
 
@@ -344,8 +367,12 @@ def _end_with_parent() -> None:
 
 
 def _process_mark(pid: int) -> str:
-    """A process by its number and, where the system tells, its start time: numbers are given again."""
+    """A process as `number:start time`; the start time is empty on systems without /proc.
+
+    The system reuses numbers, so the number alone could name another process.
+    """
     try:
+        # A program's name stands in brackets and may hold spaces: count fields after it. The 20th is the start time.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return f"{pid}:{fields[19]}"
     except (OSError, IndexError):
@@ -365,7 +392,7 @@ def _is_alive(mark: str) -> bool:
 
 
 def _leave_group() -> None:
-    """Leave the group of processes, which torch asks for at the end."""
+    """Leave the group of processes, as torch asks a program to do before it ends."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Base models and tokenizers from a folder or hub name: safetensors only, no code from the model's repository."""
+"""Load base models and tokenizers from a folder or hub name: safetensors only, no code from the model's repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from debate_rl.errors import UserError
 from debate_rl.trainers.common.settings import Dtype
 
 _SCALE = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
-"""What of a LoRA config changes what the same weights do."""
+"""Fields of a LoRA config that change the policy while its weights stay the same."""
 
 
 def load_tokenizer(model: str) -> Any:
@@ -37,14 +37,14 @@ def load_model(
     quantize: Literal["nf4"] | None = None,
     **options: Any,
 ) -> Any:
-    """A base model, with a LoRA adapter on it where one is given. It stays on CPU unless it is quantized.
+    """A base model, with a LoRA adapter on it if one is given. It stays on the CPU unless it is quantized.
 
     Args:
         model: folder or hub name.
         kind: a language model, one with a new head of two classes, or one with a head that gives a reward.
         adapter: folder of a LoRA adapter of this base.
-        trainable: whether the adapter will be trained on.
-        dtype: of the base's weights; `auto` is float32 on CPU and bfloat16 on a GPU that has it.
+        trainable: whether the adapter will be trained.
+        dtype: type of the base's weights; `auto` is float32 on CPU and bfloat16 on a GPU that has it.
         quantize: hold the base's weights in 4 bits.
         options: further arguments of from_pretrained, such as `attn_implementation`.
 
@@ -59,29 +59,35 @@ def load_model(
     auto = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSequenceClassification
     if kind != "causal":
         options["num_labels"] = 2 if kind == "classifier" else 1
-    mixture = quantize is not None and _has_experts(model)
+    experts = quantize is not None and _has_experts(model)
     if quantize is not None:
-        options |= _quantized(dtype, on_cpu=mixture)
+        # A mixture is loaded on the CPU: its experts are quantized only afterwards, and would not fit on a card before.
+        options |= _quantized(dtype, on_cpu=experts)
     level = transformers.logging.get_verbosity()
     if kind != "causal":
-        transformers.logging.set_verbosity_error()  # that the new head is new is no news
+        # transformers warns that the new head has random weights, as it should have.
+        transformers.logging.set_verbosity_error()
     try:
-        loaded = load.load_network(auto, model, torch_dtype(dtype), **options)
+        network = load.load_network(auto, model, torch_dtype(dtype), **options)
     finally:
         transformers.logging.set_verbosity(level)
-    if mixture:
-        _quantize_experts(loaded)
-    loaded.config.use_cache = False
-    return loaded if adapter is None else _with_adapter(loaded, adapter, trainable, quantize is not None)
+    if experts:
+        _quantize_experts(network)
+    network.config.use_cache = False
+    if adapter is None:
+        return network
+    return _with_adapter(network, adapter, trainable, quantize is not None)
 
 
 def torch_dtype(dtype: Dtype) -> Any:
-    """The torch type of a name; `auto` is bfloat16 on a GPU that has it, else float32."""
+    """The torch type by its name; `auto` is bfloat16 on a GPU that has it, else float32."""
     import torch
 
     if dtype != "auto":
         return getattr(torch, dtype)
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 def _has_experts(model: str) -> bool:
@@ -91,9 +97,9 @@ def _has_experts(model: str) -> bool:
 
 
 def _quantize_experts(model: Any) -> None:
-    """Put a mixture's experts into 4 bits, table by table, and the model on its device.
+    """Quantize a mixture's experts to 4 bits, table by table, and move the model to its device.
 
-    transformers 5 keeps them as tables of three dimensions, which its quantization of linear layers passes by: nine
+    transformers 5 keeps experts as tables of three dimensions, which its quantization of linear layers skips: nine
     tenths of a Mixtral would stay in 16 bits, more than a card of 80 GB holds.
     """
     from accelerate import PartialState
@@ -110,7 +116,7 @@ def _quantize_experts(model: Any) -> None:
 
 
 def _quantized(dtype: Dtype, on_cpu: bool = False) -> dict[str, Any]:
-    """Options that load the weights as NF4 with double quantization (Dettmers et al. 2023), on its device."""
+    """Options that load a model as NF4 with double quantization (Dettmers et al. 2023) on this process's device."""
     from accelerate import PartialState
     from transformers import BitsAndBytesConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
@@ -121,9 +127,11 @@ def _quantized(dtype: Dtype, on_cpu: bool = False) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch_dtype(dtype),
     )
-    if is_deepspeed_zero3_enabled():  # it places the weights itself
+    if is_deepspeed_zero3_enabled():
+        # ZeRO-3 places the weights itself.
         return {"quantization_config": config}
-    return {"quantization_config": config, "device_map": {"": "cpu" if on_cpu else PartialState().device}}
+    device = "cpu" if on_cpu else PartialState().device
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> Any:
@@ -136,24 +144,24 @@ def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> 
 
 
 def other_scale(adapter: str, r: int, alpha: int) -> str | None:
-    """What is said of a training whose settings ask for another rank or scale than the adapter it goes on from has.
+    """A warning if a training asks for another rank or scale than the adapter it continues from has.
 
     Returns:
-        None where they agree.
+        The warning, or None where they agree.
     """
     from peft import LoraConfig
 
-    own = LoraConfig.from_pretrained(adapter)
-    if (own.r, own.lora_alpha) == (r, alpha):
+    config = LoraConfig.from_pretrained(adapter)
+    if (config.r, config.lora_alpha) == (r, alpha):
         return None
     return (
-        f"goes on from adapter {adapter} with r {own.r} and alpha {own.lora_alpha}; lora's r {r} and alpha {alpha} "
-        "are not used: an adapter keeps its rank"
+        f"goes on from adapter {adapter} with r {config.r} and alpha {config.lora_alpha}; "
+        f"lora's r {r} and alpha {alpha} are not used: an adapter keeps its rank"
     )
 
 
 def start_from(model: Any, adapter: str) -> None:
-    """Put an adapter's weights into the one that is trained, `default`, in place; the reference's stay as they are.
+    """Copy an adapter's weights into the one that is trained, `default`; the reference's stay as they are.
 
     Raises:
         UserError: the adapter is of another rank or scale, or has other modules.
@@ -161,19 +169,22 @@ def start_from(model: Any, adapter: str) -> None:
     from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
     check_sums(adapter)
-    own, there = LoraConfig.from_pretrained(adapter), model.peft_config["default"]
-    for name in _SCALE:  # weights alone do not tell: with another scale they are another policy
-        if getattr(own, name) != getattr(there, name):
+    start = LoraConfig.from_pretrained(adapter)
+    reference = model.peft_config["default"]
+    for name in _SCALE:
+        # Weights of the same shape load without an error, but with another scale they are another policy.
+        if getattr(start, name) != getattr(reference, name):
             raise UserError(
-                f"adapter {adapter} has {name} {getattr(own, name)} and the reference {getattr(there, name)}; "
+                f"adapter {adapter} has {name} {getattr(start, name)} and the reference {getattr(reference, name)}; "
                 "give both the same rank, alpha and modules"
             )
     try:
-        found = set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"), adapter_name="default")
+        loaded = set_peft_model_state_dict(model, load_peft_weights(adapter, device="cpu"), adapter_name="default")
     except RuntimeError as error:
         raise UserError(
             f"adapter {adapter} is of another shape than the reference; give both the same rank and modules"
         ) from error
-    missing = [name for name in found.missing_keys if ".default" in name]
-    if missing or found.unexpected_keys:
+    # The base's weights and the reference's are missing too, as they should be.
+    missing = [name for name in loaded.missing_keys if ".default" in name]
+    if missing or loaded.unexpected_keys:
         raise UserError(f"adapter {adapter} has other modules than the reference; give both the same target_modules")

@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 CHOSEN, REJECTED = 1, 2
-"""What a token of a row of a preference pair belongs to; 0 is prompt and padding."""
+"""The part of a preference pair that a token belongs to; 0 is prompt and padding."""
 
-_READ = ("input_ids", "attention_mask", "position_ids")
-_ROOM = 256 << 20
+_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+_LOGITS_LIMIT = 256 << 20
+"""Most bytes of logits that are made at once on a CPU."""
 
 
 class TokenLogprobs(NamedTuple):
-    """What a model gives to labelled tokens."""
+    """A model's log-probabilities of labelled tokens."""
 
     values: Tensor
     """(rows, k) log-probabilities, 0 where a row has no label."""
     columns: Tensor
     """(k,) columns of the labels that the values belong to."""
     top1: Tensor
-    """(rows, k) whether the labelled token is the likeliest."""
+    """(rows, k) whether the labelled token is the most probable one."""
     outputs: Any
     """The model's own output."""
 
@@ -48,47 +49,61 @@ def pair_logprobs(
         shared: whether both speeches of a pair stand in one row; else the rows of chosen speeches come first.
         options: further arguments of the model.
     """
-    reads = {name: inputs[name] for name in _READ if name in inputs} | options
+    model_inputs = {name: inputs[name] for name in _MODEL_INPUTS if name in inputs} | options
     part = inputs["part"]
-    found = token_logprobs(model, reads, inputs["input_ids"].masked_fill(part == 0, -100), vocabulary)
-    part = part[:, found.columns]
-    values: tuple[Tensor, ...] = (found.values, found.values)
-    won, lost = part == CHOSEN, part == REJECTED
+    labels = inputs["input_ids"].masked_fill(part == 0, -100)
+    scored = token_logprobs(model, model_inputs, labels, vocabulary)
+    part = part[:, scored.columns]
+    chosen = part == CHOSEN
+    rejected = part == REJECTED
+    chosen_values = rejected_values = scored.values
     if not shared:
-        values, won, lost = found.values.chunk(2), won.chunk(2)[0], lost.chunk(2)[1]
+        # The first half of the rows holds the chosen speeches, the second the rejected ones.
+        chosen_values, rejected_values = scored.values.chunk(2)
+        chosen = chosen.chunk(2)[0]
+        rejected = rejected.chunk(2)[1]
     # A speech has some thousand nats, of which float32 keeps four decimals: too few for their small differences.
-    exact = values[0].dtype if values[0].device.type == "mps" else torch.float64
-    sums = (values[0] * won).sum(1, dtype=exact), (values[1] * lost).sum(1, dtype=exact)
-    return PairLogprobs(*sums, won.sum(1), lost.sum(1)), found.outputs
+    exact = chosen_values.dtype if chosen_values.device.type == "mps" else torch.float64
+    pair = PairLogprobs(
+        chosen=(chosen_values * chosen).sum(1, dtype=exact),
+        rejected=(rejected_values * rejected).sum(1, dtype=exact),
+        chosen_length=chosen.sum(1),
+        rejected_length=rejected.sum(1),
+    )
+    return pair, scored.outputs
 
 
 def token_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, vocabulary: int) -> TokenLogprobs:
     """Log-probability of each labelled token.
 
     On a GPU TRL's fused head scores the labelled positions in tiles. On a CPU that head scores every position, prompt
-    included, and a small model spends a third of a step there; so logits are made for the columns with a label only,
-    where they fit in 256 MiB.
+    included, and a small model spends a third of a step there. So on a CPU logits are made only for the columns with a
+    label, if they fit in 256 MiB.
 
     Args:
         model: a causal language model that `trl.trainer.utils.add_fused_lm_head` was applied to, wrapped or not.
-        inputs: what it reads.
+        inputs: its inputs.
         labels: (rows, width) token ids, -100 where a token is not in the loss.
         vocabulary: number of tokens the model knows.
     """
     columns = torch.arange(1, labels.shape[1], device=labels.device)
     if labels.device.type == "cpu":
         labelled = columns[(labels[:, 1:] != -100).any(0)]
-        if 4 * labels.shape[0] * len(labelled) * vocabulary <= _ROOM:
+        if 4 * labels.shape[0] * len(labelled) * vocabulary <= _LOGITS_LIMIT:
             return _by_columns(model, inputs, labels, labelled)
     outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
     return TokenLogprobs(outputs.log_probs, columns, outputs.is_top1, outputs)
 
 
 def _by_columns(model: Any, inputs: dict[str, Tensor], labels: Tensor, columns: Tensor) -> TokenLogprobs:
-    """Make logits where some row has a label: one column before it."""
+    """Log-probabilities from logits of only those columns in which some row has a label."""
+    # A token is predicted one column before it.
     outputs = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
-    logits, wanted = outputs.logits.float(), labels[:, columns]
-    seen = wanted != -100
-    tokens = wanted.clamp(min=0)[..., None]
-    values = (logits.gather(2, tokens)[..., 0] - logits.logsumexp(-1)).masked_fill(~seen, 0.0)
-    return TokenLogprobs(values, columns, (logits.argmax(-1) == wanted) & seen, outputs)
+    logits = outputs.logits.float()
+    targets = labels[:, columns]
+    labelled = targets != -100
+    tokens = targets.clamp(min=0)[..., None]
+    # Not log_softmax, which would make a second table of the vocabulary's size.
+    values = logits.gather(2, tokens)[..., 0] - logits.logsumexp(-1)
+    top1 = (logits.argmax(-1) == targets) & labelled
+    return TokenLogprobs(values.masked_fill(~labelled, 0.0), columns, top1, outputs)

@@ -1,4 +1,4 @@
-"""Losses as pure functions on tensors: of preferences, and of students that learn from weak labels.
+"""Losses as pure functions on tensors, for preferences and for students that learn from weak labels.
 
 Preference targets and losses are those of Arnesen, Rein and Michael 2024 (arXiv 2409.16636).
 
@@ -41,22 +41,29 @@ def preference_target(
     Returns:
         (n,) probabilities.
     """
-    gamma = DEFAULT_GAMMA.get(target, 1.0) if gamma is None else gamma
+    if gamma is None:
+        gamma = DEFAULT_GAMMA.get(target, 1.0)
     if target == "prob":
         return torch.sigmoid(gamma * (p_chosen - p_rejected))
     if target == "logprob":
+        # The quotient of powers as a sigmoid of logs: C^gamma underflows where C is small.
         return torch.sigmoid(gamma * (_log(p_chosen) - _log(p_rejected)))
     if target == "logit":
         return torch.sigmoid(_logit(p_chosen) - _logit(p_rejected))
     if target == "sigmoid":
-        return torch.sigmoid(m * (torch.sigmoid((p_chosen - 0.5) / t) - torch.sigmoid((p_rejected - 0.5) / t)))
+        reward_chosen = torch.sigmoid((p_chosen - 0.5) / t)
+        reward_rejected = torch.sigmoid((p_rejected - 0.5) / t)
+        return torch.sigmoid(m * (reward_chosen - reward_rejected))
     return torch.ones_like(p_chosen)
 
 
 def log_ratio_gap(
-    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor,
+    ref_rejected: Tensor,
     lengths: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The difference h of log-ratios.
 
     Args:
@@ -69,9 +76,12 @@ def log_ratio_gap(
     Returns:
         (n,) values of h in nats, or in nats per token.
     """
-    won, lost = chosen - ref_chosen, rejected - ref_rejected
+    won = chosen - ref_chosen
+    lost = rejected - ref_rejected
     if lengths is not None:
-        won, lost = won / lengths[0].clamp(min=1), lost / lengths[1].clamp(min=1)
+        # A speech that was cut to nothing has 0 tokens and log-ratio 0: dividing by 1 leaves it 0, not NaN.
+        won = won / lengths[0].clamp(min=1)
+        lost = lost / lengths[1].clamp(min=1)
     return won - lost
 
 
@@ -105,7 +115,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (n, 2) logits of the two outcomes, or their log-probabilities up to a constant.
-        target: (n,) wanted probability P of outcome 0.
+        target: (n,) target probability P of outcome 0.
     """
     log_p = torch.log_softmax(logits, dim=-1)
     return -target * log_p[:, 0] - (1 - target) * log_p[:, 1]
@@ -118,8 +128,8 @@ def bradley_terry(gap: Tensor, target: Tensor, margin: Tensor | float = 0.0) -> 
 
     Args:
         gap: (n,) rewards d = r_first - r_second.
-        target: (n,) wanted probability P that the first is better.
-        margin: (n,) by how much the better one is to win.
+        target: (n,) target probability P that the first is better.
+        margin: (n,) m, the reward difference by which the better one should win.
     """
     return -target * F.logsigmoid(gap - margin) - (1 - target) * F.logsigmoid(-gap - margin)
 
@@ -132,42 +142,46 @@ def confidence_ramp(progress: float, largest: float, warmup: float) -> float:
         largest: c after the warm-up.
         warmup: share of the training over which c rises from 0; 0 starts at the largest.
     """
-    return largest if progress >= warmup else largest * progress / warmup
+    if progress >= warmup:
+        return largest
+    return largest * progress / warmup
 
 
 def hardened(logits: Tensor, target: Tensor) -> Tensor:
-    """The student's own hard labels, as many of outcome 0 as the weak labels have in the mean, (n,), detached.
+    """The student's own hard labels, (n,), detached, with as many of outcome 0 as the weak labels have on average.
 
-    The k rows likeliest of outcome 0 get 1, the others 0, where k is n mean(target), rounded. Rows that tie at the
-    threshold share what is left, so that no order of rows decides and the class prior holds.
+    The k rows with the highest probability of outcome 0 get 1, the others 0, where k is n mean(target), rounded. Rows
+    that tie at the threshold share the rest, so that the class prior holds whatever the order of the rows.
 
     Args:
         logits: (n, 2) of a whole batch.
         target: (n,) weak labels, P(outcome 0).
     """
     gap = (logits[:, 0] - logits[:, 1]).detach()
-    wanted = torch.floor(target.double().mean() * len(gap) + 0.5)
+    # Not round(): it takes halves to the even number.
+    count = torch.floor(target.double().mean() * len(gap) + 0.5)
     above = (gap[None, :] > gap[:, None]).sum(1)
+    # A gap that is NaN equals nothing, not even itself; without the clamp it would divide by 0.
     tied = (gap[None, :] == gap[:, None]).sum(1).clamp(min=1)
-    return ((wanted - above) / tied).clamp(0, 1).to(target.dtype)
+    return ((count - above) / tied).clamp(0, 1).to(target.dtype)
 
 
 def auxiliary_confidence(logits: Tensor, target: Tensor, c: float) -> Tensor:
-    """CE(p, (1 - c) w + c y) with y of `hardened`, (n,) (Burns et al. 2023, eq. 1)."""
+    """CE(p, (1 - c) w + c y), (n,), where y are the labels of `hardened` (Burns et al. 2023, eq. 1)."""
     return soft_cross_entropy(logits, (1 - c) * target + c * hardened(logits, target))
 
 
 def product_target(logits: Tensor, target: Tensor, label_power: float = 1.0, own_power: float = 1.0) -> Tensor:
     """normalise(p^own_power w^label_power) for outcome 0, (n,), detached; a hard label stays as it is."""
     # In logits neither a power of 0 nor an underflow of p can make 0 / 0; logit(0) is -inf and gives 0.
-    own = (logits[:, 0] - logits[:, 1]).detach()
-    return torch.sigmoid(own_power * own + label_power * torch.logit(target))
+    gap = (logits[:, 0] - logits[:, 1]).detach()
+    return torch.sigmoid(own_power * gap + label_power * torch.logit(target))
 
 
 def confident_entropy(logits: Tensor, target: Tensor, c: float) -> Tensor:
     """(1 - c) CE(p, w) + c H(p), (n,).
 
-    The soft self-target is not detached: the gradient of CE(p, p) with a detached target is 0, and nothing would be
+    The model's own soft label is not detached: the gradient of CE(p, p) with a detached label is 0, so nothing would be
     learnt from it.
     """
     log_p = torch.log_softmax(logits, dim=-1)

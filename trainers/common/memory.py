@@ -1,4 +1,4 @@
-"""Memory and time that a training needs, estimated before anything is loaded, and what to change where it does not fit.
+"""Estimate a training's memory and time before anything is loaded, and say what to change where it does not fit.
 
 Per process, in bytes, for N weights of the base, A of the adapter, T tokens of a micro-batch, L layers:
 
@@ -13,13 +13,12 @@ Per process, in bytes, for N weights of the base, A of the adapter, T tokens of 
     logits       8 x vocabulary x tokens in the loss, at most 1,024 at a time (TRL's head scores them in tiles)
 
 ZeRO-2 divides gradients and optimizer by the processes, ZeRO-3 and FSDP weights, casts and reference as well, but for
-one layer that is gathered. Weights in 4 bits stay whole. OVERHEAD is added and MARGIN of the card is left free: (ours).
+one layer that is gathered. Weights in 4 bits stay whole. OVERHEAD is added and MARGIN of the card is left free (ours).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,37 +31,46 @@ from debate_rl.trainers.common.settings import Kind
 
 GIB = 1 << 30
 OVERHEAD = 1.5 * GIB
-"""Context of the device, kernels' workspaces and buffers of the other processes."""
+"""The device's context, the kernels' workspaces and communication buffers."""
 MARGIN = 0.05
-"""Of a card, left free: memory is handed out in pieces that do not quite fit together."""
+"""Share of a card left free: the allocator hands memory out in pieces that do not quite fit together."""
 UTILISATION = 0.35
-"""Share of the card's arithmetic that a training reaches; 4-bit weights take a quarter more time: (ours)."""
+"""Share of the card's arithmetic that a training reaches; 4-bit weights take a quarter more time (ours)."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a 4-bit weight with its share of the scales."""
 _TILE = 1024
+"""Tokens that TRL's head scores at a time."""
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp"]
 Reference = Literal["base", "adapter", "model", "none"]
 
 
 class Card(Record):
-    """A graphics card: memory that a program can use, peak dense bfloat16 arithmetic in TFLOP/s, and GB/s read."""
+    """A graphics card."""
 
     name: str
     gib: float
+    """Memory that a program can use, in GiB."""
     tflops: float | None = None
+    """Peak of dense bfloat16 arithmetic, in TFLOP/s."""
     gbs: float | None = None
+    """Memory bandwidth, in GB/s."""
 
 
-CARDS = {
-    name: Card(name=name, gib=gib, tflops=tflops, gbs=gbs)
-    for name, gib, tflops, gbs in (
-        ("rtx3090-24gb", 23.6, 71, 936), ("rtx4090-24gb", 23.6, 165, 1008), ("l4-24gb", 22.0, 121, 300),
-        ("a10-24gb", 22.0, 125, 600), ("l40s-48gb", 44.4, 362, 864), ("a100-40gb", 39.4, 312, 1555),
-        ("a100-80gb", 79.2, 312, 2039), ("h100-80gb", 79.1, 989, 3350), ("h200-141gb", 139.8, 989, 4800),
-        ("b200-180gb", 178.0, 2250, 8000),
-    )
-}  # fmt: skip
-"""By the makers' data sheets; GiB as the driver reports them, rounded down."""
+_CARDS = (
+    Card(name="rtx3090-24gb", gib=23.6, tflops=71, gbs=936),
+    Card(name="rtx4090-24gb", gib=23.6, tflops=165, gbs=1008),
+    Card(name="l4-24gb", gib=22.0, tflops=121, gbs=300),
+    Card(name="a10-24gb", gib=22.0, tflops=125, gbs=600),
+    Card(name="l40s-48gb", gib=44.4, tflops=362, gbs=864),
+    Card(name="a100-40gb", gib=39.4, tflops=312, gbs=1555),
+    Card(name="a100-80gb", gib=79.2, tflops=312, gbs=2039),
+    Card(name="h100-80gb", gib=79.1, tflops=989, gbs=3350),
+    Card(name="h200-141gb", gib=139.8, tflops=989, gbs=4800),
+    Card(name="b200-180gb", gib=178.0, tflops=2250, gbs=8000),
+)
+CARDS = {card.name: card for card in _CARDS}
+"""Figures of the makers' data sheets; GiB as the driver reports them, rounded down."""
 
 
 def card_of(named: str | float) -> Card:
@@ -97,7 +105,7 @@ class Training(Record):
     lora: int | None = None
     """Rank; None trains every weight."""
     adapt_experts: bool = True
-    """Whether the adapter of a mixture is on its experts as well, which those in 4 bits never have."""
+    """Whether a mixture's adapter is on its experts as well; experts in 4 bits never have one."""
     quantize: Literal["nf4"] | None = None
     half: bool = True
     """Whether it computes in bfloat16."""
@@ -112,10 +120,18 @@ class Training(Record):
 
     @property
     def row(self) -> int:
-        """Tokens that a row encodes: of a DPO pair both speeches, and their prompt once or twice."""
+        """Tokens that a row encodes; a DPO pair has two speeches, and their prompt once or twice."""
         if self.kind != "dpo":
             return self.prompt + self.speech
-        return self.prompt + 2 * self.speech + 1 if self.share_prompt else 2 * (self.prompt + self.speech)
+        if self.share_prompt:
+            # The prompt's last token stands twice, once before each speech (see `pairs`).
+            return self.prompt + 2 * self.speech + 1
+        return 2 * (self.prompt + self.speech)
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number in the type that the training computes in."""
+        return 2 if self.half else 4
 
 
 class Memory(Record):
@@ -136,156 +152,203 @@ class Memory(Record):
         return sum(self.model_dump().values())
 
     def __str__(self) -> str:
-        """The parts in GiB, those that are there."""
+        """The parts in GiB that do not round to zero."""
         parts = {name: value / GIB for name, value in self.model_dump().items()}
         return ", ".join(f"{name} {value:.1f}" for name, value in parts.items() if value >= 0.05)
 
 
-def memory(t: Training) -> Memory:
-    """Estimate the memory of a training on each card (see the module's text)."""
-    shape, unit = t.shape, 2 if t.half else 4
-    adapter = 0 if t.lora is None else shape.lora(t.lora, t.adapt_experts and t.quantize is None)
-    trained = shape.parameters if t.lora is None else adapter
-    base = _base_bytes(t)
-    # One layer is gathered where weights are in shards.
-    gathered = shape.layer * unit
-    whole = t.sharding not in ("zero3", "fsdp") or t.processes == 1 or t.quantize is not None
-    divided: Callable[[float], float] = (lambda size: size) if whole else lambda size: size / t.processes + gathered
-    moments = t.processes if t.sharding != "none" else 1
-    reference = {"base": 0.0, "none": 0.0, "adapter": 4.0 * adapter, "model": divided(4.0 * shape.parameters)}
+def memory(training: Training) -> Memory:
+    """Estimate the memory of a training on each card (see the module's docstring)."""
+    shape = training.shape
+    adapter = 0
+    if training.lora is not None:
+        adapter = shape.lora(training.lora, training.adapt_experts and training.quantize is None)
+    trained = shape.parameters if training.lora is None else adapter
+    # Every stage of ZeRO, and FSDP, divides gradients and optimizer; only the last two divide weights.
+    optimizer_shards = training.processes if training.sharding != "none" else 1
+    reference = 0.0
+    if training.kind in ("dpo", "grpo"):
+        if training.reference == "adapter":
+            reference = 4.0 * adapter
+        elif training.reference == "model":
+            reference = _per_process(training, 4.0 * shape.parameters)
+    # Each token in the loss has float32 logits and their gradient.
+    scored = training.batch * training.speech * (2 if training.kind == "dpo" else 1)
     return Memory(
-        weights=divided(base),
+        weights=_per_process(training, _base_bytes(training)),
         adapter=4.0 * adapter,
-        gradients=4.0 * trained / moments,
-        optimizer=(2.0 if t.small_optimizer else 8.0) * trained / moments,
-        reference=reference[t.reference] if t.kind in ("dpo", "grpo") else 0.0,
-        activations=_activations(t),
-        logits=8.0 * shape.vocabulary * min(_TILE, t.batch * t.speech * (2 if t.kind == "dpo" else 1)),
+        gradients=4.0 * trained / optimizer_shards,
+        optimizer=(2.0 if training.small_optimizer else 8.0) * trained / optimizer_shards,
+        reference=reference,
+        activations=_activations(training),
+        logits=8.0 * shape.vocabulary * min(_TILE, scored),
     )
 
 
-def _base_bytes(t: Training) -> float:
+def _per_process(training: Training, size: float) -> float:
+    """Bytes of a model's weights on one card: all of them, or a shard and the one layer that is gathered to compute."""
+    sharded = training.sharding in ("zero3", "fsdp") and training.processes > 1
+    if not sharded or training.quantize is not None:
+        return size
+    return size / training.processes + training.shape.layer * training.number
+
+
+def _base_bytes(training: Training) -> float:
     """Bytes of the base's weights on a machine that holds them whole."""
-    shape, unit = t.shape, 2 if t.half else 4
-    if t.quantize is not None:
+    shape = training.shape
+    if training.quantize is not None:
+        # Embedding, head and norms are not quantized.
         matrices = shape.layers * shape.layer
-        return NF4 * matrices + unit * (shape.parameters - matrices)
-    if t.lora is not None:
-        return float(unit * shape.parameters)
-    return (6.0 if t.half else 4.0) * shape.parameters
+        return NF4 * matrices + training.number * (shape.parameters - matrices)
+    if training.lora is not None:
+        return float(training.number * shape.parameters)
+    # Weights that are trained are float32; in half precision autocast keeps a bfloat16 copy beside them.
+    return (6.0 if training.half else 4.0) * shape.parameters
 
 
-def layer_bytes(t: Training) -> float:
-    """What one layer keeps of a token for the backward pass, in bytes.
+def layer_bytes(training: Training) -> float:
+    """Bytes that one layer keeps of a token for the backward pass.
 
-    Two norms keep their input in float32, what comes out of them normalised and scaled; attention keeps its queries,
-    keys and values, and its output; each feed-forward network its gate before and after the activation, its other half
-    and their product. An adapter adds rank numbers a matrix and, where it is kept in float32 beside bfloat16, what
-    each matrix reads once more, cast there and back.
+    Each of two norms keeps its input in float32, its normalised output and its scaled output. Attention keeps queries,
+    keys, values and its output. Each feed-forward network keeps its gate before and after the activation, its other
+    half and their product. An adapter adds rank numbers for each matrix; kept in float32 beside bfloat16 it also adds
+    the input of each matrix, which is cast there and back.
     """
-    shape, unit = t.shape, 2 if t.half else 4
+    shape = training.shape
     queries, keys = shape.widths
     # Keys and values are repeated for their queries where the kernel does not do it.
-    width = 2 * queries + 2 * (keys if shape.heads == shape.kv_heads else queries)
-    kept = 4 * shape.hidden + width + 4 * shape.intermediate * shape.active
-    lora = 0 if t.lora is None else t.lora * len(shape.adapted) + t.half * sum(first for first, _ in shape.adapted)
-    return 2 * 4 * shape.hidden + unit * (kept + lora)
+    repeated = keys if shape.heads == shape.kv_heads else queries
+    attention = 2 * queries + 2 * repeated
+    numbers = 4 * shape.hidden + attention + 4 * shape.intermediate * shape.active
+    if training.lora is not None:
+        numbers += training.lora * len(shape.adapted)
+        if training.half:
+            numbers += sum(inputs for inputs, _ in shape.adapted)
+    return 2 * 4 * shape.hidden + training.number * numbers
 
 
-def _activations(t: Training) -> float:
+def _activations(training: Training) -> float:
     """Bytes kept for the backward pass of a micro-batch, masks and unpacked experts included."""
-    shape, unit = t.shape, 2 if t.half else 4
-    tokens, layer = t.batch * t.row, layer_bytes(t)
-    # 4-bit experts are unpacked whole, and kept where a layer is not run again.
-    unpacked = unit * shape.layer if t.quantize is not None and shape.experts > 1 else 0
-    rows = t.batch * (2 if t.kind == "dpo" and not t.share_prompt else 1)
-    # Padded rows need a mask of width x width, as truth values and as numbers to add.
-    mask = 0 if rows == 1 else rows * (t.prompt + t.speech) ** 2 * (1 + unit)
-    if t.checkpointing:
-        return tokens * (unit * shape.hidden * shape.layers + layer) + mask + unpacked
-    return shape.layers * (tokens * layer + unpacked) + mask
+    shape = training.shape
+    tokens = training.batch * training.row
+    layer = tokens * layer_bytes(training)
+    unpacked = 0
+    if training.quantize is not None and shape.experts > 1:
+        # 4-bit experts are unpacked whole, and kept where a layer is not run again.
+        unpacked = training.number * shape.layer
+    sequences = training.batch
+    if training.kind == "dpo" and not training.share_prompt:
+        sequences *= 2
+    mask = 0
+    if sequences > 1:
+        # Padded rows need a mask of width x width, as truth values and as numbers to add.
+        mask = sequences * (training.prompt + training.speech) ** 2 * (1 + training.number)
+    if training.checkpointing:
+        inputs = tokens * training.number * shape.hidden * shape.layers
+        return inputs + layer + mask + unpacked
+    return shape.layers * (layer + unpacked) + mask
 
 
-def hours(t: Training, tokens: float, card: Card) -> float | None:
-    """Hours for so many tokens on all cards, estimated; None where the card's arithmetic is not known.
+def hours(training: Training, tokens: float, card: Card) -> float | None:
+    """Estimated hours for a number of tokens on all cards; None where the card's arithmetic is not known.
 
-    A weight costs a token 2 operations forward, 2 for the gradient of what it reads, 2 for its own where it is trained
-    (Kaplan et al. 2020, section 2.1), 2 more where the layer is run again; causal attention over W tokens 2 W x width
-    forward and 2.5 times as much backward.
+    A weight costs a token 2 operations forward, 2 for the gradient of its input, 2 for its own gradient where it is
+    trained (Kaplan et al. 2020, section 2.1), and 2 more where the layer is run again. Causal attention over W tokens
+    costs 2 W x width forward and 2.5 times as much backward.
     """
     if card.tflops is None:
         return None
-    passes = (6 if t.lora is None else 4) + (2 if t.checkpointing else 0)
-    width = t.prompt + t.speech
-    attention = 2 * width * t.shape.widths[0] * t.shape.layers * (4.5 if t.checkpointing else 3.5)
-    slower = 1.25 if t.quantize else 1.0
-    operations = tokens * (passes * t.shape.used + attention) * slower
-    return operations / (card.tflops * 1e12 * UTILISATION * t.processes) / 3600
+    passes = 6 if training.lora is None else 4
+    attention_passes = 3.5
+    if training.checkpointing:
+        passes += 2
+        attention_passes += 1
+    shape = training.shape
+    width = training.prompt + training.speech
+    attention = 2 * width * shape.widths[0] * shape.layers * attention_passes
+    # 4-bit weights are unpacked before every use.
+    slower = 1.25 if training.quantize else 1.0
+    operations = tokens * (passes * shape.used + attention) * slower
+    return operations / (card.tflops * 1e12 * UTILISATION * training.processes) / 3600
 
 
-def shortfall(t: Training, card: Card) -> float:
+def shortfall(training: Training, card: Card) -> float:
     """GiB by which a training is too large for a card; negative where it fits."""
-    return memory(t).total / GIB - card.gib * (1 - MARGIN)
+    return memory(training).total / GIB - card.gib * (1 - MARGIN)
 
 
-_CHANGES: tuple[tuple[str, Callable[[Training], dict[str, Any]]], ...] = (
-    ("train.per_device_train_batch_size 1 with gradient_accumulation_steps", lambda t: {"batch": 1}),
-    ("train.gradient_checkpointing true", lambda t: {"checkpointing": True}),
-    ("share_prompt true", lambda t: {"share_prompt": t.kind == "dpo"}),
-    ("train.precompute_ref_log_probs true", lambda t: {"reference": "base" if t.reference == "base" else "none"}),
-    ("lora.r 64 in place of training every weight", lambda t: {"lora": t.lora or 64}),
-    ("quantize nf4", lambda t: {"quantize": "nf4"}),
-    ("launch configs/accelerate/zero3.yaml on 8 cards without quantize",
-     lambda t: {"sharding": "zero3", "processes": 8, "quantize": None}),
-)  # fmt: skip
-
-
-def refuse(t: Training, card: Card, name: str) -> None:
+def refuse(training: Training, card: Card, name: str) -> None:
     """Make sure that a training fits.
 
     Raises:
-        UserError: the card is too small, or a row is longer than what the model reads; says by how much and the first
+        UserError: the card is too small, or a row is longer than the model can read; says by how much and the first
             changes, tried in order, with which it would fit.
     """
-    longest = t.prompt + t.speech
-    if t.shape.positions is not None and longest > t.shape.positions:
+    longest = training.prompt + training.speech
+    positions = training.shape.positions
+    if positions is not None and longest > positions:
         raise UserError(
-            f"{name}: rows of about {longest:,} tokens are longer than the model's {t.shape.positions:,}; "
+            f"{name}: rows of about {longest:,} tokens are longer than the model's {positions:,}; "
             "set train.max_length to leave them out, or take a model with a longer context"
         )
-    over = shortfall(t, card)
+    over = shortfall(training, card)
     if over <= 0:
         return
-    where = "1 card" if t.processes == 1 else f"each of {t.processes} cards"
+    where = "1 card" if training.processes == 1 else f"each of {training.processes} cards"
+    needed = memory(training)
     raise UserError(
-        f"{name}: needs about {memory(t).total / GIB:.0f} GiB on {where} ({memory(t)}), {over:.0f} GiB more than "
-        f"{card.name} has to give; {_advice(t, card)}"
+        f"{name}: needs about {needed.total / GIB:.0f} GiB on {where} ({needed}), {over:.0f} GiB more than "
+        f"{card.name} has to give; {_advice(training, card)}"
     )
 
 
-def _advice(t: Training, card: Card) -> str:
-    """The changes after which it fits, or that none of them is enough."""
-    single = [(name, t.model_copy(update=change(t))) for name, change in _CHANGES]
-    for name, changed in single:
-        if changed != t and shortfall(changed, card) <= 0:
+def _changes(training: Training) -> list[tuple[str, dict[str, Any]]]:
+    """Settings that save memory, with the fields they change; those that change least of the training come first."""
+    return [
+        ("train.per_device_train_batch_size 1 with gradient_accumulation_steps", {"batch": 1}),
+        ("train.gradient_checkpointing true", {"checkpointing": True}),
+        ("share_prompt true", {"share_prompt": training.kind == "dpo"}),
+        (
+            "train.precompute_ref_log_probs true",
+            {"reference": "base" if training.reference == "base" else "none"},
+        ),
+        ("lora.r 64 in place of training every weight", {"lora": training.lora or 64}),
+        ("quantize nf4", {"quantize": "nf4"}),
+        (
+            "launch configs/accelerate/zero3.yaml on 8 cards without quantize",
+            {"sharding": "zero3", "processes": 8, "quantize": None},
+        ),
+    ]
+
+
+def _advice(training: Training, card: Card) -> str:
+    """The settings with which a training fits a card, or that none of them is enough."""
+    changes = _changes(training)
+    for name, fields in changes:
+        changed = training.model_copy(update=fields)
+        if changed != training and shortfall(changed, card) <= 0:
             return f"set {name}"
-    wanted: list[str] = []
-    for name, change in _CHANGES:
-        changed = t.model_copy(update=change(t))
-        if changed != t and memory(changed).total < memory(t).total:
-            t, wanted = changed, [*wanted, name]
-            if shortfall(t, card) <= 0:
-                return f"set {', '.join(wanted)}"
+    # No single change is enough: add up those that help.
+    names: list[str] = []
+    for name, fields in changes:
+        changed = training.model_copy(update=fields)
+        if changed == training or memory(changed).total >= memory(training).total:
+            continue
+        training = changed
+        names.append(name)
+        if shortfall(training, card) <= 0:
+            return f"set {', '.join(names)}"
     return "take a larger card, a smaller model or shorter rows"
 
 
 def check_spread(launch: str, tree: dict[str, Any], processes: int) -> None:
-    """Make sure that an accelerate config starts as many processes as are wanted.
+    """Make sure that an accelerate config can start several processes where several are asked for.
 
     Raises:
-        UserError: it starts one whatever it is told (distributed_type 'NO'), and more are wanted.
+        UserError: it always starts one (distributed_type 'NO'), and more are asked for.
     """
-    if processes > 1 and tree.get("distributed_type") in ("NO", False):  # a bare NO is YAML's false
+    # YAML reads a bare NO as false.
+    if processes > 1 and tree.get("distributed_type") in ("NO", False):
         raise UserError(
             f"{launch} trains in one process, and {processes} are asked for; launch with multi_gpu.yaml, zero3.yaml "
             "or fsdp2.yaml of configs/accelerate, or set hardware.cards 1"
@@ -310,5 +373,5 @@ def sharding_of(launch: str | None) -> tuple[Sharding, int]:
     if "deepspeed_config_file" in deepspeed:
         file = existing(Path(deepspeed["deepspeed_config_file"]), "DeepSpeed config")
         stage = json.loads(file.read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage")
-    named: dict[Any, Sharding] = {2: "zero2", 3: "zero3"}
-    return named.get(stage, "none"), processes
+    by_stage: dict[Any, Sharding] = {2: "zero2", 3: "zero3"}
+    return by_stage.get(stage, "none"), processes

@@ -1,4 +1,4 @@
-"""Model cards: the README.md beside trained weights, so that two years later a reader knows what they are."""
+"""Model cards: the README.md beside trained weights, for a reader who comes two years later."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def write_model_card(folder: Path, title: str, facts: Mapping[str, str | float],
     """Write README.md into a folder of weights.
 
     Args:
-        folder: where the adapter or model lies; made if absent.
+        folder: folder of the adapter or model; made if absent.
         title: one line, such as "dpo of quickstart".
-        facts: what it was made of: base, data, rows, tokens, settings.
-        scores: what was measured: numbers, words, estimates (records or their dumps), or mappings of these.
+        facts: base, data, rows, tokens, settings and the like.
+        scores: measured numbers, words, estimates (records or their dumps), or mappings of these.
 
     Raises:
         UserError: the file can not be written.
@@ -31,21 +31,22 @@ def write_model_card(folder: Path, title: str, facts: Mapping[str, str | float],
 
 
 def complete_model_card(folder: Path, heading: str, scores: Mapping[str, Any]) -> None:
-    """Add a section of scores to a card, or write it anew where the card has it; the file is replaced at once.
+    """Add a section of scores to a card, in place of an older section of that name.
 
     Args:
         folder: weights with their README.md.
-        heading: of the section, such as "Rated in tournament".
+        heading: name of the section, such as "Rated in tournament".
         scores: as in `write_model_card`.
 
     Raises:
         UserError: there is no card, or it can not be written.
     """
     path = existing(Path(folder) / "README.md", "model card")
+    # `_cell` removes line ends, so no title or score can look like a heading here.
     first, *sections = path.read_text(encoding="utf-8").rstrip("\n").split("\n\n## ")
-    kept = [section for section in sections if section.split("\n", 1)[0] != _cell(heading)]
-    made = "\n\n".join([_cell(heading), _table("score", "value", list(_scores(scores))), _INTERVALS])
-    write_text(path, "\n\n## ".join([first, *kept, made]) + "\n")
+    others = [section for section in sections if section.split("\n", 1)[0] != _cell(heading)]
+    section = "\n\n".join([_cell(heading), _table("score", "value", list(_scores(scores))), _INTERVALS])
+    write_text(path, "\n\n## ".join([first, *others, section]) + "\n")
 
 
 def model_card(title: str, facts: Mapping[str, str | float], scores: Mapping[str, Any]) -> str:
@@ -57,10 +58,11 @@ def model_card(title: str, facts: Mapping[str, str | float], scores: Mapping[str
         ...
         | base | lab-base |
     """
-    parts = [f"# {_cell(title)}", "Trained with debate-rl.", _table("what", "value", _facts(facts))]
-    found = list(_scores(scores))
-    if found:
-        parts += ["## Scores", _table("score", "value", found), _INTERVALS]
+    fact_lines = [(name, _text(value)) for name, value in facts.items()]
+    parts = [f"# {_cell(title)}", "Trained with debate-rl.", _table("what", "value", fact_lines)]
+    score_lines = list(_scores(scores))
+    if score_lines:
+        parts += ["## Scores", _table("score", "value", score_lines), _INTERVALS]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -69,17 +71,15 @@ def _table(first: str, second: str, rows: list[tuple[str, str]]) -> str:
     if not rows:
         return ""
     lines = [f"| {first} | {second} |", "|---|---|"]
-    return "\n".join(lines + [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows])
-
-
-def _facts(facts: Mapping[str, str | float]) -> list[tuple[str, str]]:
-    return [(name, _text(value)) for name, value in facts.items()]
+    lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
+    return "\n".join(lines)
 
 
 def _scores(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Name and words of each score; mappings are walked through, lists (bins, rows) have no place in a card."""
+    """Name and text of each score. Mappings are flattened; lists (bins, rows) are left out, as too long for a card."""
     for key, value in scores.items():
         name = f"{prefix}{key}"
+        # Results come as records from this process and as their dumps from a file; both must read alike.
         if isinstance(value, Record) and not isinstance(value, Estimate):
             value = value.model_dump()
         if isinstance(value, Mapping):
@@ -95,7 +95,7 @@ def _scores(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _estimate(dump: Mapping[str, Any]) -> Estimate | None:
-    """The estimate or effect that a mapping is the dump of."""
+    """The estimate or effect that was dumped as this mapping; None if it is another mapping."""
     if not {"value", "n", "clusters"} <= set(dump):
         return None
     try:
@@ -106,9 +106,12 @@ def _estimate(dump: Mapping[str, Any]) -> Estimate | None:
 
 def _text(value: str | float) -> str:
     """Whole numbers in full, others to four digits, words as they are."""
+    # In Python a bool is an int.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
 
 
 def _cell(text: str) -> str:

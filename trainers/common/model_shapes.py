@@ -1,4 +1,4 @@
-"""How large a model is, from its config.json or, for well-known models, from memory: hubs may be out of reach."""
+"""How large a model is: read from its config.json, or known here for well-known models, as hubs may be out of reach."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Shape(Record):
     layers: int
     hidden: int
     intermediate: int
-    """Inner width of one feed-forward network, of one expert where there are several."""
+    """Inner width of one feed-forward network; in a mixture, of one expert."""
     heads: int
     kv_heads: int
     head_size: int
     vocabulary: int
     positions: int | None = None
-    """Tokens that the model can read."""
+    """Longest sequence that the model can read, in tokens."""
     experts: int = Field(default=1, ge=1)
     active: int = Field(default=1, ge=1)
     """Experts that each token passes through."""
@@ -48,11 +48,13 @@ class Shape(Record):
     @property
     def expert(self) -> list[tuple[int, int]]:
         """(in, out) of the linear layers of one feed-forward network: gate, up, down."""
-        return [(self.hidden, self.intermediate)] * 2 + [(self.intermediate, self.hidden)]
+        up = (self.hidden, self.intermediate)
+        down = (self.intermediate, self.hidden)
+        return [up, up, down]
 
     @property
     def layer(self) -> int:
-        """Weights of one layer's matrices: attention, experts and, with several, their router."""
+        """Weights of one layer's matrices: attention, experts and, in a mixture, their router."""
         router = self.hidden * self.experts if self.experts > 1 else 0
         return _count(self.attention) + self.experts * _count(self.expert) + router
 
@@ -68,45 +70,81 @@ class Shape(Record):
 
     @property
     def used(self) -> int:
-        """Weights that a token is multiplied with: without the embedding and the experts it does not visit."""
+        """Weights that a token is multiplied with: all but the embedding and the experts it does not visit."""
         idle = (self.experts - self.active) * _count(self.expert)
         return self.layers * (self.layer - idle) + self.vocabulary * self.hidden
 
     @property
     def adapted(self) -> list[tuple[int, int]]:
-        """(in, out) of the linear layers of one layer that LoRA's `all-linear` finds; of a mixture the router's too."""
-        return self.attention + (self.expert if self.experts == 1 else [(self.hidden, self.experts)])
+        """(in, out) of the linear layers of one layer that LoRA's `all-linear` matches; in a mixture the router too."""
+        # Experts are tables of three dimensions in transformers 5, not linear layers: `lora` counts them apart.
+        if self.experts > 1:
+            return [*self.attention, (self.hidden, self.experts)]
+        return self.attention + self.expert
 
     def lora(self, rank: int, experts: bool = True) -> int:
         """Weights of an adapter on all linear layers: rank x (in + out) of each matrix (Hu et al. 2021, section 4).
 
-        A mixture's experts, which peft adapts where they are not in 4 bits, have gate and up in one matrix, which
-        takes twice the rank.
+        Args:
+            rank: of the adapter.
+            experts: whether it is on a mixture's experts as well; peft adapts them where they are not in 4 bits.
         """
-        ends = sum(first + second for first, second in self.adapted)
+        ends = sum(inputs + outputs for inputs, outputs in self.adapted)
         if experts and self.experts > 1:
-            ends += self.experts * (2 * (self.hidden + 2 * self.intermediate) + self.intermediate + self.hidden)
+            # Gate and up are one table there, and peft gives it twice the rank.
+            gate_and_up = 2 * (self.hidden + 2 * self.intermediate)
+            down = self.intermediate + self.hidden
+            ends += self.experts * (gate_and_up + down)
         return self.layers * rank * ends
 
 
 def _count(matrices: list[tuple[int, int]]) -> int:
     """Weights of some matrices."""
-    return sum(first * second for first, second in matrices)
+    return sum(inputs * outputs for inputs, outputs in matrices)
 
 
 _LLAMA3 = Shape(
-    layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_size=128, vocabulary=128256, positions=8192
-)  # fmt: skip
+    layers=32,
+    hidden=4096,
+    intermediate=14336,
+    heads=32,
+    kv_heads=8,
+    head_size=128,
+    vocabulary=128256,
+    positions=8192,
+)
 _LLAMA2 = Shape(
-    layers=40, hidden=5120, intermediate=13824, heads=40, kv_heads=40, head_size=128, vocabulary=32000, positions=4096
-)  # fmt: skip
+    layers=40,
+    hidden=5120,
+    intermediate=13824,
+    heads=40,
+    kv_heads=40,
+    head_size=128,
+    vocabulary=32000,
+    positions=4096,
+)
 _MIXTRAL = Shape(
-    layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_size=128, vocabulary=32000, positions=32768,
-    experts=8, active=2,
-)  # fmt: skip
+    layers=32,
+    hidden=4096,
+    intermediate=14336,
+    heads=32,
+    kv_heads=8,
+    head_size=128,
+    vocabulary=32000,
+    positions=32768,
+    experts=8,
+    active=2,
+)
 _QWEN3 = Shape(
-    layers=36, hidden=4096, intermediate=12288, heads=32, kv_heads=8, head_size=128, vocabulary=151936, positions=40960
-)  # fmt: skip
+    layers=36,
+    hidden=4096,
+    intermediate=12288,
+    heads=32,
+    kv_heads=8,
+    head_size=128,
+    vocabulary=151936,
+    positions=40960,
+)
 KNOWN = {
     "meta-llama-3-8b": _LLAMA3,
     "meta-llama-3-8b-instruct": _LLAMA3,
@@ -120,11 +158,11 @@ KNOWN = {
     "qwen3-14b": _QWEN3.model_copy(update={"layers": 40, "hidden": 5120, "intermediate": 17408, "heads": 40}),
     "qwen3-32b": _QWEN3.model_copy(update={"layers": 64, "hidden": 5120, "intermediate": 25600, "heads": 64}),
 }
-"""Published shapes, by the model's name in small letters without its owner."""
+"""Published shapes, by the model's name in lower case, without its owner."""
 
 
 def shape_of(model: str) -> Shape | None:
-    """The shape of a model folder or of a hub name that is known here; None where neither tells.
+    """The shape of a model folder, or of a hub name in `KNOWN`; None where it is neither.
 
     Example:
         >>> shape_of("mistralai/Mixtral-8x7B-Instruct-v0.1").parameters
@@ -138,20 +176,22 @@ def shape_of(model: str) -> Shape | None:
 
 
 def _from_config(config: dict[str, Any]) -> Shape | None:
-    """The shape that a model's own config states; None where it is of another kind."""
+    """The shape that a model's config states; None for another kind of model."""
     if any(key not in config for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")):
         return None
-    heads, experts = config["num_attention_heads"], config.get("num_local_experts") or config.get("num_experts") or 1
+    heads = config["num_attention_heads"]
     return Shape(
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
+        # In Qwen's mixtures `intermediate_size` is the width of dense layers, several times an expert's.
         intermediate=config.get("moe_intermediate_size") or config["intermediate_size"],
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
         head_size=config.get("head_dim") or config["hidden_size"] // heads,
         vocabulary=config["vocab_size"],
         positions=config.get("max_position_embeddings"),
-        experts=experts,
+        # The Mixtral family says `num_local_experts`, the Qwen family `num_experts`.
+        experts=config.get("num_local_experts") or config.get("num_experts") or 1,
         active=config.get("num_experts_per_tok") or 1,
         tied=bool(config.get("tie_word_embeddings")),
     )

@@ -1,9 +1,9 @@
-"""The rows of a batch without padding: one line of tokens, in which a row attends to itself and to what all share.
+"""Lay the rows of a batch in lines without padding; each row attends to itself and to the beginning that all share.
 
-Rows are sorted by length inside their batch, never across batches, so the same rows make a step as without packing.
-Linear layers see every real token once, and tokens with which all rows of a line begin once for all; attention runs on
-groups of rows of similar length; of the last layer only the outputs that are read are computed. Loss and gradient are
-those of one row at a time, but for the order of sums.
+Rows are sorted by length inside their batch, never across batches, so a step learns from the same rows as without
+packing. Linear layers see every real token once, and tokens with which all rows of a line begin once for all. Attention
+runs on groups of rows of similar length. The last layer computes only the outputs that are read. Loss and gradient are
+those of one row at a time, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ NAME = "sdpa_packed"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose layers are known here: norm, attention with `o_proj`, residual, norm, `mlp`, residual."""
 FORWARD = 64
-"""Tokens that cost what a forward and backward cost besides their tokens."""
+"""Fixed cost of a forward and backward, in tokens."""
 GROUP = 16
-"""Tokens that cost what a group of rows in a line costs: one more call of attention in each layer (ours, measured)."""
+"""Fixed cost of a group of rows in a line, in tokens: one more call of attention in each layer (ours, measured)."""
 SHARED = 128
-"""Tokens that sharing a beginning has to save: below it costs more than it saves (ours, measured)."""
+"""Least tokens that a shared beginning has to save; below it sharing costs more than it saves (ours, measured)."""
 
 
 def pack(lengths: Sequence[int], budget: int | None, fixed: int = FORWARD) -> list[list[int]]:
-    """Deal the rows of a batch into chunks of similar length: little is then padding, and the batch stays whole.
+    """Divide the rows of a batch into chunks of similar length, so that little is padding.
 
-    Rows are sorted by length and cut where padding and the fixed cost of a forward and backward together are least.
+    Rows are sorted by length and cut where padding and the fixed cost of a chunk together are least.
 
     Args:
         lengths: (n,) tokens of each row.
         budget: most tokens of a chunk, padding included (a longer row is alone); None keeps one chunk in given order.
-        fixed: tokens that cost what a chunk costs besides its tokens.
+        fixed: fixed cost of a chunk, in tokens.
 
     Returns:
         The rows of each chunk; every row is in one.
@@ -47,59 +47,73 @@ def pack(lengths: Sequence[int], budget: int | None, fixed: int = FORWARD) -> li
     if budget is None:
         return [list(range(len(lengths)))]
     order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    best: list[tuple[int, int]] = [(0, 0)]  # by the rows packed so far: least cost, and where its last chunk starts
+    # Dynamic programming: best[end] is the least cost of the first `end` rows, and where their last chunk starts.
+    best: list[tuple[int, int]] = [(0, 0)]
     for end in range(1, len(order) + 1):
         width = lengths[order[end - 1]]
-        least = max(0, end - max(1, budget // max(width, 1)))
-        best.append(min((best[start][0] + (end - start) * width + fixed, start) for start in range(least, end)))
-    chunks, end = [], len(order)
+        first_start = max(0, end - max(1, budget // max(width, 1)))
+        options = [(best[start][0] + (end - start) * width + fixed, start) for start in range(first_start, end)]
+        best.append(min(options))
+    chunks = []
+    end = len(order)
     while end:
-        chunks.append(order[best[end][1] : end])
-        end = best[end][1]
+        start = best[end][1]
+        chunks.append(order[start:end])
+        end = start
     return chunks[::-1]
 
 
 def lines(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Deal the rows of a batch into lines of at most so many tokens, sorted by length; a longer row is alone."""
-    found: list[list[int]] = [[]]
+    """Divide the rows of a batch, sorted by length, into lines within a budget of tokens; a longer row is alone."""
+    filled: list[list[int]] = [[]]
     room = budget
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
-        if found[-1] and lengths[row] > room:
-            found.append([])
+        if filled[-1] and lengths[row] > room:
+            filled.append([])
             room = budget
-        found[-1].append(row)
+        filled[-1].append(row)
         room -= lengths[row]
-    return found
+    return filled
 
 
 def deal(lengths: Sequence[int], budget: int | None, in_lines: bool) -> list[list[int]]:
-    """The rows of a batch in lines, or in padded chunks; see `lines` and `pack`."""
-    return lines(lengths, budget) if in_lines and budget is not None else pack(lengths, budget)
+    """Divide the rows of a batch into lines or into padded chunks; see `lines` and `pack`."""
+    if in_lines and budget is not None:
+        return lines(lengths, budget)
+    return pack(lengths, budget)
 
 
 def back_in_order(chunks: Sequence[Sequence[int]]) -> Tensor:
-    """(n,) places of the batch's rows in the concatenated chunks."""
-    return torch.tensor([row for chunk in chunks for row in chunk]).argsort()
+    """(n,) index that puts the concatenated rows of the chunks back into the batch's order."""
+    order: list[int] = []
+    for chunk in chunks:
+        order.extend(chunk)
+    return torch.tensor(order).argsort()
 
 
 def pad_rows(rows: list[list[int]], value: int, left: bool) -> tuple[Tensor, Tensor]:
     """Pad token ids on one side: (n, longest) ids and the mask of real tokens."""
     width = max(len(row) for row in rows)
-    ids, mask = [], []
+    ids = []
+    mask = []
     for row in rows:
         gap = width - len(row)
-        ids.append([value] * gap + row if left else row + [value] * gap)
-        mask.append([0] * gap + [1] * len(row) if left else [1] * len(row) + [0] * gap)
+        if left:
+            ids.append([value] * gap + row)
+            mask.append([0] * gap + [1] * len(row))
+        else:
+            ids.append(row + [value] * gap)
+            mask.append([1] * len(row) + [0] * gap)
     return torch.tensor(ids), torch.tensor(mask)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Rows one after the other: what all begin with, then the rest of each, padded to the width of its group.
+    """Rows one after the other: the beginning that all share, then the rest of each, padded to its group's width.
 
-    Example (rows [5, 7, 8], [5, 7, 9, 6] and [5, 7, 9, 1], their last token read, were a share of 2 worth it):
-        Line(input_ids=[[5, 7, 8, 9, 6, 9, 1]], position_ids=[[0, 1, 2, 2, 3, 2, 3]], shared=2,
-             groups=((1, 1), (2, 2)), wanted=[2, 4, 6])
+    Example (rows [5, 7, 8], [5, 7, 9, 6] and [5, 7, 9, 1], read after their last token, if SHARED were 2):
+        Line(input_ids=[[5, 7, 8, 8, 9, 6, 9, 1]], position_ids=[[0, 1, 2, 3, 2, 3, 2, 3]], shared=2,
+             groups=((3, 2),), wanted=[2, 5, 7])
     """
 
     input_ids: Tensor
@@ -109,11 +123,11 @@ class Line:
     shared: int
     """Tokens of the shared beginning."""
     groups: tuple[tuple[int, int], ...]
-    """(rows, width) of each group that attends together, the shared beginning left out."""
+    """(rows, width) of each group that attends together, without the shared beginning."""
     wanted: Tensor
-    """(W,) the places after which the model is read, row after row."""
+    """(W,) indices of the tokens after which the model is read, row after row."""
     read: int = 1
-    """How many of them in a row."""
+    """Number of these tokens in each row."""
 
 
 def make_line(rows: Sequence[list[int]], read: int = 1) -> Line:
@@ -124,46 +138,69 @@ def make_line(rows: Sequence[list[int]], read: int = 1) -> Line:
         read: after how many of a row's last tokens the model is read; where a row has fewer, its first stands for those
             that are missing.
     """
-    shared = _common(rows, read)
-    ids, positions, wanted, groups = list(rows[0][:shared]), list(range(shared)), [], []
-    for group in pack([len(row) - shared for row in rows], sum(map(len, rows)) * len(rows), GROUP):
+    shared = _shared_beginning(rows, read)
+    ids = list(rows[0][:shared])
+    positions = list(range(shared))
+    wanted: list[int] = []
+    groups = []
+    # One line has room for all rows, so only the cost of a group against its padding decides the cut.
+    no_limit = sum(map(len, rows)) * len(rows)
+    for group in pack([len(row) - shared for row in rows], no_limit, GROUP):
         width = len(rows[group[-1]]) - shared
         groups.append((len(group), width))
-        for row in group:
-            start, own = len(ids), len(rows[row]) - shared
-            wanted += [start + max(own - back, 0) for back in range(read, 0, -1)]
-            ids += [*rows[row][shared:], *rows[row][-1:] * (width - own)]
+        for index in group:
+            row = rows[index]
+            start = len(ids)
+            length = len(row) - shared
+            wanted += [start + max(length - back, 0) for back in range(read, 0, -1)]
+            ids += row[shared:]
+            ids += row[-1:] * (width - length)
             positions += range(shared, shared + width)
     return Line(
-        input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]), shared=shared, groups=tuple(groups),
-        wanted=torch.tensor(wanted), read=read,
-    )  # fmt: skip
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.tensor([positions]),
+        shared=shared,
+        groups=tuple(groups),
+        wanted=torch.tensor(wanted),
+        read=read,
+    )
 
 
-def _common(rows: Sequence[list[int]], read: int) -> int:
-    """Tokens with which all rows begin, where sharing them pays; what is read is never shared."""
-    # Sorted rows: what the first and the last in order begin with, all between begin with.
-    first, last = min(rows), max(rows)
-    most = min(len(row) for row in rows) - read
-    count = next((at for at in range(max(most, 0)) if first[at] != last[at]), max(most, 0))
-    return count if count * (len(rows) - 1) >= SHARED else 0
+def _shared_beginning(rows: Sequence[list[int]], read: int) -> int:
+    """Tokens with which all rows begin, or 0 where sharing them does not pay."""
+    # In alphabetical order, whatever the first and the last row begin with, all rows between begin with too.
+    first = min(rows)
+    last = max(rows)
+    # The tokens that are read differ between rows in what follows them, so they are never shared.
+    limit = max(min(len(row) for row in rows) - read, 0)
+    count = 0
+    while count < limit and first[count] == last[count]:
+        count += 1
+    saved = count * (len(rows) - 1)
+    return count if saved >= SHARED else 0
 
 
 def packed_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    line: Line | None = None, wanted: list[Tensor] | None = None, **options: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """Causal attention within each row of a line and to what the rows share.
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    line: Line | None = None,
+    wanted: list[Tensor] | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each row of a line, and from each row to the shared beginning.
 
     Args:
         module: the attention layer.
         query: (1, heads, T, size of a head).
         key: (1, key heads, T, size of a head).
-        value: as key.
-        attention_mask: read where there is no line, as transformers' `sdpa` reads it.
+        value: (1, key heads, T, size of a head).
+        attention_mask: used where there is no line, as transformers' `sdpa` uses it.
         line: the rows.
-        wanted: in the last layer, takes the outputs of the wanted places, (1, W, heads x size); nothing else is
-            computed then, and what is returned only has the right shape.
+        wanted: given in the last layer only: an empty list, to which the outputs at the wanted tokens are added,
+            (1, W, heads x size). Nothing else is computed then, and the returned tensor only has the right shape.
         options: of the model's call, such as `scaling` and `dropout`.
 
     Returns:
@@ -171,45 +208,63 @@ def packed_attention(
     """
     if line is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    # split, not slices: its backward is one copy, where each slice's would add to a table of all places.
-    sizes = [line.shared, *(rows * width for rows, width in line.groups)]
-    queries, keys, values = (list(one[0].transpose(0, 1).split(sizes)) for one in (query, key, value))
-    before = [one.pop(0).transpose(0, 1)[None] for one in (queries, keys, values)]
+    sizes = [line.shared] + [rows * width for rows, width in line.groups]
+    beginning_query, queries = _split_tokens(query, sizes)
+    beginning_key, keys = _split_tokens(key, sizes)
+    beginning_value, values = _split_tokens(value, sizes)
+    outputs = []
     if wanted is not None:
-        last = query[0].transpose(0, 1).index_select(0, line.wanted)
-        queries = list(last.split([rows * line.read for rows, _ in line.groups]))
-    found = [] if wanted is not None or not line.shared else [_attend(module, before, None, options)]
+        read = query[0].transpose(0, 1).index_select(0, line.wanted)
+        queries = list(read.split([rows * line.read for rows, _ in line.groups]))
+    elif line.shared:
+        outputs.append(_attend(module, (beginning_query, beginning_key, beginning_value), None, options))
     masks = _masks(line, wanted is not None)
-    for (rows, _), mask, *block in zip(line.groups, masks, queries, keys, values, strict=True):
-        own = [one.unflatten(0, (rows, -1)).transpose(1, 2) for one in block]
+    for (rows, _), mask, *tokens in zip(line.groups, masks, queries, keys, values, strict=True):
+        group_query, group_key, group_value = (part.unflatten(0, (rows, -1)).transpose(1, 2) for part in tokens)
         if line.shared:
-            pairs = zip(before[1:], own[1:], strict=True)
-            own[1:] = [torch.cat([first.expand(rows, -1, -1, -1), one], 2) for first, one in pairs]
-        found.append(_attend(module, own, mask, options))
-    outputs = torch.cat(found) if len(found) > 1 else found[0]
+            group_key = torch.cat([beginning_key.expand(rows, -1, -1, -1), group_key], 2)
+            group_value = torch.cat([beginning_value.expand(rows, -1, -1, -1), group_value], 2)
+        outputs.append(_attend(module, (group_query, group_key, group_value), mask, options))
+    joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
     if wanted is None:
-        return outputs[None], None
-    wanted.append(outputs.flatten(1)[None])
+        return joined[None], None
+    wanted.append(joined.flatten(1)[None])
     return query.detach().transpose(1, 2), None
 
 
+def _split_tokens(states: Tensor, sizes: list[int]) -> tuple[Tensor, list[Tensor]]:
+    """Cut (1, heads, T, size) along T: the shared beginning (1, heads, shared, size), and (tokens, heads, size) of each
+    group.
+    """
+    # split, not slices: its backward is one copy, where each slice's would add to a table of all tokens.
+    beginning, *groups = states[0].transpose(0, 1).split(sizes)
+    return beginning.transpose(0, 1)[None], groups
+
+
 def _masks(line: Line, only_wanted: bool) -> Iterator[Tensor | None]:
-    """What the tokens of each group may see; None where causality says it. Padding stands where no token looks."""
+    """The mask of each group; None where plain causal attention is right."""
+    # Padding needs no mask: it ends its row, so no real token looks at it.
     ends = line.position_ids[0, line.wanted] if only_wanted else None
+    start = 0
     for rows, width in line.groups:
         if ends is not None:
-            own, ends = ends[: rows * line.read], ends[rows * line.read :]
-            yield torch.arange(line.shared + width) <= own.view(rows, 1, line.read, 1)
+            stop = start + rows * line.read
+            group_ends = ends[start:stop].view(rows, 1, line.read, 1)
+            start = stop
+            yield torch.arange(line.shared + width) <= group_ends
         elif line.shared:
+            # SDPA's own causal flag aligns queries and keys at the first token, here they align at the last.
             yield torch.ones(width, line.shared + width, dtype=torch.bool).tril(line.shared)[None, None]
         else:
             yield None
 
 
-def _attend(module: torch.nn.Module, states: list[Tensor], mask: Tensor | None, options: dict[str, Any]) -> Tensor:
+def _attend(
+    module: torch.nn.Module, states: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, options: dict[str, Any]
+) -> Tensor:
     """Attention of query, key and value, (rows, heads, width, size) each: (rows x width, heads, size)."""
-    found, _ = sdpa_attention_forward(module, *states, mask, is_causal=mask is None, **options)
-    return found.flatten(0, 1)
+    output, _ = sdpa_attention_forward(module, *states, mask, is_causal=mask is None, **options)
+    return output.flatten(0, 1)
 
 
 AttentionInterface.register(NAME, packed_attention)
@@ -217,7 +272,7 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def packable(model: Any) -> bool:
-    """Whether rows can be laid in lines for a model: a known family, full attention in every layer, by SDPA."""
+    """Whether a model's rows can be laid in lines: a known family, full attention in every layer, by SDPA."""
     text = model.config.get_text_config()
     layers = set(getattr(text, "layer_types", None) or ["full_attention"])
     full = layers == {"full_attention"} and getattr(text, "sliding_window", None) is None
@@ -225,47 +280,53 @@ def packable(model: Any) -> bool:
 
 
 def body_of(model: Any) -> tuple[Any, Any]:
-    """A model without a PeftModel around it, and its body: the decoder without a head."""
+    """A model without the PeftModel around it, and its body: the decoder without a head."""
     network = model.get_base_model() if isinstance(model, PeftModel) else model
     return network, getattr(network, network.base_model_prefix)
 
 
 def read_line(body: Any, line: Line) -> Tensor:
-    """The hidden states at the wanted places of a line, (W, size).
+    """The hidden states at the wanted tokens of a line, (W, size).
 
     Args:
         body: the decoder of a `packable` model, without gradient checkpointing, whose second forward would not know
-            what is wanted.
+            which tokens are wanted.
         line: the rows.
     """
     if body.config._attn_implementation != NAME:
         body.set_attn_implementation(NAME)
     with _only_wanted(body.layers[-1], line):
-        # A mask of four dimensions is taken as it is: the line says who sees whom.
-        found = body(
-            input_ids=line.input_ids, position_ids=line.position_ids, attention_mask=line.input_ids[None, None],
-            line=line, use_cache=False,
-        )  # fmt: skip
-    return found.last_hidden_state[0]
+        output = body(
+            input_ids=line.input_ids,
+            position_ids=line.position_ids,
+            # transformers passes a mask of four dimensions on unchanged, and `packed_attention` ignores it: without
+            # one, transformers would build a causal mask over the whole line.
+            attention_mask=line.input_ids[None, None],
+            line=line,
+            use_cache=False,
+        )
+    return output.last_hidden_state[0]
 
 
 @contextmanager
 def _only_wanted(layer: Any, line: Line) -> Iterator[None]:
-    """The last layer for the tokens that are read: all others are there for their keys and values alone."""
+    """Let the last layer compute the wanted tokens only; it needs all others for their keys and values alone."""
 
-    found: list[Tensor] = []
+    attention_outputs: list[Tensor] = []
 
-    def take(module: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (found.pop(),)
+    def wanted_outputs(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (attention_outputs.pop(),)
 
     def forward(hidden_states: Tensor, **options: Any) -> Tensor:
-        # As in all FAMILIES, with the residual of the wanted places.
-        kept = hidden_states.index_select(1, line.wanted)
-        attended, _ = layer.self_attn(layer.input_layernorm(hidden_states), wanted=found, **options)
-        kept = kept + attended
-        return kept + layer.mlp(layer.post_attention_layernorm(kept))
+        # The layer of all FAMILIES, with the residual cut to the wanted tokens.
+        residual = hidden_states.index_select(1, line.wanted)
+        attended, _ = layer.self_attn(layer.input_layernorm(hidden_states), wanted=attention_outputs, **options)
+        residual = residual + attended
+        return residual + layer.mlp(layer.post_attention_layernorm(residual))
 
-    hook = layer.self_attn.o_proj.register_forward_pre_hook(take)
+    # The attention module reshapes what `packed_attention` returns to (1, T, ...), which W outputs do not fit. So they
+    # take another way: through the list, and into the output projection by a hook.
+    hook = layer.self_attn.o_proj.register_forward_pre_hook(wanted_outputs)
     layer.forward = forward
     try:
         yield

@@ -1,4 +1,4 @@
-"""The rows that trainers eat, built from records: one line of a rows file is one of these."""
+"""The rows that trainers learn from, and how they are built from records. Each line of a rows file is one of them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,25 @@ class SftRow(Record):
     source: str = ""
     """Who spoke: the player's name."""
     corpus: str = ""
-    """Where the row comes from: a source of transcripts, or of instructions."""
+    """The source of transcripts or instructions that the row comes from."""
     licence: str = ""
     split: Split | None = None
-    """Of the question, in its own data set."""
+    """The question's split in its own data set."""
+
+
+class PoolTurn(Record):
+    """The turn that a pool of speeches was drawn for.
+
+    Example:
+        PoolTurn(question="lab-7-2", group="lab-7", side="A", turn=0)
+    """
+
+    question: str = ""
+    """Id of the question."""
+    group: str = ""
+    """Cluster of the question."""
+    side: Side | None = None
+    turn: int | None = None
 
 
 class PreferenceRow(Record):
@@ -64,7 +79,7 @@ class PreferenceRow(Record):
 
 
 class JudgeRow(Record):
-    """A judge's prompt, its two continuations, and the wanted probability of the first.
+    """A judge's prompt, its two continuations, and the target probability of the first.
 
     Example:
         JudgeRow(prompt=[{"role": "user", "content": "question : ... the answer is"}], candidates=("shed", "barn"),
@@ -74,9 +89,9 @@ class JudgeRow(Record):
     prompt: list[Message]
     candidates: tuple[str, str]
     target: float = Field(ge=0, le=1)
-    """Probability of candidate 0: 1 or 0 for a gold label, between for a soft one."""
+    """Probability of candidate 0: 1 or 0 for a gold label, in between for a soft one."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Of the row's loss; the mean is over rows, whatever their weights."""
+    """Weight of the row's loss; the mean divides by the number of rows, not by the sum of weights."""
     question: str = ""
     group: str = ""
 
@@ -91,11 +106,11 @@ class ClassifierRow(Record):
     id: str
     text: str = ""
     prompt: list[Message] = []
-    """Encoded as an engine would, up to where the assistant begins; the text is not read then."""
+    """Encoded as an engine would, up to where the assistant begins; replaces `text`."""
     target: float = Field(default=0.5, ge=0, le=1)
     """P(correct); not read when predicting."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Of the row's loss; the mean is over rows, whatever their weights."""
+    """Weight of the row's loss; the mean divides by the number of rows, not by the sum of weights."""
     group: str = ""
 
 
@@ -112,11 +127,11 @@ class RewardRow(Record):
     chosen: str
     rejected: str
     target: float = Field(default=1.0, ge=0, le=1)
-    """P(chosen is better): below 1 for a soft label, below 1/2 where a weaker model prefers the other."""
+    """P(chosen is better): below 1 for a soft label, below 1/2 where a weaker model prefers `rejected`."""
     margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """By how much the better one is to win, in rewards."""
+    """Reward difference by which the better reply should win."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Of the row's loss; the mean is over rows, whatever their weights."""
+    """Weight of the row's loss; the mean divides by the number of rows, not by the sum of weights."""
     group: str = ""
 
 
@@ -125,42 +140,47 @@ def sft_rows(transcripts: Iterable[Transcript], source: Source | None = None) ->
 
     Speeches without text are left out: there is nothing to learn from them (`speechless` counts them).
     """
-    return [
-        SftRow(
-            prompt=debater_messages(transcript, speech.side, speech.turn),
-            completion=speech.text,
-            question=transcript.question.id,
-            group=transcript.question.cluster,
-            side=speech.side,
-            turn=speech.turn,
-            source=transcript.players[speech.side],
-            corpus=source.name if source else "",
-            licence=source.licence if source else "",
-            split=transcript.question.split,
-        )
-        for transcript in transcripts
-        for speech in transcript.speeches
-        if speech.text.strip()
-    ]
+    rows = []
+    for transcript in transcripts:
+        for speech in transcript.speeches:
+            if not speech.text.strip():
+                continue
+            row = SftRow(
+                prompt=debater_messages(transcript, speech.side, speech.turn),
+                completion=speech.text,
+                question=transcript.question.id,
+                group=transcript.question.cluster,
+                side=speech.side,
+                turn=speech.turn,
+                source=transcript.players[speech.side],
+                corpus=source.name if source else "",
+                licence=source.licence if source else "",
+                split=transcript.question.split,
+            )
+            rows.append(row)
+    return rows
 
 
 def speechless(transcripts: Iterable[Transcript]) -> int:
-    """Speeches without text, of which `sft_rows` makes no rows."""
-    return sum(not speech.text.strip() for transcript in transcripts for speech in transcript.speeches)
+    """Number of speeches without text, for which `sft_rows` makes no rows."""
+    count = 0
+    for transcript in transcripts:
+        count += sum(not speech.text.strip() for speech in transcript.speeches)
+    return count
 
 
 def instruction_rows(instructions: Iterable[Instruction], source: Source) -> list[SftRow]:
     """One row for every instruction: a user asks it, the assistant answers."""
     return [
         SftRow(
-            prompt=[{"role": "user", "content": one.text}],
-            completion=one.answer,
-            question=one.id,
+            prompt=[{"role": "user", "content": instruction.text}],
+            completion=instruction.answer,
+            question=instruction.id,
             source=source.name,
             corpus=source.name,
             licence=source.licence,
         )
-        for one in instructions
+        for instruction in instructions
     ]
 
 
@@ -171,7 +191,7 @@ def judge_rows(
 
     Args:
         transcripts: the games.
-        labels: wanted probability of answer 0 for each game (a human's confidence, another judge's verdict); None
+        labels: target probability of answer 0 for each game (a human's confidence, another judge's verdict); None
             takes the correct answer.
         both_orders: show every game in both presentation orders; else in one order, drawn by the game's name, so that
             no position is favoured.
@@ -179,11 +199,12 @@ def judge_rows(
     Raises:
         UserError: a game without a label has a question whose correct answer is unknown.
     """
+    # Answer 0 is candidate 0 in either order (see `judge_candidates`), so a label holds for both rows of a game.
     if labels is None:
         labels = [_gold(transcript) for transcript in transcripts]
     rows = []
     for transcript, label in zip(transcripts, labels, strict=True):
-        for sides, order in _shown(transcript, both_orders):
+        for sides, order in _presentations(transcript, both_orders):
             row = JudgeRow(
                 prompt=judge_messages(transcript, sides, order),
                 candidates=judge_candidates(transcript, order),
@@ -202,13 +223,14 @@ def _gold(transcript: Transcript) -> float:
     return 1.0 - transcript.question.correct
 
 
-def _shown(transcript: Transcript, both_orders: bool) -> list[Presentation]:
-    """What the judge is shown of a game; in one order it is that drawn by the game's name."""
-    found = presentations(transcript)
+def _presentations(transcript: Transcript, both_orders: bool) -> list[Presentation]:
+    """How the judge is shown a game: in both orders, or in one drawn by the game's name."""
+    shown = presentations(transcript)
     if both_orders:
-        return found
+        return shown
+    # A digest, not a generator: a game keeps its order whichever other games stand in the list.
     drawn = ((0, 1), (1, 0))[int(digest(["judge order", transcript.id]), 16) % 2]
-    return [(sides, order) for sides, order in found if order == drawn]
+    return [(sides, order) for sides, order in shown if order == drawn]
 
 
 def preference_rows(
@@ -216,10 +238,7 @@ def preference_rows(
     candidates: Sequence[tuple[str, float]],
     pairs_per_pool: int = 1,
     min_gap: float = 0.0,
-    question: str = "",
-    group: str = "",
-    side: Side | None = None,
-    turn: int | None = None,
+    turn: PoolTurn | None = None,
     dropped: Counter[str] | None = None,
 ) -> list[PreferenceRow]:
     """Pairs of a pool of speeches to one prompt, the widest gaps first.
@@ -227,24 +246,24 @@ def preference_rows(
     Args:
         prompt: what the speaker saw.
         candidates: (speech, judge's probability for the speaker's side).
-        pairs_per_pool: at most so many pairs.
-        min_gap: the least difference of probabilities; equal ones never make a pair, nor do equal texts or empty ones.
-        question: id of the question.
-        group: its cluster.
-        side: who speaks.
-        turn: when.
-        dropped: counts the pairs that make no row by reason, where wanted: `empty_speech`, `equal_texts`,
-            `equal_scores`, `below_gap`, and `narrower` for those after the first `pairs_per_pool`.
+        pairs_per_pool: most pairs to return.
+        min_gap: least difference of probabilities; equal ones never make a pair, nor do equal texts or empty ones.
+        turn: the turn that the speeches were drawn for.
+        dropped: if given, counts the pairs that make no row by reason: `empty_speech`, `equal_texts`, `equal_scores`,
+            `below_gap`, and `narrower` for those after the first `pairs_per_pool`.
     """
+    turn = PoolTurn() if turn is None else turn
     dropped = Counter() if dropped is None else dropped
-    ranked = sorted(enumerate(candidates), key=lambda item: (-item[1][1], item[0]))
+    # Sorting is stable: of equal scores the earlier candidate comes first, so a pool always makes the same pairs.
+    ranked = sorted(candidates, key=lambda candidate: -candidate[1])
     pairs = []
-    for (_, better), (_, worse) in itertools.combinations(ranked, 2):
+    for better, worse in itertools.combinations(ranked, 2):
         reason = _no_pair(better, worse, min_gap)
         if reason is None:
             pairs.append((better, worse))
         else:
             dropped[reason] += 1
+    # Stable too: equal gaps stay in the order of the better speech's score.
     pairs.sort(key=lambda pair: pair[1][1] - pair[0][1])
     dropped["narrower"] += len(pairs[pairs_per_pool:])
     return [
@@ -254,10 +273,10 @@ def preference_rows(
             rejected=worse,
             p_chosen=p_better,
             p_rejected=p_worse,
-            question=question,
-            group=group,
-            side=side,
-            turn=turn,
+            question=turn.question,
+            group=turn.group,
+            side=turn.side,
+            turn=turn.turn,
         )
         for (better, p_better), (worse, p_worse) in pairs[:pairs_per_pool]
     ]
@@ -271,4 +290,6 @@ def _no_pair(better: tuple[str, float], worse: tuple[str, float], min_gap: float
         return "equal_texts"
     if better[1] <= worse[1]:
         return "equal_scores"
-    return "below_gap" if better[1] - worse[1] < min_gap else None
+    if better[1] - worse[1] < min_gap:
+        return "below_gap"
+    return None

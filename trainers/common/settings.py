@@ -1,4 +1,4 @@
-"""What a training job is: records only, so that a config can be read without loading torch."""
+"""Records of a training job. They import no torch, so that a config is read quickly."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Target = Literal["prob", "logprob", "logit", "sigmoid", "binary"]
 
 
 class Lora(Record):
-    """Low-rank adapters. Published: r 64 for SFT; r 128, alpha 16 for DPO (Arnesen et al. 2024)."""
+    """Settings of a low-rank adapter. Published: r 64 for SFT; r 128, alpha 16 for DPO (Arnesen et al. 2024)."""
 
     r: int = Field(default=64, ge=1)
     alpha: int = Field(default=64, ge=1)
     """Updates are scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
-    """`all-linear` takes every linear layer but the head."""
+    """Layers that are adapted; `all-linear` is every linear layer except the head."""
 
     def config(self, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> Any:
-        """The peft config; for SEQ_CLS peft trains the new head (`score` or `classifier`) whole and saves it too."""
+        """The peft config; for SEQ_CLS peft also trains and saves the new head (`score` or `classifier`) itself."""
         from peft import LoraConfig
 
         return LoraConfig(
@@ -38,7 +38,7 @@ class Lora(Record):
 
 
 class Objective(Record):
-    """What DPO minimises; its beta is the DPOConfig's.
+    """The loss of DPO; its beta is a field of `train`.
 
     Example (the published runs on debates):
         Objective(target="prob", gamma=7, sft_weight=0.005, normalise=True)
@@ -48,9 +48,9 @@ class Objective(Record):
 
     loss: Literal["dpo", "ipo"] = "dpo"
     target: Target = "prob"
-    """How the judge's two probabilities become the probability that the chosen speech is better."""
+    """How the judge's two probabilities give the probability that the chosen speech is better."""
     gamma: float | None = Field(default=None, gt=0)
-    """Sharpness of `prob` and `logprob`; None takes the published 5.75 and 2.25."""
+    """Sharpness of `prob` and `logprob`; None is the published 5.75 and 2.25."""
     m: float = Field(default=5.0, gt=0)
     """Largest reward of `sigmoid`."""
     t: float = Field(default=0.125, gt=0)
@@ -58,11 +58,11 @@ class Objective(Record):
     sft_weight: float = Field(default=0.005, ge=0, le=1)
     """Weight a of the SFT term; the preference loss has weight 1 - a."""
     normalise: bool = True
-    """Divide log-probabilities by their completion's tokens; False sums them, as TRL does."""
+    """Divide log-probabilities by the tokens of their completion; False sums them, as TRL does."""
 
 
 class StudentLoss(Record):
-    """What a judge or a classifier minimises, given soft labels w of a weaker model (Burns et al. 2023, section 4.3).
+    """The loss of a judge, classifier or reward model on soft labels w of a weaker model (Burns et al. 2023, sec. 4.3).
 
     Example:
         StudentLoss(kind="confidence", weight=0.75)
@@ -82,7 +82,7 @@ class StudentLoss(Record):
 
 
 class Weights(Record):
-    """A model, and a LoRA adapter on it where there is one.
+    """A model with an optional LoRA adapter.
 
     Example:
         Weights(model="meta-llama/Meta-Llama-3-8B-Instruct", adapter="runs/x/sft/adapter")
@@ -105,50 +105,55 @@ class Job(Record):
     model: str
     """Base model: a folder or a hub name."""
     rows: str
-    """JSON-lines file of SftRow, PreferenceRow, JudgeRow, ClassifierRow or RewardRow; of kind grpo of Question."""
+    """JSON-lines file of SftRow, PreferenceRow, JudgeRow, ClassifierRow or RewardRow; for kind grpo, of Question."""
     out: str
     """Folder for `adapter/` (or `model/`), `history.json`, `result.json` and, while it runs, `checkpoints/`."""
     adapter: str | None = None
-    """LoRA adapter to continue from; with DPO and GRPO its copy is the reference. With `lora` null it is merged
-    first."""
+    """LoRA adapter to continue from; in DPO and GRPO a frozen copy of it is the reference. With `lora` null it is
+    merged into the base first."""
     reference: Weights | None = None
-    """DPO's reference where it is not what the training starts from; with `lora` an adapter of the same base and rank
-    as `adapter`, or the base itself."""
+    """DPO's reference, if it differs from the start of the training. With `lora` it must be an adapter of the same base
+    and rank as `adapter`, or the base itself."""
     lora: Lora | None = Lora()
-    """A new adapter; null trains every weight. With `adapter` that adapter's own settings hold."""
+    """Settings of a new adapter; null trains every weight. With `adapter`, that adapter's own settings hold."""
     probe: bool = False
-    """Train the classifier's head only (a linear probe); needs `lora` null."""
+    """Train only the classifier's head (a linear probe); needs `lora` null."""
     quantize: Literal["nf4"] | None = None
     """Hold the base's weights in 4 bits; needs `lora`."""
     dtype: Dtype = "auto"
-    """Of the base's weights: `auto` is bfloat16 for LoRA on a GPU that has it, else float32."""
+    """Type of the base's weights: `auto` is bfloat16 for LoRA on a GPU that has it, else float32."""
     objective: Objective = Objective()
-    """Of DPO; the other kinds do not read it."""
+    """Loss of kind dpo; ignored by the others."""
     loss: StudentLoss = StudentLoss()
-    """Of judge, classifier and reward; the other kinds do not read it."""
+    """Loss of kinds judge, classifier and reward; ignored by the others."""
     online: Online | None = None
-    """Of kind grpo: rules, judge, rewards and opponents."""
+    """Rules, judge, rewards and opponents of kind grpo."""
     share_prompt: bool = False
-    """DPO encodes each prompt once for both speeches: the same numbers in about half of the time, for models with full
-    attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""
+    """Encode each prompt once for the two speeches of a DPO pair: the same numbers in about half the time, for models
+    with full attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""
     eval_rows: str | None = None
     """Rows to evaluate on after each epoch, or as `eval_strategy` says."""
     train: dict[str, Any] = Field(default_factory=dict)
-    """Fields of TRL's SFTConfig, DPOConfig or GRPOConfig, or of transformers' TrainingArguments, passed on unchanged;
-    besides `model_init_kwargs` (passed to from_pretrained) and, but for GRPO, `max_length` (tokens of a row)."""
+    """Fields of TRL's SFTConfig, DPOConfig, GRPOConfig or RewardConfig, or of transformers' TrainingArguments, passed
+    on unchanged. Besides them `model_init_kwargs` (passed to from_pretrained) and, except for grpo, `max_length`
+    (tokens of a row)."""
     seed: int = 0
+    """Seed of new weights, the order of the rows and dropout."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Job:
+    def _check_together(self) -> Job:
+        # A probe is a head on a frozen body; any adapter would change the body.
         if self.probe and (self.kind != "classifier" or self.lora is not None or self.adapter is not None):
             raise ValueError("'probe' is for kind 'classifier' with 'lora' null and no 'adapter'")
         if self.quantize is not None and self.lora is None:
             raise ValueError("'quantize' needs 'lora': 4-bit weights can not be trained")
         if (self.kind == "grpo") != (self.online is not None):
             raise ValueError("kind 'grpo' and 'online' belong together")
+        # Online training plays games of its own to evaluate, which no file of rows can hold.
         if self.kind == "grpo" and self.eval_rows is not None:
             raise ValueError("'eval_rows' is not for kind 'grpo'; set 'online.watch'")
         if self.reference is not None:
+            # An adapter and its reference share one base in memory, so with LoRA both must stand on the same model.
             if self.kind != "dpo" or (self.lora is not None and self.reference.model != self.model):
                 raise ValueError("'reference' is for kind 'dpo', and with 'lora' on the same base model")
             if self.lora is not None and self.adapter is None:
@@ -157,7 +162,7 @@ class Job(Record):
 
 
 class Result(Record):
-    """What came of a job.
+    """The outcome of a job.
 
     Example:
         Result(kind="sft", path="runs/x/sft/adapter", base="9f86d081884c7d65", rows=4290, too_long=3, steps=537,
@@ -172,9 +177,9 @@ class Result(Record):
     rows: int
     """Rows in the file."""
     too_long: int = 0
-    """Rows over `max_length`: left out, or in a classifier cut at their beginning."""
+    """Rows over `max_length`: left out, or for a classifier or reward model cut at their beginning."""
     steps: int
     loss: float
     """Mean over the training."""
     seconds: float
-    """Wall time of the last part, from the start or from the checkpoint it was resumed from."""
+    """Wall time of the last part: from the start, or from the checkpoint that it resumed from."""

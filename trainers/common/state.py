@@ -1,6 +1,6 @@
-"""Training inside a larger program: the global state it changes is put back.
+"""Train inside a larger program, and restore the global state that training changes.
 
-A process that is a run's alone begins with `freeze_imports`.
+A process that only serves one run begins with `freeze_imports`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ import transformers
 
 @functools.cache
 def freeze_imports() -> None:
-    """Take what is imported out of garbage collection, before there is a model: collections are two for every training,
-    and the libraries have half a million objects to walk.
+    """Exclude all imported libraries from garbage collection; call it before a model is loaded.
+
+    Every training collects twice, and each time would walk the libraries' half a million objects.
     """
     gc.freeze()
 
 
 @contextlib.contextmanager
 def kept_global_state() -> Iterator[None]:
-    """Put back random streams, default type, threads, determinism, log level and environment, and free the models."""
-    streams = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    exact, cudnn = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    """Restore random streams, default type, threads, determinism, log level and environment, and free the models."""
+    python_stream = random.getstate()
+    numpy_stream = np.random.get_state()
+    torch_stream = torch.get_rng_state()
+    cuda_streams = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    dtype = torch.get_default_dtype()
+    threads = torch.get_num_threads()
+    deterministic = torch.get_deterministic_debug_mode()
+    cudnn = torch.backends.cudnn.benchmark
     level = transformers.logging.get_verbosity()
     environment = dict(os.environ)
     bars = transformers.logging.is_progress_bar_enabled()
@@ -46,21 +51,22 @@ def kept_global_state() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             yield
     finally:
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])
-        torch.set_rng_state(streams[2])
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
+        random.setstate(python_stream)
+        np.random.set_state(numpy_stream)
+        torch.set_rng_state(torch_stream)
+        if cuda_streams:
+            torch.cuda.set_rng_state_all(cuda_streams)
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(exact)
+        torch.set_deterministic_debug_mode(deterministic)
         torch.backends.cudnn.benchmark = cudnn
         transformers.logging.set_verbosity(level)
         if bars:
             transformers.logging.enable_progress_bar()
+        # accelerate tells its settings through the environment, where the next training would find them.
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
-        gc.collect()  # a Trainer and its model hold each other
+        gc.collect()  # a Trainer and its model refer to each other, so counting references does not free them
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

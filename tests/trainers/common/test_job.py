@@ -443,7 +443,7 @@ def test_the_type_of_the_weights_may_stand_with_the_model(make_job):
 
 
 def test_two_trainings_never_share_a_folder(make_job, monkeypatch):
-    monkeypatch.setattr("debate_rl.trainers.job.PATIENCE", 0.0)
+    monkeypatch.setattr("debate_rl.trainers.common.job.PATIENCE", 0.0)
     job = make_job("sft", train={"max_steps": 1})
     with (
         locked(Path(job.out) / ".training.lock", "busy"),

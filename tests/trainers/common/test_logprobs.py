@@ -12,7 +12,7 @@ def test_both_heads_give_the_log_probabilities_of_a_plain_forward(base, monkeypa
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    monkeypatch.setattr(logprobs, "_ROOM", room)
+    monkeypatch.setattr(logprobs, "_LOGITS_LIMIT", room)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     ids = torch.randint(6, 40, (3, 12), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)

@@ -9,7 +9,7 @@ from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.records import read, write
-from debate_rl.trainers.common.rows import SftRow, judge_rows, preference_rows, sft_rows
+from debate_rl.trainers.common.rows import PoolTurn, SftRow, judge_rows, preference_rows, sft_rows
 
 QUESTION = Question(
     id="q1", text="where is the pipe ?", answers=("shed", "barn"), correct=0, group="lab-7",
@@ -108,7 +108,7 @@ pool = st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 1)), max_size=
 
 @given(pool=pool, pairs=st.integers(1, 5), gap=st.floats(0, 0.5))
 def test_pairs_are_the_widest_ones_and_never_ties(pool, pairs, gap):
-    rows = preference_rows([], pool, pairs, gap, question="q", side="A", turn=0)
+    rows = preference_rows([], pool, pairs, gap, PoolTurn(question="q", side="A", turn=0))
     gaps = [row.p_chosen - row.p_rejected for row in rows]
     possible = sorted(
         (p - q for i, (a, p) in enumerate(pool) for j, (b, q) in enumerate(pool) if i != j and a != b and p > q),
