@@ -28,7 +28,7 @@ class Judge(Record):
     adapter: str | None = None
     both_orders: bool = True
     """Ask in both orders: a judge may favour whoever is shown first, and the mean removes it."""
-    least_mass: float = Field(default=0.0, ge=0, le=1)
+    min_answer_mass: float = Field(default=0.0, ge=0, le=1)
     """Least probability of both candidates together. A judge below it would answer neither, which is a failure: counted
     and never scored. 0 accepts any answer, normalised."""
     calibrator: Calibrator | None = None
@@ -52,20 +52,20 @@ def ask_model(transcripts: Sequence[Transcript], judge: Judge, engine: Engine) -
     revision = engine.revision(judge.model, judge.adapter)
     verdicts = []
     for plan in plans:
-        asks = [scored(view, next(scores), judge.least_mass) for view in plan]
+        asks = [scored(view, next(scores), judge.min_answer_mass) for view in plan]
         verdicts.append(verdict(judge.name, asks, judge.calibrator, revision))
     return verdicts
 
 
 def scored(
-    view: View, score: Scores | EngineFailure, least_mass: float = 0.0, draw: int = 0, text: str | None = None
+    view: View, score: Scores | EngineFailure, min_answer_mass: float = 0.0, draw: int = 0, text: str | None = None
 ) -> Ask | Failure:
     """Convert an engine's scores of the two candidates to the judge's answer, or to a failure.
 
     Args:
         view: the question that was asked.
         score: what the engine returned.
-        least_mass: least probability of both candidates together.
+        min_answer_mass: least probability of both candidates together.
         draw: number of the draw, for judges that sample several.
         text: the judge's scratchpad, if it wrote one.
     """
@@ -74,8 +74,10 @@ def scored(
     if not all(math.isfinite(logprob) for logprob in score.logprobs):
         return Failure(seat="judge", kind="not finite", message=f"log-probabilities {score.logprobs}")
     mass = sum(math.exp(logprob) for logprob in score.logprobs)
-    if mass < least_mass:
-        message = f"both answers together have probability {mass:.2g}, below {least_mass:g}: the judge says neither"
+    if mass < min_answer_mass:
+        message = (
+            f"both answers together have probability {mass:.2g}, below {min_answer_mass:g}: the judge says neither"
+        )
         return Failure(seat="judge", kind="neither", message=message)
     return Ask(
         sides=view.sides,

@@ -11,7 +11,7 @@ from debate_rl.judges.probe import load_probe
 from debate_rl.records import Record
 
 _KINDS_OF_SETTING = {
-    "least_mass": ("model",),
+    "min_answer_mass": ("model",),
     "votes": ("reasoning", "stated"),
     "combine": ("reasoning", "stated", "panel"),
     "temperature": ("reasoning", "stated"),
@@ -36,7 +36,7 @@ class JudgeSettings(Record):
     """LoRA adapter of that model."""
     both_orders: bool = True
     """Ask in both presentation orders and average."""
-    least_mass: float = Field(default=0.0, ge=0, le=1)
+    min_answer_mass: float = Field(default=0.0, ge=0, le=1)
     """Kind model: least probability of both answers together; a judge below it says neither, which is a failure."""
     votes: int = Field(default=1, ge=1)
     """Kinds reasoning and stated: number of draws that are combined."""
@@ -81,7 +81,7 @@ def judge_of_kind(settings: JudgeSettings, run_judge: Judge) -> AnyJudge:
         changes = {
             "name": settings.name or judge.name,
             "both_orders": settings.both_orders,
-            "least_mass": settings.least_mass,
+            "min_answer_mass": settings.min_answer_mass,
         }
         return judge.model_copy(update=changes)
     if settings.kind == "panel":

@@ -35,6 +35,13 @@ _ENGINE = {
     "cache_tokens",
 }
 """Keys of the engine that say how it works, not what it answers."""
+RENAMED = {
+    "least_mass": "min_answer_mass",
+    "served": "server_roles",
+    "readings": "evidence_probes",
+    "unsure": "unsure_margin",
+}
+"""Old names of keys, by which they are refused."""
 _RUN = ("runs", "reuse", "processes", "tracking", "hardware")
 
 
@@ -170,6 +177,8 @@ def _complaint(error: ValidationError, model: type[BaseModel], prefix: str) -> s
     path = [str(part) for part in first["loc"]]
     if first["type"] != "extra_forbidden":
         return f"{prefix}{explain(error)}"
+    if path[-1] in RENAMED:
+        return f"'{prefix}{'.'.join(path)}' is called '{RENAMED[path[-1]]}' now"
     owner = _owner(model, path[:-1])
     known = [field.alias or name for name, field in owner.model_fields.items()]
     inner = "".join(f"{part}." for part in path[:-1])

@@ -93,7 +93,7 @@ class GrpoStage(TrainingStage):
     """Sides that learn; those of the other ones are played all the same."""
     judge_seconds: float | None = Field(default=None, gt=0)
     """The judge's time in each step; what it has not judged by then earns nothing and is counted."""
-    served: Literal["all", "speeches", "none"] = "all"
+    server_roles: Literal["all", "speeches", "none"] = "all"
     """What an engine of kind server answers while the debater learns: speeches and verdicts (it is sent the policy's
     adapter before every step), speeches alone, or nothing, so that the training process holds policy and judge."""
     watch: WatchSettings | None = WatchSettings()
@@ -336,12 +336,12 @@ def settings(stage: GrpoStage, run: Run, out: Path) -> Online:
 def server_of(stage: GrpoStage, run: Run) -> Server | None:
     """The run's server, where it writes the stage's speeches."""
     wanted = run.config.engine
-    if wanted.kind != "server" or wanted.url is None or stage.served == "none":
+    if wanted.kind != "server" or wanted.url is None or stage.server_roles == "none":
         return None
     return Server(
         url=wanted.url,
         model=start_from(run, stage.start, run.config.models.debater)[0],
-        verdicts=stage.served == "all",
+        verdicts=stage.server_roles == "all",
         revision=wanted.revision,
         key_env=wanted.key_env,
         concurrency=wanted.concurrency,
@@ -526,12 +526,12 @@ def _beside(name: str, stage: GrpoStage, run: Run) -> float:
     """Bytes of the models that an online training holds beside the policy: judges, and other players' base."""
     served = run.config.engine.kind == "server"
     models: set[str] = set()
-    if not served or stage.served != "all":
+    if not served or stage.server_roles != "all":
         models |= _base_models(run.judge(name))
         if stage.watch is not None and stage.watch.second is not None:
             models |= _base_models(run.judge_to_be(stage.watch.second))
     plays_others = stage.watch is not None or stage.opponent != "self"
-    if plays_others and (not served or stage.served == "none"):
+    if plays_others and (not served or stage.server_roles == "none"):
         models.add(run.config.models.debater)
     bytes_per_weight = 2 if run.config.hardware is not None else 4
     total = 0.0

@@ -62,7 +62,7 @@ class OversightStage(Stage):
     second: str | JudgeSettings | None = None
     """An independent judge that is shown every finished game as well: a judge stage, `base` for the judge model as it
     is, another model, or settings as of `judge`."""
-    unsure: float = Field(default=0.1, ge=0, lt=0.5)
+    unsure_margin: float = Field(default=0.1, ge=0, lt=0.5)
     """Distance from one half below which a blind verdict counts as neither right nor wrong, in the split by what the
     judge knows beforehand."""
 
@@ -159,7 +159,7 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         stage.compared_with,
         rated,
         rated_by,
-        unsure=stage.unsure,
+        unsure=stage.unsure_margin,
         second=compared,
     )
     check_one_judge(legs)

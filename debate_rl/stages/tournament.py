@@ -61,7 +61,7 @@ class TournamentStage(Stage):
     ridge: float = Field(default=0.1, ge=0)
     """Penalty that keeps the ratings of undefeated players finite."""
     resamples: int = Field(default=1000, ge=10)
-    readings: int = Field(default=40, ge=0)
+    evidence_probes: int = Field(default=40, ge=0)
     """Speeches of each player and side whose quotes alone are shown to the untrained judge, who guesses the side."""
 
     @field_validator("players")
@@ -129,7 +129,7 @@ class TournamentStage(Stage):
             cross_play=crossed,
             accuracy_over_rating=None if slope is None else slope.replicates.effect(),
             behaviour=tuple(behaviour(legs)),
-            conduct=conduct(legs, self.players, reader, run.engine, self.readings),
+            conduct=conduct(legs, self.players, reader, run.engine, self.evidence_probes),
             legs=len(legs),
             failed=sum(leg.verdict is None for leg in legs),
         )
@@ -142,14 +142,14 @@ def _readings(
 
     Speeches quote as often and as much as is known of the players, else all of them from beginning to end.
     """
-    if not stage.readings:
+    if not stage.evidence_probes:
         return {}
     quoting = [said._replace(speech=_quoting(said.speech, engine.habits)) for said in spoken(legs)]
-    rows = relevance(quoting, Judge(name="reader", model=run.config.models.judge), engine, stage.readings)
+    rows = relevance(quoting, Judge(name="reader", model=run.config.models.judge), engine, stage.evidence_probes)
     speeches = Counter((said.player, said.argues) for said in quoting)
     there = [speeches[row.player, row.argues] for row in rows]
-    rehearsed = sum(min(stage.readings, count) for count in there)
-    whole = sum(min(stage.readings, round(scale * count)) for count in there)
+    rehearsed = sum(min(stage.evidence_probes, count) for count in there)
+    whole = sum(min(stage.evidence_probes, round(scale * count)) for count in there)
     return engine.take(whole / max(rehearsed, 1))
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import yaml
@@ -269,3 +270,17 @@ def test_a_path_that_no_file_can_have_is_one_line_in_extends(tmp_path, other):
     with pytest.raises(UserError, match="extends|not found") as caught:
         load_config(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"judge": {"least_mass": 0.1}}, "'judge.least_mass' is called 'min_answer_mass' now"),
+        ({"stages": {"tournament": {"readings": 4}}}, "'stages.tournament.readings' is called 'evidence_probes' now"),
+        ({"stages": {"oversight": {"unsure": 0.1}}}, "'stages.oversight.unsure' is called 'unsure_margin' now"),
+        ({"stages": {"grpo": {"served": "all"}}}, "'stages.grpo.served' is called 'server_roles' now"),
+    ],
+)
+def test_an_old_key_is_refused_with_its_new_name(tree, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_config(tree)

@@ -71,6 +71,6 @@ def test_probabilities_of_extreme_scores():
 def test_a_judge_that_answers_neither_name_is_a_failure_where_a_mass_is_wanted(question):
     engine = ScriptedEngine(score=lambda c: [math.log(0.03), math.log(0.01)])
     (taken,) = judge_transcripts([game(question)], Judge(model="m"), engine)
-    (refused,) = judge_transcripts([game(question)], Judge(model="m", least_mass=0.05), engine)
+    (refused,) = judge_transcripts([game(question)], Judge(model="m", min_answer_mass=0.05), engine)
     assert taken.p[0] == pytest.approx(0.5, abs=0.3) and isinstance(refused, Failure) and refused.kind == "neither"
-    assert isinstance(judge_transcripts([game(question)], Judge(model="m", least_mass=0.04), engine)[0], Verdict)
+    assert isinstance(judge_transcripts([game(question)], Judge(model="m", min_answer_mass=0.04), engine)[0], Verdict)

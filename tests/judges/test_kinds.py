@@ -32,8 +32,8 @@ def chosen(tmp_path, **judge):
 
 def test_a_config_chooses_the_kind(tmp_path):
     assert chosen(tmp_path) == Judge(name="base judge", model="j")
-    assert chosen(tmp_path, both_orders=False, least_mass=0.1, name="n") == Judge(
-        name="n", model="j", both_orders=False, least_mass=0.1
+    assert chosen(tmp_path, both_orders=False, min_answer_mass=0.1, name="n") == Judge(
+        name="n", model="j", both_orders=False, min_answer_mass=0.1
     )
     assert chosen(tmp_path, kind="reasoning", votes=3, combine="majority") == ReasoningJudge(
         name="reasoning base judge", model="j", votes=3, combine="majority"

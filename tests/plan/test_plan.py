@@ -109,12 +109,12 @@ def verdicts(measured, stage):
 def test_readings_are_in_the_plan_and_do_not_grow_with_the_questions(tmp_path):
     players = {"players": ["base", "base@2"], "resamples": 20}
     without, with_some, more = (
-        plan(Run(config(tmp_path, "x", test=test, stages={"tournament": {**players, "readings": readings}})))[0]
+        plan(Run(config(tmp_path, "x", test=test, stages={"tournament": {**players, "evidence_probes": readings}})))[0]
         for test, readings in ((24, 0), (24, 10), (240, 10))
     )
     # Ten of each player and side, in both orders; the two players give some speeches alike.
     assert 40 < with_some.verdicts - without.verdicts <= 2 * 2 * 2 * 10
-    grown = plan(Run(config(tmp_path, "x", test=240, stages={"tournament": {**players, "readings": 0}})))[0]
+    grown = plan(Run(config(tmp_path, "x", test=240, stages={"tournament": {**players, "evidence_probes": 0}})))[0]
     assert more.verdicts - grown.verdicts <= 2 * 2 * 2 * 10 + 10
     assert with_some.prompt_tokens > without.prompt_tokens
 
@@ -134,7 +134,7 @@ def quoting(passages):
 def test_readings_of_players_that_quote_are_those_that_a_run_asks_for(tmp_path):
     planned, measured = [], []
     for readings in (0, 10):
-        stages = {"tournament": {"players": ["base", "base@2"], "resamples": 20, "readings": readings}}
+        stages = {"tournament": {"players": ["base", "base@2"], "resamples": 20, "evidence_probes": readings}}
         one = config(tmp_path, f"r{readings}", test=24, stages=stages)
         planned.append(plan(Run(one))[0].verdicts)
         passages = [question.passage for question in Run(one).questions("test")]

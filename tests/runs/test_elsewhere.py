@@ -38,7 +38,7 @@ def adapter(tmp_path):
 
 
 def test_the_trained_player_of_another_run_is_named_by_its_folder(tmp_path, adapter):
-    stages = {"tournament": {"players": ["base", str(adapter), f"{adapter}@2"], "readings": 0, "resamples": 10}}
+    stages = {"tournament": {"players": ["base", str(adapter), f"{adapter}@2"], "evidence_probes": 0, "resamples": 10}}
     found = config(tmp_path, stages=stages)
     run = Run(found, engine(), say=lambda line: None)
     player = run.debater(f"{adapter}@2")

@@ -32,13 +32,13 @@ def test_the_settings_of_the_judge_count(run):  # noqa: F811
         changed = kept_run(run).config.model_copy(update={"judge": JudgeSettings(**judge)})
         return Run(changed).judge_named(stage)
 
-    one = found("judge", least_mass=0.3, both_orders=False, name="mine", model="other")
-    assert (one.name, one.least_mass, one.both_orders, one.adapter) == ("judge", 0.3, False, "judge/adapter")
+    one = found("judge", min_answer_mass=0.3, both_orders=False, name="mine", model="other")
+    assert (one.name, one.min_answer_mass, one.both_orders, one.adapter) == ("judge", 0.3, False, "judge/adapter")
     assert one.calibrator is not None and one.model != "other"
     assert isinstance(found("base", kind="stated", votes=3), StatedJudge)
     members = (JudgeSettings(model="m"), JudgeSettings(model="n"))
     assert isinstance(found("base", kind="panel", members=members), Judge)
-    assert found("org/model", least_mass=0.3).least_mass == 0
+    assert found("org/model", min_answer_mass=0.3).min_answer_mass == 0
 
 
 def test_judges_of_the_run_and_others(run, monkeypatch):  # noqa: F811

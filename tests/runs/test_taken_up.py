@@ -72,7 +72,7 @@ def failures(folder):
 @pytest.mark.parametrize("kind", ["rate limit", "server", "time-out", "connection"])
 def test_what_failed_for_a_cause_that_passes_is_played_again_and_the_rest_stays(tmp_path, kind):
     stages = {
-        "tournament": {"players": ["base", "base@2"], "resamples": 20, "readings": 4},
+        "tournament": {"players": ["base", "base@2"], "resamples": 20, "evidence_probes": 4},
         "oversight": {"players": ["base"], "protocols": ["debate", "single", "blind"]},
     }
     calm, lost = (small(tmp_path / where, own=stages, questions=QUESTIONS) for where in ("calm", "lost"))
@@ -121,7 +121,7 @@ def test_a_training_on_games_that_are_played_again_is_done_again(tmp_path, betwe
     stages = {
         "preferences": {"player": "base", "best_of": 3, "opponents": 1, "questions": 8},
         "dpo": {"start": "base", "lora": {"r": 4, "alpha": 8}, "train": FAST},
-        "tournament": {"players": ["base", "dpo"], "resamples": 20, "readings": 0},
+        "tournament": {"players": ["base", "dpo"], "resamples": 20, "evidence_probes": 0},
     }
     calm, lost = tmp_path / "calm" / "small", tmp_path / "lost" / "small"
     run(small(tmp_path / "calm", own=stages, questions=QUESTIONS), Stormy())

@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
         "grpo": GRPO, "judge": {**judge, "players": ["base", "grpo"]},
         "again": {**GRPO, "kind": "grpo", "start": "grpo", "skip": 6, "watch": None, "opponent": "players",
                   "players": ["base"]},
-        "tournament": {"players": ["base", "grpo", "again"], "resamples": 20, "readings": 0},
+        "tournament": {"players": ["base", "grpo", "again"], "resamples": 20, "evidence_probes": 0},
     })  # fmt: skip
     return found, run_stages(quiet(found)), folder / "on"
 
@@ -153,7 +153,7 @@ def test_the_runs_server_writes_the_speeches_and_keeps_no_policy(tmp_path):
 
     server = WireServer(writer, served=("lab-small",), adapters="lab-small", ids=True, prompt=ids)
     engine = {"kind": "server", "url": server.url, "temperature": 1.0, "threads": 1}
-    grpo = {**GRPO, "served": "speeches", "watch": None}
+    grpo = {**GRPO, "server_roles": "speeches", "watch": None}
     found = run_stages(quiet(config(tmp_path, {"grpo": grpo}, engine=engine)))["grpo"]
     server.close()
     assert found["steps"] == 2 and found["retokenized"] == 0 and found["skipped"]["failed_games"] == 0
@@ -165,7 +165,7 @@ def test_the_runs_server_writes_the_speeches_and_keeps_no_policy(tmp_path):
 @pytest.mark.parametrize("served", ["all", "speeches", "none"])
 def test_models_are_named_as_who_answers_knows_them(tmp_path, served):
     engine = {"kind": "server", "url": "http://localhost:9/v1", "budget": {"tokens": 7}}
-    found = config(tmp_path, {"grpo": {**GRPO, "served": served, "watch": None}}, engine=engine)
+    found = config(tmp_path, {"grpo": {**GRPO, "server_roles": served, "watch": None}}, engine=engine)
     settings = grpo.settings(found.stages["grpo"], quiet(found), tmp_path)
     folder = str(model_path("lab-small"))
     assert settings.judge.model == ("lab-small" if served == "all" else folder)

@@ -227,7 +227,7 @@ def scripted(monkeypatch):
 def config_file(tree, tmp_path):
     """A config whose tournament rates the players of its oversight stage."""
     tree["stages"] = {
-        "tournament": {"players": ["base", "base@2"], "resamples": 20, "readings": 0},
+        "tournament": {"players": ["base", "base@2"], "resamples": 20, "evidence_probes": 0},
         "oversight": {"players": ["base", "base@2"], "protocols": ["debate", "single", "blind"]},
     }
     path = tmp_path / "c.yaml"

@@ -187,7 +187,7 @@ class Serving:
             raise UserError(
                 f"{self._there.url} reads a prompt as {len(answer.prompt_ids)} tokens, and training reads other ones "
                 f"({len(ours)}): its chat template or tokenizer is not that of {self.base}; start it with that "
-                "model's (vllm serve --chat-template, --tokenizer), or set served: none"
+                "model's (vllm serve --chat-template, --tokenizer), or set server_roles: none"
             )
         if answer.tokens is not None:
             return self._until_end_of_turn(answer, answer.tokens)

@@ -358,7 +358,7 @@ def _check_options(config: Any, online: Online, block: int, questions: int, job:
         )
     if online.server is not None and job.lora is None:
         raise UserError(
-            "lora null trains every weight, and a server can be sent an adapter only; set lora, or served: none"
+            "lora null trains every weight, and a server can be sent an adapter only; set lora, or server_roles: none"
         )
     if online.opponents.kind == "pool" and job.lora is None:
         raise UserError("opponents.kind pool keeps an adapter for each checkpoint; set lora, or choose start")

@@ -197,7 +197,7 @@ def test_a_stopped_training_leaves_nothing_behind_when_it_goes_on(make, wire, st
     ("options", "fields", "said"),
     [
         ({"adapters": False}, {}, "LoRA is not enabled: adapter policy-step0-.* was not loaded; start vLLM with"),
-        ({}, {"lora": "full"}, "a server can be sent an adapter only; set lora, or served: none"),
+        ({}, {"lora": "full"}, "a server can be sent an adapter only; set lora, or server_roles: none"),
         ({"prompt": lambda messages: [1, 2, 3]}, {}, "a prompt as 3 tokens, and training reads .*--chat-template"),
         ({"served": ("other",)}, {"opponents": Opponents(kind="start")}, "does not serve 'm', it serves other"),
     ],
