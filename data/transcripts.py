@@ -14,7 +14,7 @@ from debate_rl.errors import UserError, nearest
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, Transcript, open_transcript, read_speech
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import Record, explain, lines
 
 LAB = ("lab-human", "lab-gpt")
@@ -23,7 +23,7 @@ NYU: dict[str, tuple[nyu.Condition, ...]] = {
     "nyu-human": ("human debate", "human consultancy"),
     "nyu-gpt": ("GPT-4 debate", "GPT-4 consultancy"),
 }
-SOURCES = (*LAB, *NYU, "khan", "a .jsonl file of transcripts or legs")
+SOURCES = (*LAB, *NYU, "khan", "a .jsonl file of transcripts or judged debates")
 
 
 class Corpus(Record):
@@ -55,7 +55,7 @@ def load_transcripts(
     Args:
         source: `lab-human` or `lab-gpt` (simulated annotators speak about `questions`), `nyu`, `nyu-human` or `nyu-gpt`
             (the human debates, those with human or with GPT-4 debaters), `khan` (debates of language models), or a
-            .jsonl file of transcripts or legs.
+            .jsonl file of transcripts or judged debates.
         questions: questions that lab annotators speak about.
         protocol: the rules that lab annotators follow; for other sources it only sets the prompts.
         seed: seed of the annotators.
@@ -130,7 +130,7 @@ def _annotated(question: Question, protocol: Protocol, mix: str, seed: int) -> T
 
 
 def _from_file(path: str | Path) -> tuple[list[Transcript], int]:
-    """Read a file of transcripts or legs; return the complete games and the number of the others.
+    """Read a file of transcripts or judged debates; return the complete games and the number of the others.
 
     Raises:
         UserError: a line is neither; names file and line.
@@ -140,7 +140,7 @@ def _from_file(path: str | Path) -> tuple[list[Transcript], int]:
     for number, value in lines(path):
         try:
             if "transcript" in value:
-                game = Leg.model_validate(value).transcript
+                game = JudgedDebate.model_validate(value).transcript
             else:
                 game = Transcript.model_validate(value)
         except ValidationError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 
 
 def check_games(games: Sequence[Transcript]) -> list[int]:
@@ -17,7 +17,7 @@ def check_games(games: Sequence[Transcript]) -> list[int]:
         UserError: no games, an answer is unknown, a game is there twice, or one question stands in two stories.
     """
     if not games:
-        raise UserError("no finished games; give transcripts or legs with speeches")
+        raise UserError("no finished games; give transcripts or judged debates with speeches")
     correct: list[int] = []
     story_of: dict[tuple[str, tuple[str, str], str | None], str] = {}
     for game in games:
@@ -33,7 +33,7 @@ def check_games(games: Sequence[Transcript]) -> list[int]:
     return correct
 
 
-def check_one_judge(legs: Sequence[Leg]) -> str:
+def check_one_judge(legs: Sequence[JudgedDebate]) -> str:
     """Check that legs hold one judge's verdicts, and return its name; legs without a verdict are passed over.
 
     Raises:

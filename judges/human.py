@@ -1,7 +1,7 @@
 """A person as judge: reads a debate round by round without the passage, and after each says how likely side A is.
 
 As in Michael et al. 2023, the reward is log2 p(correct) - .05 for each round that was asked for, and probabilities are
-kept between .01 and .99. A judgement is a `Leg` like any other, so everything that reads legs reads its log.
+kept between .01 and .99. A judgement is a `JudgedDebate` like any other, so everything that reads legs reads its log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from debate_rl.errors import UserError, existing
 from debate_rl.game.transcript import Transcript, seen_by_judge, shown_text
-from debate_rl.game.verdict import Ask, Leg, Verdict
+from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.judges.presentation import logprobs_of
 from debate_rl.judges.scores import ROUND_COST
 from debate_rl.records import append, digest, explain, read
@@ -38,10 +38,10 @@ _LINE_START = b'{"transcript":'
 
 
 def saved_games(path: str | Path, stage: str | None = None) -> list[Transcript]:
-    """Load the finished games of a run, a study or a file of legs: complete, with speeches and a known answer.
+    """Load the finished games of a run, a study or a file of judged debates: with speeches and a known answer.
 
     Args:
-        path: folder of a run or study, or a file of legs.
+        path: folder of a run or study, or a file of judged debates.
         stage: only the games of this stage of the run.
 
     Returns:
@@ -52,7 +52,7 @@ def saved_games(path: str | Path, stage: str | None = None) -> list[Transcript]:
     """
     games: dict[str, Transcript] = {}
     for file in _leg_files(existing(path, "run"), stage):
-        for leg in read(file, Leg):
+        for leg in read(file, JudgedDebate):
             game = leg.transcript
             if game.complete and game.speeches and game.question.correct is not None:
                 games.setdefault(game.id, game)
@@ -63,11 +63,11 @@ def saved_games(path: str | Path, stage: str | None = None) -> list[Transcript]:
 
 
 def _leg_files(root: Path, stage: str | None) -> list[Path]:
-    """A file of legs itself, or all those in a folder, the hidden ones aside."""
+    """A file of judged debates itself, or all those in a folder, the hidden ones aside."""
     if not root.is_dir():
         return [root]
     files = []
-    for file in sorted(root.rglob("legs.jsonl")):
+    for file in sorted(root.rglob("debates.jsonl")):
         # Unfinished work lies in hidden folders.
         hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
         if not hidden and stage in (None, file.parent.name):
@@ -75,7 +75,7 @@ def _leg_files(root: Path, stage: str | None) -> list[Path]:
     return files
 
 
-def judgements(log: Path) -> list[Leg]:
+def judgements(log: Path) -> list[JudgedDebate]:
     """Read the legs of a log that judgements are to be added to; empty if there is no file yet.
 
     A torn last line (after a crash) is left out if whole legs stand before it; the next `append` cuts it off.
@@ -86,7 +86,9 @@ def judgements(log: Path) -> list[Leg]:
     # The log itself, or the nearest folder that it would be made in.
     place = log if log.exists() else next(parent for parent in log.absolute().parents if parent.exists())
     if log.is_dir() or (place is not log and not place.is_dir()):
-        raise UserError(f"--log {log}: {place} is a {'folder' if log.is_dir() else 'file'}; name a file of legs")
+        raise UserError(
+            f"--log {log}: {place} is a {'folder' if log.is_dir() else 'file'}; name a file of judged debates"
+        )
     if not os.access(place, os.W_OK | os.R_OK):
         raise UserError(f"--log {log}: {place} can not be written; name another file")
     if not log.exists():
@@ -106,10 +108,10 @@ def judgements(log: Path) -> list[Leg]:
     raise UserError(f"{log}:{len(whole_lines) + 1}: the last line has no line break at its end; add one")
 
 
-def _parse_leg(line: bytes, where: str) -> Leg:
+def _parse_leg(line: bytes, where: str) -> JudgedDebate:
     """Read one line of a log."""
     try:
-        return Leg.model_validate_json(line)
+        return JudgedDebate.model_validate_json(line)
     except ValidationError as error:
         raise UserError(f"{where}: not a leg ({explain(error)}); name a new file, or one of legs, as --log") from error
 
@@ -146,7 +148,7 @@ def judge_in_person(
     Args:
         games: games to judge, in order.
         judge: name of the verdicts.
-        log: file of legs, added to.
+        log: file of judged debates, added to.
         say: prints.
         listen: reads a line.
         count: stop after this many judgements.
@@ -176,7 +178,7 @@ def judge_in_person(
     return len(judged)
 
 
-def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> Leg:
+def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> JudgedDebate:
     """Show a game round by round, ask after each, and return what was read with the verdict.
 
     Raises:
@@ -198,11 +200,11 @@ def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> Leg:
         start = end
     verdict = _verdict(game, judge, given, ends)
     if len(given) == len(ends):
-        return Leg(transcript=game, verdict=verdict)
+        return JudgedDebate(transcript=game, verdict=verdict)
     turns_read = ends[len(given) - 1]
     rules = game.protocol.model_copy(update={"turns": turns_read})
     speeches = tuple(speech for speech in game.speeches if speech.turn < turns_read)
-    return Leg(transcript=game.model_copy(update={"protocol": rules, "speeches": speeches}), verdict=verdict)
+    return JudgedDebate(transcript=game.model_copy(update={"protocol": rules, "speeches": speeches}), verdict=verdict)
 
 
 def _verdict(game: Transcript, judge: str, given: Sequence[float], ends: Sequence[int]) -> Verdict:
@@ -234,7 +236,7 @@ def round_ends(game: Transcript) -> tuple[int, ...]:
     return tuple(ends)
 
 
-def rounds(leg: Leg) -> int:
+def rounds(leg: JudgedDebate) -> int:
     """Rounds that a judge is charged for: those it asked for, or the whole game if it was only asked at the end.
 
     A judgement before any speech (after turn 0), as the judges of Michael et al. 2023 gave, asks for the first round.
@@ -248,7 +250,7 @@ def rounds(leg: Leg) -> int:
     return min(len(between | {0}), len(ends))
 
 
-def reward(leg: Leg) -> float | None:
+def reward(leg: JudgedDebate) -> float | None:
     """Reward of a judge in bits, log2 p(correct) - .05 for each of the leg's `rounds`; None where p is unknown."""
     if leg.p_correct is None:
         return None
@@ -269,7 +271,7 @@ def _ask_person(round_: int, say: Say, listen: Listen) -> tuple[float, bool]:
         say(f'not read: {line!r}; write a number from {LEAST:g} to {MOST:g}, with " end" behind it to decide now')
 
 
-def _outcome(leg: Leg) -> str:
+def _outcome(leg: JudgedDebate) -> str:
     """Say which answer was correct, and what the judgement earned."""
     question = leg.transcript.question
     correct = question.correct or 0

@@ -1,6 +1,6 @@
 """Verdicts of human judges: the debates of Michael et al. 2023 (arXiv 2311.08702), as the paper's table and as legs.
 
-The same table can be made from any file of legs, such as the log of `judges.human`.
+The same table can be made from any file of judged debates, such as the log of `judges.human`.
 
 A judge saw the question, then the speeches round by round. After each round it gave probabilities and either asked for
 another round or ended the game. Its reward is log2 p(correct) - .05 for each round it asked for: the last judgement
@@ -18,7 +18,7 @@ from pathlib import Path
 from debate_rl.data.sources.nyu import CONDITIONS, Judgement, Session, sessions, transcript
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES
-from debate_rl.game.verdict import Ask, Leg, Verdict
+from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.intervals import Estimate
 from debate_rl.judges import scores
 from debate_rl.judges.check import check_one_judge
@@ -70,7 +70,7 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
     """Accuracy, reward and Brier score of the live human judges, by condition, with story-clustered intervals.
 
     Args:
-        path: the debates, as for `debate_rl.data.sources.nyu.sessions`, or a file of legs.
+        path: the debates, as for `debate_rl.data.sources.nyu.sessions`, or a file of judged debates.
         paper_only: keep only the games that the authors analysed; False keeps every game that a judge ended.
 
     Returns:
@@ -80,7 +80,7 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
         UserError: nothing is judged there, the authors' selection is unknown, or a file is malformed.
     """
     if _holds_legs(Path(path)):
-        return leg_table(read(path, Leg))
+        return leg_table(read(path, JudgedDebate))
     judged = [session for session in sessions(path) if session.verdict is not None]
     if paper_only and judged and all(session.in_paper is None for session in judged):
         raise UserError(
@@ -99,7 +99,7 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
     return rows
 
 
-def leg_table(legs: Sequence[Leg]) -> list[Row]:
+def leg_table(legs: Sequence[JudgedDebate]) -> list[Row]:
     """Score any judged legs the same way, one row for each judge and protocol.
 
     A round costs what it cost the paper's judges; `human.rounds` says which rounds are charged. The recorded games as
@@ -109,7 +109,7 @@ def leg_table(legs: Sequence[Leg]) -> list[Row]:
         UserError: nothing is judged, a game is there twice, or verdicts of two revisions of one judge are mixed.
     """
     failed: Counter[str] = Counter()
-    groups: dict[tuple[str, str], list[Leg]] = {}
+    groups: dict[tuple[str, str], list[JudgedDebate]] = {}
     for leg in legs:
         protocol = leg.transcript.protocol.name
         if leg.verdict is None and leg.failure is not None:
@@ -137,7 +137,7 @@ def formatted(rows: Iterable[Row]) -> str:
     return "\n".join([head, *map(str, rows)])
 
 
-def legs(games: Iterable[Session], offline: bool = False) -> list[Leg]:
+def legs(games: Iterable[Session], offline: bool = False) -> list[JudgedDebate]:
     """Convert recorded judgements to legs, the records that judges are trained and scored on.
 
     The verdict is the judge's last judgement. `asks` holds every judgement with the number of turns it had read, so
@@ -150,12 +150,12 @@ def legs(games: Iterable[Session], offline: bool = False) -> list[Leg]:
     Raises:
         UserError: a story is missing.
     """
-    records: list[Leg] = []
+    records: list[JudgedDebate] = []
     for game in games:
         verdicts = _verdicts(game, offline)
         if verdicts:
             played = transcript(game)
-            records += [Leg(transcript=played, verdict=verdict) for verdict in verdicts]
+            records += [JudgedDebate(transcript=played, verdict=verdict) for verdict in verdicts]
     return records
 
 
@@ -167,7 +167,7 @@ def _cell(value: float | None, interval: Interval | None) -> str:
 
 
 def _holds_legs(path: Path) -> bool:
-    """Whether a path is a file of legs, judged by its first line."""
+    """Whether a path is a file of judged debates, judged by its first line."""
     if not path.is_file():
         return False
     first = next((value for _, value in lines(path)), {})

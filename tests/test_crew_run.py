@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from debate_rl.config.tree import load_config
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import read
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
@@ -66,13 +66,15 @@ def finish(processes):
 
 def results(folder):
     """What a run made, byte by byte, without times."""
-    names = ("legs.jsonl", "metrics.json")
+    names = ("debates.jsonl", "metrics.json")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.json*")) if p.name in names}
 
 
 def played(folder):
     """What was said and how it was judged, game by game."""
-    legs = [leg for stage in ("tournament", "oversight") for leg in read(folder / stage / "legs.jsonl", Leg)]
+    legs = [
+        leg for stage in ("tournament", "oversight") for leg in read(folder / stage / "debates.jsonl", JudgedDebate)
+    ]
     return [([speech.text for speech in leg.transcript.speeches], leg.verdict.p) for leg in legs]
 
 

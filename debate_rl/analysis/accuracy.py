@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from debate_rl.analysis.significance import Condition, compare
 from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Estimate, Floats, mean
 from debate_rl.judges.scores import JudgeScores, bits, hits, probabilities
 from debate_rl.records import Record
@@ -75,7 +75,7 @@ class CrossPlay(Record):
     """Accuracy in cross-play minus that in self-play, question by question; None without self-play."""
 
 
-def accuracy_table(legs: Mapping[tuple[str, str], Sequence[Leg]]) -> list[Row]:
+def accuracy_table(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]]) -> list[Row]:
     """One row for each (protocol, player).
 
     Raises:
@@ -91,7 +91,9 @@ def accuracy_table(legs: Mapping[tuple[str, str], Sequence[Leg]]) -> list[Row]:
     return rows
 
 
-def paired_differences(legs: Mapping[tuple[str, str], Sequence[Leg]], reference: str = "debate") -> list[Difference]:
+def paired_differences(
+    legs: Mapping[tuple[str, str], Sequence[JudgedDebate]], reference: str = "debate"
+) -> list[Difference]:
     """Compare the reference protocol with each other one, over the questions on which both have a verdict.
 
     A protocol without players (blind, open-book; player "-") is compared with every player's reference, and every
@@ -116,13 +118,13 @@ def paired_differences(legs: Mapping[tuple[str, str], Sequence[Leg]], reference:
     return differences
 
 
-def cross_play(legs: Sequence[Leg]) -> CrossPlay | None:
+def cross_play(legs: Sequence[JudgedDebate]) -> CrossPlay | None:
     """Score the judge on debates of different players, all together and by pair; None if it judged none.
 
     Args:
         legs: cross-play and self-play of a tournament.
     """
-    pairs: dict[tuple[str, ...], list[Leg]] = {}
+    pairs: dict[tuple[str, ...], list[JudgedDebate]] = {}
     cross, alone = [], []
     for leg in legs:
         if leg.p_correct is None:
@@ -148,7 +150,7 @@ def cross_play(legs: Sequence[Leg]) -> CrossPlay | None:
     )
 
 
-def _pair(first: str, second: str, legs: Sequence[Leg]) -> Pair:
+def _pair(first: str, second: str, legs: Sequence[JudgedDebate]) -> Pair:
     """Accuracy, Brier and log score of one pair's legs."""
     judged = [leg for leg in legs if leg.p_correct is not None]
     p_correct = [leg.p_correct for leg in judged if leg.p_correct is not None]
@@ -166,12 +168,12 @@ _SCORES: dict[str, Callable[[ArrayLike], Floats]] = {"accuracy": hits, "brier": 
 """Scores of a verdict, by field of `Difference` and `Pair`."""
 
 
-def _questions(legs: Sequence[Leg]) -> set[str]:
+def _questions(legs: Sequence[JudgedDebate]) -> set[str]:
     """Questions with a verdict and a known answer."""
     return {leg.transcript.question.id for leg in legs if leg.p_correct is not None}
 
 
-def _condition(name: str, legs: Sequence[Leg], score: Callable[[ArrayLike], Floats] = hits) -> Condition:
+def _condition(name: str, legs: Sequence[JudgedDebate], score: Callable[[ArrayLike], Floats] = hits) -> Condition:
     """A score of each verdict, by default whether the judge was right, by question."""
     questions, p_correct, stories = [], [], []
     for leg in legs:

@@ -8,7 +8,7 @@ from typing import Any
 from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.tournament import scores
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Estimate, mean
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.records import Record
@@ -56,7 +56,7 @@ class Point(Record):
         return f"{self.player}: {'; '.join(part for part in parts if part)}"
 
 
-def curve(legs: Sequence[Leg], players: Sequence[str], ratings: Ratings | None) -> list[Point]:
+def curve(legs: Sequence[JudgedDebate], players: Sequence[str], ratings: Ratings | None) -> list[Point]:
     """Measure every iteration's debater.
 
     Args:
@@ -71,7 +71,7 @@ def curve(legs: Sequence[Leg], players: Sequence[str], ratings: Ratings | None) 
     return [_point(iteration, player, start, legs, ratings) for iteration, player in enumerate(players)]
 
 
-def _point(iteration: int, player: str, start: str, legs: Sequence[Leg], ratings: Ratings | None) -> Point:
+def _point(iteration: int, player: str, start: str, legs: Sequence[JudgedDebate], ratings: Ratings | None) -> Point:
     # Self-play only: against others, judge accuracy and quotes would depend on the opponent.
     own_legs = [leg for leg in legs if set(leg.transcript.players.values()) == {player}]
     (row,) = [row for row in behaviour(own_legs) if row.player == player]
@@ -101,7 +101,7 @@ def _rating_fields(ratings: Ratings | None, player: str, start: str) -> dict[str
     }
 
 
-def _persuaded(legs: Sequence[Leg]) -> Estimate | None:
+def _persuaded(legs: Sequence[JudgedDebate]) -> Estimate | None:
     """The judge's mean probability for the side of a consultant who argues alone; None without such games."""
     probabilities, stories = [], []
     for leg in legs:

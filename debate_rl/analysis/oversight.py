@@ -10,7 +10,7 @@ from debate_rl.analysis.judging.prior_accuracy import UNSURE, Known, by_knowledg
 from debate_rl.analysis.judging.second_judge import SecondJudge
 from debate_rl.analysis.slopes import Rated, Slope, slopes
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import Record
 
 
@@ -100,7 +100,7 @@ def _known(known: Known) -> str:
 
 
 def oversight(
-    legs: Mapping[tuple[str, str], Sequence[Leg]],
+    legs: Mapping[tuple[str, str], Sequence[JudgedDebate]],
     judge: str,
     reference: str = "debate",
     rated: Rated | None = None,

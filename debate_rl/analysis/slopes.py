@@ -14,7 +14,7 @@ import numpy as np
 from debate_rl.arena.bradley_terry import RIDGE, fit, refits, sum_matches
 from debate_rl.arena.ratings import ELO, RESAMPLES
 from debate_rl.arena.tournament import outcomes
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Floats, Replicates, resample
 from debate_rl.judges.scores import hits
 from debate_rl.records import Record
@@ -38,10 +38,10 @@ class Rated(NamedTuple):
     """The games by which debaters are rated, and the settings of the fit.
 
     Example:
-        Rated(legs=[Leg(...), ...], ridge=0.1)
+        Rated(legs=[JudgedDebate(...), ...], ridge=0.1)
     """
 
-    legs: Sequence[Leg]
+    legs: Sequence[JudgedDebate]
     """Games of players with each other are used; all others are left out."""
     ridge: float = RIDGE
     resamples: int = RESAMPLES
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
     replicates: Replicates
 
 
-def measure(rated: Rated, alone: Sequence[Leg], stories: Collection[str] | None = None) -> Measured | None:
+def measure(rated: Rated, alone: Sequence[JudgedDebate], stories: Collection[str] | None = None) -> Measured | None:
     """Least-squares slope over players of their judge accuracy in self-play; None for fewer than two players.
 
     Only stories that stand in both kinds of games are used, so that both are resampled together.
@@ -88,14 +88,14 @@ def measure(rated: Rated, alone: Sequence[Leg], stories: Collection[str] | None 
     return Measured(players, Replicates(float(values[0]), values[1:], len(own), len(shared)))
 
 
-def slopes(legs: Mapping[tuple[str, str], Sequence[Leg]], rated: Rated) -> list[Slope]:
+def slopes(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]], rated: Rated) -> list[Slope]:
     """The slope under every protocol with speeches.
 
     Args:
         legs: self-play by (protocol, player).
         rated: the games that give the ratings.
     """
-    by_protocol: dict[str, list[Leg]] = {}
+    by_protocol: dict[str, list[JudgedDebate]] = {}
     for (protocol, _), group in legs.items():
         by_protocol.setdefault(protocol, []).extend(leg for leg in group if leg.transcript.players)
     found: list[Slope] = []
@@ -106,32 +106,32 @@ def slopes(legs: Mapping[tuple[str, str], Sequence[Leg]], rated: Rated) -> list[
     return found
 
 
-def stories_of(legs: Sequence[Leg]) -> set[str]:
+def stories_of(legs: Sequence[JudgedDebate]) -> set[str]:
     """Stories with a verdict."""
     return {_story(leg) for leg in _judged(legs)}
 
 
-def _judged(legs: Sequence[Leg]) -> list[Leg]:
+def _judged(legs: Sequence[JudgedDebate]) -> list[JudgedDebate]:
     """Legs of players with a verdict on a question whose answer is known."""
     return [leg for leg in legs if leg.failure is None and leg.p_correct is not None and leg.transcript.players]
 
 
-def _story(leg: Leg) -> str:
+def _story(leg: JudgedDebate) -> str:
     return leg.transcript.question.cluster
 
 
-def _player(leg: Leg) -> str:
+def _player(leg: JudgedDebate) -> str:
     return next(iter(leg.transcript.players.values()))
 
 
-def _players(legs: Sequence[Leg]) -> set[str]:
+def _players(legs: Sequence[JudgedDebate]) -> set[str]:
     names: set[str] = set()
     for leg in legs:
         names.update(leg.transcript.players.values())
     return names
 
 
-def _elo(cross: Sequence[Leg], players: Sequence[str], rated: Rated) -> Floats:
+def _elo(cross: Sequence[JudgedDebate], players: Sequence[str], rated: Rated) -> Floats:
     """(1 + resamples, P) ratings, the data's first."""
     cells = sum_matches(outcomes(cross))
     # `refits` draws stories as `resample` does for the same count: row by row, ratings and accuracies have one draw.
@@ -140,7 +140,7 @@ def _elo(cross: Sequence[Leg], players: Sequence[str], rated: Rated) -> Floats:
     return ELO * np.concatenate(fits)[:, columns]
 
 
-def _accuracies(alone: Sequence[Leg], players: Sequence[str], draws: Floats) -> Floats:
+def _accuracies(alone: Sequence[JudgedDebate], players: Sequence[str], draws: Floats) -> Floats:
     """(1 + resamples, P) judge accuracy with each player; stories in sorted order, as everywhere."""
     story_index = {name: index for index, name in enumerate(sorted({_story(leg) for leg in alone}))}
     sums, counts = np.zeros((2, len(story_index), len(players)))

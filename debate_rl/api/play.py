@@ -106,7 +106,7 @@ def play(
     folder.mkdir(parents=True, exist_ok=True)
     stored = StoredEngine(engine, folder / "store")
     options = LogOptions(pool_path=folder / "pools.jsonl")
-    legs = play_to_file(games, players, stored, decider, folder / "legs.jsonl", options=options)
+    legs = play_to_file(games, players, stored, decider, folder / "debates.jsonl", options=options)
     played = {game.id for game in games}
     kept_pools = [pool for pool in read_pools(folder / "pools.jsonl") if pool.transcript.id in played]
     return Debates(list(legs), kept_pools)

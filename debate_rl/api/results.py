@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from debate_rl.arena.tournament import scores
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.players.speak import Pool
 
@@ -19,14 +19,14 @@ _SHOWN = 10
 """Rows of a printed table."""
 
 
-class Debates(Sequence[Leg]):
+class Debates(Sequence[JudgedDebate]):
     """Judged debates, in the order of their questions.
 
     Attributes:
         pools: the candidates of Best-of-N players with their scores, which `preferences` makes rows of.
     """
 
-    def __init__(self, legs: Sequence[Leg], pools: Sequence[Pool] = ()) -> None:
+    def __init__(self, legs: Sequence[JudgedDebate], pools: Sequence[Pool] = ()) -> None:
         self._legs = list(legs)
         self.pools = list(pools)
 
@@ -34,21 +34,21 @@ class Debates(Sequence[Leg]):
         return len(self._legs)
 
     @overload
-    def __getitem__(self, index: int) -> Leg: ...
+    def __getitem__(self, index: int) -> JudgedDebate: ...
     @overload
     def __getitem__(self, index: slice) -> Debates: ...
-    def __getitem__(self, index: int | slice) -> Leg | Debates:
+    def __getitem__(self, index: int | slice) -> JudgedDebate | Debates:
         if isinstance(index, slice):
             legs = self._legs[index]
             games = {leg.transcript.id for leg in legs}
             return Debates(legs, [pool for pool in self.pools if pool.transcript.id in games])
         return self._legs[index]
 
-    def __iter__(self) -> Iterator[Leg]:
+    def __iter__(self) -> Iterator[JudgedDebate]:
         return iter(self._legs)
 
     @property
-    def failed(self) -> list[Leg]:
+    def failed(self) -> list[JudgedDebate]:
         """Debates that could not be played or judged; `leg.failure` says why."""
         return [leg for leg in self._legs if leg.failure is not None]
 
@@ -96,7 +96,7 @@ class Debates(Sequence[Leg]):
         return f"<p>{summary}</p><table><tr>{head}</tr>{body}</table>"
 
 
-def _row(leg: Leg) -> dict[str, Any]:
+def _row(leg: JudgedDebate) -> dict[str, Any]:
     """One debate as plain values."""
     game = leg.transcript
     p_correct = leg.p_correct

@@ -16,7 +16,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import explain, write
@@ -30,7 +30,7 @@ REWARDS = Rewards()
 
 def train_sft(
     debater: Debater,
-    speeches: Sequence[Transcript] | Sequence[Leg] | Sequence[SftRow],
+    speeches: Sequence[Transcript] | Sequence[JudgedDebate] | Sequence[SftRow],
     out: str | Path,
     *,
     lora: Lora | None = LORA,
@@ -54,7 +54,7 @@ def train_sft(
         UserError: no rows, or an argument that SFTConfig does not have.
     """
     rows: list[Any] = list(speeches)
-    games = [row.transcript if isinstance(row, Leg) else row for row in rows]
+    games = [row.transcript if isinstance(row, JudgedDebate) else row for row in rows]
     if games and isinstance(games[0], Transcript):
         rows = sft_rows(games, source_of("file", "as given"))
     return _debater(debater, out, _train("sft", debater, rows, out, lora, seed, train))
@@ -98,7 +98,7 @@ def train_dpo(
 
 def train_judge(
     judge: Judge,
-    debates: Debates | Sequence[Leg] | Sequence[Transcript],
+    debates: Debates | Sequence[JudgedDebate] | Sequence[Transcript],
     out: str | Path,
     *,
     labels: Sequence[float] | None = None,
@@ -123,7 +123,7 @@ def train_judge(
     Raises:
         UserError: a question has no correct answer and there are no labels, or an unknown argument.
     """
-    games = [debate.transcript if isinstance(debate, Leg) else debate for debate in debates]
+    games = [debate.transcript if isinstance(debate, JudgedDebate) else debate for debate in debates]
     rows = judge_rows(games, labels)
     result = _train("judge", judge, rows, out, lora, seed, train)
     name = Path(out).name

@@ -31,7 +31,7 @@ from debate_rl.arena.turn_order import call_sides, pick_sides
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side, other
 from debate_rl.game.transcript import Speech, Transcript
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.players.speak import Pool, Scorer, Seat, SpeechResult, make_pool, speak
@@ -95,10 +95,10 @@ class Tree(Record):
             nodes *= max(side_widths, default=1)
         return speeches, nodes, pairs
 
-    def leg(self, leaf: Leaf) -> Leg:
+    def leg(self, leaf: Leaf) -> JudgedDebate:
         """A leaf as a game with its verdict."""
         game = self.game.model_copy(update={"speeches": leaf.speeches})
-        return Leg(transcript=game, verdict=leaf.verdict, failure=leaf.failure)
+        return JudgedDebate(transcript=game, verdict=leaf.verdict, failure=leaf.failure)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Debater
 from debate_rl.players.speak import Pool
@@ -26,7 +26,7 @@ def play(
     judge: AnyJudge | None,
     opponents: Opponents = None,
     pools: list[Pool] | None = None,
-) -> list[Leg]:
+) -> list[JudgedDebate]:
     """Play games to their end and judge them: trees without branches (see `game_tree.grow`).
 
     Args:
@@ -56,7 +56,7 @@ class LogOptions:
     """Games that are played together and then written."""
     pool_path: Path | None = None
     """Log of the candidates of Best-of-N players; None keeps none."""
-    on_leg: Callable[[Leg], None] | None = None
+    on_leg: Callable[[JudgedDebate], None] | None = None
     """Called with every leg, in the order of the games."""
 
 
@@ -69,7 +69,7 @@ def play_to_file(
     opponents: Opponents = None,
     progress: Progress | None = None,
     options: LogOptions | None = None,
-) -> LoggedRecords[Leg]:
+) -> LoggedRecords[JudgedDebate]:
     """Play games that are not yet in a log, adding each finished chunk to it; a stopped run resumes there.
 
     Failed legs are in the log as well. Those whose cause may have passed (a server that did not answer) are played
@@ -92,7 +92,7 @@ def play_to_file(
     options = options or LogOptions()
     pool_path = options.pool_path
 
-    def play_missing(missing: Sequence[Transcript]) -> list[Leg]:
+    def play_missing(missing: Sequence[Transcript]) -> list[JudgedDebate]:
         pools: list[Pool] = []
         legs = play(missing, players, engine, judge, opponents, pools if pool_path is not None else None)
         # Pools first: after a crash between the two writes the chunk is played again from the store, and `read_pools`
@@ -101,9 +101,9 @@ def play_to_file(
             append(pool_path, pools)
         return legs
 
-    log = Log[Transcript, Leg](
+    log = Log[Transcript, JudgedDebate](
         path,
-        Leg,
+        JudgedDebate,
         name_of_work=lambda game: game.id,
         name_of_result=lambda leg: leg.transcript.id,
         failed=lambda leg: leg.failure is not None,
@@ -112,7 +112,7 @@ def play_to_file(
     return log.work_off(games, play_missing, options.chunk, progress, options.on_leg)
 
 
-def check_played(legs: Sequence[Leg]) -> None:
+def check_played(legs: Sequence[JudgedDebate]) -> None:
     """Stop where nothing can be said of any game.
 
     Raises:

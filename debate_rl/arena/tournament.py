@@ -18,7 +18,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.players.debater import Debater
@@ -32,13 +32,13 @@ class Tournament(Record):
     """The result of a tournament.
 
     Example:
-        Tournament(ratings=Ratings(...), judge_accuracy={"sft": JudgeScores(...)}, legs=(Leg(...), ...))
+        Tournament(ratings=Ratings(...), judge_accuracy={"sft": JudgeScores(...)}, legs=(JudgedDebate(...), ...))
     """
 
     ratings: Ratings
     judge_accuracy: dict[str, JudgeScores]
     """The judge's scores on each player's self-play."""
-    legs: SkipValidation[Sequence[Leg]]
+    legs: SkipValidation[Sequence[JudgedDebate]]
     """Cross-play, then self-play, question by question. Those of a tournament in a folder are read from its log when
     they are asked for."""
 
@@ -62,7 +62,7 @@ class Matches:
         self.score = array("d")
         self.correct = array("b")
 
-    def add(self, leg: Leg) -> None:
+    def add(self, leg: JudgedDebate) -> None:
         """Add a leg; one without a verdict is left out."""
         game = leg.transcript
         if leg.verdict is not None and len(game.players) == 2:
@@ -88,7 +88,7 @@ class Tally:
         self.labels: list[str] = []
         self.failure = "none"
 
-    def add(self, leg: Leg) -> None:
+    def add(self, leg: JudgedDebate) -> None:
         """Add a leg."""
         if leg.p_correct is not None:
             self.p.append(leg.p_correct)
@@ -103,7 +103,7 @@ class Tally:
         return judge_scores(self.p, self.labels)
 
 
-def outcomes(legs: Iterable[Leg]) -> Outcomes:
+def outcomes(legs: Iterable[JudgedDebate]) -> Outcomes:
     """The matches of cross-play legs, with the judge's probability of side A as a soft outcome.
 
     The side covariate `correct` measures what holding the correct answer is worth. Legs without a verdict are left out.
@@ -114,7 +114,7 @@ def outcomes(legs: Iterable[Leg]) -> Outcomes:
     return matches.outcomes()
 
 
-def scores(legs: Iterable[Leg]) -> JudgeScores:
+def scores(legs: Iterable[JudgedDebate]) -> JudgeScores:
     """The judge's scores over legs with a verdict and a known answer, clustered by story.
 
     Raises:
@@ -188,7 +188,7 @@ def play_tournament(
     cross_play = Matches()
     self_play = {name: Tally() for name in names}
 
-    def count(leg: Leg) -> None:
+    def count(leg: JudgedDebate) -> None:
         # Counted as the legs go by: a tournament of many debates is never held in memory as a whole.
         player_a = leg.transcript.players["A"]
         if player_a == leg.transcript.players["B"]:
@@ -196,7 +196,7 @@ def play_tournament(
         else:
             cross_play.add(leg)
 
-    legs: Sequence[Leg]
+    legs: Sequence[JudgedDebate]
     if folder is None:
         legs = play(games, players_by_name, engine, judge, settings.opponents)
         for leg in legs:
@@ -209,7 +209,7 @@ def play_tournament(
             players_by_name,
             engine,
             judge,
-            Path(folder) / "legs.jsonl",
+            Path(folder) / "debates.jsonl",
             settings.opponents,
             progress,
             LogOptions(chunk=chunk, on_leg=count),
@@ -224,7 +224,7 @@ def play_tournament(
 
 def save_tournament(result: Tournament, folder: Path) -> None:
     """Write the legs in the order of the schedule, so that a run that was stopped leaves the same file."""
-    write(folder / "legs.jsonl", result.legs)
+    write(folder / "debates.jsonl", result.legs)
 
 
 def _own_engine(folder: str | Path | None) -> Engine:

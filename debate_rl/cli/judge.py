@@ -31,8 +31,8 @@ def judge_evaluate(
     recorded: Annotated[
         Path,
         typer.Option(
-            help="Recorded judgements: debates.jsonl of Michael et al. 2023, its folder, or a file of legs, such as "
-            "the log of judge play."
+            help="Recorded judgements: debates.jsonl of Michael et al. 2023, its folder, or a file of judged debates, "
+            "such as the log of judge play."
         ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Also debates that the paper left out.")] = False,
@@ -50,7 +50,7 @@ def judge_play(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of a run, a file of legs, or a YAML config whose models debate now; without one, the lab.",
+            help="Folder of a run, a file of judged debates, or a YAML config whose models debate now; default the lab.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +58,9 @@ def judge_play(
     name: Annotated[str, typer.Option(help="Yours, in the records: human/NAME.")] = "me",
     stage: Annotated[str | None, typer.Option(help="Of a run: judge this stage's debates only.")] = None,
     count: Annotated[int, typer.Option(help="Debates to judge.", min=1)] = 1,
-    log: Annotated[Path, typer.Option(help="Your verdicts are added to this file of legs.")] = Path("judgements.jsonl"),
+    log: Annotated[Path, typer.Option(help="Your verdicts are added to this file of judged debates.")] = Path(
+        "judgements.jsonl"
+    ),
 ) -> None:
     """Judge debates yourself, without the passage: a probability after every round, scored by log2 p - .05 a round."""
     from debate_rl.judges.human import judge_in_person, saved_games, unjudged
@@ -111,7 +113,7 @@ def _played(one: Run, rules: Protocol, order: Callable[[list[Transcript]], list[
 @judge_app.command("probe")
 @at_work("judge probe")
 def judge_probe(
-    legs: Annotated[Path, typer.Argument(help="Folder of a run, or a file of legs.", show_default=False)],
+    legs: Annotated[Path, typer.Argument(help="Folder of a run, or a file of judged debates.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where to write the probe, for `judge: {kind: probe, path: ...}`.")],
     model: Annotated[
         str, typer.Option(help="Whose states it reads: a lab model, a folder or a hub name.")

@@ -11,7 +11,7 @@ from debate_rl.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from debate_rl.game.question import Question
-    from debate_rl.game.verdict import Leg
+    from debate_rl.game.verdict import JudgedDebate
 
 lab_app = typer.Typer(
     no_args_is_help=True, help="The lab: generated stories and the small models that read them (data/lab/README.md)."
@@ -112,7 +112,7 @@ def lab_show(
     show_leg(_debate(question, seed, model, None if adapter is None else str(existing(adapter, "adapter"))))
 
 
-def _debate(question: Question, seed: int, model: str, adapter: str | None) -> Leg:
+def _debate(question: Question, seed: int, model: str, adapter: str | None) -> JudgedDebate:
     """The leg of one simultaneous debate in the lab's words, both sides and the judge by one model."""
     from debate_rl.arena.rollout import play
     from debate_rl.data.models import model_path

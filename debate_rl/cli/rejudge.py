@@ -21,7 +21,9 @@ rejudge_app = typer.Typer(
 def rejudge_games(
     stages: Annotated[
         list[Path],
-        typer.Argument(help="Folders of finished stages, for example runs/quickstart/oversight, or files of legs."),
+        typer.Argument(
+            help="Folders of finished stages, for example runs/quickstart/oversight, or files of judged debates."
+        ),
     ],
     judge: Annotated[str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")],
     adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,

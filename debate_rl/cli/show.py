@@ -11,7 +11,7 @@ from rich.text import Text
 
 from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.game.transcript import Speech
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 
 COLOURS = {"exact": "green", "near": "yellow", "invalid": "red"}
 
@@ -27,7 +27,7 @@ def _speech(speech: Speech) -> Text:
     return text
 
 
-def show_leg(leg: Leg, console: Console | None = None) -> None:
+def show_leg(leg: JudgedDebate, console: Console | None = None) -> None:
     """Print a leg: question, passage, speeches, verdict or failure."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     game = leg.transcript

@@ -89,11 +89,11 @@ class Failure(Record):
         return self.kind in PASSING_KINDS
 
 
-class Leg(Record):
-    """A transcript with its verdict, or with its failure.
+class JudgedDebate(Record):
+    """A transcript with its verdict, or with its failure: one line of a stage's `debates.jsonl`.
 
     Example:
-        Leg(transcript=Transcript(...), verdict=Verdict(judge="lab-base", p=(0.72, 0.28)))
+        JudgedDebate(transcript=Transcript(...), verdict=Verdict(judge="lab-base", p=(0.72, 0.28)))
     """
 
     transcript: Transcript
@@ -113,10 +113,10 @@ class Match(Record):
     """Two legs of one pairing on one question, sides swapped.
 
     Example:
-        Match(legs=(Leg(...), Leg(...)))
+        Match(legs=(JudgedDebate(...), JudgedDebate(...)))
     """
 
-    legs: tuple[Leg, Leg] = Field(min_length=2)
+    legs: tuple[JudgedDebate, JudgedDebate] = Field(min_length=2)
 
     def probability(self, player: str) -> float | None:
         """Mean probability the judge gave a player over both legs; None if a leg failed."""

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 
 from debate_rl.analysis.behaviour.behaviour import wins
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Failure, Leg
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.records import explain, lines
 from debate_rl.report.figures import WinRate
 
 Pairing = tuple[str, ...]
 """Players of a leg, sorted."""
-Candidates = dict[tuple[str, Pairing], list[tuple[str, Leg]]]
+Candidates = dict[tuple[str, Pairing], list[tuple[str, JudgedDebate]]]
 """Judged legs with speeches, with their ids, by protocol and players."""
 
 
@@ -40,7 +40,8 @@ class Legs(NamedTuple):
     """What the page needs of a stage's legs.
 
     Example:
-        Legs(stage="tournament", played=960, candidates={("debate", ("dpo", "sft")): [("08c1...", Leg(...)), ...]},
+        Legs(stage="tournament", played=960,
+             candidates={("debate", ("dpo", "sft")): [("08c1...", JudgedDebate(...)), ...]},
              failed=[], games={("dpo", "sft"): [0.71, 0.48, ...], ("sft", "dpo"): [0.29, 0.52, ...]}, unit="stories")
     """
 
@@ -70,7 +71,7 @@ def read_legs(stage: str, path: Path, keep: int) -> Legs:
 
     Args:
         stage: its name.
-        path: legs.jsonl.
+        path: debates.jsonl.
         keep: candidates for each (protocol, players).
 
     Raises:
@@ -82,7 +83,7 @@ def read_legs(stage: str, path: Path, keep: int) -> Legs:
     count, grouped = 0, 0
     for line_number, value in lines(path):
         try:
-            leg = Leg.model_validate(value)
+            leg = JudgedDebate.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{line_number}: {explain(error)}") from error
         game = leg.transcript
@@ -110,14 +111,14 @@ def _unit(grouped: int, count: int) -> str:
     return "questions" if grouped == 0 else "stories or single questions"
 
 
-def sample(stages: Iterable[Legs], count: int) -> list[tuple[str, Leg]]:
+def sample(stages: Iterable[Legs], count: int) -> list[tuple[str, JudgedDebate]]:
     """Choose the transcripts to show: protocols in turn, within a protocol the pairings in turn, by id within those.
 
     Returns:
         (stage, leg) of at most `count` different games, those of one protocol together.
     """
     seen: set[str] = set()
-    by_protocol: dict[str, list[tuple[int, str, str, Leg]]] = defaultdict(list)
+    by_protocol: dict[str, list[tuple[int, str, str, JudgedDebate]]] = defaultdict(list)
     for stage in stages:
         for (protocol, _), candidate_legs in sorted(stage.candidates.items()):
             # The same game can stand in a tournament and an oversight stage: it is shown once.

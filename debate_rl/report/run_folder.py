@@ -2,7 +2,7 @@
 
 runs/NAME/       for a study runs/NAME/seed0/, seed1/ and so on
     config.yaml  code.json
-    STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, legs.jsonl, history.json,
+    STAGE/       stage.json {"name", "kind", "fingerprint"}, metrics.json, timing.json, debates.jsonl, history.json,
                  for an adversarial judge also round1/history.json and so on
 """
 
@@ -80,7 +80,7 @@ class Stage(NamedTuple):
     @property
     def legs(self) -> Path | None:
         """The file of the stage's debates; None if it played none."""
-        path = self.folder / "legs.jsonl"
+        path = self.folder / "debates.jsonl"
         return path if path.is_file() else None
 
 

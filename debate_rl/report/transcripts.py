@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.quotes import Quote, other_words
 from debate_rl.game.transcript import Origin, Speech
-from debate_rl.game.verdict import Ask, Leg, Verdict
+from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.judges.judge import probability
 
 Look = Literal["plain", "exact", "near", "invalid", "scratchpad"]
@@ -88,7 +88,7 @@ class Exhibit(NamedTuple):
 
     id: str
     stage: str
-    leg: Leg
+    leg: JudgedDebate
     seats: tuple[Seat, ...]
     speeches: tuple[ShownSpeech, ...]
     excerpts: tuple[Excerpt, ...]
@@ -102,7 +102,7 @@ class Exhibit(NamedTuple):
     """Whether the verdict is right; None for unknown answers and for a probability of .5."""
 
 
-def exhibit(stage: str, leg: Leg) -> Exhibit:
+def exhibit(stage: str, leg: JudgedDebate) -> Exhibit:
     """Lay out one judged leg; it must have a verdict."""
     game, verdict = leg.transcript, leg.verdict
     assert verdict is not None, "legs.sample gives judged legs only"
@@ -133,7 +133,7 @@ def exhibit(stage: str, leg: Leg) -> Exhibit:
     )
 
 
-def _seats(leg: Leg, verdict: Verdict) -> tuple[Seat, ...]:
+def _seats(leg: JudgedDebate, verdict: Verdict) -> tuple[Seat, ...]:
     """Both sides, argued for or not: the judge gives each answer a probability."""
     question, players = leg.transcript.question, leg.transcript.players
     seats = []

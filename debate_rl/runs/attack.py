@@ -56,11 +56,11 @@ def _kept(run: Run, stage: str | None) -> tuple[str, list[Transcript]]:
     if stage is not None:
         return _of_protocol(stage, saved_games(run.folder, stage), own)
     for name, made in run.config.stages.items():
-        path = run.folder / name / "test_legs.jsonl"
+        path = run.folder / name / "test_debates.jsonl"
         if made.trains_judge and path.is_file():
             return _of_protocol(f"test debates of {name}", saved_games(path), own)
     for name, made in run.config.stages.items():
-        path = run.folder / name / "legs.jsonl"
+        path = run.folder / name / "debates.jsonl"
         if made.kind in ("tournament", "oversight") and path.is_file():
             games = saved_games(path)
             if any(game.protocol.name == own for game in games):

@@ -18,7 +18,7 @@ from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
@@ -132,7 +132,7 @@ class Run:
         inside = out.name.lstrip(".")
         return f"{self.at}.{inside.removeprefix('iteration')}" if out.parent.name == f".{self.at}" else inside
 
-    def log_debates(self, stage: str, legs: Sequence[Leg], count: int = 32) -> None:
+    def log_debates(self, stage: str, legs: Sequence[JudgedDebate], count: int = 32) -> None:
         """Put a sample of debates, drawn by name, into a W&B table."""
         drawn = sorted(legs, key=lambda leg: digest(leg.transcript.id))[:count]
         columns = ["question", "protocol", "player A", "player B", "speeches", "correct", "p(A)", "failure"]

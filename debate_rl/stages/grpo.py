@@ -271,7 +271,7 @@ def _execute(stage: GrpoStage, run: Run, out: Path) -> Metrics:
     if curve:
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
         last = read_log(out / "watch" / f"step-{curve[-1].step:06d}.jsonl", Measured)
-        write(out / "legs.jsonl", [game.leg for game in last])
+        write(out / "debates.jsonl", [game.leg for game in last])
         run.log_debates(run.name_of(out), [game.leg for game in last])
     return {
         **metrics,

@@ -13,7 +13,7 @@ from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.engines.request import Request
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.speak import Pool
 from debate_rl.records import read_json, scan_log
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN
@@ -60,8 +60,8 @@ def measured_habits(folder: Path) -> Habits:
     sums: dict[str | None, list[int]] = {}
     texts: dict[tuple[str, str], int] = {}
     quotes: dict[tuple[str, str], int] = {}
-    for path in sorted(folder.glob("*/legs.jsonl")):
-        for _, leg in scan_log(path, Leg):
+    for path in sorted(folder.glob("*/debates.jsonl")):
+        for _, leg in scan_log(path, JudgedDebate):
             for speech in leg.transcript.speeches:
                 own = sums.setdefault(speech.origin.adapter, [0, 0])
                 own[0] += speech.origin.new_tokens

@@ -5,7 +5,7 @@ In the stage's folder:
     iteration1/adapter/       its debater (or model/), with rows.jsonl and history.json beside it, as a dpo stage does
     iteration1/rating.json    its rating against the pool, as it stood then
     iteration2/ ...
-    legs.jsonl                every game of the ratings
+    debates.jsonl                every game of the ratings
 
 Each part is kept when it is finished, and what was begun goes on at the unit of one debate or one checkpoint.
 """
@@ -26,7 +26,7 @@ from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import TournamentSettings, play_tournament, scores
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.players.debater import Debater
@@ -271,7 +271,7 @@ def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
     iterations = [_iterate(stage, run, out, name, number) for number in range(1, stage.iterations + 1)]
     rated_players = players(stage, name, stage.iterations)
     legs, ratings = _rate(stage, run, out, rated_players)
-    write(out / "legs.jsonl", legs)
+    write(out / "debates.jsonl", legs)
     points = curve(legs, policies(stage, name, stage.iterations), ratings)
     accuracy: dict[str, JudgeScores] = {}
     for player_name in rated_players:
@@ -339,7 +339,7 @@ def _once(path: Path, work: Callable[[], Metrics]) -> Metrics:
     return dict(read_json(path))
 
 
-def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tuple[list[Leg], Ratings | None]:
+def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tuple[list[JudgedDebate], Ratings | None]:
     """Play the rating games that have not been played yet.
 
     Returns:
@@ -362,7 +362,7 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
         return list(result.legs), result.ratings
     games = _rating_games(stage, run, names)
     by_name = {debater.name: debater for debater in debaters}
-    legs = play_to_file(games, by_name, run.engine, run.judge(), out / "legs.jsonl", progress=run.progress(out))
+    legs = play_to_file(games, by_name, run.engine, run.judge(), out / "debates.jsonl", progress=run.progress(out))
     return list(legs), None
 
 

@@ -18,7 +18,7 @@ from debate_rl.arena.rollout import check_played, play, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
 from debate_rl.judges.attacks.edits import attacked_copies, chosen, learnable
@@ -199,8 +199,8 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
 def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     players = {name: run.debater(name) for name in stage.players}
-    legs = play_to_file(stage.games(run), players, run.engine, None, out / "legs.jsonl", progress=run.progress(out))
-    write(out / "legs.jsonl", legs)
+    legs = play_to_file(stage.games(run), players, run.engine, None, out / "debates.jsonl", progress=run.progress(out))
+    write(out / "debates.jsonl", legs)
     check_played(legs)
     training_count = len(_training_games(stage, run))
     training_games = [leg.transcript for leg in legs[:training_count] if leg.failure is None]
@@ -308,8 +308,8 @@ def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run,
     decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
     old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
     new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
-    for file_name, judged in (("base_legs.jsonl", old), ("test_legs.jsonl", new)):
-        write(out / file_name, [Leg(transcript=game, verdict=verdict) for game, verdict in judged])
+    for file_name, judged in (("base_debates.jsonl", old), ("test_debates.jsonl", new)):
+        write(out / file_name, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in judged])
     stories = [game.question.cluster for game, _ in new]
     p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]
     p_new = [verdict.p[game.question.correct or 0] for game, verdict in new]
@@ -332,7 +332,7 @@ def _attacked(stage: JudgeStage, rows: Rows) -> Rows:
 
 
 def _rehearse(
-    stage: JudgeStage, run: Run, name: str, legs: Sequence[Leg], engine: CountingEngine, scale: float
+    stage: JudgeStage, run: Run, name: str, legs: Sequence[JudgedDebate], engine: CountingEngine, scale: float
 ) -> dict[Weights, Asked]:
     """Count the verdicts of a judge stage: adversarial rounds, calibration, test debates before and after, attacks.
 

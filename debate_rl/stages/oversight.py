@@ -17,7 +17,7 @@ from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.check import check_games, check_one_judge
 from debate_rl.judges.judge import AnyJudge, Panel
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Protocol and player."""
-KeyedLegs = list[tuple[Key, Leg]]
+KeyedLegs = list[tuple[Key, JudgedDebate]]
 
 
 class OversightStage(Stage):
@@ -145,9 +145,9 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         _check_weights(second, run)
     players = {name: run.debater(name, stage.opponents) for name in stage.players}
     legs = play_to_file(
-        [game for _, game in keyed], players, run.engine, judge, out / "legs.jsonl", progress=run.progress(out)
+        [game for _, game in keyed], players, run.engine, judge, out / "debates.jsonl", progress=run.progress(out)
     )
-    write(out / "legs.jsonl", legs)
+    write(out / "debates.jsonl", legs)
     by_key = _by_key(keys, legs)
     compared = None
     if second is not None:
@@ -203,7 +203,7 @@ def _check_weights(judge: AnyJudge, run: Run) -> None:
 
 
 def _beside(
-    by_key: dict[Key, list[Leg]], keyed_legs: KeyedLegs, first: str, second: AnyJudge, run: Run, out: Path
+    by_key: dict[Key, list[JudgedDebate]], keyed_legs: KeyedLegs, first: str, second: AnyJudge, run: Run, out: Path
 ) -> SecondJudge:
     """Show the same games to the second judge, whose verdicts are written to `second.jsonl`."""
     keys = [key for key, _ in keyed_legs]
@@ -215,9 +215,9 @@ def _beside(
     return compared
 
 
-def _by_key(keys: Sequence[Key], legs: Sequence[Leg]) -> dict[Key, list[Leg]]:
+def _by_key(keys: Sequence[Key], legs: Sequence[JudgedDebate]) -> dict[Key, list[JudgedDebate]]:
     """Legs by protocol and player, in the order of the games."""
-    by_key: dict[Key, list[Leg]] = {}
+    by_key: dict[Key, list[JudgedDebate]] = {}
     for key, leg in zip(keys, legs, strict=True):
         by_key.setdefault(key, []).append(leg)
     return by_key
@@ -230,5 +230,5 @@ def _rated(stage: OversightStage, run: Run) -> tuple[str | None, Rated | None]:
         earlier, path = run.config.stages[name], run.folder / name / "metrics.json"
         if stage.is_rated_by(earlier) and path.is_file():
             ridge = Ratings.model_validate(read_json(path)["ratings"]).ridge
-            return name, Rated([game.leg for game in read_played(path.with_name("legs.jsonl"))], ridge)
+            return name, Rated([game.leg for game in read_played(path.with_name("debates.jsonl"))], ridge)
     return None, None

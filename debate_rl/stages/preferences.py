@@ -291,7 +291,7 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
         {player.name: player},
         run.engine,
         run.judge(),
-        out / "legs.jsonl",
+        out / "debates.jsonl",
         {player.name: opponents} if opponents else None,
         run.progress(out),
         LogOptions(pool_path=out / "pools.jsonl"),
@@ -301,7 +301,7 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     pools = sorted(
         read_pools(out / "pools.jsonl"), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
     )
-    write(out / "legs.jsonl", legs)
+    write(out / "debates.jsonl", legs)
     pools_of_game = Counter(pool.transcript.id for pool in pools)
     pairs_per_pool = comb(player.best_of, 2)
     lost: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from debate_rl.arena.tournament import scores
 from debate_rl.game.transcript import Transcript, open_transcript
-from debate_rl.game.verdict import Failure, Leg
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.records import Record, write
@@ -80,18 +80,18 @@ class ReadingStage(Stage):
     def execute(self, run: Run, out: Path) -> ReadingResult:
         """Ask every model, and score its answers."""
         asked = self._asked(run)
-        legs: list[Leg] = []
+        legs: list[JudgedDebate] = []
         rows = []
         for model in self.models:
             answers = judge_transcripts(asked, Judge(name=model, model=model), run.engine)
             read = []
             for game, answer in zip(asked, answers, strict=True):
                 answered = {"failure": answer} if isinstance(answer, Failure) else {"verdict": answer}
-                read.append(Leg(transcript=game, **answered))
+                read.append(JudgedDebate(transcript=game, **answered))
             for name in PROTOCOLS:
                 scored = scores([leg for leg in read if leg.transcript.protocol.name == name])
                 run.say(f"  {model:<12} {name:<10} accuracy {scored.accuracy}")
                 rows.append(Reading(model=model, protocol=name, scores=scored))
             legs += read
-        write(out / "legs.jsonl", legs)
+        write(out / "debates.jsonl", legs)
         return ReadingResult(rows=tuple(rows), failed=sum(leg.failure is not None for leg in legs))

@@ -13,7 +13,7 @@ from debate_rl.data.sources.nyu import games as recorded_games
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.question import Split
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.agreement import Agreement, agreement, formatted
 from debate_rl.judges.calibration import fit_calibrator, split_clusters
 from debate_rl.judges.human_records import legs
@@ -62,7 +62,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     return {**metrics, "failed_calibration": failed, **compared}
 
 
-def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[Leg], list[Leg]]:
+def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[JudgedDebate], list[JudgedDebate]]:
     """The recorded games that the judge learns from, and those, of other stories, that it is calibrated on."""
     learnt = judged(run, "train")[: stage.questions]
     if stage.calibrate == "none":
@@ -72,7 +72,7 @@ def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[Leg], list[
     return [learnt[int(index)] for index in kept], [learnt[int(index)] for index in held_out]
 
 
-def judged(run: Run, split: Split) -> list[Leg]:
+def judged(run: Run, split: Split) -> list[JudgedDebate]:
     """Recorded games of a split with the live judge's final probabilities, in an order drawn by seed; those that the
     authors analysed, where that is known."""
     questions = run.config.questions
@@ -87,7 +87,7 @@ def judged(run: Run, split: Split) -> list[Leg]:
     return [judged[int(index)] for index in order]
 
 
-def _p(leg: Leg) -> float:
+def _p(leg: JudgedDebate) -> float:
     """The human's probability of answer 0."""
     if leg.verdict is None:
         raise ValueError("a leg without a verdict")
@@ -101,13 +101,13 @@ def _finetuned(stage: JudgeStage, run: Run, out: Path) -> Judge:
     return Judge(name="finetuned judge", model=run.config.models.judge, adapter=str(out / "adapter"))
 
 
-def _verdicts(humans: Sequence[Leg], judge: Judge, run: Run) -> list[tuple[Leg, Verdict]]:
+def _verdicts(humans: Sequence[JudgedDebate], judge: Judge, run: Run) -> list[tuple[JudgedDebate, Verdict]]:
     """The humans' legs with the judge's verdicts on them, where there is one."""
     found = judge_transcripts([leg.transcript for leg in humans], judge, run.engine)
     return [(leg, verdict) for leg, verdict in zip(humans, found, strict=True) if isinstance(verdict, Verdict)]
 
 
-def constants(taught: Sequence[Leg]) -> dict[tuple[Side, ...], float]:
+def constants(taught: Sequence[JudgedDebate]) -> dict[tuple[Side, ...], float]:
     """The constant predictor: its probability of answer 0, by who speaks.
 
     Where both sides speak it is one half (and not in the mapping). For a lone consultant it is how far people believed
@@ -123,7 +123,12 @@ def constants(taught: Sequence[Leg]) -> dict[tuple[Side, ...], float]:
 
 
 def _compare(
-    humans: Sequence[Leg], before: Judge, after: Judge, known: Mapping[tuple[Side, ...], float], run: Run, out: Path
+    humans: Sequence[JudgedDebate],
+    before: Judge,
+    after: Judge,
+    known: Mapping[tuple[Side, ...], float],
+    run: Run,
+    out: Path,
 ) -> Metrics:
     """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games."""
     old, new = _verdicts(humans, before, run), _verdicts(humans, after, run)
@@ -133,9 +138,9 @@ def _compare(
     old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
     new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
     human_legs = [leg for leg, _ in new]
-    write(out / "human_legs.jsonl", human_legs)
-    write(out / "base_legs.jsonl", [_leg(leg, verdict) for leg, verdict in old])
-    write(out / "test_legs.jsonl", [_leg(leg, verdict) for leg, verdict in new])
+    write(out / "human_debates.jsonl", human_legs)
+    write(out / "base_debates.jsonl", [_leg(leg, verdict) for leg, verdict in old])
+    write(out / "test_debates.jsonl", [_leg(leg, verdict) for leg, verdict in new])
 
     targets = [_p(leg) for leg in human_legs]
     stories = [leg.transcript.question.cluster for leg in human_legs]
@@ -158,9 +163,9 @@ def _compare(
     }
 
 
-def _human_rows(legs: Sequence[Leg]) -> list[Agreement]:
+def _human_rows(legs: Sequence[JudgedDebate]) -> list[Agreement]:
     """The humans' scores by condition, then for all of them."""
-    parts: list[tuple[str, list[Leg]]] = []
+    parts: list[tuple[str, list[JudgedDebate]]] = []
     for condition in CONDITIONS:
         part = [leg for leg in legs if _condition(leg) == condition]
         parts.append((f"{condition} (human judge)", part))
@@ -175,12 +180,12 @@ def _human_rows(legs: Sequence[Leg]) -> list[Agreement]:
     return rows
 
 
-def _condition(leg: Leg) -> str:
+def _condition(leg: JudgedDebate) -> str:
     """Who spoke, and whether against someone, as the recorded games are named."""
     players = leg.transcript.players
     return f"{next(iter(players.values()))} {'debate' if len(players) == 2 else 'consultancy'}"
 
 
-def _leg(human: Leg, verdict: Verdict) -> Leg:
+def _leg(human: JudgedDebate, verdict: Verdict) -> JudgedDebate:
     """The game with the model's verdict in place of the human's."""
     return human.model_copy(update={"verdict": verdict})

@@ -43,7 +43,7 @@ class SftStage(TrainingStage):
     kind: Literal["sft"] = "sft"
     transcripts: tuple[str, ...] = Field(default=("lab-human", "lab-gpt"), min_length=1)
     """Sources: lab-human, lab-gpt, nyu (all of it), nyu-human, nyu-gpt, khan, instructions, or a .jsonl file of
-    transcripts or legs."""
+    transcripts or judged debates."""
     mix: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Share of each source in the rows, as numbers of any size; empty takes all rows of every source."""
     paths: dict[str, str] = {}

@@ -20,7 +20,7 @@ from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import TournamentSettings, play_tournament, save_tournament
 from debate_rl.game.transcript import Quote, Speech, Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.scores import JudgeScores
@@ -136,7 +136,7 @@ class TournamentStage(Stage):
 
 
 def _readings(
-    stage: TournamentStage, run: Run, legs: Sequence[Leg], engine: CountingEngine, scale: float
+    stage: TournamentStage, run: Run, legs: Sequence[JudgedDebate], engine: CountingEngine, scale: float
 ) -> dict[Weights, Asked]:
     """Readings of the quotes alone: so many speeches of each player and side, however many questions there are.
 

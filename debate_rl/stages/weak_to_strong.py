@@ -17,7 +17,7 @@ from debate_rl.errors import UserError, name_fault
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import write, write_json
 from debate_rl.stages.base import TrainingStage
@@ -357,11 +357,11 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
         run.say(f"  {note}")
     trainings = Trainings(settings, run.open_engine, shared_folder)
     measured = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
-    legs: list[Leg] = []
+    legs: list[JudgedDebate] = []
     for played in rollout.played.values():
         legs += played
     if legs:
-        write(out / "legs.jsonl", legs)
+        write(out / "debates.jsonl", legs)
     return _reported(run, measured)
 
 

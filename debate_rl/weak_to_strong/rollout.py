@@ -12,7 +12,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
 from debate_rl.game.transcript import Transcript, open_transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
@@ -64,7 +64,7 @@ class Rollout:
     progress: Progress | None = None
     show: Callable[[Transcript, bool], Sample] = sample_of
     """Gives what is read of a game, with the passage or without."""
-    played: dict[str, list[Leg]] = field(default_factory=dict)
+    played: dict[str, list[JudgedDebate]] = field(default_factory=dict)
     """Legs by digest of games, players and judge."""
     shown: dict[tuple[str, bool], dict[str, Sample]] = field(default_factory=dict)
     """Samples of these legs by the same digest and whether the passage is read."""
@@ -82,7 +82,7 @@ class Rollout:
         draw: int,
         belief: SupervisorBelief = NOTHING,
         judged: bool = False,
-    ) -> list[Leg]:
+    ) -> list[JudgedDebate]:
         """Play one member's games; with `judged` the judge gives its verdict on each.
 
         Raises:

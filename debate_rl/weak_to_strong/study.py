@@ -17,7 +17,7 @@ import numpy as np
 from debate_rl.data.tasks.binary_items import load
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Floats
 from debate_rl.records import write_json
 from debate_rl.trainers.common.settings import Weights
@@ -178,7 +178,7 @@ class Seed:
             raise UserError("a method has help that is played; give run_study a rollout")
         return self.reading.rollout
 
-    def _explain(self, items: Sequence[Item], sides: dict[str, Side]) -> list[Leg]:
+    def _explain(self, items: Sequence[Item], sides: dict[str, Side]) -> list[JudgedDebate]:
         """Play and judge the games of the debate function."""
         return self._rollout.legs(EXPLANATIONS, items, 0, SupervisorBelief(sides=sides), judged=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 from debate_rl.data.splits import divide
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Floats
 from debate_rl.trainers.common.rows import PreferenceRow
 from debate_rl.trainers.common.settings import Weights
@@ -19,7 +19,7 @@ from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.tasks.items import Item, Sample, Samples
 from debate_rl.weak_to_strong.training_cache import TrainingData, Trainings
 
-Explain = Callable[[Sequence[Item], dict[str, Side]], list[Leg]]
+Explain = Callable[[Sequence[Item], dict[str, Side]], list[JudgedDebate]]
 """Has the strong model argue for the side given for each item, the weak model for the other, and a judge compare."""
 
 
@@ -140,7 +140,7 @@ def refined(course: Course, student: Weights) -> Weights:
     return course.trainings.fit(called, student, data, seed, train=transfer.train)
 
 
-def debate_function(legs: Sequence[Leg], sides: dict[str, Side]) -> Floats:
+def debate_function(legs: Sequence[JudgedDebate], sides: dict[str, Side]) -> Floats:
     """P(answer 0) of each item by the debate function, (n,).
 
     Args:

@@ -6,7 +6,7 @@ from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 
 
 def legs(question, protocol, player, right, failed=0):
@@ -20,7 +20,11 @@ def legs(question, protocol, player, right, failed=0):
             game = game.add([read_speech(speech, game, side, 0, Origin(player=player))])
         verdict = Verdict(judge="j", p=(p, 1 - p) if asked.correct == 0 else (1 - p, p))
         broken = Failure(seat="judge", kind="k", message="m")
-        found.append(Leg(transcript=game, failure=broken) if number < failed else Leg(transcript=game, verdict=verdict))
+        found.append(
+            JudgedDebate(transcript=game, failure=broken)
+            if number < failed
+            else JudgedDebate(transcript=game, verdict=verdict)
+        )
     return found
 
 

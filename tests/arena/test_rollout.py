@@ -5,7 +5,7 @@ from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import read_log
@@ -73,7 +73,7 @@ def test_a_stopped_run_plays_only_what_is_missing_and_ends_the_same(question, tm
     path = tmp_path / "stopped.jsonl"
     with pytest.raises(KeyboardInterrupt):
         play_to_file(games, PLAYERS, Dying(), JUDGE, path, options=LogOptions(chunk=4))
-    done = len(read_log(path, Leg))
+    done = len(read_log(path, JudgedDebate))
     assert 0 < done < len(games)
     with path.open("ab") as file:
         file.write(b'{"transcript": {"ques')  # a line torn by the crash
@@ -86,9 +86,9 @@ def test_pools_are_kept_once_each(question, tmp_path):
     games = self_play(["n"], questions(question, 3), load_protocol("debate"))
     players = {"n": Debater(name="n", model="m", best_of=3)}
     for _ in range(2):
-        (tmp_path / "legs.jsonl").unlink(missing_ok=True)
+        (tmp_path / "debates.jsonl").unlink(missing_ok=True)
         options = LogOptions(pool_path=tmp_path / "pools.jsonl")
-        play_to_file(games, players, ScriptedEngine(), JUDGE, tmp_path / "legs.jsonl", options=options)
+        play_to_file(games, players, ScriptedEngine(), JUDGE, tmp_path / "debates.jsonl", options=options)
     assert len(read_pools(tmp_path / "pools.jsonl")) == 6
 
 

@@ -102,6 +102,6 @@ def test_a_log_is_played_from_a_schedule_that_makes_its_games(question, tmp_path
     games = Schedule(pairings(list(players)) + mirrors(list(players)), questions(question, 4), load_protocol("debate"))
     engine = ScriptedEngine(wordy, numbered)
     options = LogOptions(chunk=len(games.seatings))
-    legs = play_to_file(games, players, engine, JUDGE, tmp_path / "legs.jsonl", options=options)
+    legs = play_to_file(games, players, engine, JUDGE, tmp_path / "debates.jsonl", options=options)
     assert list(legs) == played(players.values(), list(games))[0]
     assert len(engine.requests) == 2 * 3 * 4  # whole questions in a chunk: nothing is written twice

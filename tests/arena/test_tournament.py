@@ -60,7 +60,7 @@ def test_where_every_debate_fails_the_first_reason_is_given(question, tmp_path):
     for folder in (None, tmp_path):
         with pytest.raises(UserError, match=r"all 4 debates failed, the first with: .*nan"):
             play_tournament(players, [question], Judge(model="j"), engine=engine, folder=folder)
-    assert (tmp_path / "legs.jsonl").read_text().count("failure") == 4
+    assert (tmp_path / "debates.jsonl").read_text().count("failure") == 4
 
 
 def test_a_tournament_that_goes_on_ends_as_one_that_was_not_stopped(question, tmp_path):
@@ -85,7 +85,7 @@ def test_a_tournament_that_goes_on_ends_as_one_that_was_not_stopped(question, tm
     again = played(tmp_path / "stopped", ScriptedEngine(write, strength))
     assert again.ratings == whole.ratings and again.judge_accuracy == whole.judge_accuracy
     assert list(again.legs) == list(whole.legs) and again.failed == 0
-    assert (tmp_path / "stopped/legs.jsonl").read_bytes() == (tmp_path / "whole/legs.jsonl").read_bytes()
+    assert (tmp_path / "stopped/debates.jsonl").read_bytes() == (tmp_path / "whole/debates.jsonl").read_bytes()
     in_memory = played(None, ScriptedEngine(write, strength))
     assert in_memory.ratings == whole.ratings and list(in_memory.legs) == list(whole.legs)
 

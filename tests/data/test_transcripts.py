@@ -5,7 +5,7 @@ from debate_rl.data.transcripts import load_transcripts
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
-from debate_rl.game.verdict import Failure, Leg
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.records import write
 
 
@@ -35,14 +35,17 @@ def test_own_transcripts_come_back_whole_and_unfinished_ones_are_left_out(questi
     done = load_transcripts("lab-gpt", asked, load_protocol("debate")).transcripts
     broken = open_transcript(question, load_protocol("debate"), {"A": "x", "B": "y"})
     failure = Failure(seat="A", turn=0, kind="k", message="m")
-    write(tmp_path / "legs.jsonl", [*[Leg(transcript=t) for t in done], Leg(transcript=broken, failure=failure)])
+    write(
+        tmp_path / "debates.jsonl",
+        [*[JudgedDebate(transcript=t) for t in done], JudgedDebate(transcript=broken, failure=failure)],
+    )
     write(tmp_path / "transcripts.jsonl", done)
-    for name in ("legs.jsonl", "transcripts.jsonl"):
+    for name in ("debates.jsonl", "transcripts.jsonl"):
         corpus = load_transcripts(str(tmp_path / name), [], load_protocol("debate", prompts="lab"))
         found = corpus.transcripts
         assert [t.speeches for t in found] == [t.speeches for t in done]
         assert {t.protocol.prompts for t in found} == {"lab"}
-        assert corpus.left_out == ({"game was not finished": 1} if name == "legs.jsonl" else {})
+        assert corpus.left_out == ({"game was not finished": 1} if name == "debates.jsonl" else {})
         assert corpus.source.licence == "speeches: not stated; questions and stories: Apache-2.0"
 
 

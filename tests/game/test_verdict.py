@@ -1,13 +1,13 @@
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
-from debate_rl.game.verdict import Failure, Leg, Match, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Match, Verdict
 
 
 def leg(question, a, b, p=None):
     game = open_transcript(question, load_protocol("debate"), {"A": a, "B": b})
     if p is None:
-        return Leg(transcript=game, failure=Failure(seat="A", turn=0, kind="context", message="too long"))
-    return Leg(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p)))
+        return JudgedDebate(transcript=game, failure=Failure(seat="A", turn=0, kind="context", message="too long"))
+    return JudgedDebate(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p)))
 
 
 def test_the_winner_has_the_higher_mean_probability(question):
@@ -28,5 +28,5 @@ def test_self_play_has_no_winner(question):
 
 def test_records_survive_their_line_in_a_file(question):
     for one in (leg(question, "x", "y", 0.3), leg(question, "x", "y")):
-        assert Leg.model_validate_json(one.model_dump_json()) == one
+        assert JudgedDebate.model_validate_json(one.model_dump_json()) == one
     assert leg(question, "x", "y", 0.3).p_correct == 0.3

@@ -1,18 +1,18 @@
 import pytest
 
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.judges.check import check_games, check_one_judge
 from tests.judges.games import asked, game
 
 
 def leg(number, judge="j", revision="r1", **fields):
     verdict = Verdict(judge=judge, p=(0.6, 0.4), revision=revision)
-    return Leg(transcript=game(asked(number), **fields), verdict=verdict)
+    return JudgedDebate(transcript=game(asked(number), **fields), verdict=verdict)
 
 
 def test_verdicts_of_one_judge_are_fine():
-    failed = Leg(transcript=game(asked(9)), failure=Failure(seat="judge", kind="x", message="y"))
+    failed = JudgedDebate(transcript=game(asked(9)), failure=Failure(seat="judge", kind="x", message="y"))
     assert check_one_judge([leg(1), leg(2), leg(1, name="single"), failed]) == "j"
 
 

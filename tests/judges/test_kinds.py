@@ -8,7 +8,7 @@ import pytest
 from debate_rl.config.tree import dump_config, load_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import Judge, Panel, Probe, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import save_probe
 from debate_rl.records import read
@@ -99,7 +99,7 @@ def test_a_run_counts_statements_that_can_not_be_read(tmp_path):
     run = Run(config(tmp_path, judge={"kind": "stated"}), engine=ScriptedEngine(write), say=lambda line: None)
     unlucky = run.questions("test")[0].text
     metrics = run_stages(run)["oversight"]
-    legs = read(tmp_path / "k" / "oversight" / "legs.jsonl", Leg)
+    legs = read(tmp_path / "k" / "oversight" / "debates.jsonl", JudgedDebate)
     failed = [leg.failure.kind for leg in legs if leg.transcript.question.text == unlucky]
     assert set(failed) == {"unparsed"} and metrics["failed"] == len(failed) < len(legs) == 9
     assert sum(row["scores"]["n"] for row in metrics["rows"]) == 9 - len(failed)
@@ -126,7 +126,7 @@ def test_a_run_at_a_server(tmp_path):
     finally:
         server.http.shutdown()
     assert metrics["failed"] == 0
-    legs = read(tmp_path / "k" / "oversight" / "legs.jsonl", Leg)
+    legs = read(tmp_path / "k" / "oversight" / "debates.jsonl", JudgedDebate)
     assert all(leg.verdict.p[0] == pytest.approx(0.5) for leg in legs)  # it always takes A, the one listed first
     assert {ask.text for leg in legs for ask in leg.verdict.asks} == {"re speech"}
     ask = legs[0].verdict.asks[0]

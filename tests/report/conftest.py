@@ -22,7 +22,7 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Ask, Failure, Leg, Verdict
+from debate_rl.game.verdict import Ask, Failure, JudgedDebate, Verdict
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json, write_text
@@ -51,7 +51,7 @@ def question(number: int, long: bool = False) -> Question:
 
 def leg(
     about: Question, players: tuple[str, str], protocol: str = "debate", skills=SKILL, text: str | None = None
-) -> Leg:
+) -> JudgedDebate:
     """Play and judge one game without a model: better players quote more exactly and sway the judge more."""
     rules = load_protocol(protocol)
     game = open_transcript(about, rules, dict(zip("AB", players, strict=True)))
@@ -74,10 +74,10 @@ def leg(
         logprobs = (-math.log1p(math.exp(-logit)), -math.log1p(math.exp(logit)))
         asks.append(Ask(sides=game.present if order == (0, 1) else game.present[::-1], order=order, logprobs=logprobs))
     p = sum(math.exp(ask.logprobs[0]) for ask in asks) / 2
-    return Leg(transcript=game, verdict=Verdict(judge="judge", p=(p, 1 - p), asks=tuple(asks)))
+    return JudgedDebate(transcript=game, verdict=Verdict(judge="judge", p=(p, 1 - p), asks=tuple(asks)))
 
 
-def tournament_legs(questions: list[Question], skills=SKILL) -> tuple[list[Leg], list[Leg]]:
+def tournament_legs(questions: list[Question], skills=SKILL) -> tuple[list[JudgedDebate], list[JudgedDebate]]:
     """Cross-play with one failed leg, and self-play."""
     names = list(skills)
     cross = [
@@ -102,7 +102,7 @@ def put(run: Path, name: str, metrics: dict, *, kind: str | None = None, legs=()
         {"seconds": 75.0, "cpu_seconds": 70.0, "tokens": 5000, "store_hits": 1200, "store_misses": 34},
     )
     if legs:
-        write(folder / "legs.jsonl", legs)
+        write(folder / "debates.jsonl", legs)
     if history:
         write_json(folder / "history.json", list(history))
     return folder
@@ -124,7 +124,7 @@ def open_run(folder: Path, name: str = "made", stages=STAGES) -> Path:
     return folder
 
 
-def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list[Leg]:
+def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list[JudgedDebate]:
     """Write a tournament stage; returns its legs."""
     cross, alone = tournament_legs(questions, skills)
     slope = measure(Rated(cross), alone)

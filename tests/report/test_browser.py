@@ -39,13 +39,13 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(browser, run_folder, made, tmp_path_factory):
     """The page of a whole run in which one debate is hostile; shown at desktop width."""
-    from debate_rl.game.verdict import Leg
+    from debate_rl.game.verdict import JudgedDebate
 
     run = tmp_path_factory.mktemp("browser") / "run"
     shutil.copytree(run_folder, run)
-    path = run / "oversight" / "legs.jsonl"
+    path = run / "oversight" / "debates.jsonl"
     legs = []
-    for leg in read(path, Leg):
+    for leg in read(path, JudgedDebate):
         game = leg.transcript
         said = HOSTILE.replace("{place}", game.question.answers[0])
         speeches = [read_speech(said, game, s.side, s.turn, Origin(player="dpo")) for s in game.speeches]

@@ -17,8 +17,8 @@ def played(made):
 
 
 def put(path, legs):
-    write(path / "legs.jsonl", legs)
-    return path / "legs.jsonl"
+    write(path / "debates.jsonl", legs)
+    return path / "debates.jsonl"
 
 
 def shown(legs, tmp_path, count):
@@ -97,5 +97,5 @@ def test_unit_is_what_clusters_are(made, played, tmp_path):
 def test_malformed_leg_names_file_and_line(played, tmp_path):
     path = put(tmp_path, played[:1])
     path.write_text(path.read_text(encoding="utf-8") + '{"transcript": 3}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"legs.jsonl:2: transcript"):
+    with pytest.raises(UserError, match=r"debates.jsonl:2: transcript"):
         read_legs("stage", path, keep=1)

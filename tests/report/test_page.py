@@ -77,7 +77,7 @@ def hostile_run(made, folder):
     legs = [made.leg(q, NAMES[:2], skills=dict.fromkeys(NAMES, 0.5), text=HOSTILE) for q in questions]
     failure = Failure(seat="<i>B</i>", turn=0, kind="<b>kind</b>", message="</table><script>alert(5)</script>")
     legs.append(legs[0].model_copy(update={"verdict": None, "failure": failure}))
-    write(run / "tournament" / "legs.jsonl", legs)
+    write(run / "tournament" / "debates.jsonl", legs)
     made.put(
         run, "a<b>&'\"", {"rows": 2, "<script>": 3}, kind="sft", history=[{"step": s, "</svg><b>": s} for s in (1, 2)]
     )
@@ -222,7 +222,7 @@ def test_page_without_one_stage_is_whole(run_folder, tmp_path, missing):
     assert f"Not finished when this page was written: {missing}." in page.text
 
 
-@pytest.mark.parametrize("file", ["tournament/legs.jsonl", "dpo/history.json", "dpo/timing.json", "code.json"])
+@pytest.mark.parametrize("file", ["tournament/debates.jsonl", "dpo/history.json", "dpo/timing.json", "code.json"])
 def test_page_without_one_file_is_whole(run_folder, tmp_path, file):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
@@ -272,10 +272,10 @@ def test_many_failures_are_counted_and_the_first_listed(made, tmp_path):
     legs = made.tournament_stage(run, [made.question(n) for n in range(3)])
     failure = Failure(seat="A", kind="engine", message="out of memory")
     bad = [legs[0].model_copy(update={"verdict": None, "failure": failure}) for _ in range(60)]
-    write(run / "tournament" / "legs.jsonl", [*legs, *bad])
+    write(run / "tournament" / "debates.jsonl", [*legs, *bad])
     page = Page(render(load_run(run), transcripts=1))
     assert "engine 60, context 1." in page.text
-    assert "The first 50 are listed; 11 more are in legs.jsonl." in page.text
+    assert "The first 50 are listed; 11 more are in debates.jsonl." in page.text
 
 
 def test_real_human_debates_are_shown(made, tmp_path):
@@ -287,7 +287,7 @@ def test_real_human_debates_are_shown(made, tmp_path):
     run = made.open_run(tmp_path, stages=("oversight",))
     made.oversight_stage(run, [made.question(n) for n in range(4)])
     real = legs(nyu.sessions(SHARED / "data/nyu_2023"))
-    write(run / "oversight" / "legs.jsonl", real)
+    write(run / "oversight" / "debates.jsonl", real)
     page = Page(render(load_run(run), transcripts=6))
     assert len(page.all("details", class_="debate")) == 6
     assert page.text.count("Whole passage, 2") > 3  # 20,000 characters and more

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.quotes import Quote, check_quotes
 from debate_rl.game.transcript import Origin, Speech, open_transcript, read_speech
-from debate_rl.game.verdict import Ask, Leg, Verdict
+from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.report.transcripts import Numbered, cut_passage, cut_speech, exhibit
 
 PASSAGE = "on monday the pipe was moved to the shed. on tuesday ines moved it to the barn, and all saw it."
@@ -103,7 +103,7 @@ def long_leg(made, quotes=("ines hid the key under the third stone",)):
     said = " ".join(f"<quote>{quote}</quote>" for quote in quotes)
     speeches = [read_speech(said, game, side, 0, Origin(player="dpo")) for side in "AB"]
     asks = (Ask(sides=("A", "B"), logprobs=(-0.1, -2.4)), Ask(sides=("B", "A"), order=(1, 0), logprobs=(-0.9, -0.5)))
-    return Leg(transcript=game.add(speeches), verdict=Verdict(judge="judge", p=(0.65, 0.35), asks=asks))
+    return JudgedDebate(transcript=game.add(speeches), verdict=Verdict(judge="judge", p=(0.65, 0.35), asks=asks))
 
 
 def test_long_passage_shows_the_surroundings_of_quotes_and_the_whole_apart(made):

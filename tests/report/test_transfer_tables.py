@@ -35,7 +35,7 @@ def run(folder, seed=0, stages=STAGES):
         write_json(stage / "metrics.json", results(hits).model_dump(mode="json"))
         write_json(stage / "timing.json", {"seconds": 10.0, "cpu_seconds": 8.0, "tokens": 1000})
         write_text(stage / "trainings" / "hits.json", hits.model_dump_json())
-        write_text(stage / "legs.jsonl", "{}\n" * 5)
+        write_text(stage / "debates.jsonl", "{}\n" * 5)
         write_json(stage / "trainings" / "index.json", {"seed0/weak": "shared", "seed0/x": f"own{at}"})
         for training in ("shared", f"own{at}"):
             write_json(folder / "transfer" / training / "result.json", {"seconds": 2.0})
@@ -98,7 +98,7 @@ def test_the_account_of_the_data_is_shown(tmp_path):
     main, members = tables = load_tables([load_run(folder)])
     assert main.columns[0].account is None and members.columns[0].account == found
     assert "- members: x is cut" in markdown(members)
-    for path in folder.glob("*/legs.jsonl"):
+    for path in folder.glob("*/debates.jsonl"):
         path.unlink()  # no real ones
     html = render(load_run(folder), tables=tables)
     row = "".join(f'<td class="num">{number}</td>' for number in (60, 30, 29, 31, 31, 88, 140, 2))

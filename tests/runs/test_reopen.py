@@ -15,7 +15,7 @@ def test_a_kept_run_is_opened_where_it_lies_now(run):  # noqa: F811
     with pytest.raises(UserError, match="is a folder in a run; .*moved --stage judge"):
         kept_run(moved / "judge")
     with pytest.raises(UserError, match="is a file; give the folder of a run: .*moved$"):
-        kept_run(moved / "sft" / "legs.jsonl")
+        kept_run(moved / "sft" / "debates.jsonl")
     with pytest.raises(UserError, match="config of the run not found"):
         kept_run(moved.parent)
 
@@ -46,7 +46,7 @@ def test_judges_of_the_run_and_others(run, monkeypatch):  # noqa: F811
     monkeypatch.setattr(Run, "open_engine", lambda self: engine)
     found, opened = judge_by_name(run / "sft", "judge")
     assert opened is engine and found.calibrator is not None
-    assert judge_by_name(run / "sft" / "legs.jsonl", "base")[0].name == "base judge"
+    assert judge_by_name(run / "sft" / "debates.jsonl", "base")[0].name == "base judge"
     other, _ = judge_by_name(run / "sft", "org/model", run / "judge" / "adapter")
     assert other.adapter == str(run / "judge" / "adapter")
     with pytest.raises(UserError, match="'judge' has an adapter of its own"):
@@ -56,8 +56,8 @@ def test_judges_of_the_run_and_others(run, monkeypatch):  # noqa: F811
 
 
 def test_outside_of_a_run_a_judge_is_a_model(tmp_path):
-    (tmp_path / "legs.jsonl").touch()
-    found, engine = judge_by_name(tmp_path / "legs.jsonl", "lab-small")
+    (tmp_path / "debates.jsonl").touch()
+    found, engine = judge_by_name(tmp_path / "debates.jsonl", "lab-small")
     assert (found.name, found.adapter) == ("lab-small", None) and isinstance(engine, TransformersEngine)
     with pytest.raises(UserError, match="stage not found"):
         judge_by_name(tmp_path / "nowhere", "lab-small")

@@ -20,7 +20,7 @@ from debate_rl.runs.study import run_study
 from debate_rl.stages.habits import first_prompts
 from tests import ROOT
 
-COMPARED = ("legs.jsonl", "pools.jsonl", "rows.jsonl", "test_legs.jsonl", "metrics.json", "calibrator.json")
+COMPARED = ("debates.jsonl", "pools.jsonl", "rows.jsonl", "test_debates.jsonl", "metrics.json", "calibrator.json")
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
 
 
@@ -80,11 +80,11 @@ def test_the_whole_pipeline_runs_and_a_second_run_does_nothing(tmp_path):
     assert {row["protocol"] for row in metrics["oversight"]["rows"]} == {"debate", "single", "blind"}
     assert (folder / "dpo/adapter/adapter_model.safetensors").is_file() and (folder / "report/index.html").is_file()
     assert json.loads((folder / "metrics.json").read_text())["preferences"]["pairs"] > 0
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("debates.jsonl")}
     said = []
     run_stages(Run(config, say=said.append))
     assert sum("done before" in line for line in said) == 7
-    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("legs.jsonl")}
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("debates.jsonl")}
 
 
 def start(config, path):
@@ -120,7 +120,7 @@ def test_a_run_killed_at_several_moments_ends_like_one_that_was_not(tmp_path):
         lambda: (folder / ".judge" / "checkpoints" / "checkpoint-2").is_dir(),
         lambda: (folder / ".preferences").is_dir(),
         lambda: (folder / ".dpo" / "checkpoints" / "checkpoint-4").is_dir(),
-        lambda: (folder / ".tournament" / "legs.jsonl").is_file(),
+        lambda: (folder / ".tournament" / "debates.jsonl").is_file(),
     ]
     stopped = 0
     for moment in moments:
@@ -211,7 +211,7 @@ def test_a_second_command_with_another_config_leaves_a_run_at_work_as_it_is(tmp_
     with alone(folder):
         claim_folder(config)
         (folder / ".tournament").mkdir()
-        (folder / ".tournament" / ".legs.jsonl.77.partial").write_text("being written")
+        (folder / ".tournament" / ".debates.jsonl.77.partial").write_text("being written")
         before = contents(folder)
         with pytest.raises(UserError, match="another process is at work"):
             run(other, engine=ScriptedEngine())

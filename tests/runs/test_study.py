@@ -58,7 +58,7 @@ def study(config, said=None):
 
 def files(folder):
     """What a study found, without times, places and stores."""
-    names = ("legs.jsonl", "metrics.json", "effects.json")
+    names = ("debates.jsonl", "metrics.json", "effects.json")
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.json*") if path.name in names}
 
 
@@ -150,7 +150,7 @@ def test_a_study_stopped_between_or_inside_seeds_ends_like_one_that_was_not(conf
         study(config)
     folder = Path(config.runs) / "s"
     assert not (folder / "effects.json").exists() and not (folder / moment[0] / moment[1]).exists()
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("seed0/*/legs.jsonl")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("seed0/*/debates.jsonl")}
     study(config)
     assert kept and all(path.stat().st_mtime_ns == made for path, made in kept.items())
     assert files(folder) == files(tmp_path / "whole" / "s")

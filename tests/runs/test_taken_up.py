@@ -61,7 +61,7 @@ def run(config, engine, only=None):
 def failures(folder):
     """Kinds of the failures in the logs of finished stages."""
     kinds = []
-    for path in sorted(folder.rglob("legs.jsonl")):
+    for path in sorted(folder.rglob("debates.jsonl")):
         for line in path.read_text().splitlines():
             failure = json.loads(line)["failure"]
             if failure is not None:

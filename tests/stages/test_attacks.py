@@ -5,7 +5,7 @@ import pytest
 from debate_rl.config.tree import dump_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.attacks.robustness import Trial
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.judge import Judge
@@ -39,9 +39,9 @@ def run(tmp_path):
     (folder / "judge" / "adapter").mkdir()
     calibrator = Calibrator(kind="temperature", slope=0.5, n=9, clusters=9)
     write_json(folder / "judge" / "calibrator.json", calibrator.model_dump(mode="json"))
-    legs = [Leg(transcript=game, verdict=Verdict(judge="j", p=(0.5, 0.5))) for game in debates()]
-    write(folder / "judge" / "test_legs.jsonl", legs)
-    write(folder / "sft" / "legs.jsonl", legs[:2])
+    legs = [JudgedDebate(transcript=game, verdict=Verdict(judge="j", p=(0.5, 0.5))) for game in debates()]
+    write(folder / "judge" / "test_debates.jsonl", legs)
+    write(folder / "sft" / "debates.jsonl", legs[:2])
     return folder
 
 
@@ -152,13 +152,13 @@ def test_without_a_judge_stage_the_test_debates_of_the_runs_protocol_are_taken(t
     found = parse_config({**tree, "stages": {"sft": {}, "preferences": {}, "oversight": {"players": ["base"]}}})
     folder = tmp_path / "r"
     write_text(folder / "config.yaml", dump_config(found))
-    games = [Leg(transcript=game) for game in debates(4)]
-    single = [Leg(transcript=game) for game in debates(6, "double")]
-    write(folder / "preferences" / "legs.jsonl", games)
+    games = [JudgedDebate(transcript=game) for game in debates(4)]
+    single = [JudgedDebate(transcript=game) for game in debates(6, "double")]
+    write(folder / "preferences" / "debates.jsonl", games)
     with pytest.raises(UserError, match="kept no test debates of protocol 'debate'; name a stage .*: preferences$"):
         attack_run(folder, "base", ("suffix_sure",))
-    write(folder / "oversight" / "legs.jsonl", [*games[:3], *single])
+    write(folder / "oversight" / "debates.jsonl", [*games[:3], *single])
     table = attack_run(folder, "base", ("suffix_sure",)).table
     assert table.games == 3 and str(table).startswith("debates: test debates of oversight, protocol debate; 6 of other")
-    write(folder / "preferences" / "legs.jsonl", single)
+    write(folder / "preferences" / "debates.jsonl", single)
     assert attack_run(folder, "base", ("suffix_sure",), stage="preferences").table.source.endswith("protocol double")

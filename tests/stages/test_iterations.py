@@ -115,7 +115,7 @@ def test_stopped_in_any_part_it_ends_the_same(finished, tmp_path, monkeypatch, p
     found = run(again)
     assert found["iterations"] == expected["iterations"] and found["tournament"] == expected["tournament"]
     assert (tmp_path / "it/iterations/iteration1/training.json").stat().st_mtime_ns == first
-    for file in ("iteration2/adapter/adapter_model.safetensors", "legs.jsonl", "iteration2/preferences/rows.jsonl"):
+    for file in ("iteration2/adapter/adapter_model.safetensors", "debates.jsonl", "iteration2/preferences/rows.jsonl"):
         assert (tmp_path / "it/iterations" / file).read_bytes() == (folder / "iterations" / file).read_bytes()
 
 

@@ -10,7 +10,7 @@ from debate_rl.analysis.oversight import Oversight
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.plan.plan import plan
 from debate_rl.records import append, digest, read, read_json
 from debate_rl.runs.execute import needed, run_stages
@@ -72,7 +72,7 @@ def test_every_protocol_of_the_design_is_played_on_the_same_questions(tree, tmp_
         ("debate", name, "base") for name in EVERY if name != "debate"
     ]
     assert all(one.accuracy.n == one.brier.n == one.log_score.n == COUNT for one in found.differences)
-    legs = read(tmp_path / "out" / "legs.jsonl", Leg)
+    legs = read(tmp_path / "out" / "debates.jsonl", JudgedDebate)
     asked = {
         name: {leg.transcript.question.id for leg in legs if leg.transcript.protocol.name == name} for name in EVERY
     }
@@ -85,7 +85,7 @@ def test_several_rounds_leave_every_protocol_its_shape(tree, tmp_path):
     tree["protocol"]["turns"] = 2
     played(tree, tmp_path / "out", questions=2)
     spoken = {}
-    for leg in read(tmp_path / "out" / "legs.jsonl", Leg):
+    for leg in read(tmp_path / "out" / "debates.jsonl", JudgedDebate):
         game = leg.transcript
         assert leg.verdict is not None and game.complete
         counts = [sum(s.side == side for s in game.speeches) for side in game.present if game.protocol.turns]
@@ -102,7 +102,7 @@ def test_what_the_judge_knows_beforehand_splits_the_table(tree, tmp_path):
         return [2.0 * (answer == "shed") if "quote>" not in text else 0.0 for answer in choice.candidates]
 
     found, _ = played(tree, tmp_path / "out", knows, protocols=["debate", "blind"])
-    wrong = sum(leg.transcript.question.correct for leg in read(tmp_path / "out" / "legs.jsonl", Leg)) // 2
+    wrong = sum(leg.transcript.question.correct for leg in read(tmp_path / "out" / "debates.jsonl", JudgedDebate)) // 2
     assert found.known.questions == {"right": COUNT - wrong, "unsure": 0, "wrong": wrong} and wrong > 0
     assert {(row.known, row.protocol, row.accuracy.n) for row in found.known.rows} == {
         ("right", "debate", COUNT - wrong), ("wrong", "debate", wrong),
@@ -124,7 +124,7 @@ def test_a_second_judge_sees_every_finished_game_and_nothing_is_said_twice(tree,
     assert by_name["debate"].difference.value == pytest.approx(
         by_name["debate"].scores.accuracy.value - by_name["debate"].first.value
     )
-    legs, seen = (read(tmp_path / "two" / name, Leg) for name in ("legs.jsonl", "second.jsonl"))
+    legs, seen = (read(tmp_path / "two" / name, JudgedDebate) for name in ("debates.jsonl", "second.jsonl"))
     assert [leg.transcript for leg in legs] == [leg.transcript for leg in seen]
     assert {leg.verdict.judge for leg in seen} == {"other"} and "same answer" in str(both)
 
@@ -207,10 +207,10 @@ def test_a_question_that_is_there_twice_is_refused_before_anything_is_played(tre
 
 def test_verdicts_of_two_judges_are_not_mixed(tree, tmp_path):
     played(tree, tmp_path / "out", protocols=["debate"])
-    legs = read(tmp_path / "out" / "legs.jsonl", Leg)
+    legs = read(tmp_path / "out" / "debates.jsonl", JudgedDebate)
     other = legs[0].verdict.model_copy(update={"revision": "another"})
-    (tmp_path / "out" / "legs.jsonl").unlink()
-    append(tmp_path / "out" / "legs.jsonl", [legs[0].model_copy(update={"verdict": other})])
+    (tmp_path / "out" / "debates.jsonl").unlink()
+    append(tmp_path / "out" / "debates.jsonl", [legs[0].model_copy(update={"verdict": other})])
     with pytest.raises(UserError, match="verdicts of two judges are mixed"):
         played(tree, tmp_path / "out", protocols=["debate"])
 

@@ -148,7 +148,7 @@ def test_a_stopped_stage_ends_like_one_that_was_not(tmp_path, method):
         run.config.stages["preferences"].execute(run, tmp_path / "b" / "out")
     again, out, later = made(tmp_path / "b", method=method)
     assert again == whole and len(later.requests) < len(engine.requests)  # what was written came from the store
-    for name in ("pools.jsonl", "rows.jsonl", "trees.jsonl" if method == "half" else "legs.jsonl"):
+    for name in ("pools.jsonl", "rows.jsonl", "trees.jsonl" if method == "half" else "debates.jsonl"):
         assert (out / name).read_text() == (folder / name).read_text()
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.plan.plan import plan
 from debate_rl.records import read
 from debate_rl.runs.execute import needed
@@ -41,7 +41,7 @@ def test_models_are_scored_with_the_passage_and_without(config, tmp_path):
     assert found["small", "open_book"]["accuracy"]["value"] == 0.5
     assert found["big", "open_book"]["brier"]["value"] < found["big", "blind"]["brier"]["value"] == 0.25
     assert found["big", "open_book"]["accuracy"]["clusters"] == 8
-    legs = read(tmp_path / "legs.jsonl", Leg)
+    legs = read(tmp_path / "debates.jsonl", JudgedDebate)
     assert len(legs) == 2 * 2 * 8 and {leg.verdict.judge for leg in legs} == {"big", "small"}
 
 

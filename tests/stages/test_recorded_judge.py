@@ -9,7 +9,7 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.records import read
 from debate_rl.runs.run import Run
 from debate_rl.stages import recorded_judge
@@ -53,7 +53,7 @@ def test_human_confidences_are_learnt_on_some_stories_and_predicted_on_others(sm
     metrics = found.stages["judge"].execute(run, out)
     assert all(isinstance(row, JudgeRow) for row in taught)
     assert any(row.target not in (0, 1) for row in taught)
-    humans, models = read(out / "human_legs.jsonl", Leg), read(out / "test_legs.jsonl", Leg)
+    humans, models = read(out / "human_debates.jsonl", JudgedDebate), read(out / "test_debates.jsonl", JudgedDebate)
     assert {leg.verdict.p for leg in models} == {(0.5, 0.5)}
     assert all(leg.verdict.judge.startswith("human/") for leg in humans)
     assert not {row.group for row in taught} & {leg.transcript.question.cluster for leg in humans}
@@ -69,7 +69,7 @@ def test_the_constant_knows_who_speaks_and_nothing_else(question):
     found = []
     for players, p in (({"A": "GPT-4"}, 0.8), ({"B": "GPT-4"}, 0.4), ({"A": "human", "B": "human"}, 0.99)):
         game = Transcript(question=question, protocol=load_protocol("debate"), players=players)
-        found.append(Leg(transcript=game, verdict=Verdict(judge="human/x", p=(p, 1 - p))))
+        found.append(JudgedDebate(transcript=game, verdict=Verdict(judge="human/x", p=(p, 1 - p))))
     assert recorded_judge.constants(found) == {("A",): pytest.approx(0.7), ("B",): pytest.approx(0.3)}
     assert recorded_judge.constants(found[2:]) == {("A",): 0.5, ("B",): 0.5}
 

@@ -2,7 +2,7 @@ import pytest
 
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import read, read_json
 from debate_rl.runs.execute import needed, run_stages
 from debate_rl.runs.run import Run
@@ -51,7 +51,7 @@ def test_tables_of_a_run_share_games_supervisors_and_ceiling(tmp_path, monkeypat
     folder = tmp_path / "r/transfer" / index[1]["seed0/market_making/supervisor0"]
     prompt = read(read_json(folder / "job.json")["job"]["rows"], JudgeRow)[0].prompt
     assert sum(message["content"].count("\nfor ") for message in prompt) == 1
-    assert (tmp_path / "r/main/legs.jsonl").is_file()
+    assert (tmp_path / "r/main/debates.jsonl").is_file()
 
 
 def test_a_table_names_its_players_and_what_it_builds_on(tmp_path):
@@ -80,12 +80,12 @@ def test_replies_are_argued_about_and_weighed_by_rewards(tmp_path, shared_data):
     run = Run(config(tmp_path, main=table), say=lambda _: None)
     run_stages(run)
     (log,) = (tmp_path / "r/transfer/games").glob("*.jsonl")
-    game = read(log, Leg)[0].transcript
+    game = read(log, JudgedDebate)[0].transcript
     assert game.protocol.name == "debate" and set(game.question.answers) != {"correct", "incorrect"}
     index = read_json(tmp_path / "r/main/trainings/index.json")
     row = rows_of(tmp_path, index["seed0/debate/supervisor0"], RewardRow)[0]
     shown = "\n".join(message["content"] for message in row.prompt)
-    spoken = {leg.transcript.question.id: leg.transcript.speeches for leg in read(log, Leg)}[row.id]
+    spoken = {leg.transcript.question.id: leg.transcript.speeches for leg in read(log, JudgedDebate)}[row.id]
     assert all(speech.text.split()[0] in shown for speech in spoken) and len({row.chosen, row.rejected}) == 2
     alone = rows_of(tmp_path, index["seed0/none/supervisor0"], RewardRow)[0]
     assert len(str(alone.prompt)) < len(str(row.prompt)) and (alone.chosen, alone.rejected) == (

@@ -8,7 +8,7 @@ from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Speech
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Estimate, difference, mean
 from debate_rl.records import Record
 from debate_rl.trainers.grpo.groups import POLICY
@@ -75,12 +75,12 @@ class Measured(Record):
     """One game of a measurement, as the training judge and the held-out judge saw it.
 
     Example:
-        Measured(leg=Leg(...), second=Leg(...))
+        Measured(leg=JudgedDebate(...), second=JudgedDebate(...))
     """
 
-    leg: Leg
+    leg: JudgedDebate
     """With the training judge's verdict."""
-    second: Leg | None = None
+    second: JudgedDebate | None = None
     """The same game with the held-out judge's verdict."""
 
 
@@ -143,7 +143,7 @@ def sounded(measured: Point, limits: Alarms) -> tuple[str, ...]:
     return tuple(alarms)
 
 
-def _elo(legs: Sequence[Leg], ridge: float) -> Effect | None:
+def _elo(legs: Sequence[JudgedDebate], ridge: float) -> Effect | None:
     """Elo of the policy over the start; None without games between players."""
     results = outcomes(legs)
     if not {POLICY, START} <= {*results.left, *results.right}:
@@ -200,7 +200,7 @@ def _policy_speeches(games: Sequence[Measured]) -> list[tuple[Speech, str]]:
     return speeches
 
 
-def _policy_probability(leg: Leg) -> float | None:
+def _policy_probability(leg: JudgedDebate) -> float | None:
     """The judge's probability for the policy; None without a verdict, or if the policy does not have one side."""
     sides = [side for side, name in leg.transcript.players.items() if name == POLICY]
     if leg.verdict is None or len(sides) != 1:
@@ -228,15 +228,15 @@ def _side_a_wins(games: Sequence[Measured]) -> list[Value]:
     return values
 
 
-def _training_leg(game: Measured) -> Leg | None:
+def _training_leg(game: Measured) -> JudgedDebate | None:
     return game.leg
 
 
-def _held_out_leg(game: Measured) -> Leg | None:
+def _held_out_leg(game: Measured) -> JudgedDebate | None:
     return game.second
 
 
-def _hits(games: Sequence[Measured], judged: Callable[[Measured], Leg | None]) -> dict[str, Value]:
+def _hits(games: Sequence[Measured], judged: Callable[[Measured], JudgedDebate | None]) -> dict[str, Value]:
     """Whether a judge was right, by game; one half if it favours neither answer."""
     hits = {}
     for game in games:

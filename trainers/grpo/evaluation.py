@@ -14,7 +14,7 @@ from debate_rl.arena.rollout import play
 from debate_rl.engines.request import Engine
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, read_log
@@ -56,7 +56,7 @@ class Watcher(TrainerCallback):
         self.trainer: Any = None
         """Set once the trainer exists."""
         self._last_log: dict[str, float] = {}
-        self._pool_legs: dict[str, Leg] = {}
+        self._pool_legs: dict[str, JudgedDebate] = {}
         """Games of the pool among itself, by game; they are the same at every step, and played once."""
 
     def on_train_begin(
@@ -145,7 +145,7 @@ class Watcher(TrainerCallback):
         gathered = dict(gather_object([(game.leg.transcript.id, game) for game in measured]))
         return [gathered[game.id] for game in self.games]
 
-    def _play_pool(self, games: Sequence[Transcript]) -> dict[str, Leg]:
+    def _play_pool(self, games: Sequence[Transcript]) -> dict[str, JudgedDebate]:
         """Play the games of the pool among itself; returns legs by game."""
         # In a call of their own, because a probability depends in its last digits on the rest of the batch: a resumed
         # training then gets the same numbers, whichever step it plays them at.
@@ -155,7 +155,7 @@ class Watcher(TrainerCallback):
         return {leg.transcript.id: leg for leg in legs}
 
 
-def _judge_again(legs: Sequence[Leg], judge: AnyJudge | None, engine: Engine) -> list[Measured]:
+def _judge_again(legs: Sequence[JudgedDebate], judge: AnyJudge | None, engine: Engine) -> list[Measured]:
     """Show the policy's games to the held-out judge as well."""
     if judge is None:
         return [Measured(leg=leg) for leg in legs]
@@ -169,13 +169,13 @@ def _judge_again(legs: Sequence[Leg], judge: AnyJudge | None, engine: Engine) ->
     return measured
 
 
-def _is_policy_game(leg: Leg) -> bool:
+def _is_policy_game(leg: JudgedDebate) -> bool:
     """Whether the policy took part in a game that did not fail."""
     return leg.failure is None and POLICY in leg.transcript.players.values()
 
 
-def _leg(game: Transcript, verdict: Verdict | Failure) -> Leg:
+def _leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
     """A game with the verdict or failure of a judge."""
     if isinstance(verdict, Verdict):
-        return Leg(transcript=game, verdict=verdict)
-    return Leg(transcript=game, failure=verdict)
+        return JudgedDebate(transcript=game, verdict=verdict)
+    return JudgedDebate(transcript=game, failure=verdict)

@@ -23,7 +23,7 @@ from debate_rl.engines.request import Completion, Engine, EngineFailure, Request
 from debate_rl.game.protocol import SIDES, Protocol, Side, other
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.players.debater import Debater
 from debate_rl.players.speak import Scorer
 from debate_rl.records import digest
@@ -96,7 +96,7 @@ class RolloutResult:
     """Sequences in the order of the batch, the policy's games with verdicts, and figures for the log."""
 
     sequences: list[TrainingSequence]
-    legs: list[Leg]
+    legs: list[JudgedDebate]
     counts: Counter[str] = field(default_factory=Counter)
     means: dict[str, float] = field(default_factory=dict)
 
@@ -108,7 +108,7 @@ class _QuestionGames:
     question: int
     sides: tuple[Side, ...]
     """Sides that learn from these games."""
-    legs: list[Leg]
+    legs: list[JudgedDebate]
 
 
 @dataclass(frozen=True)

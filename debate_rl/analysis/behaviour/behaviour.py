@@ -9,7 +9,7 @@ from debate_rl.analysis.behaviour.concessions import concedes, names_other_only
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Speech
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, mean
 from debate_rl.records import Record
 
@@ -69,7 +69,7 @@ class Spoken(NamedTuple):
         return _argues(self.question, self.speech.side)
 
 
-def spoken(legs: Iterable[Leg]) -> list[Spoken]:
+def spoken(legs: Iterable[JudgedDebate]) -> list[Spoken]:
     """Every speech of the legs; one that stands in several legs (same question, side, turn and text) counts once."""
     speeches: dict[tuple[str, str, str, int, str], Spoken] = {}
     for leg in legs:
@@ -91,17 +91,17 @@ def _earlier_quotes(speech: Speech, speeches: Iterable[Speech]) -> frozenset[str
     return frozenset(quotes)
 
 
-def behaviour(legs: Iterable[Leg]) -> list[Behaviour]:
+def behaviour(legs: Iterable[JudgedDebate]) -> list[Behaviour]:
     """One row for each player, over all its speeches in the legs."""
     return _rows(list(legs), (None,))
 
 
-def by_side(legs: Iterable[Leg]) -> list[Behaviour]:
+def by_side(legs: Iterable[JudgedDebate]) -> list[Behaviour]:
     """Two rows for each player: its speeches for the correct answer, and those for the wrong one."""
     return _rows(list(legs), ("correct", "wrong"))
 
 
-def _rows(legs: Sequence[Leg], sides: Sequence[Argues | None]) -> list[Behaviour]:
+def _rows(legs: Sequence[JudgedDebate], sides: Sequence[Argues | None]) -> list[Behaviour]:
     """A row for each player and side that has speeches, players in the order of their first speeches."""
     every_speech, every_win = spoken(legs), wins(legs)
     rows = []
@@ -148,7 +148,7 @@ class Win(NamedTuple):
     cluster: str
 
 
-def wins(legs: Iterable[Leg]) -> list[Win]:
+def wins(legs: Iterable[JudgedDebate]) -> list[Win]:
     """The judge's probability for each player of every judged game between two different ones."""
     rows = []
     for leg in legs:

@@ -10,7 +10,7 @@ from debate_rl.analysis.behaviour.relevance import Relevance, relevance
 from debate_rl.analysis.behaviour.separation import Separation, separation
 from debate_rl.analysis.behaviour.trends import Trend, trends
 from debate_rl.engines.request import Engine
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.records import Record
 
@@ -31,7 +31,7 @@ class Conduct(Record):
 
 
 def conduct(
-    legs: Sequence[Leg], players: Sequence[str], reader: AnyJudge, engine: Engine, readings: int = 0
+    legs: Sequence[JudgedDebate], players: Sequence[str], reader: AnyJudge, engine: Engine, readings: int = 0
 ) -> Conduct:
     """Measure the behaviour of a tournament's players.
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from debate_rl.analysis.behaviour.behaviour import all_quotes_are, count_words
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import explain, lines
 
 
@@ -34,10 +34,10 @@ class Played(NamedTuple):
     """A judged game.
 
     Example:
-        Played(leg=Leg(...), said=(Said(player="sft", ...), Said(player="dpo", ...)))
+        Played(leg=JudgedDebate(...), said=(Said(player="sft", ...), Said(player="dpo", ...)))
     """
 
-    leg: Leg
+    leg: JudgedDebate
     """The leg with its verdict, without passage and speeches."""
     said: tuple[Said, ...]
 
@@ -64,7 +64,7 @@ class Played(NamedTuple):
 
 
 def read_played(path: Path) -> list[Played]:
-    """Read the judged games of a file of legs, one at a time; empty if there is no file.
+    """Read the judged games of a file of judged debates, one at a time; empty if there is no file.
 
     Legs that failed or were not judged are left out: they count for no one.
 
@@ -76,7 +76,7 @@ def read_played(path: Path) -> list[Played]:
         return games
     for line_number, value in lines(path):
         try:
-            leg = Leg.model_validate(value)
+            leg = JudgedDebate.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{line_number}: {explain(error)}") from error
         if leg.verdict is not None and leg.failure is None and leg.p_correct is not None:
@@ -94,7 +94,7 @@ def listed(played: Iterable[Played], order: Sequence[str] = ()) -> list[str]:
     return in_order + [name for name in players if name not in order]
 
 
-def _without_texts(leg: Leg) -> Played:
+def _without_texts(leg: JudgedDebate) -> Played:
     game = leg.transcript
     # A novel as the passage of every leg would fill the memory; ids and clusters stay.
     question = game.question.model_copy(update={"passage": None, "evidence": ()})

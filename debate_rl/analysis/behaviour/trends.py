@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from debate_rl.analysis.behaviour.behaviour import MEASURES, spoken, wins
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Floats, bootstrap_totals
 from debate_rl.judges.scores import hits
 from debate_rl.records import Record
@@ -37,7 +37,7 @@ class Trend(Record):
     """The same with judge accuracy in their self-play."""
 
 
-def trends(legs: Sequence[Leg]) -> list[Trend]:
+def trends(legs: Sequence[JudgedDebate]) -> list[Trend]:
     """Correlate judge accuracy, then each behaviour, over the players that met others and themselves.
 
     Intervals are over stories; in each resample every measure and both scales are measured again.
@@ -64,7 +64,7 @@ _Totals = dict[str, dict[str, list[float]]]
 """Sum and count of a measure, by player and story."""
 
 
-def _totals(legs: Sequence[Leg]) -> dict[str, _Totals]:
+def _totals(legs: Sequence[JudgedDebate]) -> dict[str, _Totals]:
     """Totals of strength, judge accuracy and every behaviour."""
     rows: dict[str, list[tuple[str, str, float]]] = {
         STRENGTH: [(win.player, win.cluster, win.p) for win in wins(legs)],
@@ -84,7 +84,7 @@ def _totals(legs: Sequence[Leg]) -> dict[str, _Totals]:
     return totals
 
 
-def _self_play_hits(legs: Sequence[Leg]) -> list[tuple[str, str, float]]:
+def _self_play_hits(legs: Sequence[JudgedDebate]) -> list[tuple[str, str, float]]:
     """Player, story and whether the judge was right, for every judged game of a player with itself."""
     rows = []
     for leg in legs:

@@ -10,7 +10,7 @@ import numpy as np
 
 from debate_rl.analysis.behaviour.game_features import Played, listed
 from debate_rl.analysis.effects.row import EffectRow, Scored, Unit, mean_rows, paired
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate
 from debate_rl.judges.judge import mean_probability
 from debate_rl.judges.scores import confidences, ece, hits, noise_floor
@@ -23,7 +23,7 @@ COMPARED = ("single", "double", "ensembled")
 """Protocols with which debate is compared."""
 
 
-def right(leg: Leg) -> float:
+def right(leg: JudgedDebate) -> float:
     """1 where the verdict is correct, 1/2 where it is undecided, else 0."""
     return float(hits([_p_correct(leg)])[0])
 
@@ -46,17 +46,17 @@ def _reader(game: Played) -> str:
     return game.leg.verdict.judge if game.leg.verdict else "-"
 
 
-def _p_correct(leg: Leg) -> float:
+def _p_correct(leg: JudgedDebate) -> float:
     if leg.p_correct is None:
         raise ValueError("a leg without a verdict or a correct answer")
     return leg.p_correct
 
 
-def _brier(leg: Leg) -> float:
+def _brier(leg: JudgedDebate) -> float:
     return (1 - _p_correct(leg)) ** 2
 
 
-def _order_hits(leg: Leg) -> list[float]:
+def _order_hits(leg: JudgedDebate) -> list[float]:
     """Whether the raw verdict is correct in each presentation order alone."""
     if leg.verdict is None:
         raise ValueError("a leg without a verdict")
@@ -66,13 +66,13 @@ def _order_hits(leg: Leg) -> list[float]:
     return hits([1 - p for p in p_first_answer]).tolist()
 
 
-def _right_in_one_order(leg: Leg) -> float:
+def _right_in_one_order(leg: JudgedDebate) -> float:
     """Like `right`, in one presentation order, drawn by the game's id."""
     # The mean of both orders hides the order effect: one order is what a judge that is asked once would score.
     return _order_hits(leg)[int(digest(["order", leg.transcript.id]), 16) % 2]
 
 
-def _order_effect(leg: Leg) -> float:
+def _order_effect(leg: JudgedDebate) -> float:
     """1 where the two orders pick different answers."""
     first, second = _order_hits(leg)
     return abs(first - second)
@@ -84,7 +84,7 @@ class _Measure(NamedTuple):
     name: str
     unit: Unit
     difference_unit: Unit
-    of: Callable[[Leg], float]
+    of: Callable[[JudgedDebate], float]
     claim: int
     """Claimed sign of after - before."""
 
@@ -120,7 +120,7 @@ def _by_id(games: Sequence[Played]) -> dict[str, Played]:
     return {game.leg.transcript.id: game for game in games}
 
 
-def _scored(seeds: Sequence[Mapping[str, Played]], measure: Callable[[Leg], float]) -> list[dict[str, Scored]]:
+def _scored(seeds: Sequence[Mapping[str, Played]], measure: Callable[[JudgedDebate], float]) -> list[dict[str, Scored]]:
     """A measure of every game that was judged in both presentation orders."""
     scored = []
     for games in seeds:

@@ -96,7 +96,7 @@ def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[E
     games = {}
     for name, kind in kinds.items():
         if kind in PLAYED:
-            games[name] = [read_played(run / name / "legs.jsonl") for run in runs]
+            games[name] = [read_played(run / name / "debates.jsonl") for run in runs]
     study = _Study(runs, kinds, games, resamples)
     rows: list[EffectRow] = []
     for kind, make_rows in _ROWS.items():
@@ -143,8 +143,8 @@ def _iteration_rows(study: _Study, name: str) -> list[EffectRow]:
 
 
 def _judge_rows(study: _Study, name: str) -> list[EffectRow]:
-    before = [read_played(run / name / "base_legs.jsonl") for run in study.runs]
-    after = [read_played(run / name / "test_legs.jsonl") for run in study.runs]
+    before = [read_played(run / name / "base_debates.jsonl") for run in study.runs]
+    after = [read_played(run / name / "test_debates.jsonl") for run in study.runs]
     return judge_rows(before, after)
 
 

@@ -26,7 +26,7 @@ from debate_rl.arena.rollout import read_pools
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError, existing
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, Floats, Replicates, clusters, mean, resample
 from debate_rl.judges.errors import Kind, inject
 from debate_rl.players.speak import Pool
@@ -162,7 +162,7 @@ def _name(game: Transcript) -> str:
 
 
 def rating_errors(
-    legs: Sequence[Leg],
+    legs: Sequence[JudgedDebate],
     rates: Sequence[float] = RATES,
     kind: Kind = "flip",
     *,
@@ -435,7 +435,7 @@ def judge_errors(
         stage = path.parent
         name = stage.name
         if read_json(path).get("kind", "") == "tournament":
-            legs = [game.leg for game in read_played(stage / "legs.jsonl")]
+            legs = [game.leg for game in read_played(stage / "debates.jsonl")]
             ratings[name] = tuple(rating_errors(legs, rates, kind, ridge=_ridge(stage), seed=seed, draws=draws))
         if (stage / "pools.jsonl").is_file():
             stage_settings = settings.get(name) or {}

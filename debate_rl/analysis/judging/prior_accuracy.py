@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import accuracy, brier
 from debate_rl.records import Record
@@ -50,7 +50,7 @@ class Known(Record):
     rows: tuple[KnownRow, ...]
 
 
-def knowledge(blind: Sequence[Leg], unsure: float = UNSURE) -> dict[str, Knowledge]:
+def knowledge(blind: Sequence[JudgedDebate], unsure: float = UNSURE) -> dict[str, Knowledge]:
     """Group of each question that has a blind verdict, by question id; a verdict of one half is always unsure."""
     groups: dict[str, Knowledge] = {}
     for leg in blind:
@@ -65,15 +65,15 @@ def knowledge(blind: Sequence[Leg], unsure: float = UNSURE) -> dict[str, Knowled
     return groups
 
 
-def by_knowledge(legs: Mapping[tuple[str, str], Sequence[Leg]], unsure: float = UNSURE) -> Known | None:
+def by_knowledge(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]], unsure: float = UNSURE) -> Known | None:
     """Score the judge in each group of questions, by (protocol, player).
 
     Returns:
         The scores; None where no bare question was judged.
     """
     # Blind verdicts make the groups, so as a row of a group they would be right always or never.
-    blind: list[Leg] = []
-    shown: dict[tuple[str, str], list[Leg]] = {}
+    blind: list[JudgedDebate] = []
+    shown: dict[tuple[str, str], list[JudgedDebate]] = {}
     question_ids = set()
     for key, group_legs in legs.items():
         shown[key] = []
@@ -99,7 +99,7 @@ def by_knowledge(legs: Mapping[tuple[str, str], Sequence[Leg]], unsure: float = 
     )
 
 
-def _row(group: Knowledge, protocol: str, player: str, legs: Sequence[Leg]) -> KnownRow | None:
+def _row(group: Knowledge, protocol: str, player: str, legs: Sequence[JudgedDebate]) -> KnownRow | None:
     """Scores of one group under one protocol and player; None without a verdict."""
     probabilities = []
     clusters = []
@@ -118,7 +118,7 @@ def _row(group: Knowledge, protocol: str, player: str, legs: Sequence[Leg]) -> K
     )
 
 
-def _is_blind(leg: Leg) -> bool:
+def _is_blind(leg: JudgedDebate) -> bool:
     """Whether the judge saw the question alone."""
     rules = leg.transcript.protocol
     return rules.turns == 0 and not rules.judge_reads_passage

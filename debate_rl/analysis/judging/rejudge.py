@@ -10,7 +10,7 @@ from debate_rl.analysis.oversight import Oversight, oversight
 from debate_rl.arena.consultancy import Converted, to_double
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing, nearest
-from debate_rl.game.verdict import Leg
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.check import check_games
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.records import Record, read
@@ -54,28 +54,30 @@ class Rejudged(Record):
         return "\n\n".join(paragraphs)
 
 
-def saved_legs(paths: Sequence[str | Path]) -> list[Leg]:
-    """Read legs from finished stages (`legs.jsonl` in their folders) or from files.
+def saved_legs(paths: Sequence[str | Path]) -> list[JudgedDebate]:
+    """Read legs from finished stages (`debates.jsonl` in their folders) or from files.
 
     Raises:
         UserError: a path is missing, has no legs, or holds a malformed line.
     """
-    legs: list[Leg] = []
+    legs: list[JudgedDebate] = []
     for given in paths:
         path = existing(given, "stage")
         file = path
         if path.is_dir():
-            file = path / "legs.jsonl"
+            file = path / "debates.jsonl"
             if not file.is_file():
-                raise UserError(f"no legs.jsonl in {path}; give the folder of a stage that has it{stages_with(path)}")
-        stage_legs = read(file, Leg)
+                raise UserError(
+                    f"no debates.jsonl in {path}; give the folder of a stage that has it{stages_with(path)}"
+                )
+        stage_legs = read(file, JudgedDebate)
         if not stage_legs:
             raise UserError(f"no legs in {path}; give the folder of a finished stage that plays games")
         legs += stage_legs
     return legs
 
 
-def stages_with(folder: Path, file: str = "legs.jsonl") -> str:
+def stages_with(folder: Path, file: str = "debates.jsonl") -> str:
     """List the finished stages below a folder that hold a file, as the end of a message: `: judge, oversight`."""
     names = []
     # A user most often gives the folder of the run in place of a stage in it.
@@ -91,8 +93,8 @@ def stages_with(folder: Path, file: str = "legs.jsonl") -> str:
 
 
 def rejudge(
-    legs: Sequence[Leg], judge: AnyJudge, engine: Engine, view: str | None = None, protocol: str | None = None
-) -> tuple[Rejudged, list[Leg]]:
+    legs: Sequence[JudgedDebate], judge: AnyJudge, engine: Engine, view: str | None = None, protocol: str | None = None
+) -> tuple[Rejudged, list[JudgedDebate]]:
     """Have saved games judged by another judge.
 
     Args:
@@ -121,7 +123,7 @@ def rejudge(
         saved_judges = _saved_judges(selected)
     else:
         converted = _convert(complete, view)
-        complete = [Leg(transcript=game) for game in converted.games]
+        complete = [JudgedDebate(transcript=game) for game in converted.games]
         pairs = converted.pairs
         unpaired = converted.unpaired
     rejudged = judge_again(complete, judge, engine)
@@ -146,7 +148,7 @@ def rejudge(
     return summary, rejudged
 
 
-def _of_protocol(legs: Sequence[Leg], protocol: str) -> list[Leg]:
+def _of_protocol(legs: Sequence[JudgedDebate], protocol: str) -> list[JudgedDebate]:
     """Select the legs of one protocol, and refuse a name that no leg has."""
     selected = [leg for leg in legs if leg.transcript.protocol.name == protocol]
     if not selected:
@@ -155,9 +157,9 @@ def _of_protocol(legs: Sequence[Leg], protocol: str) -> list[Leg]:
     return selected
 
 
-def _without_repeats(legs: Sequence[Leg]) -> list[Leg]:
+def _without_repeats(legs: Sequence[JudgedDebate]) -> list[JudgedDebate]:
     """Keep the first leg of every game: several people may have judged the same one."""
-    first_legs: dict[tuple[str, tuple[str, ...]], Leg] = {}
+    first_legs: dict[tuple[str, tuple[str, ...]], JudgedDebate] = {}
     for leg in legs:
         # The speeches are part of the key: games of one id with other speeches come from two runs, and `check_games`
         # refuses them only if both are still here.
@@ -166,13 +168,13 @@ def _without_repeats(legs: Sequence[Leg]) -> list[Leg]:
     return list(first_legs.values())
 
 
-def _saved_judges(legs: Sequence[Leg]) -> list[tuple[str, str | None]]:
+def _saved_judges(legs: Sequence[JudgedDebate]) -> list[tuple[str, str | None]]:
     """Name and revision of every judge with a verdict in the legs, in order of appearance."""
     judges = [(leg.verdict.judge, leg.verdict.revision) for leg in legs if leg.verdict is not None]
     return list(dict.fromkeys(judges))
 
 
-def _convert(legs: Sequence[Leg], view: str) -> Converted:
+def _convert(legs: Sequence[JudgedDebate], view: str) -> Converted:
     """Convert consultancies to another protocol, and refuse a result without games."""
     converted = to_double([leg.transcript for leg in legs], view)
     if not converted.games:
@@ -184,7 +186,7 @@ def _convert(legs: Sequence[Leg], view: str) -> Converted:
     return converted
 
 
-def _check_any_verdict(legs: Sequence[Leg], judge: AnyJudge) -> None:
+def _check_any_verdict(legs: Sequence[JudgedDebate], judge: AnyJudge) -> None:
     """Refuse a judge that could not judge a single game."""
     # Without this the command would end in a table of dashes, as if the judge had been compared.
     if any(leg.verdict is not None for leg in legs):
@@ -194,7 +196,7 @@ def _check_any_verdict(legs: Sequence[Leg], judge: AnyJudge) -> None:
     raise UserError(f"{judge.name} could not judge any game ({reason}); does the model fit the transcripts?")
 
 
-def _reference_protocol(legs: dict[tuple[str, str], list[Leg]]) -> str:
+def _reference_protocol(legs: dict[tuple[str, str], list[JudgedDebate]]) -> str:
     """The protocol that others are compared with: debate where it was judged, else the first one with a verdict."""
     judged = []
     for (protocol, _), group in legs.items():
@@ -203,9 +205,9 @@ def _reference_protocol(legs: dict[tuple[str, str], list[Leg]]) -> str:
     return "debate" if "debate" in judged else judged[0]
 
 
-def _by_protocol_and_player(legs: Sequence[Leg]) -> dict[tuple[str, str], list[Leg]]:
+def _by_protocol_and_player(legs: Sequence[JudgedDebate]) -> dict[tuple[str, str], list[JudgedDebate]]:
     """Group legs by protocol and player; the player is "a + b" where two meet, "-" where nobody speaks."""
-    groups: dict[tuple[str, str], list[Leg]] = {}
+    groups: dict[tuple[str, str], list[JudgedDebate]] = {}
     for leg in legs:
         game = leg.transcript
         player = " + ".join(sorted(set(game.players.values()))) or "-"

@@ -13,7 +13,7 @@ import numpy as np
 from debate_rl.analysis.columns import cell, columns
 from debate_rl.arena.tournament import scores
 from debate_rl.engines.request import Engine
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.intervals import Effect, Estimate, Floats, bootstrap_totals, difference, mean
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.judges.scores import JudgeScores, accuracy, hits
@@ -93,7 +93,7 @@ class SecondJudge(Record):
         return f"{columns(head, lines)}\n{total}"
 
 
-def judge_again(legs: Sequence[Leg], judge: AnyJudge, engine: Engine) -> list[Leg]:
+def judge_again(legs: Sequence[JudgedDebate], judge: AnyJudge, engine: Engine) -> list[JudgedDebate]:
     """Have the finished games judged by another judge; unfinished legs stay as they are.
 
     Returns:
@@ -107,13 +107,13 @@ def judge_again(legs: Sequence[Leg], judge: AnyJudge, engine: Engine) -> list[Le
         # A leg is made anew: the first judge's verdict or failure must not stay beside the new one.
         for index, game, outcome in zip(chunk, games, judge_transcripts(games, judge, engine), strict=True):
             if isinstance(outcome, Verdict):
-                rejudged[index] = Leg(transcript=game, verdict=outcome)
+                rejudged[index] = JudgedDebate(transcript=game, verdict=outcome)
             else:
-                rejudged[index] = Leg(transcript=game, failure=outcome)
+                rejudged[index] = JudgedDebate(transcript=game, failure=outcome)
     return rejudged
 
 
-def finished(leg: Leg) -> bool:
+def finished(leg: JudgedDebate) -> bool:
     """Whether all speeches of a game were made, so that it can be judged."""
     game = leg.transcript
     # A game whose judge failed is finished all the same, unless the judge's verdicts decide who speaks: then the turns
@@ -123,8 +123,8 @@ def finished(leg: Leg) -> bool:
 
 
 def beside(
-    first: Mapping[tuple[str, str], Sequence[Leg]],
-    second: Mapping[tuple[str, str], Sequence[Leg]],
+    first: Mapping[tuple[str, str], Sequence[JudgedDebate]],
+    second: Mapping[tuple[str, str], Sequence[JudgedDebate]],
     names: tuple[str, str],
 ) -> SecondJudge:
     """Compare two judges on the same games.
@@ -135,7 +135,7 @@ def beside(
         names: names of the first and the second judge.
     """
     rows = []
-    judged_by_both: list[tuple[Leg, Leg]] = []
+    judged_by_both: list[tuple[JudgedDebate, JudgedDebate]] = []
     for key, first_legs in first.items():
         both = []
         for pair in zip(first_legs, second[key], strict=True):
@@ -152,7 +152,9 @@ def beside(
     )
 
 
-def _row(key: tuple[str, str], second: Sequence[Leg], both: Sequence[tuple[Leg, Leg]]) -> SecondRow:
+def _row(
+    key: tuple[str, str], second: Sequence[JudgedDebate], both: Sequence[tuple[JudgedDebate, JudgedDebate]]
+) -> SecondRow:
     """Compare the judges under one (protocol, player); `both` holds the pairs of legs with two verdicts."""
     first_p = []
     second_p = []
@@ -174,7 +176,7 @@ def _row(key: tuple[str, str], second: Sequence[Leg], both: Sequence[tuple[Leg, 
     )
 
 
-def _probabilities(both: Sequence[tuple[Leg, Leg]]) -> tuple[Floats, Floats, list[str]]:
+def _probabilities(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> tuple[Floats, Floats, list[str]]:
     """(n,) probabilities of answer 0 by either judge, and the clusters of the questions."""
     first_p = np.array([one.verdict.p[0] for one, _ in both if one.verdict is not None], dtype=float)
     second_p = np.array([two.verdict.p[0] for _, two in both if two.verdict is not None], dtype=float)
@@ -182,7 +184,7 @@ def _probabilities(both: Sequence[tuple[Leg, Leg]]) -> tuple[Floats, Floats, lis
     return first_p, second_p, clusters
 
 
-def _same(both: Sequence[tuple[Leg, Leg]]) -> Estimate | None:
+def _same(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> Estimate | None:
     """Share of games in which both judges favour the same answer."""
     if not both:
         return None
@@ -190,7 +192,7 @@ def _same(both: Sequence[tuple[Leg, Leg]]) -> Estimate | None:
     return mean(1 - np.abs(hits(first_p) - hits(second_p)), clusters)
 
 
-def _correlation(both: Sequence[tuple[Leg, Leg]]) -> Estimate | None:
+def _correlation(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> Estimate | None:
     """Pearson correlation of the judges' probabilities, with an interval over clusters."""
     first_p, second_p, clusters = _probabilities(both)
     if len(both) < 2 or np.ptp(first_p) < 1e-9 or np.ptp(second_p) < 1e-9:

@@ -15,7 +15,7 @@ from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.judge import Judge
 
 SHED, BARN = (
@@ -46,7 +46,7 @@ def leg(question, a, b, said_a, said_b, p=0.5, turns=1):
             for side in ("A", "B")
         ]
         game = game.add(made)
-    return Leg(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p)))
+    return JudgedDebate(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p)))
 
 
 def test_sides_are_told_apart_by_the_correct_answer():

@@ -7,13 +7,13 @@ from debate_rl.analysis.effects.online import judged_rows, online_rows
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 
 
 def played(number, seats, p, protocol="debate"):
     question = Question(id=f"q{number}", text="?", answers=("a", "b"), correct=0, group=f"g{number}")
     game = Transcript(question=question, protocol=load_protocol(protocol), players=seats)
-    return Played(Leg(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p))), ())
+    return Played(JudgedDebate(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p))), ())
 
 
 def meeting(first, second, p, count=8):

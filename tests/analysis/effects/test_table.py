@@ -13,7 +13,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Ask, Failure, Leg, Verdict
+from debate_rl.game.verdict import Ask, Failure, JudgedDebate, Verdict
 from debate_rl.intervals import Estimate
 from debate_rl.records import write, write_json
 from debate_rl.weak_to_strong.results.predictions import Hits
@@ -48,7 +48,7 @@ def leg(about, players, p_first, protocol="debate", seed=0, said="", judge="judg
         asks.append(Ask(sides=(), order=order, logprobs=(math.log(p), math.log(1 - p))))
         chances.append(p)
     p = sum(chances) / 2
-    return Leg(transcript=game, verdict=Verdict(judge=judge, p=(p, 1 - p), asks=tuple(asks)))
+    return JudgedDebate(transcript=game, verdict=Verdict(judge=judge, p=(p, 1 - p), asks=tuple(asks)))
 
 
 def right(about, correct):
@@ -57,7 +57,7 @@ def right(about, correct):
 
 
 def stage(run, name, kind=None, metrics=None, **files):
-    """Write a finished stage with files of legs."""
+    """Write a finished stage with files of judged debates."""
     write_json(run / name / "stage.json", {"name": name, "kind": kind or name, "fingerprint": "0"})
     write_json(run / name / "metrics.json", metrics or {})
     for file, legs in files.items():

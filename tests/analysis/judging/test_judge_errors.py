@@ -11,7 +11,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
-from debate_rl.game.verdict import Leg, Verdict
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.errors import inject
 from debate_rl.players.speak import make_pool
 from debate_rl.records import write, write_json, write_text
@@ -39,7 +39,7 @@ def cross_play(count=24):
             for b in SKILL:
                 game = open_transcript(question(number), rules, {"A": a, "B": b})
                 p = 1 / (1 + np.exp(SKILL[b] - SKILL[a]))
-                found.append(Leg(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p))))
+                found.append(JudgedDebate(transcript=game, verdict=Verdict(judge="j", p=(p, 1 - p))))
     return found
 
 
@@ -157,7 +157,7 @@ def run(tmp_path):
     for name in ("tournament", "preferences", "weak_to_strong"):
         write_json(tmp_path / name / "stage.json", {"name": name, "kind": name})
         write_json(tmp_path / name / "metrics.json", {"ratings": {"ridge": 0.1}})
-    write(tmp_path / "tournament" / "legs.jsonl", cross_play(6))
+    write(tmp_path / "tournament" / "debates.jsonl", cross_play(6))
     write(tmp_path / "preferences" / "pools.jsonl", pools(6))
     write_json(tmp_path / "weak_to_strong" / "trainings" / "hits.json", hits().model_dump(mode="json"))
     return tmp_path

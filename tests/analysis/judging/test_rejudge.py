@@ -4,7 +4,7 @@ from debate_rl.analysis.columns import columns
 from debate_rl.analysis.judging.rejudge import rejudge, saved_legs
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
-from debate_rl.game.verdict import Failure, Leg
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.judges.judge import Judge
 from debate_rl.records import write, write_text
 from tests.analysis.test_accuracy import legs
@@ -43,7 +43,9 @@ def test_games_that_were_not_finished_are_counted_and_not_judged(question):
     saved = lab(legs(question, "debate", "x", [0.9] * 4))
     cut = saved[0].transcript.model_copy(update={"speeches": ()})
     failure = Failure(seat="A", turn=0, kind="context", message="too long")
-    found, again = rejudge([Leg(transcript=cut, failure=failure), *saved[1:]], OTHER, ScriptedEngine(score=sure))
+    found, again = rejudge(
+        [JudgedDebate(transcript=cut, failure=failure), *saved[1:]], OTHER, ScriptedEngine(score=sure)
+    )
     assert found.unfinished == 1 and len(again) == 3 and "1 games were not finished" in str(found)
 
 
@@ -97,14 +99,14 @@ def test_a_judge_that_can_not_and_games_that_are_not_there(question, tmp_path):
     unknown = saved[0].transcript.question.model_copy(update={"correct": None})
     game = saved[0].transcript.model_copy(update={"question": unknown})
     with pytest.raises(UserError, match="has no correct answer"):
-        rejudge([Leg(transcript=game, verdict=saved[0].verdict)], OTHER, ScriptedEngine())
+        rejudge([JudgedDebate(transcript=game, verdict=saved[0].verdict)], OTHER, ScriptedEngine())
     write_text(tmp_path / "empty.jsonl", "")
     with pytest.raises(UserError, match="no legs in .*empty.jsonl"):
         saved_legs([tmp_path / "empty.jsonl"])
-    write(tmp_path / "stage" / "legs.jsonl", saved)
-    with pytest.raises(UserError, match="no legs.jsonl in .*; give the folder of a stage that has it: stage$"):
+    write(tmp_path / "stage" / "debates.jsonl", saved)
+    with pytest.raises(UserError, match="no debates.jsonl in .*; give the folder of a stage that has it: stage$"):
         saved_legs([tmp_path])
-    assert saved_legs([tmp_path / "stage", tmp_path / "stage" / "legs.jsonl"]) == saved + saved
+    assert saved_legs([tmp_path / "stage", tmp_path / "stage" / "debates.jsonl"]) == saved + saved
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

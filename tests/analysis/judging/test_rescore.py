@@ -46,7 +46,7 @@ class Mute(ScriptedEngine):
 def played(folder, protocol="debate", **player):
     one = Debater(name="x", model="x", **{"best_of": 4, "opponents": 2, **player})
     games = self_play(["x"], QUESTIONS, load_protocol(protocol))
-    path, pools = folder / "legs.jsonl", folder / "pools.jsonl"
+    path, pools = folder / "debates.jsonl", folder / "pools.jsonl"
     options = LogOptions(pool_path=pools)
     play_to_file(games, {"x": one}, ScriptedEngine(numbered, believes), FIRST, path, options=options)
     return read_pools(pools)

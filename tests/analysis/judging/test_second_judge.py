@@ -3,7 +3,7 @@ import pytest
 
 from debate_rl.analysis.judging.second_judge import beside, finished, judge_again
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.game.verdict import Failure, Leg
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.judges.judge import Judge
 from tests.analysis.test_accuracy import legs
 
@@ -49,8 +49,8 @@ def test_what_one_judge_failed_on_is_counted_and_compared_by_nobody(question):
 
 def test_only_finished_games_are_judged_again(question):
     whole = legs(question, "debate", "x", P[:3])
-    unjudged = Leg(transcript=whole[1].transcript, failure=Failure(seat="judge", kind="k", message="m"))
-    cut = Leg(
+    unjudged = JudgedDebate(transcript=whole[1].transcript, failure=Failure(seat="judge", kind="k", message="m"))
+    cut = JudgedDebate(
         transcript=whole[2].transcript.model_copy(update={"speeches": whole[2].transcript.speeches[:1]}),
         failure=Failure(seat="B", turn=0, kind="k", message="m"),
     )

@@ -97,7 +97,7 @@ def play(server, questions, folder, timeout=30.0):
     front = Parallel(StoredEngine(engine, folder / "store"), engine)
     games = self_play(["x"], questions, load_protocol("debate", turns=1))
     players = {"x": Debater(name="x", model="m")}
-    legs = play_to_file(games, players, front, Judge(model="m"), folder / "legs.jsonl", options=LogOptions(chunk=3))
+    legs = play_to_file(games, players, front, Judge(model="m"), folder / "debates.jsonl", options=LogOptions(chunk=3))
     check_played(legs)
     return list(legs)
 

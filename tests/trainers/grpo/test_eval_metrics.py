@@ -3,7 +3,7 @@
 import pytest
 
 from debate_rl.game.transcript import Origin, Speech, Transcript
-from debate_rl.game.verdict import Failure, Leg, Verdict
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, point, sounded
 from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.settings import Alarms
@@ -22,9 +22,11 @@ def measured(number, a, b, p, second=None, failed=False, protocol="debate"):
         question=question(number, correct=number % 2), protocol=rules(protocol), players=seats, speeches=speeches
     )
     if failed:
-        return Measured(leg=Leg(transcript=game, failure=Failure(seat="judge", kind="x", message="y")))
-    other = None if second is None else Leg(transcript=game, verdict=Verdict(judge="two", p=(second, 1 - second)))
-    return Measured(leg=Leg(transcript=game, verdict=Verdict(judge="one", p=(p, 1 - p))), second=other)
+        return Measured(leg=JudgedDebate(transcript=game, failure=Failure(seat="judge", kind="x", message="y")))
+    other = (
+        None if second is None else JudgedDebate(transcript=game, verdict=Verdict(judge="two", p=(second, 1 - second)))
+    )
+    return Measured(leg=JudgedDebate(transcript=game, verdict=Verdict(judge="one", p=(p, 1 - p))), second=other)
 
 
 def games(policy=0.5, second=0.5, alone=None, count=12):
