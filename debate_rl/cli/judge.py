@@ -50,7 +50,7 @@ def judge_play(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of a run, a file of judged debates, or a YAML config whose models debate now; default the lab.",
+            help="Folder of a run, a file of judged debates, or a YAML config whose models debate; default the lab.",
             show_default=False,
         ),
     ] = None,
