@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from debate_rl.errors import UserError, existing
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript, seen_by_judge, shown_text
 from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.judges.presentation import logprobs_of
@@ -67,7 +68,7 @@ def _leg_files(root: Path, stage: str | None) -> list[Path]:
     if not root.is_dir():
         return [root]
     files = []
-    for file in sorted(root.rglob("debates.jsonl")):
+    for file in sorted(root.rglob(run_files.DEBATES)):
         # Unfinished work lies in hidden folders.
         hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
         if not hidden and stage in (None, file.parent.name):

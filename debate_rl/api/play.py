@@ -15,6 +15,7 @@ from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
@@ -105,10 +106,10 @@ def play(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = StoredEngine(engine, folder / "store")
-    options = LogOptions(pool_path=folder / "pools.jsonl")
-    legs = play_to_file(games, players, stored, decider, folder / "debates.jsonl", options=options)
+    options = LogOptions(pool_path=folder / run_files.POOLS)
+    legs = play_to_file(games, players, stored, decider, folder / run_files.DEBATES, options=options)
     played = {game.id for game in games}
-    kept_pools = [pool for pool in read_pools(folder / "pools.jsonl") if pool.transcript.id in played]
+    kept_pools = [pool for pool in read_pools(folder / run_files.POOLS) if pool.transcript.id in played]
     return Debates(list(legs), kept_pools)
 
 

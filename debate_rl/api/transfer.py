@@ -7,6 +7,7 @@ from typing import Any
 
 from debate_rl.config.tree import parse_config
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.records import read_json
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
@@ -48,4 +49,4 @@ def weak_to_strong(
     tree["stages"] = {"weak_to_strong": {"debater": debater, **stage}}
     run = Run(parse_config(tree), say=lambda line: None)
     run_stages(run)
-    return Results.model_validate(read_json(run.folder / "weak_to_strong" / "metrics.json"))
+    return Results.model_validate(read_json(run.folder / "weak_to_strong" / run_files.METRICS))

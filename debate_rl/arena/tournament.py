@@ -16,6 +16,7 @@ from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.verdict import JudgedDebate
@@ -209,7 +210,7 @@ def play_tournament(
             players_by_name,
             engine,
             judge,
-            Path(folder) / "debates.jsonl",
+            Path(folder) / run_files.DEBATES,
             settings.opponents,
             progress,
             LogOptions(chunk=chunk, on_leg=count),
@@ -224,7 +225,7 @@ def play_tournament(
 
 def save_tournament(result: Tournament, folder: Path) -> None:
     """Write the legs in the order of the schedule, so that a run that was stopped leaves the same file."""
-    write(folder / "debates.jsonl", result.legs)
+    write(folder / run_files.DEBATES, result.legs)
 
 
 def _own_engine(folder: str | Path | None) -> Engine:

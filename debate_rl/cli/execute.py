@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from debate_rl.game import run_files
+
 if TYPE_CHECKING:
     from debate_rl.config.tree import Config
     from debate_rl.engines.workers import Crew
@@ -110,7 +112,7 @@ def _run_once(config: Config, only: set[str] | None, crew: Crew | None) -> None:
     run_stages(run, only)
     reports = [name for name, s in config.stages.items() if s.repeats and (only is None or name in only)]
     for name in reports[-1:]:
-        show_effects(read_effects(run.folder / name / "effects.json"), [config.seed])
+        show_effects(read_effects(run.folder / name / run_files.EFFECTS), [config.seed])
     typer.echo(f"metrics: {run.folder / 'metrics.json'}")
     for name in reports:
         typer.echo(f"report:  {run.folder / name / 'index.html'}")

@@ -40,6 +40,7 @@ from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
+from debate_rl.game import run_files  # noqa: E402
 
 app = typer.Typer(
     name="debate-rl",
@@ -166,7 +167,7 @@ def debate(
     if question >= len(questions):
         raise UserError(f"--question {question}: there are {len(questions)} test questions, counted from 0")
     for name in (a.partition("@")[0], b.partition("@")[0]):
-        if name in found.stages and not (one.folder / name / "stage.json").is_file():
+        if name in found.stages and not (one.folder / name / run_files.STAGE).is_file():
             raise UserError(f"stage {name!r} of {one.folder} is not finished; run it first: debate-rl run {config}")
     game = open_transcript(questions[question], one.protocol(protocol), {"A": a, "B": b}, found.seed)
     players = {name: one.debater(name) for name in (a, b)}

@@ -15,6 +15,7 @@ from debate_rl.engines.load import context_of, load_config, load_tokenizer
 from debate_rl.engines.request import Message
 from debate_rl.engines.weights import check_weights
 from debate_rl.errors import UserError, existing, nearest
+from debate_rl.game import run_files
 from debate_rl.game.prompts import debater_messages
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import open_transcript
@@ -45,7 +46,7 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
     stages = {
         name: stage
         for name, stage in run.config.stages.items()
-        if (only is None or name in only) and not (run.folder / name / "stage.json").is_file()
+        if (only is None or name in only) and not (run.folder / name / run_files.STAGE).is_file()
     }
     for name, stage in stages.items():
         for key, path in stage.input_files():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from debate_rl.config.tree import load_config
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.plan.plan import Planned, Share, plan
 from debate_rl.plan.training_cost import Estimated, estimates
 from debate_rl.records import Record, read_json
@@ -210,12 +211,12 @@ def _like(run: Run, folder: Path) -> dict[str, float]:
     Raises:
         UserError: the folder holds no finished stage.
     """
-    if not (folder / "config.yaml").is_file():
+    if not (folder / run_files.CONFIG).is_file():
         raise UserError(
             f"--like {folder}: no config.yaml there; name the folder of a finished run, runs/NAME or a seed's"
         )
-    seconds = {path.parent.name: read_json(path)["seconds"] for path in folder.glob("*/timing.json")}
-    earlier = Run(load_config(folder / "config.yaml"), say=run.say)
+    seconds = {path.parent.name: read_json(path)["seconds"] for path in folder.glob(f"*/{run_files.TIMING}")}
+    earlier = Run(load_config(folder / run_files.CONFIG), say=run.say)
     finished = {name for name in earlier.config.stages if name in seconds}
     if not finished:
         raise UserError(f"--like {folder}: no stage of it is finished")

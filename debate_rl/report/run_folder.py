@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.records import explain, read_json
 
 M = TypeVar("M", bound=BaseModel)
@@ -70,7 +71,7 @@ class Stage(NamedTuple):
         rounds = sorted(int(path.name[5:]) for path in self.folder.glob("round*") if path.name[5:].isdecimal())
         history: list[dict[str, Any]] = []
         for folder in [self.folder, *[self.folder / f"round{number}" for number in rounds]]:
-            path = folder / "history.json"
+            path = folder / run_files.HISTORY
             steps_before = history[-1]["step"] if history else 0
             for row in read_json(path) if path.is_file() else []:
                 if isinstance(row, dict) and _is_number(row.get("step")):
@@ -80,7 +81,7 @@ class Stage(NamedTuple):
     @property
     def legs(self) -> Path | None:
         """The file of the stage's debates; None if it played none."""
-        path = self.folder / "debates.jsonl"
+        path = self.folder / run_files.DEBATES
         return path if path.is_file() else None
 
 
@@ -119,7 +120,7 @@ def load_run(run_folder: str | Path) -> RunFolder:
         UserError: the folder is no run, or a file in it can not be read.
     """
     folder = Path(run_folder)
-    path = folder / "config.yaml"
+    path = folder / run_files.CONFIG
     if not path.is_file():
         raise UserError(
             f"{folder} is no run (no config.yaml); give a folder such as runs/NAME, made by `debate-rl run`"
@@ -134,7 +135,7 @@ def load_run(run_folder: str | Path) -> RunFolder:
     planned = tree.get("stages") or {}
     stages = _stages(folder, list(planned))
     done = {stage.name for stage in stages}
-    code = read_json(folder / "code.json") if (folder / "code.json").is_file() else {}
+    code = read_json(folder / run_files.CODE) if (folder / run_files.CODE).is_file() else {}
     return RunFolder(
         name=str(tree.get("name") or folder.resolve().name),
         config=config,
@@ -150,16 +151,16 @@ def load_run(run_folder: str | Path) -> RunFolder:
 def _stages(folder: Path, planned: list[str]) -> list[Stage]:
     """Finished stages, those of the config first and in its order."""
     stages = []
-    for path in folder.glob("*/stage.json"):
+    for path in folder.glob(f"*/{run_files.STAGE}"):
         if path.parent.name.startswith("."):  # a stage that is still running
             continue
         label = read_json(path)
-        timing = path.with_name("timing.json")
+        timing = path.with_name(run_files.TIMING)
         stage = Stage(
             name=str(label.get("name", path.parent.name)),
             kind=str(label.get("kind", "")),
             folder=path.parent,
-            metrics=read_json(path.with_name("metrics.json")),
+            metrics=read_json(path.with_name(run_files.METRICS)),
             timing=read_json(timing) if timing.is_file() else {},
         )
         stages.append(stage)
@@ -172,8 +173,8 @@ def _date(folder: Path, code: Mapping[str, Any]) -> str:
     if code.get("date"):
         # Set by the run itself; the file's own time changes when a folder is copied.
         return str(code["date"])
-    path = folder / "code.json"
-    source = path if path.is_file() else folder / "config.yaml"
+    path = folder / run_files.CODE
+    source = path if path.is_file() else folder / run_files.CONFIG
     return datetime.fromtimestamp(source.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from debate_rl.analysis.effects.table import effects, write_effects
 from debate_rl.analysis.judging.judge_errors import judge_errors
+from debate_rl.game import run_files
 from debate_rl.records import write_json
 from debate_rl.stages.base import Metrics, Stage
 
@@ -38,7 +39,7 @@ class ReportStage(Stage):
         from debate_rl.report.page import ERRORS, write_report  # here: it loads the plotting library
 
         table = effects([run.folder])
-        write_effects(out / "effects.json", [run.config.seed], table)
+        write_effects(out / run_files.EFFECTS, [run.config.seed], table)
         errors = judge_errors(run.folder) if self.judge_errors else None
         if errors is not None:
             write_json(out / ERRORS, errors.model_dump(mode="json"))

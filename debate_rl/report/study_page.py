@@ -12,6 +12,7 @@ import yaml
 
 from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.records import write_text
 from debate_rl.report.page import by_group, environment
 from debate_rl.report.run_folder import RunFolder, load_run, seed_folder
@@ -38,7 +39,7 @@ class SeedCost(NamedTuple):
 
 def study_seeds(folder: str | Path) -> list[int]:
     """Seeds of a study's folder; empty for an ordinary run or another folder."""
-    path = Path(folder) / "config.yaml"
+    path = Path(folder) / run_files.CONFIG
     if not path.is_file():
         return []
     try:
@@ -59,7 +60,7 @@ def seed_runs(folder: str | Path) -> list[Path]:
     """
     runs = [Path(folder) / seed_folder(seed) for seed in study_seeds(folder)]
     for run in runs:
-        if not (run / "config.yaml").is_file():
+        if not (run / run_files.CONFIG).is_file():
             raise UserError(f"{run} is not there yet; run the study with `debate-rl run` first")
     return runs
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from debate_rl.analysis.judging.rejudge import stages_with
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.attacks.robustness import Attacked, attack_judge
 from debate_rl.judges.attacks.suffix_search import Search
@@ -56,11 +57,11 @@ def _kept(run: Run, stage: str | None) -> tuple[str, list[Transcript]]:
     if stage is not None:
         return _of_protocol(stage, saved_games(run.folder, stage), own)
     for name, made in run.config.stages.items():
-        path = run.folder / name / "test_debates.jsonl"
+        path = run.folder / name / run_files.TEST_DEBATES
         if made.trains_judge and path.is_file():
             return _of_protocol(f"test debates of {name}", saved_games(path), own)
     for name, made in run.config.stages.items():
-        path = run.folder / name / "debates.jsonl"
+        path = run.folder / name / run_files.DEBATES
         if made.kind in ("tournament", "oversight") and path.is_file():
             games = saved_games(path)
             if any(game.protocol.name == own for game in games):

@@ -11,6 +11,7 @@ from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.engines.workers import Crew, CrewEngine
+from debate_rl.game import run_files
 from debate_rl.game.question import Question, Split
 
 
@@ -64,7 +65,7 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
         from debate_rl.engines.server.engine import ServerEngine
 
         folder = Path(config.runs) / config.name
-        ledger = folder / "paid.jsonl" if (folder / "config.yaml").is_file() else None
+        ledger = folder / "paid.jsonl" if (folder / run_files.CONFIG).is_file() else None
         budget = Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices)
         return ServerEngine(wanted.server(), resolve, budget)
     from debate_rl.engines.local.engine import TransformersEngine

@@ -28,13 +28,14 @@ from debate_rl.arena.progress import heartbeat
 from debate_rl.config.tree import Config, settled
 from debate_rl.engines.file_hashes import changed_file, folder_hashes
 from debate_rl.errors import UserError, existing, nearest
+from debate_rl.game import run_files
 from debate_rl.game.verdict import PASSING_KINDS
 from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
 from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
 from debate_rl.runs.run import Run
 from debate_rl.stages.base import Metrics, Stage
 
-_CHANGE_LATER = ("README.md", "timing.json")
+_CHANGE_LATER = ("README.md", run_files.TIMING)
 """Files that are completed after their stage, or that tell how long it took."""
 
 
@@ -71,13 +72,13 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
         fingerprint = fingerprints[name]
         final = run.folder / name
         built_on = _built_on(run, name)
-        if (final / "stage.json").is_file() and not stage.repeats:
+        if (final / run_files.STAGE).is_file() and not stage.repeats:
             note = read_note(final)
             if note.fingerprint != fingerprint:
                 raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
             changed = [other for other, made in built_on.items() if note.built_on.get(other, made) != made]
             if not note.passing_failures and not changed:
-                done[name] = read_json(final / "metrics.json")
+                done[name] = read_json(final / run_files.METRICS)
                 run.say(f"{name}: done before")
                 continue
             if note.passing_failures:
@@ -87,7 +88,7 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
                 run.say(f"{name}: made again, since {changed[0]} was")
         reused = None if stage.repeats else _reuse(run, name, fingerprint)
         done[name] = _run_stage(run, name, stage, fingerprint, built_on) if reused is None else reused
-        write_json(run.folder / "metrics.json", _all_metrics(run))
+        write_json(run.folder / run_files.METRICS, _all_metrics(run))
     run.finish_tracking()
     if run.paid:
         cost = f", cost {run.paid['cost']:.4f}" if "cost" in run.paid else ""
@@ -105,7 +106,7 @@ def _reuse(run: Run, name: str, fingerprint: str) -> Metrics | None:
     if run.config.reuse is None:
         return None
     source = existing(run.config.reuse, "reuse", "give the folder of a finished run") / name
-    if not (source / "stage.json").is_file():
+    if not (source / run_files.STAGE).is_file():
         return None
     note = read_note(source)
     if note.fingerprint != fingerprint or note.passing_failures:
@@ -114,10 +115,10 @@ def _reuse(run: Run, name: str, fingerprint: str) -> Metrics | None:
     remove_inside(copy, run.folder)
     shutil.copytree(source, copy)
     built_on = {"built_on": _built_on(run, name)}
-    write_json(copy / "stage.json", note.model_copy(update=built_on).model_dump(mode="json"))
+    write_json(copy / run_files.STAGE, note.model_copy(update=built_on).model_dump(mode="json"))
     copy.rename(run.folder / name)
     run.say(f"{name}: taken from {source}")
-    return dict(read_json(run.folder / name / "metrics.json"))
+    return dict(read_json(run.folder / name / run_files.METRICS))
 
 
 class StageNote(Record):
@@ -146,7 +147,7 @@ def read_note(folder: Path) -> StageNote:
         UserError: a file is damaged or was changed.
     """
     fix = f"remove {folder} and run again: what its models said is in the store"
-    note = read_kept(folder / "stage.json", StageNote, fix)
+    note = read_kept(folder / run_files.STAGE, StageNote, fix)
     changed = changed_file(folder, note.files)
     if changed is not None:
         raise UserError(f"{changed} is damaged or was changed since the stage was finished; {fix}")
@@ -191,7 +192,7 @@ def _built_on(run: Run, name: str) -> dict[str, str]:
     stages, digests = run.config.stages, {}
     earlier = list(stages)[: list(stages).index(name)]
     for other in earlier:
-        note = run.folder / other / "stage.json"
+        note = run.folder / other / run_files.STAGE
         if stages[name].builds_on(other, stages[other]) and note.is_file():
             digests[other] = digest(read_json(note).get("files"))
     return digests
@@ -212,7 +213,7 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
     with heartbeat(place, run.say, lambda: run.last_said):
         result = stage.execute(run, working)
     metrics = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
-    write_json(working / "metrics.json", metrics)
+    write_json(working / run_files.METRICS, metrics)
     note.unlink()
     for sums in working.rglob(f"*{SUMS}"):
         sums.unlink()  # of logs that only grow while the stage is at work
@@ -224,7 +225,7 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
         passing_failures=passing_failures(working),
         built_on=built_on,
     )
-    write_json(working / "stage.json", stage_note.model_dump(mode="json"))
+    write_json(working / run_files.STAGE, stage_note.model_dump(mode="json"))
     seconds = time.perf_counter() - began
     found, made, read = run.store_counts
     counts: dict[str, Any] = {
@@ -236,7 +237,7 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
         "peak_memory_mib": peak_memory(),
         **({"paid_so_far": run.paid} if run.paid else {}),
     }
-    write_json(working / "timing.json", counts)
+    write_json(working / run_files.TIMING, counts)
     remove_inside(final, run.folder)
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
@@ -296,8 +297,8 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _all_metrics(run: Run) -> dict[str, Metrics]:
     """Metrics of the finished stages, by name."""
-    names = [name for name in run.config.stages if (run.folder / name / "stage.json").is_file()]
-    return {name: read_json(run.folder / name / "metrics.json") for name in names}
+    names = [name for name in run.config.stages if (run.folder / name / run_files.STAGE).is_file()]
+    return {name: read_json(run.folder / name / run_files.METRICS) for name in names}
 
 
 def peak_memory() -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from debate_rl.config.tree import Config, dump_config, load_config, settled
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.records import digest, locked, write_json, write_text
 from debate_rl.report.run_folder import seed_folder
 
@@ -95,13 +96,13 @@ def claim_folder(config: Config) -> Path:
         UserError: it holds a finished stage of another config; names the first key that differs.
     """
     folder = Path(config.runs) / config.name
-    path = folder / "config.yaml"
+    path = folder / run_files.CONFIG
     if not path.is_file():
         # A run killed at its very first writes leaves its lock and parts of files.
         others = [entry for entry in folder.iterdir() if not _is_own(entry)] if folder.exists() else []
         if others:
             raise UserError(f"{folder} exists and is not a run of debate-rl; choose another name with name=...")
-        write_json(folder / "code.json", code_state())
+        write_json(folder / run_files.CODE, code_state())
         write_text(path, dump_config(config))
         return folder
     held = load_config(path)
@@ -118,7 +119,7 @@ def claim_folder(config: Config) -> Path:
 
 def _is_own(entry: Path) -> bool:
     """Whether a file is one that a run writes before its config."""
-    return entry.name in (LOCK, "code.json", "wandb-id") or entry.name.endswith(".partial")
+    return entry.name in (LOCK, run_files.CODE, "wandb-id") or entry.name.endswith(".partial")
 
 
 def _finished(folder: Path, held: Config) -> list[str]:
@@ -126,7 +127,7 @@ def _finished(folder: Path, held: Config) -> list[str]:
     runs = [folder / seed_folder(seed) for seed in held.seeds] or [folder]
     finished = []
     for name in held.stages:
-        if any((run / name / "stage.json").is_file() for run in runs):
+        if any((run / name / run_files.STAGE).is_file() for run in runs):
             finished.append(name)
     return finished
 

@@ -8,6 +8,7 @@ from debate_rl.config.tree import load_config
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing
+from debate_rl.game import run_files
 from debate_rl.judges.judge import AnyJudge, Judge, Panel
 from debate_rl.runs.run import Run
 
@@ -20,13 +21,13 @@ def kept_run(folder: str | Path) -> Run:
     """
     root = existing(folder, "run").resolve()
     if root.is_file():
-        runs = [one for one in list(root.parents)[:3] if (one / "config.yaml").is_file()]
+        runs = [one for one in list(root.parents)[:3] if (one / run_files.CONFIG).is_file()]
         raise UserError(f"{folder} is a file; give the folder of a run" + (f": {runs[0]}" if runs else ""))
-    if not (root / "config.yaml").is_file() and (root.parent / "config.yaml").is_file():
+    if not (root / run_files.CONFIG).is_file() and (root.parent / run_files.CONFIG).is_file():
         raise UserError(
             f"{folder} is a folder in a run; give the run and name the stage: {root.parent} --stage {root.name}"
         )
-    config = load_config(existing(root / "config.yaml", "config of the run"))
+    config = load_config(existing(root / run_files.CONFIG, "config of the run"))
     if config.seeds:
         first = root / f"seed{config.seeds[0]}"
         raise UserError(f"{folder} is a study of {len(config.seeds)} seeds; give one seed's folder, such as {first}")
@@ -47,7 +48,7 @@ def judge_by_name(place: str | Path, name: str, adapter: str | Path | None = Non
     path = existing(place, "stage").resolve()
     folder = path if path.is_dir() else path.parent
     with_adapter = None if adapter is None else str(existing(adapter, "adapter").resolve())
-    if not (folder.parent / "config.yaml").is_file():
+    if not (folder.parent / run_files.CONFIG).is_file():
         from debate_rl.engines.local.engine import TransformersEngine  # here: it takes seconds
 
         return Judge(name=name, model=name, adapter=with_adapter), TransformersEngine(model_path)

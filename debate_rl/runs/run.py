@@ -16,6 +16,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError, existing, nearest
+from debate_rl.game import run_files
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question, Split
 from debate_rl.game.verdict import JudgedDebate
@@ -202,7 +203,7 @@ class Run:
         names, at = list(self.config.stages), at or self.at
         earlier = names if at is None else names[: names.index(at)]
         for name in reversed(earlier):
-            if self.config.stages[name].trains_judge and (self.folder / name / "stage.json").is_file():
+            if self.config.stages[name].trains_judge and (self.folder / name / run_files.STAGE).is_file():
                 return self._trained_judge(name)
         return Judge(name="base judge", model=self.config.models.judge)
 
@@ -221,7 +222,7 @@ class Run:
             return self._asked_like_the_run(Judge(name="base judge", model=self.config.models.judge))
         if name not in stages and is_path(name) and not (Path(name) / "config.json").is_file():
             model, adapter = trained_elsewhere(name, self.config.models.judge)
-            path = Path(name) / "calibrator.json"
+            path = Path(name) / run_files.CALIBRATOR
             calibrator = load_calibrator(path) if path.is_file() else None
             return self._asked_like_the_run(Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
         if name not in stages:
@@ -231,7 +232,7 @@ class Run:
             raise UserError(
                 f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model"
             )
-        if not (self.folder / name / "stage.json").is_file():
+        if not (self.folder / name / run_files.STAGE).is_file():
             raise UserError(f"stage {name!r} of {self.folder} is not finished; finish it first: debate-rl run")
         return self._asked_like_the_run(self._trained_judge(name))
 
@@ -246,7 +247,7 @@ class Run:
     def _trained_judge(self, stage: str) -> Judge:
         """The judge of a finished stage, with its calibration where it has one."""
         model, adapter = self.weights(stage, self.config.models.judge)
-        path = self.folder / stage / "calibrator.json"
+        path = self.folder / stage / run_files.CALIBRATOR
         calibrator = load_calibrator(path) if path.is_file() else None
         return Judge(name=stage, model=model, adapter=adapter, calibrator=calibrator)
 

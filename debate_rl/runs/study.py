@@ -24,6 +24,7 @@ from debate_rl.config.tree import Config
 from debate_rl.engines.request import Engine
 from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.report.run_folder import seed_folder
 from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
 from debate_rl.runs.execute import run_stages
@@ -118,5 +119,5 @@ def write_study(folder: str | Path, out: str | Path) -> tuple[list[EffectRow], P
         UserError: a seed's run is missing, or a file in it is malformed.
     """
     rows = effects(seed_runs(folder))
-    write_effects(Path(folder) / "effects.json", study_seeds(folder), rows)
+    write_effects(Path(folder) / run_files.EFFECTS, study_seeds(folder), rows)
     return rows, write_study_page(folder, out, rows)

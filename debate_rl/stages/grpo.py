@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from debate_rl.arena.rollout import play
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
@@ -264,14 +265,14 @@ def _execute(stage: GrpoStage, run: Run, out: Path) -> Metrics:
     }
     metrics = train(run, stage, "grpo", played, out, base, start, CardFacts(card), online=online)
     curve = read_log(out / "curve.jsonl", Point)
-    history = read_json(out / "history.json")
+    history = read_json(out / run_files.HISTORY)
     for point in curve:
         for alarm in point.alarms:
             run.say(f"  step {point.step}: {alarm}")
     if curve:
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
         last = read_log(out / "watch" / f"step-{curve[-1].step:06d}.jsonl", Measured)
-        write(out / "debates.jsonl", [game.leg for game in last])
+        write(out / run_files.DEBATES, [game.leg for game in last])
         run.log_debates(run.name_of(out), [game.leg for game in last])
     return {
         **metrics,

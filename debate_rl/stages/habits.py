@@ -11,6 +11,7 @@ from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.load import load_tokenizer
 from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.engines.request import Request
+from debate_rl.game import run_files
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.game.verdict import JudgedDebate
@@ -60,7 +61,7 @@ def measured_habits(folder: Path) -> Habits:
     sums: dict[str | None, list[int]] = {}
     texts: dict[tuple[str, str], int] = {}
     quotes: dict[tuple[str, str], int] = {}
-    for path in sorted(folder.glob("*/debates.jsonl")):
+    for path in sorted(folder.glob(f"*/{run_files.DEBATES}")):
         for _, leg in scan_log(path, JudgedDebate):
             for speech in leg.transcript.speeches:
                 own = sums.setdefault(speech.origin.adapter, [0, 0])
@@ -88,7 +89,7 @@ def measured_habits(folder: Path) -> Habits:
 def _kinds(folder: Path) -> int:
     """Different texts that a prompt has, estimated from how many of a pool's candidates differ; 0 without pools."""
     pools, different, largest = 0, 0, 0
-    for path in sorted(folder.glob("*/pools.jsonl")):
+    for path in sorted(folder.glob(f"*/{run_files.POOLS}")):
         for _, pool in scan_log(path, Pool):
             pools += 1
             largest = max(largest, len(pool.candidates))
@@ -99,7 +100,7 @@ def _kinds(folder: Path) -> int:
 def _learning(folder: Path) -> int:
     """The same in online training, estimated from how many of the games to be judged differed; 0 where none was."""
     estimates: list[int] = []
-    for path in sorted(folder.glob("*/history.json")):
+    for path in sorted(folder.glob(f"*/{run_files.HISTORY}")):
         steps = [entry for entry in read_json(path) if entry.get("rollout/asked")]
         if not steps:
             continue

@@ -25,6 +25,7 @@ from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import TournamentSettings, play_tournament, scores
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
@@ -271,7 +272,7 @@ def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
     iterations = [_iterate(stage, run, out, name, number) for number in range(1, stage.iterations + 1)]
     rated_players = players(stage, name, stage.iterations)
     legs, ratings = _rate(stage, run, out, rated_players)
-    write(out / "debates.jsonl", legs)
+    write(out / run_files.DEBATES, legs)
     points = curve(legs, policies(stage, name, stage.iterations), ratings)
     accuracy: dict[str, JudgeScores] = {}
     for player_name in rated_players:
@@ -362,7 +363,7 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
         return list(result.legs), result.ratings
     games = _rating_games(stage, run, names)
     by_name = {debater.name: debater for debater in debaters}
-    legs = play_to_file(games, by_name, run.engine, run.judge(), out / "debates.jsonl", progress=run.progress(out))
+    legs = play_to_file(games, by_name, run.engine, run.judge(), out / run_files.DEBATES, progress=run.progress(out))
     return list(legs), None
 
 

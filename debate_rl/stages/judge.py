@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from debate_rl.arena.rollout import check_played, play, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.intervals import Effect
@@ -199,8 +200,10 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
 def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     players = {name: run.debater(name) for name in stage.players}
-    legs = play_to_file(stage.games(run), players, run.engine, None, out / "debates.jsonl", progress=run.progress(out))
-    write(out / "debates.jsonl", legs)
+    legs = play_to_file(
+        stage.games(run), players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out)
+    )
+    write(out / run_files.DEBATES, legs)
     check_played(legs)
     training_count = len(_training_games(stage, run))
     training_games = [leg.transcript for leg in legs[:training_count] if leg.failure is None]
@@ -215,7 +218,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     failed_verdicts = 0
     if stage.calibrate != "none":
         calibrator, failed_verdicts = _calibrator(stage.calibrate, held_out, after, run, stage.calibrate_lone)
-        write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
+        write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared, failed_comparisons = _compare(test_games, before, after, run, out)
     counts = {
@@ -308,7 +311,7 @@ def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run,
     decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
     old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
     new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
-    for file_name, judged in (("base_debates.jsonl", old), ("test_debates.jsonl", new)):
+    for file_name, judged in ((run_files.BASE_DEBATES, old), (run_files.TEST_DEBATES, new)):
         write(out / file_name, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in judged])
     stories = [game.question.cluster for game, _ in new]
     p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]

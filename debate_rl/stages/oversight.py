@@ -16,6 +16,7 @@ from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.rollout import play, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.check import check_games, check_one_judge
@@ -145,9 +146,9 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         _check_weights(second, run)
     players = {name: run.debater(name, stage.opponents) for name in stage.players}
     legs = play_to_file(
-        [game for _, game in keyed], players, run.engine, judge, out / "debates.jsonl", progress=run.progress(out)
+        [game for _, game in keyed], players, run.engine, judge, out / run_files.DEBATES, progress=run.progress(out)
     )
-    write(out / "debates.jsonl", legs)
+    write(out / run_files.DEBATES, legs)
     by_key = _by_key(keys, legs)
     compared = None
     if second is not None:
@@ -227,8 +228,8 @@ def _rated(stage: OversightStage, run: Run) -> tuple[str | None, Rated | None]:
     """The last tournament before this stage that rates two of its players, and its games; none where none does."""
     names = list(run.config.stages)
     for name in reversed(names if run.at is None else names[: names.index(run.at)]):
-        earlier, path = run.config.stages[name], run.folder / name / "metrics.json"
+        earlier, path = run.config.stages[name], run.folder / name / run_files.METRICS
         if stage.is_rated_by(earlier) and path.is_file():
             ridge = Ratings.model_validate(read_json(path)["ratings"]).ridge
-            return name, Rated([game.leg for game in read_played(path.with_name("debates.jsonl"))], ridge)
+            return name, Rated([game.leg for game in read_played(path.with_name(run_files.DEBATES))], ridge)
     return None, None

@@ -14,6 +14,7 @@ from debate_rl.arena.game_tree import Opponents, Tree, grow, grow_to_file, pools
 from debate_rl.arena.rollout import LogOptions, play, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.prompts import debater_messages
 from debate_rl.game.protocol import Protocol, load_protocol, shipped_protocols
 from debate_rl.game.question import Question
@@ -246,7 +247,7 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
         rows = even
     if not rows:
         raise UserError(_no_rows(played, dropped))
-    write(out / "pools.jsonl", played.pools)
+    write(out / run_files.POOLS, played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
     return {
@@ -291,17 +292,17 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
         {player.name: player},
         run.engine,
         run.judge(),
-        out / "debates.jsonl",
+        out / run_files.DEBATES,
         {player.name: opponents} if opponents else None,
         run.progress(out),
-        LogOptions(pool_path=out / "pools.jsonl"),
+        LogOptions(pool_path=out / run_files.POOLS),
     )
     # The log has pools in the order in which they were finished, which differs from run to run.
     position = {game.id: index for index, game in enumerate(planned)}
     pools = sorted(
-        read_pools(out / "pools.jsonl"), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
+        read_pools(out / run_files.POOLS), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
     )
-    write(out / "debates.jsonl", legs)
+    write(out / run_files.DEBATES, legs)
     pools_of_game = Counter(pool.transcript.id for pool in pools)
     pairs_per_pool = comb(player.best_of, 2)
     lost: Counter[str] = Counter()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from debate_rl.arena.tournament import scores
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.judges.judge import Judge, judge_transcripts
@@ -93,5 +94,5 @@ class ReadingStage(Stage):
                 run.say(f"  {model:<12} {name:<10} accuracy {scored.accuracy}")
                 rows.append(Reading(model=model, protocol=name, scores=scored))
             legs += read
-        write(out / "debates.jsonl", legs)
+        write(out / run_files.DEBATES, legs)
         return ReadingResult(rows=tuple(rows), failed=sum(leg.failure is not None for leg in legs))

@@ -11,6 +11,7 @@ import numpy as np
 from debate_rl.data.sources.nyu import CONDITIONS
 from debate_rl.data.sources.nyu import games as recorded_games
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.protocol import Side
 from debate_rl.game.question import Split
 from debate_rl.game.verdict import JudgedDebate, Verdict
@@ -56,7 +57,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         human_p = [_p(leg) for leg, _ in pairs]
         stories = [leg.transcript.question.cluster for leg, _ in pairs]
         calibrator = fit_calibrator(stage.calibrate, p, human_p, stories)
-        write_json(out / "calibrator.json", calibrator.model_dump(mode="json"))
+        write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
     return {**metrics, "failed_calibration": failed, **compared}
@@ -138,9 +139,9 @@ def _compare(
     old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
     new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
     human_legs = [leg for leg, _ in new]
-    write(out / "human_debates.jsonl", human_legs)
-    write(out / "base_debates.jsonl", [_leg(leg, verdict) for leg, verdict in old])
-    write(out / "test_debates.jsonl", [_leg(leg, verdict) for leg, verdict in new])
+    write(out / run_files.HUMAN_DEBATES, human_legs)
+    write(out / run_files.BASE_DEBATES, [_leg(leg, verdict) for leg, verdict in old])
+    write(out / run_files.TEST_DEBATES, [_leg(leg, verdict) for leg, verdict in new])
 
     targets = [_p(leg) for leg in human_legs]
     stories = [leg.transcript.question.cluster for leg in human_legs]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.quotes import check_quotes
 from debate_rl.records import explain, read_json, write
 from debate_rl.stages.base import Metrics, TrainingStage
@@ -129,7 +130,7 @@ def _checked_counts(out: Path, rows: int) -> dict[str, Any]:
 
 def _track_curve(run: Run, name: str, out: Path) -> None:
     """Log the history of a training to W&B, over its steps."""
-    for entry in read_json(out / "history.json"):
+    for entry in read_json(out / run_files.HISTORY):
         numbers = {}
         for key, value in entry.items():
             if key != "step" and isinstance(value, int | float):

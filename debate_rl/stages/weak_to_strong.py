@@ -14,6 +14,7 @@ from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
 from debate_rl.data.tasks.reward_pairs import load_pairs
 from debate_rl.errors import UserError, name_fault
+from debate_rl.game import run_files
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
@@ -361,7 +362,7 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     for played in rollout.played.values():
         legs += played
     if legs:
-        write(out / "debates.jsonl", legs)
+        write(out / run_files.DEBATES, legs)
     return _reported(run, measured)
 
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
+from debate_rl.game import run_files
 from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
 from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.common.memory import check_spread
@@ -221,7 +222,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
         seconds=time.monotonic() - started,
     )
     if config.process_index == 0:
-        write_json(out / "history.json", entries)
+        write_json(out / run_files.HISTORY, entries)
         # Last of the results, as it makes the job finished; the checkpoints are needed up to here.
         write_json(out / "result.json", result.model_dump(mode="json"))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)

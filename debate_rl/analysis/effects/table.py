@@ -24,6 +24,7 @@ from debate_rl.analysis.effects.transfer import transfer_rows
 from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES
 from debate_rl.errors import UserError, existing
+from debate_rl.game import run_files
 from debate_rl.records import read_json, write_json
 from debate_rl.weak_to_strong.results.predictions import read_hits
 
@@ -62,7 +63,7 @@ class _Study(NamedTuple):
     def metrics(self, name: str) -> dict[str, Any]:
         """Metrics of a stage in the first run that has finished it; empty if none has."""
         for run in self.runs:
-            path = run / name / "metrics.json"
+            path = run / name / run_files.METRICS
             if path.is_file():
                 return dict(read_json(path))
         return {}
@@ -96,7 +97,7 @@ def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[E
     games = {}
     for name, kind in kinds.items():
         if kind in PLAYED:
-            games[name] = [read_played(run / name / "debates.jsonl") for run in runs]
+            games[name] = [read_played(run / name / run_files.DEBATES) for run in runs]
     study = _Study(runs, kinds, games, resamples)
     rows: list[EffectRow] = []
     for kind, make_rows in _ROWS.items():
@@ -116,7 +117,7 @@ def effects(folders: Sequence[str | Path], resamples: int = RESAMPLES) -> list[E
 def _stage_kinds(runs: Sequence[Path]) -> dict[str, str]:
     paths: list[Path] = []
     for run in runs:
-        paths += [path for path in run.glob("*/stage.json") if not path.parent.name.startswith(".")]
+        paths += [path for path in run.glob(f"*/{run_files.STAGE}") if not path.parent.name.startswith(".")]
     return {path.parent.name: str(read_json(path).get("kind", "")) for path in sorted(paths)}
 
 
@@ -143,8 +144,8 @@ def _iteration_rows(study: _Study, name: str) -> list[EffectRow]:
 
 
 def _judge_rows(study: _Study, name: str) -> list[EffectRow]:
-    before = [read_played(run / name / "base_debates.jsonl") for run in study.runs]
-    after = [read_played(run / name / "test_debates.jsonl") for run in study.runs]
+    before = [read_played(run / name / run_files.BASE_DEBATES) for run in study.runs]
+    after = [read_played(run / name / run_files.TEST_DEBATES) for run in study.runs]
     return judge_rows(before, after)
 
 
@@ -167,7 +168,7 @@ def _oversight_rows(study: _Study, name: str) -> list[EffectRow]:
 
 def _transfer_rows(study: _Study, name: str) -> list[EffectRow]:
     """Rows of a weak-to-strong stage; none if it is a column of a table, which the report shows whole."""
-    configs = [run / "config.yaml" for run in study.runs if (run / "config.yaml").is_file()]
+    configs = [run / run_files.CONFIG for run in study.runs if (run / run_files.CONFIG).is_file()]
     tree = yaml.safe_load(configs[0].read_text(encoding="utf-8")) if configs else None
     stages = (tree or {}).get("stages") or {}
     if (stages.get(name) or {}).get("table"):

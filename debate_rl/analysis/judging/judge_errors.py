@@ -25,6 +25,7 @@ from debate_rl.arena.ratings import ELO
 from debate_rl.arena.rollout import read_pools
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError, existing
+from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, Floats, Replicates, clusters, mean, resample
@@ -431,16 +432,16 @@ def judge_errors(
     ratings = {}
     preferences = {}
     transfer = {}
-    for path in sorted(root.glob("[!.]*/stage.json")):
+    for path in sorted(root.glob(f"[!.]*/{run_files.STAGE}")):
         stage = path.parent
         name = stage.name
         if read_json(path).get("kind", "") == "tournament":
-            legs = [game.leg for game in read_played(stage / "debates.jsonl")]
+            legs = [game.leg for game in read_played(stage / run_files.DEBATES)]
             ratings[name] = tuple(rating_errors(legs, rates, kind, ridge=_ridge(stage), seed=seed, draws=draws))
-        if (stage / "pools.jsonl").is_file():
+        if (stage / run_files.POOLS).is_file():
             stage_settings = settings.get(name) or {}
             pairing = {key: stage_settings[key] for key in _Pairing.model_fields if key in stage_settings}
-            pools = read_pools(stage / "pools.jsonl")
+            pools = read_pools(stage / run_files.POOLS)
             preferences[name] = tuple(preference_errors(pools, rates, kind, objective=objective, seed=seed, **pairing))
         hits = read_hits(stage)
         if hits is not None:
@@ -453,14 +454,14 @@ def judge_errors(
 def _ridge(stage: Path) -> float:
     """The ridge that the stage's own ratings were fitted with."""
     # With another ridge the spread would change even without errors.
-    return float((read_json(stage / "metrics.json").get("ratings") or {}).get("ridge", RIDGE))
+    return float((read_json(stage / run_files.METRICS).get("ratings") or {}).get("ridge", RIDGE))
 
 
 def _stage_settings(root: Path) -> dict[str, Any]:
     """The `stages` of the run's config as they are written, by name."""
     import yaml
 
-    tree = yaml.safe_load(existing(root / "config.yaml", "config").read_text(encoding="utf-8"))
+    tree = yaml.safe_load(existing(root / run_files.CONFIG, "config").read_text(encoding="utf-8"))
     return dict(tree.get("stages") or {})
 
 

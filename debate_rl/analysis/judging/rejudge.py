@@ -10,6 +10,7 @@ from debate_rl.analysis.oversight import Oversight, oversight
 from debate_rl.arena.consultancy import Converted, to_double
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError, existing, nearest
+from debate_rl.game import run_files
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.check import check_games
 from debate_rl.judges.judge import AnyJudge
@@ -65,7 +66,7 @@ def saved_legs(paths: Sequence[str | Path]) -> list[JudgedDebate]:
         path = existing(given, "stage")
         file = path
         if path.is_dir():
-            file = path / "debates.jsonl"
+            file = path / run_files.DEBATES
             if not file.is_file():
                 raise UserError(
                     f"no debates.jsonl in {path}; give the folder of a stage that has it{stages_with(path)}"
@@ -77,7 +78,7 @@ def saved_legs(paths: Sequence[str | Path]) -> list[JudgedDebate]:
     return legs
 
 
-def stages_with(folder: Path, file: str = "debates.jsonl") -> str:
+def stages_with(folder: Path, file: str = run_files.DEBATES) -> str:
     """List the finished stages below a folder that hold a file, as the end of a message: `: judge, oversight`."""
     names = []
     # A user most often gives the folder of the run in place of a stage in it.

@@ -15,6 +15,7 @@ from debate_rl.arena.game_tree import Tree, pools_of
 from debate_rl.arena.rollout import read_pools
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.intervals import Effect, Estimate, difference, mean
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
@@ -86,10 +87,10 @@ def rescore(
     """
     if Path(folder).is_file():
         raise UserError(f"{folder} is a file; give the folder of the stage that it is of: {Path(folder).parent}")
-    old_pools = read_pools(Path(folder) / "pools.jsonl")
+    old_pools = read_pools(Path(folder) / run_files.POOLS)
     trees = read_log(Path(folder) / "trees.jsonl", Tree)
     if not old_pools:
-        stages = stages_with(Path(folder), "pools.jsonl")
+        stages = stages_with(Path(folder), run_files.POOLS)
         raise UserError(
             f"no pools in {folder}; give the folder of a finished preferences stage (with pools.jsonl){stages}"
         )
