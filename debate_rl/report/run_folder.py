@@ -126,6 +126,11 @@ def load_run(run_folder: str | Path) -> RunFolder:
             f"{folder} is no run (no config.yaml); give a folder such as runs/NAME, made by `debate-rl run`"
         )
     # The page shows the config as text, so a broken byte in it is replaced rather than refused.
+    if any(folder.glob("*/legs.jsonl")):
+        raise UserError(
+            f"{folder} was made by an earlier version, which named debates.jsonl legs.jsonl; run it again under another "
+            "name=..."
+        )
     config = path.read_text(encoding="utf-8", errors="replace")
     try:
         tree = yaml.safe_load(config)

@@ -109,3 +109,11 @@ def test_run_without_code_state_is_still_a_run(made, tmp_path):
     run = made.open_run(tmp_path)
     (run / "code.json").unlink()
     assert load_run(run).commit is None
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_a_line(tmp_path):
+    (tmp_path / "tournament").mkdir()
+    (tmp_path / "config.yaml").write_text("name: old\n")
+    (tmp_path / "tournament" / "legs.jsonl").write_text("")
+    with pytest.raises(UserError, match="was made by an earlier version"):
+        load_run(tmp_path)
