@@ -128,8 +128,8 @@ def load_run(run_folder: str | Path) -> RunFolder:
     # The page shows the config as text, so a broken byte in it is replaced rather than refused.
     if any(folder.glob("*/legs.jsonl")):
         raise UserError(
-            f"{folder} was made by an earlier version, which named debates.jsonl legs.jsonl; run it again under another "
-            "name=..."
+            f"{folder} was made by an earlier version, which named debates.jsonl legs.jsonl; "
+            "run it again under another name=..."
         )
     config = path.read_text(encoding="utf-8", errors="replace")
     try:
