@@ -51,19 +51,19 @@ def execute(
 ) -> None:
     """Run a config, or of it what one kind of stage needs, or one table of weak-to-strong."""
     with at_work(f"{config}"):
-        found, only = _checked(config, overrides or [], dry_run, kind, table)
+        loaded, only = _checked(config, overrides or [], dry_run, kind, table)
     if dry_run:
         return
     from debate_rl.engines.workers import join
     from debate_rl.runs.member import member_engine
 
     crew = join(member_engine, typer.echo)  # where accelerate started other processes, they do not come back from here
-    if found.seeds:
-        _run_study(found, only, crew)
+    if loaded.seeds:
+        _run_study(loaded, only, crew)
     else:
-        _run_once(found, only, crew)
+        _run_once(loaded, only, crew)
     if table is not None:
-        _print_table(Path(found.runs) / found.name, table)
+        _print_table(Path(loaded.runs) / loaded.name, table)
 
 
 def _checked(
@@ -76,25 +76,25 @@ def _checked(
     from debate_rl.runs.run import Run
     from debate_rl.runs.study import seed_configs
 
-    found = load_config(path, overrides)
-    only = None if kind is None else needed(found, kind, table)
-    for line in check_run(Run(seed_configs(found)[0]), only):
+    loaded = load_config(path, overrides)
+    only = None if kind is None else needed(loaded, kind, table)
+    for line in check_run(Run(seed_configs(loaded)[0]), only):
         typer.echo(line)
-    if found.hardware is not None and not dry_run:
+    if loaded.hardware is not None and not dry_run:
         from debate_rl.plan.training_cost import check_hardware
 
-        check_hardware(Run(seed_configs(found)[0]), only)
+        check_hardware(Run(seed_configs(loaded)[0]), only)
     if dry_run:
         from debate_rl.cli.show_plan import show_dry_run
 
-        show_dry_run(found, only)
-    return found, only
+        show_dry_run(loaded, only)
+    return loaded, only
 
 
 def _print_table(folder: Path, table: str) -> None:
     """Print a table of a run or study that the report has written."""
-    found = sorted(folder.glob(f"*/tables/{table}.md"))
-    for path in found[:1]:
+    tables = sorted(folder.glob(f"*/tables/{table}.md"))
+    for path in tables[:1]:
         typer.echo(path.read_text(encoding="utf-8"))
         typer.echo(f"table:   {path} (.csv, .json)")
 

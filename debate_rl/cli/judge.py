@@ -128,9 +128,11 @@ def judge_probe(
     from debate_rl.judges.human import saved_games
     from debate_rl.judges.probe import fit_probe, save_probe
 
-    found = fit_probe(saved_games(legs, stage), model, adapter, layer=layer, last=last, seed=seed)
-    save_probe(out, found.probe)
-    typer.echo(f"fitted on {found.probe.n} prompts of {found.probe.stories} stories; on the others:\n{found.held_out}")
+    fitted = fit_probe(saved_games(legs, stage), model, adapter, layer=layer, last=last, seed=seed)
+    save_probe(out, fitted.probe)
+    typer.echo(
+        f"fitted on {fitted.probe.n} prompts of {fitted.probe.stories} stories; on the others:\n{fitted.held_out}"
+    )
     typer.echo(f"probe: {out}")
 
 
@@ -160,8 +162,8 @@ def judge_attack(
     from debate_rl.runs.attack import attack_run
 
     names = chosen(True if attacks == "all" else tuple(name.strip() for name in attacks.split(",")))
-    found = attack_run(folder, judge, names, stage, limit, seed)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found.table))
+    attacked = attack_run(folder, judge, names, stage, limit, seed)
+    typer.echo(attacked.model_dump_json(indent=2) if as_json else str(attacked.table))
 
 
 @judge_app.command("errors")
@@ -180,5 +182,5 @@ def judge_errors(
         wanted = tuple(float(rate) for rate in rates.split(","))
     except ValueError as error:
         raise UserError(f"--rates {rates}: give shares with commas between, such as 0,0.1,0.3") from error
-    found = score_again(folder, wanted, "mix" if mix else "flip", seed=seed)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    rescored = score_again(folder, wanted, "mix" if mix else "flip", seed=seed)
+    typer.echo(rescored.model_dump_json(indent=2) if as_json else str(rescored))

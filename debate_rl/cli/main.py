@@ -161,17 +161,19 @@ def debate(
     from debate_rl.game.transcript import open_transcript
     from debate_rl.runs.run import Run
 
-    found = config_or_lab(config, overrides)
-    one = Run(found)
-    questions = one.questions("test")
+    loaded = config_or_lab(config, overrides)
+    current_run = Run(loaded)
+    questions = current_run.questions("test")
     if question >= len(questions):
         raise UserError(f"--question {question}: there are {len(questions)} test questions, counted from 0")
     for name in (a.partition("@")[0], b.partition("@")[0]):
-        if name in found.stages and not (one.folder / name / run_files.STAGE).is_file():
-            raise UserError(f"stage {name!r} of {one.folder} is not finished; run it first: debate-rl run {config}")
-    game = open_transcript(questions[question], one.protocol(protocol), {"A": a, "B": b}, found.seed)
-    players = {name: one.debater(name) for name in (a, b)}
-    show_leg(play([game], players, one.open_engine(), one.judge())[0])
+        if name in loaded.stages and not (current_run.folder / name / run_files.STAGE).is_file():
+            raise UserError(
+                f"stage {name!r} of {current_run.folder} is not finished; run it first: debate-rl run {config}"
+            )
+    game = open_transcript(questions[question], current_run.protocol(protocol), {"A": a, "B": b}, loaded.seed)
+    players = {name: current_run.debater(name) for name in (a, b)}
+    show_leg(play([game], players, current_run.open_engine(), current_run.judge())[0])
 
 
 @app.command()
@@ -191,8 +193,8 @@ def ratings(
     """Rate the players of any CSV of matches: Bradley-Terry on the Elo scale, mean 1000, with intervals."""
     from debate_rl.arena.ratings import VOTES_RIDGE, rate, read_votes
 
-    found = rate(read_votes(votes, cluster), ridge=VOTES_RIDGE if ridge is None else ridge, resamples=resamples)
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+    rated = rate(read_votes(votes, cluster), ridge=VOTES_RIDGE if ridge is None else ridge, resamples=resamples)
+    typer.echo(json.dumps(rated.to_json(), indent=2) if as_json else str(rated))
 
 
 @app.command()

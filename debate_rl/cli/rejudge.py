@@ -44,10 +44,10 @@ def rejudge_games(
     from debate_rl.runs.reopen import judge_by_name
 
     legs = saved_legs(stages)
-    found, again = rejudge(legs, *judge_by_name(stages[0], judge, adapter), protocol_view, protocol)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    compared, judged_again = rejudge(legs, *judge_by_name(stages[0], judge, adapter), protocol_view, protocol)
+    typer.echo(compared.model_dump_json(indent=2) if as_json else str(compared))
     if out is not None:
-        write(out, again)
+        write(out, judged_again)
 
 
 @rejudge_app.command("candidates")
@@ -72,7 +72,7 @@ def rejudge_candidates(
     from debate_rl.records import write
     from debate_rl.runs.reopen import judge_by_name
 
-    found, pools = rescore(folder, *judge_by_name(folder, judge, adapter), best_of)
-    typer.echo(found.model_dump_json(indent=2) if as_json else str(found))
+    compared, pools = rescore(folder, *judge_by_name(folder, judge, adapter), best_of)
+    typer.echo(compared.model_dump_json(indent=2) if as_json else str(compared))
     if out is not None:
         write(out, pools)

@@ -52,21 +52,21 @@ def show_plan(
         config = config.model_copy(update={"hardware": Hardware(card=named, cards=cards or 1)})
     run, console = Run(seed_configs(config)[0]), Console(markup=False, emoji=False)
     hardware = run.config.hardware
-    found = None if hardware is None else card_of(hardware.card)
+    gpu = None if hardware is None else card_of(hardware.card)
     rows = plan(run, like=like)
-    priced = bills(run, rows, found, cards or (hardware.cards if hardware else 1), hourly, like)
+    priced = bills(run, rows, gpu, cards or (hardware.cards if hardware else 1), hourly, like)
     if as_json:
         stages = [
             {**row.model_dump(mode="json"), **bill.model_dump(mode="json")}
             for row, bill in zip(rows, priced, strict=True)
         ]
-        print(json.dumps({"card": None if found is None else found.name, "stages": stages}, indent=2))
+        print(json.dumps({"card": None if gpu is None else gpu.name, "stages": stages}, indent=2))
         return
     _study(config, console)
     console.print(_counts(rows))
-    console.print(_prices(priced, found))
+    console.print(_prices(priced, gpu))
     _show_trainings(run, None, console, like)
-    if found is None and like is None:
+    if gpu is None and like is None:
         console.print("hours: name a --card, or a finished run on the same machine with --like", highlight=False)
 
 

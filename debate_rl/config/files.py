@@ -79,11 +79,11 @@ def _without(tree: dict[str, Any], left_out: Any, path: Path) -> dict[str, Any]:
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Two trees in one: keys stay in the order of the lower one, the upper one's values count."""
-    found = dict(below)
+    merged = dict(below)
     for key, value in above.items():
-        inner = found.get(key)
-        found[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return found
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

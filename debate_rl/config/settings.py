@@ -192,13 +192,13 @@ class ProtocolSettings(Record):
         may take.
         """
         changes = self.model_dump(exclude_none=True, exclude={"name", "turns"})
-        found = load_protocol(name or self.name, **changes)
-        if self.turns is None or found.turns == 0:
-            return found
+        protocol = load_protocol(name or self.name, **changes)
+        if self.turns is None or protocol.turns == 0:
+            return protocol
         if name in (None, self.name):
             return load_protocol(self.name, turns=self.turns, **changes)
-        if found.calls == "rejected" or found.turns % len(found.order):
-            return found
+        if protocol.calls == "rejected" or protocol.turns % len(protocol.order):
+            return protocol
         own = load_protocol(self.name)
         passes = -(-self.turns // (2 if own.calls == "rejected" else len(own.order)))
-        return load_protocol(name or self.name, turns=passes * len(found.order), **changes)
+        return load_protocol(name or self.name, turns=passes * len(protocol.order), **changes)

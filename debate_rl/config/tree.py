@@ -188,8 +188,8 @@ def _complaint(error: ValidationError, model: type[BaseModel], prefix: str) -> s
 def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
     """The model that a path of fields leads to."""
     for part in path:
-        found = model.model_fields.get(part)
-        kinds = [] if found is None else [found.annotation, *get_args(found.annotation)]
+        field = model.model_fields.get(part)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
         inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if inner:
             model = inner[0]

@@ -42,8 +42,8 @@ def attack_run(
     run = kept_run(folder)
     source, games = _kept(run, stage)
     engine, search = run.open_engine(), Search(seed=seed)
-    found = attack_judge(draw(games, limit), run.judge_named(judge), engine, names, search)
-    return found.model_copy(update={"table": found.table.model_copy(update={"source": source})})
+    attacked = attack_judge(draw(games, limit), run.judge_named(judge), engine, names, search)
+    return attacked.model_copy(update={"table": attacked.table.model_copy(update={"source": source})})
 
 
 def _kept(run: Run, stage: str | None) -> tuple[str, list[Transcript]]:

@@ -180,11 +180,11 @@ def stage_fingerprints(config: Config) -> dict[str, str]:
     """What each stage is made from, by name: the config above it, the stages before it, and the files these name."""
     shared = settled(config, "stages", "name", "seeds")
     fingerprint = digest([shared, input_files(shared)])
-    found = {}
+    fingerprints = {}
     for name, stage in config.stages.items():
         tree = stage.model_dump(mode="json")
-        found[name] = fingerprint = digest([fingerprint, name, tree, input_files(tree)])
-    return found
+        fingerprints[name] = fingerprint = digest([fingerprint, name, tree, input_files(tree)])
+    return fingerprints
 
 
 def _built_on(run: Run, name: str) -> dict[str, str]:
@@ -227,13 +227,13 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
     )
     write_json(working / run_files.STAGE, stage_note.model_dump(mode="json"))
     seconds = time.perf_counter() - began
-    found, made, read = run.store_counts
+    hits_now, misses_now, tokens_now = run.store_counts
     counts: dict[str, Any] = {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(_cpu_seconds() - cpu, 1),
-        "tokens": read - tokens,
-        "store_hits": found - hits,
-        "store_misses": made - misses,
+        "tokens": tokens_now - tokens,
+        "store_hits": hits_now - hits,
+        "store_misses": misses_now - misses,
         "peak_memory_mib": peak_memory(),
         **({"paid_so_far": run.paid} if run.paid else {}),
     }
@@ -286,13 +286,13 @@ def _columns(config: Config, table: str) -> set[str]:
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The numbers at the top of a stage's metrics; of an estimate its value."""
-    found = {}
+    numbers = {}
     for key, value in metrics.items():
         if isinstance(value, Mapping) and isinstance(value.get("value"), int | float):
-            found[key] = float(value["value"])
+            numbers[key] = float(value["value"])
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[key] = float(value)
-    return found
+            numbers[key] = float(value)
+    return numbers
 
 
 def _all_metrics(run: Run) -> dict[str, Metrics]:

@@ -142,9 +142,9 @@ def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
     """The first key at which two trees differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-            if found:
-                return found
+            difference = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            if difference:
+                return difference
         return None
     return None if old == new else f"{path}: {old!r} there, {new!r} now"
 

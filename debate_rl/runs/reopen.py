@@ -53,9 +53,9 @@ def judge_by_name(place: str | Path, name: str, adapter: str | Path | None = Non
 
         return Judge(name=name, model=name, adapter=with_adapter), TransformersEngine(model_path)
     run = kept_run(folder.parent)
-    found = run.judge_named(name)
+    judge = run.judge_named(name)
     if with_adapter is not None:
-        if isinstance(found, Panel) or found.adapter is not None:
+        if isinstance(judge, Panel) or judge.adapter is not None:
             raise UserError(f"judge {name!r} has an adapter of its own; name the model for another one")
-        found = found.model_copy(update={"adapter": with_adapter})
-    return found, run.open_engine()
+        judge = judge.model_copy(update={"adapter": with_adapter})
+    return judge, run.open_engine()

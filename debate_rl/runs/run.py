@@ -166,10 +166,10 @@ class Run:
         """
         if not self._questions:
             self._questions = load_splits(self.config)
-        found = self._questions[split]
-        if not found:
+        questions = self._questions[split]
+        if not questions:
             raise UserError(f"no questions in split {split!r} of source {self.config.questions.source!r}")
-        return found[:count]
+        return questions[:count]
 
     def protocol(self, name: str | None = None) -> Protocol:
         """The protocol of this name with the config's changes, else the config's own."""

@@ -33,9 +33,9 @@ def complete_cards(run: Run, stage: str, accuracy: Mapping[str, JudgeScores], ra
         if (folder / "README.md").is_file() and run.folder in folder.parents:
             by_folder.setdefault(folder, {})[name] = _scores(name, scores, ratings)
     judge = run.judge()
-    for folder, found in by_folder.items():
+    for folder, rows in by_folder.items():
         about = {"judge": judge.name, "players rated": ", ".join(accuracy)}
-        complete_model_card(folder, f"Rated in {stage}", {**about, **found})
+        complete_model_card(folder, f"Rated in {stage}", {**about, **rows})
 
 
 def _scores(name: str, scores: JudgeScores, ratings: Ratings | None) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class Habits:
     def tokens(self, request: Request) -> int:
         """How many tokens an answer is expected to have, else the most that it may have."""
         most = request.sampling.max_new_tokens
-        found = self.means.get(request.adapter, self.mean)
-        return most if found is None else min(most, max(1, round(found)))
+        mean = self.means.get(request.adapter, self.mean)
+        return most if mean is None else min(most, max(1, round(mean)))
 
 
 def measured_habits(folder: Path) -> Habits:

@@ -154,7 +154,7 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     if second is not None:
         compared = _beside(by_key, list(zip(keys, legs, strict=True)), judge.name, second, run, out)
     rated_by, rated = _rated(stage, run)
-    found = oversight(
+    compared_protocols = oversight(
         by_key,
         judge.name,
         stage.compared_with,
@@ -164,12 +164,12 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         second=compared,
     )
     check_one_judge(legs)
-    for name, count in found.left_out.items():
+    for name, count in compared_protocols.left_out.items():
         run.say(f"  {name}: no verdict on any of {count} games")
-    for row in found.rows:
+    for row in compared_protocols.rows:
         run.say(f"  {row.protocol:<12} {row.player:<10} accuracy {row.scores.accuracy}")
     run.log_debates(out.name.lstrip("."), legs)
-    return found
+    return compared_protocols
 
 
 def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:

@@ -79,9 +79,9 @@ def judged(run: Run, split: Split) -> list[JudgedDebate]:
     questions = run.config.questions
     if questions.source != "nyu":
         raise UserError("a judge stage with `from: recorded` reads questions: {source: nyu, path: ...}")
-    found = recorded_games(questions.path, split=split)
-    kept = [game for game in found if game.in_paper] or found
-    judged = legs(kept)
+    recorded = recorded_games(questions.path, split=split)
+    analysed = [game for game in recorded if game.in_paper] or recorded
+    judged = legs(analysed)
     if not judged:
         raise UserError(f"{questions.path}: no game of split {split!r} has a final judgement")
     order = np.random.default_rng(run.config.seed).permutation(len(judged))
@@ -104,8 +104,8 @@ def _finetuned(stage: JudgeStage, run: Run, out: Path) -> Judge:
 
 def _verdicts(humans: Sequence[JudgedDebate], judge: Judge, run: Run) -> list[tuple[JudgedDebate, Verdict]]:
     """The humans' legs with the judge's verdicts on them, where there is one."""
-    found = judge_transcripts([leg.transcript for leg in humans], judge, run.engine)
-    return [(leg, verdict) for leg, verdict in zip(humans, found, strict=True) if isinstance(verdict, Verdict)]
+    answers = judge_transcripts([leg.transcript for leg in humans], judge, run.engine)
+    return [(leg, verdict) for leg, verdict in zip(humans, answers, strict=True) if isinstance(verdict, Verdict)]
 
 
 def constants(taught: Sequence[JudgedDebate]) -> dict[tuple[Side, ...], float]:

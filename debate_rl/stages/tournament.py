@@ -119,7 +119,7 @@ class TournamentStage(Stage):
         alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
         slope, crossed = measure(Rated(legs, self.ridge), alone), cross_play(legs)
         run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
-        run.tracker.log({f"accuracy/{name}": found.accuracy.value for name, found in result.judge_accuracy.items()})
+        run.tracker.log({f"accuracy/{name}": scores.accuracy.value for name, scores in result.judge_accuracy.items()})
         run.log_debates(out.name.lstrip("."), legs)
         complete_cards(run, out.name.lstrip("."), result.judge_accuracy, result.ratings)
         reader = Judge(name="reader", model=run.config.models.judge)
