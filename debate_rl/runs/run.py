@@ -220,7 +220,8 @@ class Run:
         stages = self.config.stages
         if name == "base":
             return self._asked_like_the_run(Judge(name="base judge", model=self.config.models.judge))
-        if name not in stages and is_path(name) and not (Path(name) / "config.json").is_file():
+        # A name with a slash is a model of the hub unless there is such a folder, and one with config.json is a model.
+        if name not in stages and Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             model, adapter = trained_elsewhere(name, self.config.models.judge)
             path = Path(name) / run_files.CALIBRATOR
             calibrator = load_calibrator(path) if path.is_file() else None
