@@ -40,7 +40,7 @@ def online_view(stage: str, result: GrpoResult, unit: str) -> OnlineView:
         "tokens": "tokens of a speech",
     }
     # With ratings the probability against the pool says the same thing less precisely.
-    if result.curve[0].elo is not None:
+    if result.curve and result.curve[0].elo is not None:
         del captions["wins"]
     drawn = []
     for name, caption in captions.items():

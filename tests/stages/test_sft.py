@@ -59,7 +59,7 @@ def test_stories_that_are_tested_are_left_out_by_id_and_by_text(tmp_path):
 
 def test_a_shortened_passage_says_so_and_keeps_what_is_quoted(tmp_path, monkeypatch):
     stage, run = at_work(tmp_path, [question(0), question(1)], [question(7)], passage_tokens=70)
-    monkeypatch.setattr(sft, "_counter", lambda stage, run: lambda text: len(text.split()))
+    monkeypatch.setattr(sft, "_token_counter", lambda stage, run: lambda text: len(text.split()))
     found = sft.material(stage, run, stage.transcripts[0], sft.tested_stories(run))
     assert found.notes == {"passage shortened, [...] where paragraphs are missing": 2}
     for row, asked in zip(found.rows[::2], [question(0), question(1)], strict=True):
@@ -72,7 +72,7 @@ def test_a_game_without_a_passage_is_not_counted_as_shortened(tmp_path, monkeypa
     stage, run = at_work(tmp_path, [question(0)], [question(7)], passage_tokens=70)
     (game,) = read(stage.transcripts[0], Transcript)
     bare = game.model_copy(update={"question": game.question.model_copy(update={"passage": None})})
-    monkeypatch.setattr(sft, "_counter", lambda stage, run: lambda text: len(text.split()))
+    monkeypatch.setattr(sft, "_token_counter", lambda stage, run: lambda text: len(text.split()))
     write(stage.transcripts[0], [bare])
     found = sft.material(stage, run, stage.transcripts[0], sft.tested_stories(run))
     assert found.notes == {} and len(found.rows) == 2
