@@ -13,7 +13,8 @@ def test_errors_of_the_judge_are_kept_and_shown_where_they_are_wanted(tmp_path, 
     found, shown = JudgeErrors(run="r", kind="flip"), []
     monkeypatch.setattr(report, "effects", lambda folders: [])
     monkeypatch.setattr(report, "judge_errors", lambda folder: found)
-    monkeypatch.setattr("debate_rl.report.page.write_report", lambda *given: shown.append(given[-1]) or tmp_path / "index.html")
+    page = "debate_rl.report.page.write_report"
+    monkeypatch.setattr(page, lambda *given: shown.append(given[-1]) or tmp_path / "index.html")
     run = SimpleNamespace(folder=tmp_path, config=SimpleNamespace(seed=0), say=lambda line: None)
     assert ReportStage(judge_errors=wanted).execute(run, tmp_path / "out") == {}
     kept = tmp_path / "out" / "judge_errors.json"
