@@ -11,6 +11,7 @@ import pytest
 from debate_rl.data.models import convert, fetch, model_path
 from debate_rl.data.models.library import RECORD_FILE
 from debate_rl.errors import UserError
+from tests import ROOT
 from tests.command import mistake
 from tests.tiny import tiny_model
 
@@ -146,6 +147,6 @@ def test_the_real_model_comes_and_is_used(call, cache):
     if not os.environ.get("DEBATE_RL_DOWNLOADS"):
         pytest.skip("fetches 93 MB; set DEBATE_RL_DOWNLOADS=1")
     assert call("models", "get", NAME)[0] == 0
-    models = (f"models.debater={NAME}", f"models.judge={NAME}", "protocol.max_new_tokens=24")
-    code, out, _ = call("debate", *models)
+    changes = (f"models.debater={NAME}", f"models.judge={NAME}", "protocol.max_new_tokens=24")
+    code, out, _ = call("debate", ROOT / "configs/lab.yaml", *changes)
     assert code == 0 and "base judge:" in out
