@@ -37,6 +37,7 @@ from debate_rl.cli.execute import (  # noqa: E402
 )
 from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
+from debate_rl.cli.models import models_app  # noqa: E402
 from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(judge_app, name="judge")
 app.add_typer(rejudge_app, name="rejudge")
 app.add_typer(lab_app, name="lab")
+app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
 
 

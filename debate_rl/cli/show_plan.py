@@ -29,7 +29,7 @@ def show_dry_run(config: Config, only: set[str] | None) -> None:
     _study(config, console)
     console.print(_counts(rows))
     _show_trainings(run, only, console)
-    models = run.config.models.model_dump()
+    models = run.config.models.by_role()
     console.print("models: " + ", ".join(f"{role} {name}" for role, name in models.items()), highlight=False)
     for seat, messages in first_prompts(run):
         console.rule(seat)

@@ -39,12 +39,18 @@ class Questions(Record):
 
 
 class Models(Record):
-    """Model of each role: a lab model, a folder or a hub name."""
+    """Model of each role: a lab model, a library model (`debate-rl models list`), a folder or a hub name."""
 
     debater: str = "lab-base"
     judge: str = "lab-base"
     weak: str = "lab-small"
     strong: str = "lab-base"
+    template: Literal["plain"] | None = None
+    """plain: a chat template of `User:` and `Assistant:` for models that have none, such as base models."""
+
+    def by_role(self) -> dict[str, str]:
+        """Name of the model of each role."""
+        return {"debater": self.debater, "judge": self.judge, "weak": self.weak, "strong": self.strong}
 
 
 class BudgetSettings(Record):

@@ -25,7 +25,10 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
         UserError: the tokenizer has no chat template, or its template fails (see `applied`).
     """
     if not tokenizer.chat_template:
-        raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; save one with the model")
+        raise UserError(
+            f"{tokenizer.name_or_path}: the tokenizer has no chat template; set models.template: plain, "
+            "or save one with the model"
+        )
     marks = marks_of(tokenizer)
     turns = [{"role": message.role, "content": neutral(message.content, marks)} for message in messages]
     if turns and turns[0]["role"] == "system" and not _shows_system(tokenizer, repr(tokenizer.chat_template)):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from debate_rl.data.models import SHIPPED
+from debate_rl.data.models.library import LIBRARY
 from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.load import context_of, load_config, load_tokenizer
 from debate_rl.engines.request import Message
@@ -96,8 +97,8 @@ def _check_model(run: Run, role: str, model: str) -> None:
     if run.config.engine.kind == "server" or _HUB_NAME.fullmatch(model):
         return
     raise UserError(
-        f"{role}: model not found: {model!r} is no folder, no hub name (OWNER/NAME) and no lab model; "
-        f"{nearest(model, [folder.name for folder in SHIPPED.iterdir() if folder.is_dir()])}"
+        f"{role}: model not found: {model!r} is no folder, no hub name (OWNER/NAME), no lab and no library "
+        f"model; {nearest(model, [*LIBRARY, *(path.parent.name for path in SHIPPED.glob('*/config.json'))])}"
     )
 
 

@@ -12,6 +12,7 @@ from debate_rl.arena.progress import ProgressLine
 from debate_rl.arena.resume_log import Progress
 from debate_rl.config.tree import Config
 from debate_rl.data.models import model_path
+from debate_rl.data.models.library import LIBRARY, cache_folder, is_complete
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.engines.workers import Crew
@@ -149,13 +150,30 @@ class Run:
         self.tracker.table(f"{stage}/debates", columns, rows)
 
     def resolve(self, name: str) -> str:
-        """Path of a model or adapter: in this run's folder, as a lab model, or as its name says.
+        """Path of a model or adapter: in this run's folder, as a lab or library model, or as its name says.
 
         What a stage at work has made already is found as well, in its working folder.
+
+        Raises:
+            UserError: a library model was not fetched, or `models.template` can not be added to a model.
         """
+        path = self._located(name)
+        # A server renders the prompts of its models by their own templates.
+        own_template = self.config.engine.kind == "server" and not Path(path).is_dir()
+        if self.config.models.template is None or own_template:
+            return path
+        from debate_rl.data.models.plain_template import with_plain_template  # here: few configs need it
+
+        return with_plain_template(path)
+
+    def _located(self, name: str) -> str:
+        """See `resolve`; without the template of the config."""
         for path in (self.folder / name, self.folder / f".{name}"):
             if path.is_dir():
                 return str(path)
+        # A server may serve a model under a library name that is not on this machine.
+        if self.config.engine.kind == "server" and name in LIBRARY and not is_complete(cache_folder() / name):
+            return name
         return model_path(name)
 
     def questions(self, split: Split, count: int | None = None) -> list[Question]:

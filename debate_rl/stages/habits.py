@@ -139,7 +139,7 @@ def model_sizes(run: Run) -> Sizes:
     characters = sum(len(text) for text in texts)
     words = sum(len(text.split()) for text in texts)
     sizes: dict[str, tuple[float, float]] = {}
-    for model in dict.fromkeys(run.config.models.model_dump().values()):
+    for model in dict.fromkeys(run.config.models.by_role().values()):
         tokenizer = _tokenizer(run.resolve(model))
         if tokenizer is not None:
             tokens = sum(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
