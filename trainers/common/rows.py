@@ -18,6 +18,9 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import Presentation, presentations
 from debate_rl.records import Record, digest
 
+EQUAL_WITHIN = 1e-9
+"""Probabilities of a judge no further apart than this are equal: rounding of sums in another order is no preference."""
+
 
 class SftRow(Record):
     """A prompt and the speech that answers it.
@@ -288,7 +291,7 @@ def _no_pair(better: tuple[str, float], worse: tuple[str, float], min_gap: float
         return "empty_speech"
     if better[0] == worse[0]:
         return "equal_texts"
-    if better[1] <= worse[1]:
+    if better[1] - worse[1] <= EQUAL_WITHIN:
         return "equal_scores"
     if better[1] - worse[1] < min_gap:
         return "below_gap"
