@@ -17,6 +17,9 @@ from debate_rl.judges.calibration import LEAST, Calibrator
 Presentation = tuple[tuple[Side, ...], tuple[int, int]]
 """What the judge is shown: the sides in the order they appear, and the order in which the answers are listed."""
 
+EQUAL_WITHIN = 1e-9
+"""Probabilities of a judge no further apart than this are equal: rounding of sums in another order is no preference."""
+
 Combine = Literal["mean", "majority", "weighted"]
 """How several probabilities become one.
 

@@ -75,6 +75,7 @@ def test_a_dumped_config_is_the_same_one(tmp_path):
         ({"votes": 3}, "votes is of kind reasoning and stated, not of model"),
         ({"adapter": "a"}, "set model as well"),
         ({"readout": "answers", "kind": "stated"}, "readout is of kind model, not of stated"),
+        ({"check": True, "kind": "panel", "members": [{}]}, "check is of kind model, not of panel"),
         ({"readout": "words"}, "'letters', 'answers' or 'answers_pmi'"),
         ({"readout": "answers_pmi", "debias": "prior"}, "subtracts the preference for a label already"),
         ({"kind": "votes"}, "'model', 'reasoning', 'stated', 'probe' or 'panel'"),

@@ -16,10 +16,8 @@ from debate_rl.game.protocol import Side
 from debate_rl.game.question import Split
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import Presentation, presentations
+from debate_rl.judges.presentation import EQUAL_WITHIN
 from debate_rl.records import Record, digest
-
-EQUAL_WITHIN = 1e-9
-"""Probabilities of a judge no further apart than this are equal: rounding of sums in another order is no preference."""
 
 
 class SftRow(Record):

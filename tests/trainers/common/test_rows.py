@@ -10,8 +10,9 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.judges.presentation import EQUAL_WITHIN
 from debate_rl.records import read, write
-from debate_rl.trainers.common.rows import EQUAL_WITHIN, PoolTurn, SftRow, judge_rows, preference_rows, sft_rows
+from debate_rl.trainers.common.rows import PoolTurn, SftRow, judge_rows, preference_rows, sft_rows
 
 QUESTION = Question(
     id="q1", text="where is the pipe ?", answers=("shed", "barn"), correct=0, group="lab-7",
