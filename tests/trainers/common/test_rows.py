@@ -135,3 +135,9 @@ def test_probabilities_that_differ_by_rounding_alone_make_no_pair():
     rows = preference_rows([], pool, 3, dropped=dropped)
     assert [(row.chosen, row.rejected) for row in rows] == [("a", "c"), ("b", "c")]
     assert dropped["equal_scores"] == 1
+
+
+def test_rows_are_worded_as_the_judge_is_read():
+    rows = judge_rows([play("debate", prompts="default")], readout="answers")
+    assert {row.candidates for row in rows} == {("shed", "barn")} and all(row.per_token for row in rows)
+    assert all("the answer itself" in text(row.prompt) for row in rows)
