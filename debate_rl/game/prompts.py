@@ -7,7 +7,8 @@ and `state`, for judges that think first or state a probability, begin with `{% 
 each message with `{{ role("system") }}` or `{{ role("user") }}`; the mark that this leaves is stripped from every
 value, so no speech can open a message. `set.yaml` says how the judge's candidates are worded: `labels` (A and B in the
 order shown) or `answers` (the answers' own words). A judge may be asked for the other wording than its set's: `reply`
-tells the judge's template which one is asked for.
+tells the judge's template which one is asked for. Where the answers' words are scored the default set does not list
+them: small models then prefer what stands in the list to what is right.
 """
 
 from __future__ import annotations

@@ -24,8 +24,11 @@ def by_words(each):
 
 
 def listed_first(choice):
-    """The answer that a default prompt lists first."""
-    return choice.messages[-1].content.split("(A) ")[1].split(" (B)")[0]
+    """The answer that a default prompt lists first, or whose side speaks first where answers are not listed."""
+    content = choice.messages[-1].content
+    if "(A) " in content:
+        return content.split("(A) ")[1].split(" (B)")[0]
+    return content.split('<speech for="')[1].split('"')[0]
 
 
 def test_answers_are_read_by_the_word_and_asked_for_by_the_prompt():
@@ -36,7 +39,8 @@ def test_answers_are_read_by_the_word_and_asked_for_by_the_prompt():
     assert verdict.asks[0].logprobs == pytest.approx((-0.9, -1.0))
     for choice in engine.choices:
         assert choice.candidates == LONG.answers
-        assert choice.messages[-1].content.endswith("Reply with the answer itself, word for word.")
+        content = choice.messages[-1].content
+        assert content.endswith("Reply with the answer alone, in a few words.") and "Answers:" not in content
 
 
 def test_orders_are_averaged_in_log_odds():

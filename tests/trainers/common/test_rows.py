@@ -140,4 +140,4 @@ def test_probabilities_that_differ_by_rounding_alone_make_no_pair():
 def test_rows_are_worded_as_the_judge_is_read():
     rows = judge_rows([play("debate", prompts="default")], readout="answers")
     assert {row.candidates for row in rows} == {("shed", "barn")} and all(row.per_token for row in rows)
-    assert all("the answer itself" in text(row.prompt) for row in rows)
+    assert all("the answer alone" in text(row.prompt) for row in rows)
