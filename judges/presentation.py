@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from debate_rl.engines.request import Message
-from debate_rl.game.prompts import judge_messages
+from debate_rl.game.prompts import Wording, judge_messages
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
@@ -16,6 +16,9 @@ from debate_rl.judges.calibration import LEAST, Calibrator
 
 Presentation = tuple[tuple[Side, ...], tuple[int, int]]
 """What the judge is shown: the sides in the order they appear, and the order in which the answers are listed."""
+
+EQUAL_WITHIN = 1e-9
+"""Probabilities of a judge no further apart than this are equal: rounding of sums in another order is no preference."""
 
 Combine = Literal["mean", "majority", "weighted"]
 """How several probabilities become one.
@@ -71,9 +74,9 @@ def drawn_views(transcript: Transcript, both_orders: bool, votes: int) -> list[t
     return drawn
 
 
-def prompt(transcript: Transcript, view: View) -> tuple[Message, ...]:
-    """Render the judge's prompt for a view, up to where it answers with a candidate."""
-    return as_messages(judge_messages(transcript, view.sides, view.order, view.after_turn))
+def prompt(transcript: Transcript, view: View, reply: Wording | None = None) -> tuple[Message, ...]:
+    """Render the judge's prompt for a view, up to where it answers with a candidate (worded as `reply` says)."""
+    return as_messages(judge_messages(transcript, view.sides, view.order, view.after_turn, reply))
 
 
 def as_messages(messages: Sequence[dict[str, str]]) -> tuple[Message, ...]:
@@ -133,6 +136,7 @@ def verdict(
     calibrator: Calibrator | None = None,
     revision: str | None = None,
     combine: Combine = "mean",
+    in_logits: bool = False,
 ) -> Verdict | Failure:
     """Build the verdict on one transcript from the judge's answers, or return the first failure among them.
 
@@ -145,6 +149,7 @@ def verdict(
         calibrator: maps the combined probability; None leaves it as it is.
         revision: fingerprint of the model that answered.
         combine: how several draws become one.
+        in_logits: average presentation orders in log-odds, for a judge that is asked once a view.
     """
     asks = []
     for ask in asked:
@@ -154,12 +159,14 @@ def verdict(
     moments: list[int | None] = [*sorted({ask.after_turn for ask in asks if ask.after_turn is not None}), None]
     pairs = []
     for moment in moments:
-        p = calibrated([ask for ask in asks if ask.after_turn == moment], combine, calibrator)
+        p = calibrated([ask for ask in asks if ask.after_turn == moment], combine, calibrator, in_logits)
         pairs.append((p, 1 - p))
     return Verdict(judge=name, p=pairs[-1], asks=tuple(asks), after_turn=tuple(pairs[:-1]), revision=revision)
 
 
-def calibrated(asks: Sequence[Ask], how: Combine = "mean", calibrator: Calibrator | None = None) -> float:
+def calibrated(
+    asks: Sequence[Ask], how: Combine = "mean", calibrator: Calibrator | None = None, in_logits: bool = False
+) -> float:
     """Calibrated probability of answer 0 from the answers given at one moment.
 
     A side that was read alone is calibrated as a lone speaker: the one of a single consultancy, or each of the two of
@@ -167,19 +174,36 @@ def calibrated(asks: Sequence[Ask], how: Combine = "mean", calibrator: Calibrato
     not lone speakers.
     """
     if calibrator is None:
-        return _over_draws(asks, how)
+        return _pooled(asks, how, in_logits)
     alone = sorted({ask.sides for ask in asks if len(ask.sides) == 1})
     if calibrator.lone is None or not alone:
-        return float(calibrator.apply([_over_draws(asks, how)])[0])
+        return float(calibrator.apply([_pooled(asks, how, in_logits)])[0])
     total = 0.0
     for sides in alone:
-        p = _over_draws([ask for ask in asks if ask.sides == sides], how)
+        p = _pooled([ask for ask in asks if ask.sides == sides], how, in_logits)
         # The map for lone speakers takes the probability of the speaker's own answer, not of answer 0.
         if sides == ("A",):
             total += float(calibrator.lone.apply([p])[0])
         else:
             total += 1 - float(calibrator.lone.apply([1 - p])[0])
     return total / len(alone)
+
+
+def _pooled(asks: Sequence[Ask], how: Combine, in_logits: bool) -> float:
+    """Probability of answer 0 from all views of one moment."""
+    return _over_orders(asks) if in_logits else _over_draws(asks, how)
+
+
+def _over_orders(asks: Sequence[Ask]) -> float:
+    """Probability of answer 0: orders averaged in log-odds, then sides that were read apart in probability."""
+    # In log-odds a preference for a position cancels whatever its size. In probability it only pulls towards 1/2.
+    gaps: dict[frozenset[Side], list[float]] = {}
+    for ask in asks:
+        gaps.setdefault(frozenset(ask.sides), []).append(ask.logprobs[0] - ask.logprobs[1])
+    total = 0.0
+    for values in gaps.values():
+        total += probability((sum(values) / len(values), 0.0))
+    return total / len(gaps)
 
 
 def _over_draws(asks: Sequence[Ask], how: Combine) -> float:

@@ -8,10 +8,14 @@ from pydantic import Field, model_validator
 
 from debate_rl.judges.judge import AnyJudge, Judge, Panel, ReasoningJudge, StatedJudge
 from debate_rl.judges.probe import load_probe
+from debate_rl.judges.readout import Debias, Readout
 from debate_rl.records import Record
 
 _KINDS_OF_SETTING = {
     "min_answer_mass": ("model",),
+    "readout": ("model",),
+    "debias": ("model",),
+    "check": ("model",),
     "votes": ("reasoning", "stated"),
     "combine": ("reasoning", "stated", "panel"),
     "temperature": ("reasoning", "stated"),
@@ -38,6 +42,15 @@ class JudgeSettings(Record):
     """Ask in both presentation orders and average."""
     min_answer_mass: float = Field(default=0.0, ge=0, le=1)
     """Kind model: least probability of both answers together; a judge below it says neither, which is a failure."""
+    readout: Readout = "letters"
+    """Kind model: what the verdict is read from. letters: the labels A and B (or the prompt set's own candidates);
+    answers: the mean log-probability a token of each answer's own words, which tells more of small models; answers_pmi:
+    the same minus what the judge says without the debate. The last two average both orders in log-odds."""
+    debias: Debias = "none"
+    """Kind model: prior subtracts the judge's preference for the answer listed first, asked with neutral content."""
+    check: bool = False
+    """Kind model: before a stage's games, ask the judge at most 16 training questions, blind and with short passages,
+    and warn where it can not tell right answers from wrong ones. Turn it on for models that were never measured."""
     votes: int = Field(default=1, ge=1)
     """Kinds reasoning and stated: number of draws that are combined."""
     combine: Literal["mean", "majority", "weighted"] = "mean"
@@ -62,6 +75,10 @@ class JudgeSettings(Record):
             default = type(self).model_fields[key].default
             if getattr(self, key) != default and self.kind not in kinds:
                 raise ValueError(f"{key} is of kind {' and '.join(kinds)}, not of {self.kind}; leave it out")
+        if self.readout == "answers_pmi" and self.debias == "prior":
+            raise ValueError(
+                "debias prior: readout answers_pmi subtracts the preference for a label already; leave it out"
+            )
         if self.adapter is not None and self.model is None:
             raise ValueError("adapter needs the model that it belongs to; set model as well")
         return self
@@ -82,6 +99,8 @@ def judge_of_kind(settings: JudgeSettings, run_judge: Judge) -> AnyJudge:
             "name": settings.name or judge.name,
             "both_orders": settings.both_orders,
             "min_answer_mass": settings.min_answer_mass,
+            "readout": settings.readout,
+            "debias": settings.debias,
         }
         return judge.model_copy(update=changes)
     if settings.kind == "panel":

@@ -33,6 +33,7 @@ class JudgeCollator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch: `chunks` of rows, the `order` (n or 2n,) that sorts them back, `target` and `weight` (n,).
 
+        `lengths` (n, 2) divides the candidates' scores: their tokens in rows that are compared by the token, else 1.
         `long` says whether a candidate has more than one token. A chunk's `wanted` holds the scored token ids: with
         `long` false (rows, 2), both candidates of each prompt; else (rows, longest), one candidate with -1 before it.
         A chunk also holds a `line`, or padded rows.
@@ -51,6 +52,7 @@ class JudgeCollator:
         return {
             "target": torch.tensor([float(example["target"]) for example in examples]),
             "weight": torch.tensor([float(example["weight"]) for example in examples]),
+            "lengths": torch.tensor([_divisors(example) for example in examples]),
             "order": back_in_order(dealt),
             "long": longest > 1,
             "chunks": chunks,
@@ -83,15 +85,23 @@ class JudgeCollator:
         return {"input_ids": input_ids, "attention_mask": mask, "position_ids": position_ids}
 
 
+def _divisors(example: dict[str, Any]) -> list[float]:
+    """What the score of each candidate is divided by."""
+    if not example["per_token"]:
+        return [1.0, 1.0]
+    return [float(len(ids)) for ids in example["candidates"]]
+
+
 class JudgeTrainer(BinaryTrainer):
     """Trains the probabilities of the two candidates, normalised as `choose` does, by cross entropy or another loss."""
 
     def outcome_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Log-probability of each candidate, summed over its tokens, up to a constant per row, (n, 2)."""
+        """Log-probability of each candidate, summed or by the token, up to a constant per row, (n, 2)."""
         chunks = [wanted_logits(model, chunk, inputs["long"]) for chunk in inputs["chunks"]]
         logits = torch.cat(chunks)[inputs["order"]]
         if inputs["long"]:
-            return logits.unflatten(0, (-1, 2))
+            return logits.unflatten(0, (-1, 2)) / inputs["lengths"]
+        # Each candidate is one token, so that sum and mean are the same.
         return logits
 
 
@@ -124,7 +134,7 @@ def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str
     """Encode prompts and candidates as an engine's `choose` does.
 
     Returns:
-        A row's `input_ids`, `candidates` (token ids of each), `target` and `weight`.
+        A row's `input_ids`, `candidates` (token ids of each), `target`, `weight` and `per_token`.
 
     Raises:
         UserError: the tokenizer has no chat template, or a candidate no tokens.
@@ -134,7 +144,15 @@ def encode_judge_rows(tokenizer: Any, rows: Sequence[JudgeRow]) -> list[dict[str
     for row in rows:
         candidates = [list(candidate_ids(tokenizer, candidate)) for candidate in row.candidates]
         prompt = encoder.prompt(row.prompt)
-        encoded.append({"input_ids": prompt, "candidates": candidates, "target": row.target, "weight": row.weight})
+        encoded.append(
+            {
+                "input_ids": prompt,
+                "candidates": candidates,
+                "target": row.target,
+                "weight": row.weight,
+                "per_token": row.per_token,
+            }
+        )
     return encoded
 
 

@@ -124,7 +124,7 @@ def train_judge(
         UserError: a question has no correct answer and there are no labels, or an unknown argument.
     """
     games = [debate.transcript if isinstance(debate, JudgedDebate) else debate for debate in debates]
-    rows = judge_rows(games, labels)
+    rows = judge_rows(games, labels, readout=judge.readout)
     result = _train("judge", judge, rows, out, lora, seed, train)
     name = Path(out).name
     if lora is None:

@@ -88,12 +88,15 @@ class Scores(Record):
     """Log-probability of each candidate of a choice, natural log, summed over the candidate's tokens.
 
     Example:
-        Scores(logprobs=(-0.41, -1.09), prompt_tokens=88, revision="9f86d081884c7d65")
+        Scores(logprobs=(-0.41, -1.09), prompt_tokens=88, revision="9f86d081884c7d65", candidate_tokens=(1, 1))
     """
 
     logprobs: tuple[float, ...]
     prompt_tokens: int
     revision: str
+    candidate_tokens: tuple[int, ...] | None = None
+    """Number of tokens of each candidate; None where they were not counted: a server that scores the first token alone,
+    or a store of an older version."""
 
 
 class EngineFailure(Record):

@@ -81,6 +81,7 @@ class ScriptedEngine:
             logprobs=logprobs,
             prompt_tokens=_count_words(choice.messages),
             revision=self.revision(choice.model, choice.adapter),
+            candidate_tokens=tuple(len(candidate.split()) for candidate in choice.candidates),
         )
 
 

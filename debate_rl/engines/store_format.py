@@ -146,7 +146,8 @@ def open_store_file(path: Path) -> StoreFile | None:
 def format_row(key: str, answer: Completion | Scores) -> bytes:
     """The line of an answer: its key, its values and their checksum."""
     values = [key, *answer.model_dump(exclude={"revision"}).values()]
-    text = _json_line(values).rstrip(b"]\n")
+    # Without the last bracket only: the last value may be a list itself.
+    text = _json_line(values).removesuffix(b"]\n")
     return text + b",%d]\n" % zlib.crc32(text)
 
 

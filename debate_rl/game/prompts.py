@@ -6,7 +6,9 @@ A prompt set is a folder. Each seat has a template: `<protocol>.<seat>.j2` if it
 and `state`, for judges that think first or state a probability, begin with `{% include judge %}`. A template opens
 each message with `{{ role("system") }}` or `{{ role("user") }}`; the mark that this leaves is stripped from every
 value, so no speech can open a message. `set.yaml` says how the judge's candidates are worded: `labels` (A and B in the
-order shown) or `answers` (the answers' own words).
+order shown) or `answers` (the answers' own words). A judge may be asked for the other wording than its set's: `reply`
+tells the judge's template which one is asked for. Where the answers' words are scored the default set does not list
+them: small models then prefer what stands in the list to what is right.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ from debate_rl.records import folded, read_yaml, spaced_after
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
+Wording = Literal["labels", "answers"]
+"""How a judge's candidates are worded: A and B in the order shown, or the answers' own words."""
+
 SHIPPED = Path(__file__).parent / "templates"
 _MARK = "\x00"
 _QUOTE_MARK = re.compile(r"</?(?:[vnu]_quote|scratchpad)>", re.I)
@@ -54,7 +59,7 @@ class _Loader(jinja2.FileSystemLoader):
 
 
 @cache
-def _prompt_set(name: str) -> tuple[jinja2.Environment, Literal["labels", "answers"]]:
+def _prompt_set(name: str) -> tuple[jinja2.Environment, Wording]:
     """Open a prompt set: its templates, and the wording of the judge's candidates."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
     if not (folder / "debater.j2").is_file() or not (folder / "judge.j2").is_file():
@@ -204,7 +209,11 @@ def _debater_values(transcript: Transcript, side: Side, turn: int) -> dict[str, 
 
 
 def judge_messages(
-    transcript: Transcript, sides: Sequence[Side], order: tuple[int, int], turns: int | None = None
+    transcript: Transcript,
+    sides: Sequence[Side],
+    order: tuple[int, int],
+    turns: int | None = None,
+    reply: Wording | None = None,
 ) -> list[Message]:
     """The judge's prompt.
 
@@ -213,11 +222,14 @@ def judge_messages(
         sides: the sides to show, in the order of presentation.
         order: order in which the two answers are listed.
         turns: number of turns to show, from the first; None shows all.
+        reply: wording of the answer that the judge is asked for; None is the prompt set's own.
 
     Raises:
         UserError: the prompt set is missing, or a template asks for a value that the judge may not know.
     """
     values = _judge_values(transcript, sides, order, turns)
+    if reply is not None:
+        values["reply"] = reply
     return _render(transcript.protocol.prompts, transcript.protocol.name, "judge", values)
 
 
@@ -263,9 +275,11 @@ def _judge_values(
     """Values for a judge's template, with the names of the judge's own template, which others include."""
     question = transcript.question
     protocol = transcript.protocol
+    _, wording = _prompt_set(protocol.prompts)
     values: dict[str, Any] = {
         "question": _plain(question.text),
         "answers": [_plain(question.answers[i]) for i in order],
+        "reply": wording,
         "sides": list(sides),
         "speeches": _speech_values(transcript, seen_by_judge(transcript, sides, turns)),
         "labels": ["A", "B"],
@@ -279,10 +293,16 @@ def _judge_values(
     return values
 
 
-def judge_candidates(transcript: Transcript, order: tuple[int, int]) -> tuple[str, str]:
-    """The two continuations whose probabilities make the verdict, for answer 0 and answer 1."""
+def judge_candidates(transcript: Transcript, order: tuple[int, int], reply: Wording | None = None) -> tuple[str, str]:
+    """The two continuations whose probabilities make the verdict, for answer 0 and answer 1.
+
+    Args:
+        transcript: the game.
+        order: order in which the two answers are listed.
+        reply: wording of the candidates; None is the prompt set's own.
+    """
     _, wording = _prompt_set(transcript.protocol.prompts)
-    if wording == "answers":
+    if (reply or wording) == "answers":
         return transcript.question.answers
     # Labels go by the order shown, the verdict by answer 0 and 1: the answer listed first is "A".
     labels = ("A", "B")

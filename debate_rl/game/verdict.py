@@ -21,7 +21,8 @@ class Ask(Record):
     order: tuple[int, int] = (0, 1)
     """Order in which the two answers were listed."""
     logprobs: tuple[float, float]
-    """Raw log-probability of answer 0 and of answer 1 (natural log, summed over tokens)."""
+    """Raw log-probability of answer 0 and of answer 1 (natural log, summed over tokens); of a judge that reads the
+    answers' words, or subtracts what it would say anyway, their scores (see `judges.readout`)."""
     after_turn: int | None = None
     """Number of turns played when the judge was asked; None at the end."""
     draw: int = 0

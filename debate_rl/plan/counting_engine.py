@@ -88,7 +88,12 @@ class CountingEngine:
             own.score += sum(len(message.content) for message in choice.messages)
         drawn = crc32(choice.messages[-1].content.encode()) % 1000 / 1000
         logprobs = [-1.0 - abs(drawn - at / len(choice.candidates)) for at in range(len(choice.candidates))]
-        return Scores(logprobs=tuple(logprobs), prompt_tokens=0, revision=self.revision(choice.model, choice.adapter))
+        return Scores(
+            logprobs=tuple(logprobs),
+            prompt_tokens=0,
+            revision=self.revision(choice.model, choice.adapter),
+            candidate_tokens=(1,) * len(choice.candidates),
+        )
 
     def _count(self, asked: Request | Choice) -> tuple[Asked, bool]:
         """The account of the model that is asked, and whether this is asked for the first time."""

@@ -13,6 +13,7 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.errors import UserError
+from debate_rl.judges.signal import SIGNAL_FILE, Signal
 from debate_rl.records import read_json, write_text
 from debate_rl.report import wording
 from debate_rl.report.debates import failures_by_kind, read_legs, sample
@@ -134,6 +135,7 @@ def render(
         readings=[reading_view(stage) for stage in run.of("reading")],
         judges=[judge_view(stage) for stage in run.of("judge")],
         judge_errors=errors,
+        signals=_signals(run),
         transfer=transfer,
         recovered=findings(transfer),
         training=[training_view(stage) for stage in run.of(*TRAINING)],
@@ -144,6 +146,16 @@ def render(
         failed_kinds=failures_by_kind([leg for _, leg in failed]),
     )
     return wording.printable(html)
+
+
+def _signals(run: RunFolder) -> dict[Signal, list[str]]:
+    """What the checked judges could tell, each with the stages that it judges."""
+    signals: dict[Signal, list[str]] = {}
+    for stage in run.stages:
+        path = stage.folder / SIGNAL_FILE
+        if path.is_file():
+            signals.setdefault(Signal.model_validate(read_json(path)), []).append(stage.name)
+    return signals
 
 
 def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:

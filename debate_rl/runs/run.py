@@ -225,6 +225,11 @@ class Run:
                 return self._trained_judge(name)
         return Judge(name="base judge", model=self.config.models.judge)
 
+    def read_as_set(self, judge: Judge) -> Judge:
+        """A judge whose verdicts are read as `judge.readout` and `judge.debias` say: it is trained to be read so."""
+        settings = self.config.judge
+        return judge.model_copy(update={"readout": settings.readout, "debias": settings.debias})
+
     def judge_named(self, name: str) -> AnyJudge:
         """A judge by the name of its stage, `base` for the run's judge model, or any model by its own name.
 

@@ -63,7 +63,7 @@ def adversarial_rounds(
         sample_size = max(1, round(ROUND_SHARE * len(shown)))
         games = Random(f"{run.config.seed}/{number}").sample(list(shown), sample_size)
         copies = attacked_copies(games, mixed(stage.train_attacks, attacks), stage.train_copies)
-        rows = judge_rows([*games, *copies])
+        rows = judge_rows([*games, *copies], readout=judge.readout)
         trainings.append(train(run, stage, "judge", rows, folder, judge.model, judge.adapter))
         weights = {"model": str(folder / "model")} if stage.lora is None else {"adapter": str(folder / "adapter")}
         judge = judge.model_copy(update=weights)

@@ -210,9 +210,10 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     test_games = [leg.transcript for leg in legs[training_count:] if leg.failure is None]
 
     shown, held_out = learnt_and_held_out(stage, run, training_games)
-    rows = judge_rows([*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)])
+    learnt = [*shown, *attacked_copies(shown, stage.train_attacks, stage.train_copies)]
+    rows = judge_rows(learnt, readout=run.config.judge.readout)
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
-    before = Judge(name="base judge", model=run.config.models.judge)
+    before = run.read_as_set(Judge(name="base judge", model=run.config.models.judge))
     after, suffixes, adversarial = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
 
     failed_verdicts = 0
@@ -294,8 +295,8 @@ def _trained(stage: JudgeStage, run: Run, out: Path) -> Judge:
     """The judge that was just trained, before it is calibrated."""
     name = out.name.lstrip(".")
     if stage.lora is None:
-        return Judge(name=name, model=str(out / "model"))
-    return Judge(name=name, model=run.config.models.judge, adapter=str(out / "adapter"))
+        return run.read_as_set(Judge(name=name, model=str(out / "model")))
+    return run.read_as_set(Judge(name=name, model=run.config.models.judge, adapter=str(out / "adapter")))
 
 
 def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple[Transcript, Verdict]]:
@@ -341,7 +342,7 @@ def _rehearse(
 
     Searches and attacks take a fixed number of games, so their counts do not grow with the questions.
     """
-    before = Judge(name="base judge", model=run.config.models.judge)
+    before = run.read_as_set(Judge(name="base judge", model=run.config.models.judge))
     test_questions = {question.id for question in run.questions("test")}
     games = [leg.transcript for leg in legs if leg.failure is None]
     test_games = [game for game in games if game.question.id in test_questions]
@@ -391,7 +392,7 @@ def _rehearse_attacks(
 
 def _rehearse_recorded(stage: JudgeStage, run: Run, name: str, engine: CountingEngine) -> dict[Weights, Asked]:
     """Verdicts of a judge that learns from recorded games: on those that it is calibrated on, and on the test games."""
-    before = Judge(name="untrained judge", model=run.config.models.judge)
+    before = run.read_as_set(Judge(name="untrained judge", model=run.config.models.judge))
     after = before.model_copy(update={"adapter": f"{name}/adapter"})
     held_out = recorded_judge.divided(stage, run, CALIBRATION_SHARE)[1]
     judge_transcripts([leg.transcript for leg in held_out], after, engine)

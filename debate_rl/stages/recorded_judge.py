@@ -44,9 +44,9 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     """
     taught, held_out = divided(stage, run, share)
     targets = [_p(leg) for leg in taught]
-    rows = judge_rows([leg.transcript for leg in taught], targets)
+    rows = judge_rows([leg.transcript for leg in taught], targets, readout=run.config.judge.readout)
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
-    before = Judge(name="untrained judge", model=run.config.models.judge)
+    before = run.read_as_set(Judge(name="untrained judge", model=run.config.models.judge))
     after, failed = _finetuned(stage, run, out), 0
     if stage.calibrate != "none":
         pairs = _verdicts(held_out, after, run)
@@ -98,8 +98,9 @@ def _p(leg: JudgedDebate) -> float:
 def _finetuned(stage: JudgeStage, run: Run, out: Path) -> Judge:
     """The judge that was just trained."""
     if stage.lora is None:
-        return Judge(name="finetuned judge", model=str(out / "model"))
-    return Judge(name="finetuned judge", model=run.config.models.judge, adapter=str(out / "adapter"))
+        return run.read_as_set(Judge(name="finetuned judge", model=str(out / "model")))
+    judge = Judge(name="finetuned judge", model=run.config.models.judge, adapter=str(out / "adapter"))
+    return run.read_as_set(judge)
 
 
 def _verdicts(humans: Sequence[JudgedDebate], judge: Judge, run: Run) -> list[tuple[JudgedDebate, Verdict]]:

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from debate_rl.errors import UserError
-from debate_rl.game.prompts import debater_messages, judge_candidates, judge_messages
+from debate_rl.game.prompts import debater_messages, judge_candidates, judge_messages, reasoning_messages
 from debate_rl.game.protocol import load_protocol, shipped_protocols
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 
@@ -104,6 +104,18 @@ def test_candidates_follow_the_order_shown(question):
     assert judge_candidates(labels, (0, 1)) == ("A", "B")
     assert judge_candidates(labels, (1, 0)) == ("B", "A")
     assert judge_candidates(answers, (1, 0)) == ("shed", "barn")
+
+
+@pytest.mark.parametrize("protocol", ["debate", "claim"])
+def test_the_answers_are_listed_where_their_labels_are_asked_for(question, protocol):
+    game = game_of(question, protocol, "default")
+    labels, answers = (
+        judge_messages(game, ("A", "B"), (0, 1), reply=reply)[-1]["content"] for reply in (None, "answers")
+    )
+    assert labels.endswith("letter, A or B.") and "(A) shed (B) barn" in labels.replace(" or (B)", " (B)")
+    assert "answer alone" in answers and "(A)" not in answers
+    # The prompts of judges that think first go on after a blank line, as ever.
+    assert f"{labels}\n\nDo not reply" in reasoning_messages(game, ("A", "B"), (0, 1))[-1]["content"]
 
 
 def test_names_are_hidden_unless_shown(question):

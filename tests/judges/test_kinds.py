@@ -35,6 +35,9 @@ def test_a_config_chooses_the_kind(tmp_path):
     assert chosen(tmp_path, both_orders=False, min_answer_mass=0.1, name="n") == Judge(
         name="n", model="j", both_orders=False, min_answer_mass=0.1
     )
+    assert chosen(tmp_path, readout="answers", debias="prior") == Judge(
+        name="base judge", model="j", readout="answers", debias="prior"
+    )
     assert chosen(tmp_path, kind="reasoning", votes=3, combine="majority") == ReasoningJudge(
         name="reasoning base judge", model="j", votes=3, combine="majority"
     )
@@ -71,6 +74,10 @@ def test_a_dumped_config_is_the_same_one(tmp_path):
         ({"kind": "panel"}, "panel and members belong together"),
         ({"votes": 3}, "votes is of kind reasoning and stated, not of model"),
         ({"adapter": "a"}, "set model as well"),
+        ({"readout": "answers", "kind": "stated"}, "readout is of kind model, not of stated"),
+        ({"check": True, "kind": "panel", "members": [{}]}, "check is of kind model, not of panel"),
+        ({"readout": "words"}, "'letters', 'answers' or 'answers_pmi'"),
+        ({"readout": "answers_pmi", "debias": "prior"}, "subtracts the preference for a label already"),
         ({"kind": "votes"}, "'model', 'reasoning', 'stated', 'probe' or 'panel'"),
         ({"kin": "model"}, "did you mean 'judge.kind'"),
     ],

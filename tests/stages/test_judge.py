@@ -93,7 +93,7 @@ def test_without_lone_speakers_of_both_kinds_there_is_no_calibration_of_them(tmp
 
 def test_games_are_shown_with_as_many_attacks_as_wished(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(judge, "judge_rows", lambda games: shown.append(len(games)) or [])
+    monkeypatch.setattr(judge, "judge_rows", lambda games, readout: shown.append(len(games)) or [])
     for copies in (1, 2):
         ran(tmp_path / str(copies), monkeypatch, lambda request: "it was so", lambda choice: [0.0, 1.0],
             train_attacks=["suffix_random", "suffix_sure"], train_copies=copies)  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message
+from debate_rl.judges.readout import read_scores
 from debate_rl.records import read_json, write
 from debate_rl.trainers.common.job import run_job
 from tests.trainers.tiny import judge_examples
@@ -59,3 +60,20 @@ def test_evaluation_rows_are_scored(make_job, tmp_path):
     scored = [entry for entry in read_json(f"{job.out}/history.json") if "eval_loss" in entry]
     assert len(scored) == 1
     assert set(scored[0]) == {"eval_loss", "eval_accuracy", "eval_brier", "epoch", "step"}
+
+
+def test_rows_by_the_token_learn_the_mean_log_probability(make_job, base, tmp_path):
+    rows = [row.model_copy(update={"per_token": True}) for row in judge_examples(8, True)]
+    write(tmp_path / "rows.jsonl", rows)
+    train = {"max_steps": 1, "per_device_train_batch_size": 8, "logging_steps": 1}
+    job = make_job("judge", rows=str(tmp_path / "rows.jsonl"), train=train)
+    run_job(job, quiet=True)
+    choices = [
+        Choice(messages=[Message(**m) for m in row.prompt], model=base, candidates=row.candidates) for row in rows
+    ]
+    p = []
+    for scores in TransformersEngine(device="cpu").choose(choices):
+        first, second = read_scores(scores, "answers")
+        p.append(1 / (1 + math.exp(second - first)))
+    assert len({len(candidate.split()) for row in rows for candidate in row.candidates}) > 1
+    assert read_json(f"{job.out}/history.json")[0]["loss"] == pytest.approx(cross_entropy(rows, p), abs=1e-5)

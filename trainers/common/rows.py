@@ -16,6 +16,8 @@ from debate_rl.game.protocol import Side
 from debate_rl.game.question import Split
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import Presentation, presentations
+from debate_rl.judges.presentation import EQUAL_WITHIN
+from debate_rl.judges.readout import Readout, wording_of
 from debate_rl.records import Record, digest
 
 
@@ -92,6 +94,8 @@ class JudgeRow(Record):
     """Probability of candidate 0: 1 or 0 for a gold label, in between for a soft one."""
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Weight of the row's loss; the mean divides by the number of rows, not by the sum of weights."""
+    per_token: bool = False
+    """Compare the candidates by their mean log-probability a token, not by the sum, as the judge will be read."""
     question: str = ""
     group: str = ""
 
@@ -185,7 +189,10 @@ def instruction_rows(instructions: Iterable[Instruction], source: Source) -> lis
 
 
 def judge_rows(
-    transcripts: Sequence[Transcript], labels: Sequence[float] | None = None, both_orders: bool = True
+    transcripts: Sequence[Transcript],
+    labels: Sequence[float] | None = None,
+    both_orders: bool = True,
+    readout: Readout = "letters",
 ) -> list[JudgeRow]:
     """Rows to finetune a judge on finished games, each shown as the judge will be shown them.
 
@@ -195,6 +202,7 @@ def judge_rows(
             takes the correct answer.
         both_orders: show every game in both presentation orders; else in one order, drawn by the game's name, so that
             no position is favoured.
+        readout: what the judge's verdict will be read from. Nothing is subtracted while it learns.
 
     Raises:
         UserError: a game without a label has a question whose correct answer is unknown.
@@ -202,13 +210,15 @@ def judge_rows(
     # Answer 0 is candidate 0 in either order (see `judge_candidates`), so a label holds for both rows of a game.
     if labels is None:
         labels = [_gold(transcript) for transcript in transcripts]
+    wording = wording_of(readout)
     rows = []
     for transcript, label in zip(transcripts, labels, strict=True):
         for sides, order in _presentations(transcript, both_orders):
             row = JudgeRow(
-                prompt=judge_messages(transcript, sides, order),
-                candidates=judge_candidates(transcript, order),
+                prompt=judge_messages(transcript, sides, order, reply=wording),
+                candidates=judge_candidates(transcript, order, wording),
                 target=label,
+                per_token=readout != "letters",
                 question=transcript.question.id,
                 group=transcript.question.cluster,
             )
@@ -288,7 +298,7 @@ def _no_pair(better: tuple[str, float], worse: tuple[str, float], min_gap: float
         return "empty_speech"
     if better[0] == worse[0]:
         return "equal_texts"
-    if better[1] <= worse[1]:
+    if better[1] - worse[1] <= EQUAL_WITHIN:
         return "equal_scores"
     if better[1] - worse[1] < min_gap:
         return "below_gap"

@@ -202,8 +202,12 @@ class TransformersEngine:
                 if any(math.isnan(logprob) for logprob in logprobs):
                     answers[choice] = _broken_weights(choice)
                     continue
-                prompt_tokens = len(prompts[choice.messages])
-                answers[choice] = Scores(logprobs=logprobs, prompt_tokens=prompt_tokens, revision=revision)
+                answers[choice] = Scores(
+                    logprobs=logprobs,
+                    prompt_tokens=len(prompts[choice.messages]),
+                    revision=revision,
+                    candidate_tokens=tuple(len(ids) for _, ids in pairs),
+                )
         return [answers[choice] for choice in choices]
 
     def _score(self, network: Any, loaded: Loaded, revision: str, pairs: Iterable[Pair]) -> dict[Pair, float]:

@@ -267,12 +267,20 @@ class ServerEngine:
             return EngineFailure(kind="malformed", message=f"{self.url} gave log-probabilities of no form ({error!r})")
         shown = {token.strip() for token, _ in top}
         # Whole candidates cost further requests, so they are scored only where the first tokens leave one out.
-        scores: tuple[float, ...] | EngineFailure | None = None
-        if not all(candidate.strip() in shown for candidate in choice.candidates):
-            scores = self._score_whole(choice)
-        if isinstance(scores, EngineFailure):
-            return scores
-        scores = scores or candidate_scores(choice.candidates, top)
+        whole: list[tuple[float, int]] | EngineFailure | None = None
+        lengths: tuple[int, ...] | None = None
+        if all(candidate.strip() in shown for candidate in choice.candidates):
+            lengths = (1,) * len(choice.candidates)
+        else:
+            whole = self._score_whole(choice)
+        if isinstance(whole, EngineFailure):
+            return whole
+        scores: tuple[float, ...] | None
+        if whole is None:
+            scores = candidate_scores(choice.candidates, top)
+        else:
+            scores = tuple(total for total, _ in whole)
+            lengths = tuple(length for _, length in whole)
         if scores is None:
             likeliest = ", ".join(repr(token) for token, _ in top[:5])
             return EngineFailure(
@@ -281,11 +289,14 @@ class ServerEngine:
                 "; use a prompt set whose candidates are labels, or a judge of kind 'stated'",
             )
         return Scores(
-            logprobs=scores, prompt_tokens=prompt_tokens, revision=self.revision(choice.model, choice.adapter)
+            logprobs=scores,
+            prompt_tokens=prompt_tokens,
+            revision=self.revision(choice.model, choice.adapter),
+            candidate_tokens=lengths,
         )
 
-    def _score_whole(self, choice: Choice) -> tuple[float, ...] | EngineFailure | None:
-        """Log-probability of each whole candidate after the prompt; None where the server can not tell.
+    def _score_whole(self, choice: Choice) -> list[tuple[float, int]] | EngineFailure | None:
+        """Log-probability and tokens of each whole candidate after the prompt; None where the server can not tell.
 
         A fault that may pass is a failure: taken for a refusal it would turn exact probabilities into bounds.
         """
@@ -293,7 +304,7 @@ class ServerEngine:
             return None
         try:
             prompt = self._tokenize(choice, {"messages": _as_sent(choice.messages), "add_generation_prompt": True})
-            scores = tuple(self._candidate_score(choice, prompt, candidate) for candidate in choice.candidates)
+            scores = [self._candidate_score(choice, prompt, candidate) for candidate in choice.candidates]
         except LostAnswer as lost:
             if lost.failure.kind not in (REFUSED, "request"):
                 return lost.failure
@@ -308,8 +319,8 @@ class ServerEngine:
         self._scores_whole = True
         return scores
 
-    def _candidate_score(self, choice: Choice, prompt: tuple[int, ...], candidate: str) -> float:
-        """Log-probability of a candidate after the prompt, by a completion that echoes both.
+    def _candidate_score(self, choice: Choice, prompt: tuple[int, ...], candidate: str) -> tuple[float, int]:
+        """Log-probability and tokens of a candidate after the prompt, by a completion that echoes both.
 
         Raises:
             LostAnswer: the request failed; or what `MALFORMED` lists, where the answer has another form.
@@ -321,7 +332,7 @@ class ServerEngine:
         listed = reply["choices"][0]["logprobs"]["token_logprobs"]
         if len(listed) < end:
             raise IndexError("too few")
-        return sum(map(logprob, listed[len(prompt) : end]))
+        return sum(map(logprob, listed[len(prompt) : end])), len(ids)
 
     def _tokenize(self, choice: Choice, body: dict[str, Any]) -> tuple[int, ...]:
         """Token ids by the server.

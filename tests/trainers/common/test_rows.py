@@ -1,5 +1,7 @@
 """Rows from games: each speaker's prompt, each judge's question, pairs of a pool."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.judges.presentation import EQUAL_WITHIN
 from debate_rl.records import read, write
 from debate_rl.trainers.common.rows import PoolTurn, SftRow, judge_rows, preference_rows, sft_rows
 
@@ -111,7 +114,12 @@ def test_pairs_are_the_widest_ones_and_never_ties(pool, pairs, gap):
     rows = preference_rows([], pool, pairs, gap, PoolTurn(question="q", side="A", turn=0))
     gaps = [row.p_chosen - row.p_rejected for row in rows]
     possible = sorted(
-        (p - q for i, (a, p) in enumerate(pool) for j, (b, q) in enumerate(pool) if i != j and a != b and p > q),
+        (
+            p - q
+            for i, (a, p) in enumerate(pool)
+            for j, (b, q) in enumerate(pool)
+            if i != j and a != b and p - q > EQUAL_WITHIN
+        ),
         reverse=True,
     )
     assert gaps == [g for g in possible if g >= gap][:pairs]
@@ -119,3 +127,17 @@ def test_pairs_are_the_widest_ones_and_never_ties(pool, pairs, gap):
         assert (row.chosen, row.p_chosen) in pool
         assert (row.rejected, row.p_rejected) in pool
         assert row.chosen != row.rejected
+
+
+def test_probabilities_that_differ_by_rounding_alone_make_no_pair():
+    dropped = Counter()
+    pool = [("a", 0.1 + 0.2), ("b", 0.3), ("c", 0.3 - 1e-6)]
+    rows = preference_rows([], pool, 3, dropped=dropped)
+    assert [(row.chosen, row.rejected) for row in rows] == [("a", "c"), ("b", "c")]
+    assert dropped["equal_scores"] == 1
+
+
+def test_rows_are_worded_as_the_judge_is_read():
+    rows = judge_rows([play("debate", prompts="default")], readout="answers")
+    assert {row.candidates for row in rows} == {("shed", "barn")} and all(row.per_token for row in rows)
+    assert all("the answer alone" in text(row.prompt) for row in rows)
