@@ -61,7 +61,7 @@ def stage(run, name, kind=None, metrics=None, **files):
     write_json(run / name / "stage.json", {"name": name, "kind": kind or name, "fingerprint": "0"})
     write_json(run / name / "metrics.json", metrics or {})
     for file, legs in files.items():
-        write(run / name / f"{file}.jsonl", legs)
+        write(run / name / f"{file.replace('legs', 'debates')}.jsonl", legs)
     return run
 
 
