@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +127,7 @@ def measure_signal(
             games += group
     if not readings:
         return None
-    first = [p for reading in readings for p in reading.first]
+    first = list(chain.from_iterable(reading.first for reading in readings))
     signal = Signal(
         judge=judge.name,
         first=sum(first) / len(first),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from debate_rl.analysis.accuracy import Difference, Row, accuracy_table, paired_differences
 from debate_rl.analysis.columns import cell, columns
@@ -130,7 +131,7 @@ def oversight(
         else:
             left_out[" by ".join(key)] = len(group)
     if not judged:
-        failures = [leg.failure.message for group in legs.values() for leg in group if leg.failure is not None]
+        failures = [leg.failure.message for leg in chain.from_iterable(legs.values()) if leg.failure is not None]
         raise UserError(
             f"no verdict of {judge} under any protocol: {failures[0] if failures else 'no game was finished'}"
         )
@@ -143,6 +144,6 @@ def oversight(
         rated_by=rated_by,
         known=by_knowledge(judged, unsure),
         second=second,
-        failed=sum(leg.verdict is None for group in legs.values() for leg in group),
+        failed=sum(leg.verdict is None for leg in chain.from_iterable(legs.values())),
         left_out=left_out,
     )

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.api.results import Debates
-from debate_rl.arena.rollout import LogOptions, play_to_file, read_pools
+from debate_rl.arena.rollout import LogOptions, own_engine, play_to_file, read_pools
 from debate_rl.arena.rollout import play as play_games
-from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
@@ -30,11 +29,9 @@ JudgeLike = AnyJudge | Callable[[Sequence[Transcript]], Sequence[Any]]
 
 
 @lru_cache(maxsize=1)
-def own_engine() -> Engine:
+def shared_engine() -> Engine:
     """The transformers engine of this process, opened once: its models and their caches stay loaded between calls."""
-    from debate_rl.engines.local.engine import TransformersEngine  # here: it loads torch
-
-    return TransformersEngine(model_path)
+    return own_engine()
 
 
 def as_judge(judge: JudgeLike) -> AnyJudge:
@@ -99,7 +96,7 @@ def play(
     games = [open_transcript(question, rules, seats, seed) for question in questions]  # type: ignore[arg-type]
     players = {first.name: first, second.name: second}
     decider = None if judge is None else as_judge(judge)
-    engine = own_engine() if engine is None else engine
+    engine = shared_engine() if engine is None else engine
     if folder is None:
         pools: list[Any] = []
         return Debates(play_games(games, players, engine, decider, pools=pools), pools)

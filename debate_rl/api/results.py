@@ -75,10 +75,8 @@ class Debates(Sequence[JudgedDebate]):
             accuracy = ""
         lines = [f"{len(self)} debates, {len(self.failed)} failed{accuracy}"]
         for leg in self._legs[:_SHOWN]:
-            row = _row(leg)
-            p = "-" if row["p_correct"] is None else f"{row['p_correct']:.2f}"
-            players = " v ".join(str(name) for name in leg.transcript.players.values())
-            lines.append(f"  {row['question'][:60]:<60}  {players:<20}  p(correct) {p}")
+            question, players, p, _ = _cells(leg)
+            lines.append(f"  {question[:60]:<60}  {players:<20}  p(correct) {p}")
         if len(self) > _SHOWN:
             lines.append(f"  ... {len(self) - _SHOWN} more; to_frame() has them all")
         return "\n".join(lines)
@@ -88,12 +86,16 @@ class Debates(Sequence[JudgedDebate]):
         head = "".join(f"<th>{name}</th>" for name in ("question", "players", "p(correct)", "failure"))
         body = ""
         for leg in self._legs[:_SHOWN]:
-            row = _row(leg)
-            p = "-" if row["p_correct"] is None else f"{row['p_correct']:.2f}"
-            cells = (row["question"], " v ".join(map(str, leg.transcript.players.values())), p, row["failure"] or "")
-            body += "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
+            body += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(leg)) + "</tr>"
         summary = escape(repr(self).splitlines()[0])
         return f"<p>{summary}</p><table><tr>{head}</tr>{body}</table>"
+
+
+def _cells(leg: JudgedDebate) -> tuple[str, str, str, str]:
+    """One debate in a printed table: question, players, probability of the correct answer, failure."""
+    p = "-" if leg.p_correct is None else f"{leg.p_correct:.2f}"
+    failure = "" if leg.failure is None else leg.failure.message
+    return leg.transcript.question.text, " v ".join(leg.transcript.players.values()), p, failure
 
 
 def _row(leg: JudgedDebate) -> dict[str, Any]:

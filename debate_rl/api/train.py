@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from debate_rl.api.play import own_engine
+from debate_rl.api.play import shared_engine
 from debate_rl.api.results import Debates
 from debate_rl.data.models import model_path
 from debate_rl.data.sources.provenance import source_of
@@ -212,7 +212,7 @@ def _train(
         )
     except ValidationError as error:
         raise UserError(explain(error)) from error
-    own_engine.cache_clear()  # its models would stay in memory beside the training's
+    shared_engine.cache_clear()  # its models would stay in memory beside the training's
     return run_job(job, quiet=True)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow
 from debate_rl.arena.resume_log import Log, LoggedRecords, Progress
+from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
+from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
@@ -130,3 +132,11 @@ def read_pools(path: Path) -> list[Pool]:
     for pool in read_log(path, Pool):
         pools[(pool.transcript.id, pool.side, pool.turn)] = pool
     return list(pools.values())
+
+
+def own_engine(folder: str | Path | None = None) -> Engine:
+    """Transformers models in this process; with a folder its store stands in front, and no answer is made twice."""
+    from debate_rl.engines.local.engine import TransformersEngine  # here: it loads torch
+
+    engine = TransformersEngine(model_path)
+    return engine if folder is None else StoredEngine(engine, Path(folder) / "store")

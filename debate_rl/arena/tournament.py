@@ -11,9 +11,8 @@ from pydantic import SkipValidation
 
 from debate_rl.arena.bradley_terry import RIDGE, Outcomes
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
-from debate_rl.arena.rollout import LogOptions, Progress, check_played, play, play_to_file
+from debate_rl.arena.rollout import LogOptions, Progress, check_played, own_engine, play, play_to_file
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
-from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -185,7 +184,7 @@ def play_tournament(
         raise UserError("a tournament needs at least one question")
     games = Schedule(pairings(names) + mirrors(names), questions, rules, settings.seed)
     players_by_name = {player.name: player for player in players}
-    engine = engine or _own_engine(folder)
+    engine = engine or own_engine(folder)
     cross_play = Matches()
     self_play = {name: Tally() for name in names}
 
@@ -226,13 +225,3 @@ def play_tournament(
 def save_tournament(result: Tournament, folder: Path) -> None:
     """Write the legs in the order of the schedule, so that a run that was stopped leaves the same file."""
     write(folder / run_files.DEBATES, result.legs)
-
-
-def _own_engine(folder: str | Path | None) -> Engine:
-    """Create an engine of transformers models in this process, with a store in the folder if there is one."""
-    # Imported here: they bring in torch, which tournaments with another engine need not load.
-    from debate_rl.engines.local.engine import TransformersEngine
-    from debate_rl.engines.store import StoredEngine
-
-    engine = TransformersEngine(model_path)
-    return engine if folder is None else StoredEngine(engine, Path(folder) / "store")

@@ -5,6 +5,7 @@ The text under a field is its help.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -205,6 +206,8 @@ class ProtocolSettings(Record):
             return load_protocol(self.name, turns=self.turns, **changes)
         if protocol.calls == "rejected" or protocol.turns % len(protocol.order):
             return protocol
-        own = load_protocol(self.name)
-        passes = -(-self.turns // (2 if own.calls == "rejected" else len(own.order)))
+        default = load_protocol(self.name)
+        # Where the judge calls one side a turn, two turns are a pass of both sides.
+        turns_per_pass = 2 if default.calls == "rejected" else len(default.order)
+        passes = math.ceil(self.turns / turns_per_pass)
         return load_protocol(name or self.name, turns=passes * len(protocol.order), **changes)

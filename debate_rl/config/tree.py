@@ -108,7 +108,9 @@ class Config(Record):
 
     @model_validator(mode="after")
     def _in_order(self) -> Config:
-        every = {made for name, stage in self.stages.items() for made in stage.makes(name)}
+        every: set[str] = set()
+        for name, stage in self.stages.items():
+            every.update(stage.makes(name))
         earlier: list[str] = []
         for name, stage in self.stages.items():
             for wanted in sorted(stage.named_stages - set(earlier)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
+from itertools import chain
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -361,7 +362,7 @@ def training_curve(name: str, points: Sequence[tuple[float, float]]) -> Figure:
 
 def win_matrix(rows: Sequence[WinRate]) -> Figure:
     """The judge's mean probability for each player (row) against each other one (column)."""
-    players = _short_names([name for row in rows for name in (row.player, row.opponent)])
+    players = _short_names(list(chain.from_iterable((row.player, row.opponent) for row in rows)))
     data = []
     for row in rows:
         text = fixed(100 * row.p, 1)

@@ -87,7 +87,8 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
                 run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
             else:
                 run.say(f"{name}: made again, since {changed[0]} was")
-        reused = None if stage.repeats else _reuse(run, name, fingerprint)
+        # A finished stage that came here is to be made anew, which the other run did not do.
+        reused = None if stage.repeats or final.exists() else _reuse(run, name, fingerprint)
         done[name] = _run_stage(run, name, stage, fingerprint, built_on) if reused is None else reused
         write_json(run.folder / run_files.METRICS, _all_metrics(run))
     run.finish_tracking()

@@ -10,7 +10,7 @@ from typing import Any
 
 from debate_rl.arena.progress import ProgressLine
 from debate_rl.arena.resume_log import Progress
-from debate_rl.config.tree import Config
+from debate_rl.config.tree import Config, load_config
 from debate_rl.data.models import model_path
 from debate_rl.data.models.library import LIBRARY, cache_folder, is_complete
 from debate_rl.engines.request import Engine
@@ -260,6 +260,23 @@ class Run:
             raise UserError(f"stage {name!r} of {self.folder} is not finished; finish it first: debate-rl run")
         return self._asked_like_the_run(self._trained_judge(name))
 
+    def second_judge(self, wanted: str | JudgeSettings, key: str, advice: str) -> AnyJudge:
+        """A judge beside the run's own, which it must not be.
+
+        Args:
+            wanted: name of a judge (see `judge_named`), or settings.
+            key: of the config, for the message.
+            advice: what the run's own judge does here, and what to name instead.
+
+        Raises:
+            UserError: it is the run's judge once more, or a judge stage that is not finished.
+        """
+        judge = self.judge_named(wanted) if isinstance(wanted, str) else judge_of_kind(wanted, self.model_judge())
+        first = self.judge()
+        if judge.model_copy(update={"name": first.name}) == first:
+            raise UserError(f"{key}: {judge.name!r} is {advice}")
+        return judge
+
     def judge_to_be(self, wanted: str | JudgeSettings) -> AnyJudge:
         """A second judge before the run; one that is still to be trained is as large as the run's own."""
         if not isinstance(wanted, str):
@@ -319,10 +336,17 @@ class Run:
 def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
     """Model and adapter of a training stage's folder in another run, or of an adapter's folder.
 
+    A stage's own run says where its weights lie: those of iterations or adversarial rounds are the last ones'.
+
     Raises:
-        UserError: the folder is missing or holds neither.
+        UserError: the folder is missing or holds no trained weights.
     """
     folder = existing(path, "player's folder").resolve()
+    config_path = folder.parent / run_files.CONFIG
+    if config_path.is_file():
+        stage = load_config(config_path).stages.get(folder.name)
+        if stage is not None and stage.makes_players:
+            folder = folder.parent / stage.makes(folder.name)[folder.name]
     for candidate in (folder / "adapter", folder):
         if (candidate / "adapter_config.json").is_file():
             return base, str(candidate)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from debate_rl.arena.rollout import play
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, some_games
@@ -125,22 +126,38 @@ class Stage(Record):
         """Questions beside the test questions that something is measured on; no story of theirs is learnt from."""
         return []
 
+    def speaker(self, run: Run, name: str) -> Debater:
+        """The player of a name, as this stage has it speak."""
+        return run.debater(name, getattr(self, "opponents", 2))
+
     def players_of(self, run: Run, games: list[Transcript]) -> dict[str, Debater]:
         """Everybody who speaks in some games, by name."""
-        names = {name for game in games for name in game.players.values()} - {"-"}
-        return {name: run.debater(name, getattr(self, "opponents", 2)) for name in names}
+        names: set[str] = set()
+        for game in games:
+            names.update(game.players.values())
+        return {name: self.speaker(run, name) for name in names - {"-"}}
+
+    def play_some(self, run: Run, name: str, engine: CountingEngine) -> tuple[list[JudgedDebate], int, float]:
+        """Play the games on some of its questions on an engine that counts, judged where the run's judge decides them.
+
+        Returns:
+            The games played, how many the stage has in all, and how many of all each one stands for.
+        """
+        games = self.games(run)
+        shown = some_games(games)
+        legs: list[JudgedDebate] = []
+        if shown:
+            legs = play(shown, self.players_of(run, shown), engine, run.judge(name) if self.asks_judge else None)
+        return legs, len(games), len(games) / max(len(shown), 1)
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
-        """Play some of its games by its own rules on an engine that counts; by default all are judged.
+        """Count what it would ask of models: by default what some of its games ask, for all of them.
 
         Raises:
             UserError: as the stage itself would: questions can not be read, or a player is not there.
         """
-        games = self.games(run)
-        shown = some_games(games)
-        if shown:
-            play(shown, self.players_of(run, shown), engine, run.judge(name))
-        return Rehearsed(len(games), len(games) / max(len(shown), 1), engine.asked)
+        _, debates, scale = self.play_some(run, name, engine)
+        return Rehearsed(debates, scale, engine.asked)
 
     def plan_note(self, run: Run) -> str:
         """What a plan's counts do not say."""

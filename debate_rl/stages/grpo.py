@@ -16,7 +16,7 @@ from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import AnyJudge, Panel, judge_transcripts, models_of
-from debate_rl.judges.settings import JudgeSettings, judge_of_kind
+from debate_rl.judges.settings import JudgeSettings
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
@@ -383,11 +383,8 @@ def second_judge(stage: GrpoStage, run: Run) -> AnyJudge | None:
     """
     if stage.watch is None or stage.watch.second is None:
         return None
-    second = stage.watch.second
-    judge = run.judge_named(second) if isinstance(second, str) else judge_of_kind(second, run.model_judge())
-    if judge.model_copy(update={"name": run.judge().name}) == run.judge():
-        raise UserError(f"watch.second: {judge.name!r} is the judge that training uses; name another one")
-    return judge
+    advice = "the judge that training uses; name another one"
+    return run.second_judge(stage.watch.second, "watch.second", advice)
 
 
 def resolved(judge: AnyJudge, resolve: Callable[[str], str], model: Callable[[str], str]) -> AnyJudge:

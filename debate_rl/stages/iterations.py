@@ -160,10 +160,9 @@ class IterationsStage(Stage):
         """The pools of every iteration, then the games of the ratings."""
         return _games(self, run)
 
-    def players_of(self, run: Run, games: list[Transcript]) -> dict[str, Debater]:
-        """Everybody who speaks, with the opponents that preferences are made with."""
-        names = {name for game in games for name in game.players.values()} - {"-"}
-        return {name: run.debater(name, self.preferences.opponents) for name in names}
+    def speaker(self, run: Run, name: str) -> Debater:
+        """The player of a name, with the opponents that preferences are made with."""
+        return run.debater(name, self.preferences.opponents)
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """Every iteration's pools, then the ratings."""
@@ -348,7 +347,7 @@ def _rate(stage: IterationsStage, run: Run, out: Path, names: list[str]) -> tupl
     """
     protocol = run.protocol(stage.preferences.protocol)
     questions = run.questions("test", stage.questions)
-    debaters = [run.debater(name, stage.preferences.opponents) for name in names]
+    debaters = [stage.speaker(run, name) for name in names]
     if protocol.sides == "both":
         result = play_tournament(
             debaters,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from debate_rl.arena.rollout import check_played, play, play_to_file
+from debate_rl.arena.rollout import check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -33,8 +33,8 @@ from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
 from debate_rl.stages.attacks import compare_attacks, draw
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
-from debate_rl.stages.training import train
-from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, some_games, verdict_rows
+from debate_rl.stages.training import train, trained_judge
+from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
 from debate_rl.trainers.common.settings import Kind as TrainingKind
 
@@ -165,12 +165,9 @@ class JudgeStage(TrainingStage):
         """Play some games without a judge, then measure and attack it as the stage will."""
         if self.from_ == "recorded":
             return Rehearsed(0, 1.0, _rehearse_recorded(self, run, name, engine))
-        games = self.games(run)
-        shown = some_games(games)
-        legs = play(shown, self.players_of(run, shown), engine, None)
-        scale = len(games) / max(len(shown), 1)
+        legs, debates, scale = self.play_some(run, name, engine)
         counted = engine.take(scale)
-        return Rehearsed(len(games), 1.0, added(counted, _rehearse(self, run, name, legs, engine, scale)))
+        return Rehearsed(debates, 1.0, added(counted, _rehearse(self, run, name, legs, engine, scale)))
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
         """Every game in both orders, with the attacked copies."""
@@ -214,7 +211,9 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     rows = judge_rows(learnt, readout=run.config.judge.readout)
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
     before = run.read_as_set(Judge(name="base judge", model=run.config.models.judge))
-    after, suffixes, adversarial = adversarial_rounds(stage, run, out, shown, _trained(stage, run, out))
+    after, suffixes, adversarial = adversarial_rounds(
+        stage, run, out, shown, trained_judge(stage, run, out, out.name.lstrip("."))
+    )
 
     failed_verdicts = 0
     if stage.calibrate != "none":
@@ -289,14 +288,6 @@ def _calibrator(
         run.say("  no lone speakers for both right and wrong answers to calibrate on; they are treated as debates")
         return calibrator, failed
     return calibrator.model_copy(update={"lone": fit_lone(kind, lone)}), failed
-
-
-def _trained(stage: JudgeStage, run: Run, out: Path) -> Judge:
-    """The judge that was just trained, before it is calibrated."""
-    name = out.name.lstrip(".")
-    if stage.lora is None:
-        return run.read_as_set(Judge(name=name, model=str(out / "model")))
-    return run.read_as_set(Judge(name=name, model=run.config.models.judge, adapter=str(out / "adapter")))
 
 
 def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple[Transcript, Verdict]]:

@@ -13,18 +13,17 @@ from debate_rl.analysis.judging.second_judge import SecondJudge, beside, judge_a
 from debate_rl.analysis.oversight import Oversight, oversight
 from debate_rl.analysis.slopes import Rated
 from debate_rl.arena.ratings import Ratings
-from debate_rl.arena.rollout import play, play_to_file
+from debate_rl.arena.rollout import play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.check import check_games, check_one_judge
 from debate_rl.judges.judge import AnyJudge, Panel
-from debate_rl.judges.settings import JudgeSettings, judge_of_kind
+from debate_rl.judges.settings import JudgeSettings
 from debate_rl.records import read_json, write
 from debate_rl.stages.base import Stage
-from debate_rl.stages.workload import Rehearsed, some_games
+from debate_rl.stages.workload import Rehearsed
 
 if TYPE_CHECKING:
     from debate_rl.config.settings import Models
@@ -111,12 +110,10 @@ class OversightStage(Stage):
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """Play and judge some games, once more for the second judge."""
-        games = self.games(run)
-        shown = some_games(games)
-        legs = play(shown, self.players_of(run, shown), engine, run.judge(name))
+        legs, debates, scale = self.play_some(run, name, engine)
         if self.second is not None:
             judge_again(legs, run.judge_to_be(self.second), engine)
-        return Rehearsed(len(games), len(games) / max(len(shown), 1), engine.asked)
+        return Rehearsed(debates, scale, engine.asked)
 
     def execute(self, run: Run, out: Path) -> Oversight:
         """Play, judge, judge again, compare."""
@@ -144,7 +141,7 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     judge, second = run.judge(), second_judge(stage, run)
     if second is not None:
         _check_weights(second, run)
-    players = {name: run.debater(name, stage.opponents) for name in stage.players}
+    players = {name: stage.speaker(run, name) for name in stage.players}
     legs = play_to_file(
         [game for _, game in keyed], players, run.engine, judge, out / run_files.DEBATES, progress=run.progress(out)
     )
@@ -181,11 +178,9 @@ def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:
     second = stage.second
     if second is None:
         return None
-    judge = run.judge_named(second) if isinstance(second, str) else judge_of_kind(second, run.model_judge())
-    first = run.judge()
-    if judge.model_copy(update={"name": first.name}) == first:
-        raise UserError(f"second: {judge.name!r} is the run's own judge; name another model or judge stage, or `base`")
-    if judge.name == first.name:
+    advice = "the run's own judge; name another model or judge stage, or `base`"
+    judge = run.second_judge(second, "second", advice)
+    if judge.name == run.judge().name:
         return judge.model_copy(update={"name": f"second {judge.name}"})
     return judge
 

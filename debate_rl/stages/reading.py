@@ -60,7 +60,11 @@ class ReadingStage(Stage):
         """Every test question under both protocols; nobody speaks."""
         questions = run.questions("test", self.questions)
         seed = run.config.seed
-        return [open_transcript(question, run.protocol(name), {}, seed) for name in PROTOCOLS for question in questions]
+        asked: list[Transcript] = []
+        for name in PROTOCOLS:
+            protocol = run.protocol(name)
+            asked += [open_transcript(question, protocol, {}, seed) for question in questions]
+        return asked
 
     def games(self, run: Run) -> list[Transcript]:
         """What each model is asked."""

@@ -22,7 +22,7 @@ from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.judges.scores import judge_change, judge_scores
 from debate_rl.records import write, write_json
 from debate_rl.stages.base import Metrics
-from debate_rl.stages.training import train
+from debate_rl.stages.training import train, trained_judge
 from debate_rl.trainers.common.rows import judge_rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
     rows = judge_rows([leg.transcript for leg in taught], targets, readout=run.config.judge.readout)
     metrics = train(run, stage, "judge", rows, out, run.config.models.judge)
     before = run.read_as_set(Judge(name="untrained judge", model=run.config.models.judge))
-    after, failed = _finetuned(stage, run, out), 0
+    after, failed = trained_judge(stage, run, out, "finetuned judge"), 0
     if stage.calibrate != "none":
         pairs = _verdicts(held_out, after, run)
         failed = len(held_out) - len(pairs)
@@ -93,14 +93,6 @@ def _p(leg: JudgedDebate) -> float:
     if leg.verdict is None:
         raise ValueError("a leg without a verdict")
     return leg.verdict.p[0]
-
-
-def _finetuned(stage: JudgeStage, run: Run, out: Path) -> Judge:
-    """The judge that was just trained."""
-    if stage.lora is None:
-        return run.read_as_set(Judge(name="finetuned judge", model=str(out / "model")))
-    judge = Judge(name="finetuned judge", model=run.config.models.judge, adapter=str(out / "adapter"))
-    return run.read_as_set(judge)
 
 
 def _verdicts(humans: Sequence[JudgedDebate], judge: Judge, run: Run) -> list[tuple[JudgedDebate, Verdict]]:

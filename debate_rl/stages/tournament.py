@@ -16,7 +16,6 @@ from debate_rl.analysis.behaviour.debater_behaviour import Conduct, conduct
 from debate_rl.analysis.behaviour.relevance import relevance
 from debate_rl.analysis.slopes import Rated, measure
 from debate_rl.arena.ratings import Ratings
-from debate_rl.arena.rollout import play
 from debate_rl.arena.schedule import round_robin, self_play
 from debate_rl.arena.tournament import TournamentSettings, play_tournament, save_tournament
 from debate_rl.game.transcript import Quote, Speech, Transcript
@@ -27,7 +26,7 @@ from debate_rl.judges.scores import JudgeScores
 from debate_rl.stages.base import Stage, StageResult
 from debate_rl.stages.cards import complete_cards
 from debate_rl.stages.habits import Habits
-from debate_rl.stages.workload import Asked, Rehearsed, Weights, added, some_games
+from debate_rl.stages.workload import Asked, Rehearsed, Weights, added
 
 if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
@@ -93,17 +92,14 @@ class TournamentStage(Stage):
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """Play and judge some games, and read the evidence of as many speeches as the stage will."""
-        games = self.games(run)
-        shown = some_games(games)
-        legs = play(shown, self.players_of(run, shown), engine, run.judge(name))
-        scale = len(games) / max(len(shown), 1)
+        legs, debates, scale = self.play_some(run, name, engine)
         counted = engine.take(scale)
-        return Rehearsed(len(games), 1.0, added(counted, _readings(self, run, legs, engine, scale)))
+        return Rehearsed(debates, 1.0, added(counted, _readings(self, run, legs, engine, scale)))
 
     def execute(self, run: Run, out: Path) -> TournamentResult:
         """Play, rate, and say what the players do."""
         result = play_tournament(
-            [run.debater(name, self.opponents) for name in self.players],
+            [self.speaker(run, name) for name in self.players],
             run.questions("test", self.questions),
             run.judge(),
             run.protocol(self.protocol),

@@ -14,6 +14,7 @@ from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.game.quotes import check_quotes
+from debate_rl.judges.judge import Judge
 from debate_rl.records import explain, read_json, write
 from debate_rl.stages.base import Metrics, TrainingStage
 from debate_rl.trainers.common.data_card import DataFacts, Gathered, write_data_card
@@ -157,3 +158,12 @@ def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:
 def start_from(run: Run, stage_name: str | None, base: str) -> tuple[str, str | None]:
     """Base and adapter that a training starts from: an earlier stage's, or the base model as it is."""
     return run.weights(stage_name or "base", base)
+
+
+def trained_judge(stage: TrainingStage, run: Run, out: Path, name: str) -> Judge:
+    """The judge that a stage has just trained, before it is calibrated."""
+    if stage.lora is None:
+        judge = Judge(name=name, model=str(out / "model"))
+    else:
+        judge = Judge(name=name, model=run.config.models.judge, adapter=str(out / "adapter"))
+    return run.read_as_set(judge)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from debate_rl.arena.rollout import play
 from debate_rl.data.questions import LabStories, claims, load_questions
 from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
@@ -22,7 +21,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import write, write_json
 from debate_rl.stages.base import TrainingStage
-from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rehearsed, Rows, TrainingLoad, some_games, verdict_rows
+from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, verdict_rows
 from debate_rl.trainers.common.settings import Kind, StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
 from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS, Combination
@@ -37,7 +36,6 @@ from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pai
 
 if TYPE_CHECKING:
     from debate_rl.config.settings import Models
-    from debate_rl.plan.counting_engine import CountingEngine
     from debate_rl.runs.run import Run
     from debate_rl.weak_to_strong.training_cache import Settings
 
@@ -247,18 +245,19 @@ class WeakToStrongStage(TrainingStage):
         """The games of each context, one an item for each draw that some supervisor reads."""
         return _games(self, run)
 
-    def players_of(self, run: Run, games: list[Transcript]) -> dict[str, Debater]:
-        """Everybody who speaks; the stage's own weak and strong model among them."""
-        names = {name for game in games for name in game.players.values()} - {"-"}
-        return {name: player(self, run, name) for name in names}
-
-    def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
-        """Play some games; they are judged where the run's judge decides something in them."""
-        games = self.games(run)
-        shown = some_games(games)
-        if shown:
-            play(shown, self.players_of(run, shown), engine, run.judge(name) if self.asks_judge else None)
-        return Rehearsed(len(games), len(games) / max(len(shown), 1), engine.asked)
+    def speaker(self, run: Run, name: str) -> Debater:
+        """The player of a name: one of the run's, or the stage's strong or weak model as it is."""
+        role, best_of, refine = read_name(name)
+        if role not in ROLES:
+            return run.debater(name)
+        used = models(self, run)
+        return Debater(
+            name=name,
+            model=used.weak if role == "weak" else used.strong,
+            best_of=best_of,
+            refine=refine,
+            temperature=run.config.engine.temperature,
+        )
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
         """Items for every supervisor and student, for each seed."""
@@ -324,15 +323,6 @@ def models(stage: WeakToStrongStage, run: Run) -> Models:
     return run.config.models.model_copy(update=own)
 
 
-def player(stage: WeakToStrongStage, run: Run, name: str) -> Debater:
-    """The player of a name: one of the run's, or the strong or weak model as it is."""
-    role, best_of, refine = read_name(name)
-    if role not in ROLES:
-        return run.debater(name)
-    model = models(stage, run).weak if role == "weak" else models(stage, run).strong
-    return Debater(name=name, model=model, best_of=best_of, refine=refine, temperature=run.config.engine.temperature)
-
-
 def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     """Play the games, train supervisors, students and ceiling, measure PGR."""
     from debate_rl.weak_to_strong.study import Reading, run_study  # here: it loads torch
@@ -396,7 +386,7 @@ def _rollout(stage: WeakToStrongStage, run: Run, out: Path, folder: Path) -> Rol
     """What plays the stage's games; they lie in a folder that all tables of the run share."""
     return Rollout(
         engine=run.engine,
-        player=lambda name: player(stage, run, name),
+        player=lambda name: stage.speaker(run, name),
         rules=lambda context: rules(stage, run, context),
         judge=run.judge,
         folder=folder,

@@ -18,6 +18,8 @@ CHARACTERS_PER_TOKEN = 4
 """Where no tokenizer is at hand."""
 SAMPLES = 12
 """Prompts kept of each model, to find out how many characters a token has."""
+_COUNTS = ("texts", "new", "verdicts", "write", "score", "once")
+"""Fields of `Asked` that add up."""
 
 Weights = tuple[str, str | None]
 """A model and its adapter."""
@@ -47,13 +49,11 @@ class Asked:
 
     def times(self, factor: float) -> Asked:
         """As much for each of so many repetitions."""
-        names = ("texts", "new", "verdicts", "write", "score", "once")
-        return replace(self, **{name: round(factor * getattr(self, name)) for name in names})
+        return replace(self, **{name: round(factor * getattr(self, name)) for name in _COUNTS})
 
     def __add__(self, other: Asked) -> Asked:
         """Both together."""
-        names = ("texts", "new", "verdicts", "write", "score", "once")
-        both = {name: getattr(self, name) + getattr(other, name) for name in names}
+        both = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
         samples = [*self.samples, *other.samples][:SAMPLES]
         return Asked(**both, longest=max(self.longest, other.longest), samples=samples)
 

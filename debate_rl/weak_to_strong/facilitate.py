@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from debate_rl.arena.rollout import own_engine
 from debate_rl.data.models import model_path
 from debate_rl.engines.request import Engine
-from debate_rl.engines.store import StoredEngine
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.judges.judge import AnyJudge, Judge
@@ -77,16 +77,11 @@ def facilitate(
     Raises:
         UserError: a question has no ground truth, a game failed, a text is too long, or the training can not be done.
     """
-    from debate_rl.engines.local.engine import TransformersEngine  # here: it loads torch
-
-    def open_engine() -> Engine:
-        return TransformersEngine(model_path)
-
     how = how or Facilitation()
     root = Path(folder)
     rules = protocol if isinstance(protocol, Protocol) else load_protocol(protocol)
     rollout = Rollout(
-        engine=engine or StoredEngine(open_engine(), root / "store"),
+        engine=engine or own_engine(root),
         player=lambda name: strong,
         # One protocol for every context; `Context.rules` still draws who opens.
         rules=lambda context: context.rules(False, lambda name: rules),
@@ -98,7 +93,7 @@ def facilitate(
     path = model_path(weak)
     # The strong model only speaks and is never trained, so the settings' strong model is not used.
     settings = how.settings or Settings(weak=path, strong=path)
-    trainings = Trainings(settings.model_copy(update={"weak": path}), open_engine, root / "trainings")
+    trainings = Trainings(settings.model_copy(update={"weak": path}), own_engine, root / "trainings")
     # Items are made anew of their questions, so that those without ground truth are refused here and not in training.
     known = items_of([item.question if isinstance(item, Item) else item for item in data])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from debate_rl.config.tree import parse_config
+from debate_rl.config.tree import dump_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.records import digest, read_json
@@ -65,6 +65,24 @@ def test_a_folder_without_weights_is_refused_in_a_line(tmp_path, name, message):
         Run(config(tmp_path)).debater(str(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize(
+    ("stage", "settings", "folder"),
+    [
+        ("judge", {"players": ["base"], "adversarial_rounds": 2}, "judge/round2"),
+        ("it", {"kind": "iterations", "start": "base", "iterations": 3}, "it/iteration3"),
+    ],
+)
+def test_the_weights_of_a_stage_with_several_trainings_are_those_of_the_last(tmp_path, stage, settings, folder):
+    other = config(tmp_path, "other", stages={stage: settings})
+    base = tiny_model(tmp_path / "base")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text(dump_config(other))
+    for place in (stage, folder):
+        tiny_adapter(base, tmp_path / "other" / place / "adapter")
+    found = Run(config(tmp_path)).debater(str(tmp_path / "other" / stage))
+    assert found.adapter == str(tmp_path / "other" / folder / "adapter")
+
+
 def test_a_judge_of_another_run_is_named_by_its_folder(tmp_path, adapter):
     judge = Run(config(tmp_path)).judge_named(str(adapter))
     assert judge.adapter == str(adapter / "adapter") and judge.model == "lab-base"
@@ -84,6 +102,18 @@ def test_stages_made_from_the_same_settings_are_taken_from_another_run(tmp_path)
     run_stages(Run(config(tmp_path, "b", stages=changed), asked, say=again.append))
     assert "reading: done before" in again and "oversight: done before" in again
     assert read_json(tmp_path / "b" / "reading" / "stage.json")["files"]
+
+
+def test_a_stage_that_is_to_be_made_anew_is_not_taken_again(tmp_path):
+    run_stages(Run(config(tmp_path), engine(), say=lambda line: None))
+    again = config(tmp_path, "b", reuse=str(tmp_path / "a"))
+    run_stages(Run(again, engine(), say=lambda line: None))
+    note = tmp_path / "b" / "reading" / "stage.json"
+    note.write_text(note.read_text().replace('"passing_failures": 0', '"passing_failures": 1'))
+    said = []
+    run_stages(Run(again, engine(), say=said.append))
+    assert any("they are tried again" in line for line in said)
+    assert not any(line.startswith("reading: taken from ") for line in said)
 
 
 def test_nothing_is_taken_where_the_settings_above_the_stages_differ(tmp_path):

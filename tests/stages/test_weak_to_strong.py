@@ -6,7 +6,6 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import read, read_json
 from debate_rl.runs.execute import needed, run_stages
 from debate_rl.runs.run import Run
-from debate_rl.stages import weak_to_strong
 from debate_rl.stages.weak_to_strong import _items
 from debate_rl.trainers.common import job as jobs
 from debate_rl.trainers.common.rows import JudgeRow, RewardRow
@@ -68,7 +67,7 @@ def test_a_table_names_its_players_and_what_it_builds_on(tmp_path):
     assert "judge" in needed(found, "weak_to_strong") and not found.stages["plain"].named_stages
     assert not found.stages["plain"].asks_judge and found.stages["plain"].draws == {}
     run = Run(found)
-    strong, weak = (weak_to_strong.player(stage, run, name) for name in ("strong", "weak@2"))
+    strong, weak = (stage.speaker(run, name) for name in ("strong", "weak@2"))
     assert (strong.model, weak.model, weak.best_of) == ("lab-base", "lab-small", 2)
 
 

@@ -7,6 +7,7 @@ that says whose they are. Quotes that back their answer give it away; true but i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from debate_rl.analysis.behaviour.behaviour import Argues, Spoken
 from debate_rl.engines.request import Engine
@@ -77,7 +78,7 @@ def relevance(
         shown = [quotes_only(speech, prompts) for speech in drawn]
         transcripts[key] = [transcript for transcript in shown if transcript is not None]
         without[key] = len(drawn) - len(transcripts[key])
-    every_transcript = [transcript for group in transcripts.values() for transcript in group]
+    every_transcript = list(chain.from_iterable(transcripts.values()))
     # One call for all groups: an engine batches what it is given at once.
     verdicts = iter(judge_transcripts(every_transcript, reader, engine) if every_transcript else [])
     rows = []

@@ -98,7 +98,7 @@ def _correlation(first: _Totals, second: _Totals, players: Sequence[str]) -> Eff
     """Spearman's correlation of two measures over players; None if one takes fewer than LEAST_PLAYERS values."""
     from scipy.stats import rankdata
 
-    by_story = [totals[player] for totals in (first, second) for player in players]
+    by_story = [first[player] for player in players] + [second[player] for player in players]
     stories = sorted(set().union(*by_story))
     # Columns: sum and count of each player in the first measure, then of each player in the second.
     columns = np.hstack([_table(player_totals, stories) for player_totals in by_story])

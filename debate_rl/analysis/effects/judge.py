@@ -148,7 +148,7 @@ def _ece_row(when: str, seeds: Sequence[Mapping[str, Played]]) -> list[EffectRow
         floors.append(noise_floor(confidence))
     if not floors:
         return []
-    every = [game for games in seeds for game in games.values()]
+    every = list(chain.from_iterable(games.values() for games in seeds))
     estimate = Estimate(
         value=float(np.mean([value for value in by_seed if value is not None])),
         n=len(every),

@@ -8,25 +8,7 @@ from debate_rl.config.tree import parse_config
 from debate_rl.engines.request import Choice, Completion, Message, Request, Sampling
 from debate_rl.runs.run import Run
 from tests.command import mistake
-from tests.engines.server.test_engine import Server, logprobs, send, text
-from tests.engines.wire import server_engine
-
-
-@pytest.fixture
-def serve():
-    """Start a server for an answering function of (handler, what was asked): (server, engine)."""
-    started = []
-
-    def start(answer, **settings):
-        server = Server(lambda handler, prompt, number: answer(handler, server.bodies[-1]))
-        started.append(server)
-        settings = {"backoff": 0.001, "timeout": 5.0, "retries": 2, "concurrency": 1, **settings}
-        return server, server_engine(server.url, **settings)
-
-    yield start
-    for server in started:
-        server.http.shutdown()
-        server.http.server_close()
+from tests.engines.server.test_engine import logprobs, send, text
 
 
 def asked(content, model="m", seed=0, **sampling):
@@ -54,8 +36,8 @@ def newer(*refused, models=("m",), limit="max_completion_tokens"):
     return answer
 
 
-def test_each_refused_field_costs_one_request_and_later_ones_send_what_the_model_takes(serve):
-    server, engine = serve(newer("temperature", "top_p"))
+def test_each_refused_field_costs_one_request_and_later_ones_send_what_the_model_takes(answering):
+    server, engine = answering(newer("temperature", "top_p"))
     texts = engine.generate([asked(f"say {n}", temperature=0.5, top_p=0.9, max_new_tokens=9) for n in range(5)])
     assert all(isinstance(one, Completion) for one in texts)
     assert len(server.bodies) == 5 + 3
@@ -65,44 +47,44 @@ def test_each_refused_field_costs_one_request_and_later_ones_send_what_the_model
     assert len(server.bodies) == 9
 
 
-def test_a_temperature_that_is_not_taken_is_said_once(serve, capsys):
-    _, engine = serve(newer("temperature", "top_p"))
+def test_a_temperature_that_is_not_taken_is_said_once(answering, capsys):
+    _, engine = answering(newer("temperature", "top_p"))
     engine.generate([asked(f"say {n}", temperature=0.5) for n in range(5)])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("m takes no temperature")  # top_p was what the server takes anyhow
 
 
-def test_many_requests_at_a_time_learn_the_same(serve):
-    server, engine = serve(newer("temperature", "top_p"), concurrency=8)
+def test_many_requests_at_a_time_learn_the_same(answering):
+    server, engine = answering(newer("temperature", "top_p"), concurrency=8)
     texts = engine.generate([asked(f"say {n}", temperature=0.5) for n in range(40)])
     assert all(isinstance(one, Completion) for one in texts)
     assert len(server.bodies) <= 40 + 3 * 8  # those under way when the first was refused
 
 
-def test_what_one_model_refuses_another_is_still_sent(serve):
-    server, engine = serve(newer("temperature", models=("new",)))
+def test_what_one_model_refuses_another_is_still_sent(answering):
+    server, engine = answering(newer("temperature", models=("new",)))
     for model in ("new", "old"):
         assert isinstance(engine.generate([asked("hi", model, temperature=0.5, max_new_tokens=9)])[0], Completion)
     last = server.bodies[-1]
     assert (last["model"], last["max_tokens"], last["temperature"]) == ("old", 9, 0.5)
 
 
-def test_verdicts_of_a_newer_model_are_asked_for_with_what_it_takes(serve):
-    server, engine = serve(newer("temperature", "top_p"))
+def test_verdicts_of_a_newer_model_are_asked_for_with_what_it_takes(answering):
+    server, engine = answering(newer("temperature", "top_p"))
     scores = [engine.choose([choice()])[0] for _ in range(3)]
     assert all(one.logprobs[0] > one.logprobs[1] for one in scores)
     assert len(server.bodies) == 3 + 3 and server.bodies[-1]["max_completion_tokens"] == 1
 
 
-def test_a_model_that_gives_no_log_probabilities_says_what_to_change(serve):
-    server, engine = serve(newer("temperature", "top_p", "logprobs"))
+def test_a_model_that_gives_no_log_probabilities_says_what_to_change(answering):
+    server, engine = answering(newer("temperature", "top_p", "logprobs"))
     failure = engine.choose([choice()])[0]
     assert failure.kind == "log-probabilities" and "kind: stated" in failure.message
     assert "logprobs" in server.bodies[-1], "a verdict can not be done without"
 
 
-def test_a_setting_says_beforehand_what_a_model_takes(serve):
-    server, engine = serve(newer("temperature", "top_p"), refused={"m": ("max_tokens", "temperature", "top_p")})
+def test_a_setting_says_beforehand_what_a_model_takes(answering):
+    server, engine = answering(newer("temperature", "top_p"), refused={"m": ("max_tokens", "temperature", "top_p")})
     assert isinstance(engine.generate([asked("hi", temperature=0.5, max_new_tokens=9)])[0], Completion)
     assert len(server.bodies) == 1 and server.bodies[0]["max_completion_tokens"] == 9
 
@@ -118,14 +100,14 @@ def test_a_setting_says_beforehand_what_a_model_takes(serve):
         ("max_tokens", "max_tokens is too large: 9000. This model supports at most 4096 completion tokens."),
     ],
 )
-def test_a_refused_value_fails_its_own_request_and_nothing_is_left_out_for_others(serve, field, message):
+def test_a_refused_value_fails_its_own_request_and_nothing_is_left_out_for_others(answering, field, message):
     def answer(handler, body):
         if body.get(field, 0) > (2 if field == "temperature" else 4096):
             send(handler, {"error": {"message": message, "param": field}}, 400)
         else:
             send(handler, text("x"))
 
-    server, engine = serve(answer)
+    server, engine = answering(answer)
     wrong = asked("hot", temperature=3.0) if field == "temperature" else asked("long", max_new_tokens=9000)
     failure, fine = engine.generate([wrong, asked("fine", temperature=0.5, max_new_tokens=9)])
     assert failure.kind == "request" and message in failure.message and isinstance(fine, Completion)
@@ -140,20 +122,20 @@ def test_a_refused_value_fails_its_own_request_and_nothing_is_left_out_for_other
     ],
     ids=["the first that is named", "the one that changes nothing"],
 )
-def test_of_two_fields_that_do_not_go_together_one_is_left_out(serve, top_p, message):
+def test_of_two_fields_that_do_not_go_together_one_is_left_out(answering, top_p, message):
     def answer(handler, body):
         if "temperature" in body and "top_p" in body:
             send(handler, {"error": {"message": message}}, 400)
         else:
             send(handler, text("x"))
 
-    server, engine = serve(answer)
+    server, engine = answering(answer)
     assert isinstance(engine.generate([asked("hi", temperature=0.5, top_p=top_p)])[0], Completion)
     assert server.bodies[-1]["temperature"] == 0.5 and "top_p" not in server.bodies[-1]
 
 
-def test_engine_refused_of_a_config_reaches_the_server(serve, tmp_path):
-    server, _ = serve(newer("temperature"))
+def test_engine_refused_of_a_config_reaches_the_server(answering, tmp_path):
+    server, _ = answering(newer("temperature"))
     engine = {"kind": "server", "url": server.url, "refused": {"m": ["max_tokens", "temperature"]}}
     tree = {
         "name": "r", "runs": str(tmp_path), "engine": engine, "tracking": {"mode": "disabled"},

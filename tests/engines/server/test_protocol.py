@@ -21,25 +21,8 @@ from debate_rl.game.verdict import PASSING_KINDS
 from debate_rl.players.debater import Debater
 from debate_rl.records import digest
 from tests.command import mistake
-from tests.engines.server.test_engine import Server, logprobs, send, text
+from tests.engines.server.test_engine import logprobs, send, text
 from tests.engines.wire import WireServer, server_engine
-
-
-@pytest.fixture
-def serve():
-    """Start a server for an answering function of (handler, what was asked): (server, engine)."""
-    started = []
-
-    def start(answer, **settings):
-        server = Server(lambda handler, prompt, number: answer(handler, server.bodies[-1]))
-        started.append(server)
-        settings = {"backoff": 0.001, "timeout": 5.0, "retries": 2, "concurrency": 1, **settings}
-        return server, server_engine(server.url, **settings)
-
-    yield start
-    for server in started:
-        server.http.shutdown()
-        server.http.server_close()
 
 
 def asked(content="where is the pipe", seed=0, **sampling):
@@ -58,24 +41,24 @@ def by_seed(handler, body):
     send(handler, {"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
 
 
-def test_sides_turns_and_questions_are_drawn_independently_where_the_noise_is_the_seed(serve, question, tmp_path):
+def test_sides_turns_and_questions_are_drawn_independently_where_the_noise_is_the_seed(answering, question, tmp_path):
     questions = [question.model_copy(update={"id": f"q{n}", "text": f"{question.text} {n}"}) for n in range(6)]
     games = self_play(["x"], questions, load_protocol("debate", turns=2))
-    _, engine = serve(by_seed)
+    _, engine = answering(by_seed)
     front = Parallel(StoredEngine(engine, tmp_path), engine)
     legs = play(games, {"x": Debater(name="x", model="m")}, front, None)
     speeches = [speech.text for leg in legs for speech in leg.transcript.speeches]
     assert len(speeches) == 24 == len(set(speeches))
-    _, other = serve(by_seed)
+    _, other = answering(by_seed)
     again = play(games, {"x": Debater(name="x", model="m")}, other, None)
     assert [speech.text for leg in again for speech in leg.transcript.speeches] == speeches
 
 
-def test_draws_from_one_prompt_differ_and_come_again(serve):
+def test_draws_from_one_prompt_differ_and_come_again(answering):
     draws = [asked(seed=seed) for seed in range(5)]
-    _, engine = serve(by_seed)
+    _, engine = answering(by_seed)
     texts = [one.text for one in engine.generate(draws)]
-    assert len(set(texts)) == 5 and [one.text for one in serve(by_seed)[1].generate(draws)] == texts
+    assert len(set(texts)) == 5 and [one.text for one in answering(by_seed)[1].generate(draws)] == texts
 
 
 def current(*refused, limit="max_completion_tokens", words="Unsupported parameter: '{}' is not supported"):
@@ -95,8 +78,8 @@ def current(*refused, limit="max_completion_tokens", words="Unsupported paramete
     return answer
 
 
-def test_what_a_model_refuses_is_learnt_once_and_then_it_is_sent_what_it_takes(serve, capsys):
-    server, engine = serve(current("temperature", "top_p"))
+def test_what_a_model_refuses_is_learnt_once_and_then_it_is_sent_what_it_takes(answering, capsys):
+    server, engine = answering(current("temperature", "top_p"))
     texts = engine.generate([asked(f"say {n}", temperature=0.5, max_new_tokens=9) for n in range(5)])
     assert all(isinstance(one, Completion) for one in texts)
     assert len(server.bodies) == 5 + 3  # max_tokens, temperature and top_p, each refused once
@@ -106,7 +89,7 @@ def test_what_a_model_refuses_is_learnt_once_and_then_it_is_sent_what_it_takes(s
     assert said.count("\n") == 1 and "m takes no temperature" in said  # top_p was 1 anyhow
 
 
-def test_a_refusal_of_two_together_leaves_out_the_one_that_changes_nothing(serve, capsys):
+def test_a_refusal_of_two_together_leaves_out_the_one_that_changes_nothing(answering, capsys):
     def answer(handler, body):
         if "top_p" in body:
             said = "`temperature` and `top_p` cannot both be specified for this model"
@@ -114,7 +97,7 @@ def test_a_refusal_of_two_together_leaves_out_the_one_that_changes_nothing(serve
         else:
             send(handler, text("x"))
 
-    server, engine = serve(answer)
+    server, engine = answering(answer)
     assert isinstance(engine.generate([asked(temperature=0.5)])[0], Completion)
     assert server.bodies[-1]["temperature"] == 0.5 and len(server.bodies) == 2
     assert capsys.readouterr().err == ""
@@ -128,7 +111,7 @@ def test_a_refusal_of_two_together_leaves_out_the_one_that_changes_nothing(serve
         "please stop: the gateway is in maintenance",
     ],
 )
-def test_a_refusal_of_a_value_changes_nothing_that_is_sent(serve, said):
+def test_a_refusal_of_a_value_changes_nothing_that_is_sent(answering, said):
     ill = [True]
 
     def answer(handler, body):
@@ -137,7 +120,7 @@ def test_a_refusal_of_a_value_changes_nothing_that_is_sent(serve, said):
         else:
             send(handler, text("x"))
 
-    server, engine = serve(answer)
+    server, engine = answering(answer)
     (lost,) = engine.generate([asked(temperature=0.5, stop=("END",))])
     assert lost.kind == "request" and said in lost.message and len(server.bodies) == 1
     ill.clear()
@@ -145,20 +128,20 @@ def test_a_refusal_of_a_value_changes_nothing_that_is_sent(serve, said):
     assert server.bodies[1] == server.bodies[0]
 
 
-def test_a_setting_says_beforehand_what_a_model_takes(serve):
+def test_a_setting_says_beforehand_what_a_model_takes(answering):
     refused = {"m": ["max_tokens", "temperature", "top_p"]}
-    server, engine = serve(current("temperature", "top_p"), refused=refused)
+    server, engine = answering(current("temperature", "top_p"), refused=refused)
     assert isinstance(engine.generate([asked(temperature=0.5)])[0], Completion) and len(server.bodies) == 1
 
 
-def test_texts_are_cut_at_stop_texts_where_the_model_takes_none(serve):
-    _, engine = serve(current("stop"))
+def test_texts_are_cut_at_stop_texts_where_the_model_takes_none(answering):
+    _, engine = answering(current("stop"))
     (found,) = engine.generate([asked("say END more", stop=("END", "more"))])
     assert (found.text, found.finish) == ("re say ", "stop")
 
 
 @pytest.mark.parametrize("status", [500, 503, 400])
-def test_an_outage_does_not_make_a_server_one_that_writes_a_text_at_a_time(serve, status):
+def test_an_outage_does_not_make_a_server_one_that_writes_a_text_at_a_time(answering, status):
     """Else all later draws would pay for their prompt one by one."""
     ill = [True]
 
@@ -168,7 +151,7 @@ def test_an_outage_does_not_make_a_server_one_that_writes_a_text_at_a_time(serve
         else:
             by_seed(handler, body)
 
-    server, engine = serve(answer, retries=0)
+    server, engine = answering(answer, retries=0)
     draws = [asked(seed=seed) for seed in range(8)]
     lost = engine.generate(draws)
     assert {one.kind for one in lost} <= PASSING_KINDS and len(server.bodies) == 2
@@ -177,18 +160,18 @@ def test_an_outage_does_not_make_a_server_one_that_writes_a_text_at_a_time(serve
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_judge_at_a_model_without_log_probabilities_says_what_to_change(serve, status):
+def test_a_judge_at_a_model_without_log_probabilities_says_what_to_change(answering, status):
     error = {"error": {"message": "You are not allowed to request logprobs from this model"}}
-    _, engine = serve(lambda handler, body: send(handler, error, status))
+    _, engine = answering(lambda handler, body: send(handler, error, status))
     (found,) = engine.choose([choice()])
     assert found.kind == "log-probabilities" and "kind: stated" in found.message and "\n" not in found.message
-    _, engine = serve(current())
+    _, engine = answering(current())
     assert engine.choose([choice()])[0].logprobs[0] > -0.4
 
 
-def test_an_account_without_credit_is_one_line_at_once(serve):
+def test_an_account_without_credit_is_one_line_at_once(answering):
     error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
-    server, engine = serve(lambda handler, body: send(handler, error, 429))
+    server, engine = answering(lambda handler, body: send(handler, error, 429))
     with pytest.raises(UserError, match="no credit left .*top it up"):
         engine.generate([asked()])
     assert len(server.bodies) == 1
@@ -213,7 +196,7 @@ def test_whatever_stands_in_retry_after_is_a_bounded_wait(value):
 
 
 @pytest.mark.parametrize("value", ["0.5", "-5", "soon", "86400", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "date"])
-def test_waits_are_bounded_and_long_ones_are_said(serve, monkeypatch, capsys, value):
+def test_waits_are_bounded_and_long_ones_are_said(answering, monkeypatch, capsys, value):
     slept = []
     monkeypatch.setattr("debate_rl.engines.server.endpoint.time.sleep", slept.append)
     asks = formatdate(time.time() + 7200, usegmt=True) if value == "date" else value
@@ -224,7 +207,7 @@ def test_waits_are_bounded_and_long_ones_are_said(serve, monkeypatch, capsys, va
         else:
             send(handler, text("x"))
 
-    server, engine = serve(answer, retries=1)
+    server, engine = answering(answer, retries=1)
     assert isinstance(engine.generate([asked()])[0], Completion)
     waits = [seconds for seconds in slept if seconds]
     assert len(waits) == 1 and 0 <= waits[0] <= LONGEST_WAIT + 1
@@ -236,17 +219,17 @@ def test_waits_are_bounded_and_long_ones_are_said(serve, monkeypatch, capsys, va
 
 
 @pytest.mark.parametrize("dirt", [r"a \ud800 b", r"a \udc00 b", r"a \u0000 b", "a \0 b", "a \udfff b"])
-def test_a_text_that_no_file_can_hold_is_cleaned_where_it_enters(serve, tmp_path, dirt):
+def test_a_text_that_no_file_can_hold_is_cleaned_where_it_enters(answering, tmp_path, dirt):
     body = f'{{"choices": [{{"message": {{"content": "{dirt}"}}, "finish_reason": "stop"}}]}}'
-    _, engine = serve(lambda handler, asked: send(handler, body.encode("utf-8", "surrogatepass")))
+    _, engine = answering(lambda handler, asked: send(handler, body.encode("utf-8", "surrogatepass")))
     (found,) = StoredEngine(engine, tmp_path).generate([asked()])
     assert found.text == "a \N{REPLACEMENT CHARACTER} b"
     assert StoredEngine(engine, tmp_path).generate([asked()]) == [found] and digest(found)
 
 
-def test_an_emoji_in_escapes_stays_what_it_is(serve):
+def test_an_emoji_in_escapes_stays_what_it_is(answering):
     body = b'{"choices": [{"message": {"content": "\\ud83d\\ude00 \\u0041"}, "finish_reason": "stop"}]}'
-    _, engine = serve(lambda handler, asked: send(handler, body))
+    _, engine = answering(lambda handler, asked: send(handler, body))
     assert engine.generate([asked()])[0].text == "\N{GRINNING FACE} A"
 
 
@@ -305,9 +288,9 @@ def with_value(answer, place, value):
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_whatever_stands_in_an_answer_is_an_answer_or_a_failure_that_a_file_can_hold(serve, kind):
+def test_whatever_stands_in_an_answer_is_an_answer_or_a_failure_that_a_file_can_hold(answering, kind):
     sent = [{}]
-    _, engine = serve(lambda handler, body: send(handler, sent[0]), keep_tokens=True)
+    _, engine = answering(lambda handler, body: send(handler, sent[0]), keep_tokens=True)
 
     @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.sampled_from(PLACES[kind]), JSON)
@@ -320,7 +303,7 @@ def test_whatever_stands_in_an_answer_is_an_answer_or_a_failure_that_a_file_can_
     check()
 
 
-def test_no_connection_is_lost_to_bodies_that_are_given_up(serve, monkeypatch):
+def test_no_connection_is_lost_to_bodies_that_are_given_up(answering, monkeypatch):
     """Else the pool is empty after as many of them as there are connections, and the next request waits forever."""
     monkeypatch.setattr("debate_rl.engines.server.endpoint.BODY_TIMEOUTS", 1)
     over = threading.Event()
@@ -338,7 +321,7 @@ def test_no_connection_is_lost_to_bodies_that_are_given_up(serve, monkeypatch):
         except OSError:
             handler.close_connection = True
 
-    server, engine = serve(answer, timeout=0.2, retries=0)
+    server, engine = answering(answer, timeout=0.2, retries=0)
     kinds = [getattr(engine.generate([asked(f"say {n}")])[0], "kind", "fine") for n in range(6)]
     over.set()
     assert kinds == ["time-out"] * 4 + ["fine"] * 2
