@@ -161,9 +161,6 @@ def oversight_view(stage: Stage, legs: Legs | None, ratings: Mapping[str, Rating
 def _over_rating(result: Oversight, tournaments: Mapping[str, Ratings]) -> Figure | None:
     """Judge accuracy over rating under every protocol that has a slope."""
     ratings = tournaments.get(result.rated_by or "")
-    if result.rated_by is None and len(tournaments) == 1:
-        # Files of earlier versions do not name the tournament.
-        (ratings,) = tournaments.values()
     if ratings is None:
         return None
     standings = {row.player: row.rating for row in ratings.standings}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from debate_rl.arena import progress
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import JudgeScores
 
@@ -55,13 +56,8 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "48 s", "12 min 5 s", "3 h 20 min"."""
-    total = round(seconds)
-    if total < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600} h {total % 3600 // 60} min"
+    """Seconds as people say them: "4.8 s", "48 s", "12 min 5 s", "3 h 20 min"."""
+    return f"{seconds:.1f} s" if seconds < 10 else progress.duration(seconds)
 
 
 def floor_text(scores: JudgeScores) -> str:

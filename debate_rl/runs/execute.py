@@ -88,7 +88,7 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
             else:
                 run.say(f"{name}: made again, since {changed[0]} was")
         # A finished stage that came here is to be made anew, which the other run did not do.
-        reused = None if stage.repeats or final.exists() else _reuse(run, name, fingerprint)
+        reused = None if stage.repeats or final.exists() else _reuse(run, name, fingerprint, built_on)
         done[name] = _run_stage(run, name, stage, fingerprint, built_on) if reused is None else reused
         write_json(run.folder / run_files.METRICS, _all_metrics(run))
     run.finish_tracking()
@@ -99,7 +99,7 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
     return done
 
 
-def _reuse(run: Run, name: str, fingerprint: str) -> Metrics | None:
+def _reuse(run: Run, name: str, fingerprint: str, built_on: dict[str, str]) -> Metrics | None:
     """Copy a finished stage from the run that `reuse` names, where it was made from the very same things.
 
     Returns:
@@ -116,8 +116,8 @@ def _reuse(run: Run, name: str, fingerprint: str) -> Metrics | None:
     copy = run.folder / f".{name}"
     remove_inside(copy, run.folder)
     shutil.copytree(source, copy)
-    built_on = {"built_on": _built_on(run, name)}
-    write_json(copy / run_files.STAGE, note.model_copy(update=built_on).model_dump(mode="json"))
+    copied_note = note.model_copy(update={"built_on": built_on})
+    write_json(copy / run_files.STAGE, copied_note.model_dump(mode="json"))
     copy.rename(run.folder / name)
     run.say(f"{name}: taken from {source}")
     return dict(read_json(run.folder / name / run_files.METRICS))

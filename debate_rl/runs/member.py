@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from debate_rl.config.tree import Config
 from debate_rl.engines.request import Engine
-from debate_rl.runs.engines import open_engine
 from debate_rl.runs.run import Run
 
 
@@ -18,4 +17,4 @@ def member_engine(config: Config, local: int) -> Engine:
         config = config.model_copy(update={"engine": engine})
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
-    return open_engine(config, Run(config).resolve)
+    return Run(config).open_engine()
