@@ -133,11 +133,13 @@ for count in itertools.count(1):
 def test_no_answer_that_was_acknowledged_is_lost_while_a_store_is_pruned_again_and_again(tmp_path):
     command = [sys.executable, "-c", ENDLESS_WRITER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        counts = []
         for _ in range(8):
-            writer.stdout.readline()
+            counts.append(writer.stdout.readline())
             prune(tmp_path)
         writer.kill()
-        acknowledged = int(writer.stdout.read().split()[-1])
+        counts += writer.stdout.readlines()  # none where the writer waited for the lock all the while
+        acknowledged = int(counts[-1])
     stored = StoredEngine(ScriptedEngine(), tmp_path)
     stored.generate(requests(acknowledged))
     assert (stored.hits, stored.misses) == (acknowledged, 0)
