@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
 .PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-stress test-slow lint bench clean
@@ -46,10 +47,10 @@ nyu-judge: $(VENV)/.installed  ## teach a judge the confidences of human judges,
 	$(BIN)/debate-rl run configs/nyu_judge.yaml
 
 test: lint  ## lint, types, layers and tests
-	$(QUIET) $(BIN)/python -m pytest -m "not slow"
+	$(QUIET) $(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-test-search: $(VENV)/.dev  ## look for new failing cases of the properties; SEED=N for another search
-	$(QUIET) $(BIN)/python -m pytest -m "not slow and not browser" --hypothesis-profile=search --hypothesis-seed=$(or $(SEED),random)
+test-search: $(VENV)/.dev  ## look for new failing cases of the properties; SEED=N for another search, EXAMPLES=100 for a shorter one
+	$(QUIET) $(BIN)/python -m pytest $(WORKERS) -m "not slow and not browser" --hypothesis-profile=search --hypothesis-seed=$(or $(SEED),random)
 
 test-stress: $(VENV)/.dev  ## kills at random moments and changed bytes: KILLS=200 CORRUPTIONS=100, an hour or two
 	$(QUIET) $(BIN)/python -m pytest -s -m slow tests/test_stress.py

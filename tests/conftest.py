@@ -29,7 +29,11 @@ settings.register_profile(
     "fixed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
 )
 settings.register_profile(
-    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300, print_blob=True
+    "search",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=int(os.environ.get("EXAMPLES", "300")),
+    print_blob=True,
 )
 settings.load_profile("fixed")
 
