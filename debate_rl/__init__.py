@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from debate_rl.api.play import play, preferences
     from debate_rl.api.results import Debates
     from debate_rl.api.train import train_dpo, train_grpo, train_judge, train_sft
-    from debate_rl.api.transfer import weak_to_strong
+    from debate_rl.api.transfer import train_weak_to_strong
     from debate_rl.arena.ratings import rate, read_votes
     from debate_rl.arena.tournament import TournamentSettings, play_tournament
     from debate_rl.config.tree import load_config
@@ -70,7 +70,7 @@ _HOME = {
     "train_grpo": "debate_rl.api.train",
     "train_judge": "debate_rl.api.train",
     "train_sft": "debate_rl.api.train",
-    "weak_to_strong": "debate_rl.api.transfer",
+    "train_weak_to_strong": "debate_rl.api.transfer",
 }
 __all__ = [
     "Debater",
@@ -98,7 +98,7 @@ __all__ = [
     "train_grpo",
     "train_judge",
     "train_sft",
-    "weak_to_strong",
+    "train_weak_to_strong",
 ]
 
 

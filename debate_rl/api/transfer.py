@@ -14,7 +14,7 @@ from debate_rl.runs.run import Run
 from debate_rl.weak_to_strong.results.results import Results
 
 
-def weak_to_strong(
+def train_weak_to_strong(
     weak: str,
     strong: str,
     folder: str | Path,
@@ -40,7 +40,7 @@ def weak_to_strong(
         UserError: a setting is unknown or can not be done.
     """
     if config is not None and "stages" in config:
-        raise UserError("weak_to_strong runs one stage of its own; leave stages out of config, or use debate-rl run")
+        raise UserError("train_weak_to_strong runs one stage of its own; leave stages out of config, or use debate-rl run")
     folder = Path(folder)
     tree: dict[str, Any] = {"tracking": {"mode": "disabled"}, **(config or {})}
     tree["name"] = folder.name

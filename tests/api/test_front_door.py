@@ -1,6 +1,8 @@
 """The Python front door: what a user's script does, with the lab's models and with rules."""
 
 import doctest
+import importlib
+import types
 
 import pytest
 
@@ -116,3 +118,28 @@ def test_every_name_of_the_front_door_can_be_imported():
     for name in dr.__all__:
         assert getattr(dr, name) is not None
     assert set(dr.__all__) <= set(dir(dr))
+
+
+def test_a_public_name_is_the_function_whatever_was_imported_before():
+    for name in dr.__all__:
+        importlib.import_module(dr._HOME[name])
+    modules = [name for name in dr.__all__ if isinstance(getattr(dr, name), types.ModuleType)]
+    assert modules == []
+
+
+def test_weak_supervisors_teach_a_strong_student_in_one_call(tmp_path):
+    results = dr.train_weak_to_strong(
+        "lab-small",
+        "lab-base",
+        tmp_path / "transfer",
+        config={"questions": {"train": 40, "test": 10}, "protocol": {"prompts": "lab", "max_new_tokens": 16}},
+        context=["none"],
+        ensemble=1,
+        seeds=1,
+        supervisor=12,
+        student=12,
+        test=10,
+        lora={"r": 4, "alpha": 8},
+        train={"max_steps": 1},
+    )
+    assert [method.name for method in results.methods] == ["none"] and results.test_items == 10
