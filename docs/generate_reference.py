@@ -213,8 +213,8 @@ def records_page() -> str:
     lines = [
         "# Record formats",
         "",
-        "Every file of a run is JSON or JSON lines. A line is one of these records, written and read by the same class. "
-        "Unknown fields are refused.",
+        "Every file of a run is JSON or JSON lines. A line is one of these records, written and read by the same "
+        "class. Unknown fields are refused.",
         "",
     ]
     for record in RECORDS:

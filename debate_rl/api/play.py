@@ -15,7 +15,7 @@ from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
-from debate_rl.game.protocol import Protocol, load_protocol
+from debate_rl.game.protocol import Protocol, Side, load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.judges.judge import AnyJudge, FunctionJudge
@@ -64,7 +64,7 @@ def play(
 
     Args:
         first: speaks for answer 0 (side A).
-        second: speaks for answer 1 (side B); in protocols with one speaker it is not used.
+        second: speaks for answer 1 (side B); in single consultancy one of the two speaks, by the side that is drawn.
         questions: what is debated.
         judge: gives the verdicts and chooses for Best-of-N players; None plays without.
         protocol: a shipped protocol's name, a YAML file or a `Protocol`.
@@ -92,8 +92,9 @@ def play(
     if first.name == second.name and first != second:
         raise UserError(f"two different players are both named {first.name!r}; give them different names")
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
-    seats = {"A": first.name, "B": second.name} if rules.sides == "both" else {"A": first.name}
-    games = [open_transcript(question, rules, seats, seed) for question in questions]  # type: ignore[arg-type]
+    # Both are named under every protocol: where one side speaks, the question's draw says which.
+    seats: dict[Side, str] = {"A": first.name, "B": second.name}
+    games = [open_transcript(question, rules, seats, seed) for question in questions]
     players = {first.name: first, second.name: second}
     decider = None if judge is None else as_judge(judge)
     engine = shared_engine() if engine is None else engine

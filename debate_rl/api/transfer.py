@@ -40,7 +40,7 @@ def train_weak_to_strong(
         UserError: a setting is unknown or can not be done.
     """
     if config is not None and "stages" in config:
-        raise UserError("train_weak_to_strong runs one stage of its own; leave stages out of config, or use debate-rl run")
+        raise UserError("train_weak_to_strong runs one stage of its own; leave stages out, or use debate-rl run")
     folder = Path(folder)
     tree: dict[str, Any] = {"tracking": {"mode": "disabled"}, **(config or {})}
     tree["name"] = folder.name

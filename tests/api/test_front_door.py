@@ -143,3 +143,25 @@ def test_weak_supervisors_teach_a_strong_student_in_one_call(tmp_path):
         train={"max_steps": 1},
     )
     assert [method.name for method in results.methods] == ["none"] and results.test_items == 10
+
+
+PROTOCOLS = [
+    "debate",
+    "sequential",
+    "single",
+    "double",
+    "ensembled",
+    "open_debate",
+    "open_single",
+    "market_making",
+    "blind",
+    "open_book",
+]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_plays_in_one_call(name):
+    questions = dr.load_questions("lab", split="test", limit=6)
+    player = dr.Debater("p", model="lab-base")
+    played = dr.play(player, player, questions, dr.Judge(model="lab-base"), name, engine=ScriptedEngine())
+    assert len(played) == 6 and not played.failed
