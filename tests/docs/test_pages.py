@@ -1,0 +1,149 @@
+"""README and the pages of docs/: commands exist, configs load, Python runs, and the reference leaves nothing out."""
+
+import re
+import shlex
+import sys
+
+import pytest
+import yaml
+
+import debate_rl as dr
+from debate_rl.config.kinds import STAGES
+from debate_rl.config.tree import Config, parse_config
+from debate_rl.records import write
+from debate_rl.stages.base import Stage
+from tests import ROOT
+from tests.command import mistake
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+WRITTEN = [page for page in PAGES if "reference" not in page.parts and "tutorials" not in page.parts]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def blocks(*languages):
+    """Fenced blocks of all pages, as pytest parameters."""
+    found = []
+    for page in WRITTEN:
+        for number, (language, text) in enumerate(FENCE.findall(page.read_text(encoding="utf-8"))):
+            if language in languages:
+                found.append(pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}"))
+    return found
+
+
+def commands():
+    """Every line of a block that calls debate-rl, and what stands in the text between backquotes."""
+    found = {}
+    for page in WRITTEN:
+        text = page.read_text(encoding="utf-8")
+        lines = []
+        for _, block in FENCE.findall(text):
+            lines += block.replace("\\\n", " ").splitlines()
+        lines += re.findall(r"`(debate-rl [^`\n]+)`", FENCE.sub("", text))
+        for line in lines:
+            words = re.sub(r"\s+#.*", "", line.strip().removeprefix("$ "))
+            if words.startswith("debate-rl "):
+                found[words] = page.relative_to(ROOT)
+    return [pytest.param(words, id=f"{page}: {words}") for words, page in sorted(found.items())]
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_that_is_shown_exists_with_its_options(words):
+    parts = shlex.split(words.partition(", ")[0])
+    path = []
+    for part in parts[1:]:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", part) or part in ("file",):
+            break
+        path.append(part)
+    names = {" ".join(path[:length]) for length in (1, 2)}
+    known = reference_commands()
+    assert names & known.keys() or parts[1] in ("COMMAND", "--version"), f"{words}: no such command"
+    for name in names & known.keys():
+        options = {part.partition("=")[0] for part in parts if part.startswith("--")}
+        assert options <= known[name] | {"--help"}, f"{words}: {options - known[name]}"
+
+
+def reference_commands():
+    """Every command with its options."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    import typer
+    from generate_reference import walk
+
+    from debate_rl.cli.main import app
+
+    known = {}
+    for path, command in walk(typer.main.get_command(app), ()):
+        options = set()
+        for parameter in command.params:
+            options.update(parameter.opts)
+        known[" ".join(path)] = options
+    return known
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python_that_is_shown_runs(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "page", "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_yaml_that_is_shown_is_a_config_or_a_protocol(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tree = yaml.safe_load(text)
+    tree.pop("extends", None)
+    if set(tree) <= set(Config.model_fields):
+        stages = tree.get("stages", {})
+        if "dpo" in stages:  # what it builds on stands elsewhere in a config
+            tree["stages"] = {"sft": {}, "preferences": {}, **stages}
+        parse_config(tree)
+        return
+    path = tmp_path / "protocol.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert dr.load_protocol(str(path)).turns
+
+
+def test_the_questions_that_are_shown_load(tmp_path):
+    page = (ROOT / "docs/guides/questions.md").read_text(encoding="utf-8")
+    text = next(block for language, block in FENCE.findall(page) if language == "json")
+    path = tmp_path / "questions.jsonl"
+    path.write_text(text, encoding="utf-8")
+    assert [question.correct for question in dr.load_questions("file", path)] == [0, 1]
+    write(tmp_path / "again.jsonl", dr.load_questions("file", path))
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in WRITTEN])
+def test_a_link_leads_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target and "/reference/" not in f"/{target}":
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_config_key_has_its_help_in_the_reference():
+    sys.path.insert(0, str(ROOT / "docs"))
+    from generate_reference import help_text, inner_records
+
+    waiting, seen, missing = [Config, *STAGES.values()], set(), []
+    while waiting:
+        record = waiting.pop()
+        if record in seen or record is Stage:
+            continue
+        seen.add(record)
+        for name, field in record.model_fields.items():
+            waiting += inner_records(field.annotation)
+            if name != "kind" and not help_text(record, name):
+                missing.append(f"{record.__name__}.{name}")
+    assert missing == []
+
+
+def test_every_public_name_is_in_the_reference_and_documented():
+    sys.path.insert(0, str(ROOT / "docs"))
+    from generate_reference import API
+
+    listed = {name for names in API.values() for name in names}
+    assert set(dr.__all__) <= listed
+    assert [name for name in dr.__all__ if not getattr(dr, name).__doc__] == []
+
+
+def test_a_mistake_ends_in_the_line_that_is_shown(call):
+    said = mistake(call("run", str(ROOT / "configs/quickstart.yaml"), "stages.dop={}"))
+    assert "did you mean 'stages.dpo'?" in said
