@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-stress test-slow lint bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-stress test-slow lint docs bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -63,6 +63,13 @@ lint: $(VENV)/.dev  ## ruff, mypy and the layers of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the site, tutorials run: build/docs/index.html
+	$(QUIET) HF_HUB_OFFLINE=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 bench: $(VENV)/.dev  ## the benchmarks, each a table of two arms
 	@for file in tests/benchmarks/bench_*.py; do $(QUIET) $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; done
