@@ -24,7 +24,7 @@ from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Critic, Debater
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
-from debate_rl.stages.base import Metrics, Stage
+from debate_rl.stages.base import Stage, StageResult, is_absent
 from debate_rl.stages.workload import Rehearsed, Rows, rough_tokens, some_games
 from debate_rl.trainers.common.rows import PoolTurn, PreferenceRow, preference_rows
 
@@ -44,6 +44,36 @@ REASONS = (
 )
 """Why two speeches to one prompt make no row; `narrower`: their pool gave enough pairs with wider gaps. Every possible
 pair is a row or is counted under one of these."""
+
+
+class PreferencesResult(StageResult):
+    """Rows made, and what became of every other pair of speeches: possible_pairs is pairs plus all that was dropped."""
+
+    questions: int
+    pools: int
+    generated_tokens: int
+    """Of candidates and simulated opponents."""
+    pairs: int
+    """Rows."""
+    mean_gap: float
+    """Mean of P(chosen) - P(rejected)."""
+    side_a: float
+    """Share of the rows that are speeches of side A."""
+    trees: int | None = Field(default=None, exclude_if=is_absent)
+    """None for best_of_n."""
+    transcripts: int | None = Field(default=None, exclude_if=is_absent)
+    """Finished games of the trees; None for best_of_n."""
+    failed: int
+    """Games."""
+    possible_pairs: int
+    dropped_speech_failed: int
+    dropped_judge_failed: int
+    dropped_empty_speech: int
+    dropped_equal_texts: int
+    dropped_equal_scores: int
+    dropped_below_gap: int
+    dropped_narrower: int
+    dropped_unbalanced: int
 
 
 class PreferencesStage(Stage):
@@ -117,7 +147,7 @@ class PreferencesStage(Stage):
         """How many trees it grows."""
         return "" if self.method == "best_of_n" else f"{len(trees(self, run))} trees"
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> PreferencesResult:
         """Play, keep the pools, make rows."""
         return execute(self, run, out)
 
@@ -130,9 +160,11 @@ class Played(NamedTuple):
     """Pairs that the pools would give if nothing failed."""
     lost: Counter[str]
     """Pairs among them whose speeches could not be written or scored, by reason."""
-    metrics: dict[str, int]
-    failure: Failure | None = None
-    """The first, where something failed."""
+    failures: list[Failure]
+    trees: int | None = None
+    """None for best_of_n."""
+    games: int | None = None
+    """Finished games of the trees."""
 
 
 def trees(stage: PreferencesStage, run: Run) -> list[Tree]:
@@ -219,7 +251,7 @@ def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow
     return [row for index, row in enumerate(rows) if index in chosen]
 
 
-def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
+def execute(stage: PreferencesStage, run: Run, out: Path) -> PreferencesResult:
     """Play, write the pools, make rows of them.
 
     Raises:
@@ -250,25 +282,27 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     write(out / run_files.POOLS, played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
-    return {
-        "questions": len(training_questions),
-        "pools": len(played.pools),
-        "generated_tokens": generated_tokens,
-        "pairs": len(rows),
-        "mean_gap": sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
-        "side_a": sum(row.side == "A" for row in rows) / len(rows),
-        **played.metrics,
-        "possible_pairs": played.possible,
+    return PreferencesResult(
+        questions=len(training_questions),
+        pools=len(played.pools),
+        generated_tokens=generated_tokens,
+        pairs=len(rows),
+        mean_gap=sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
+        side_a=sum(row.side == "A" for row in rows) / len(rows),
+        trees=played.trees,
+        transcripts=played.games,
+        failed=len(played.failures),
+        possible_pairs=played.possible,
         **{f"dropped_{reason}": count for reason, count in dropped.items()},
-    }
+    )
 
 
 def _no_rows(played: Played, dropped: Counter[str]) -> str:
     """What became of the pairs, and what to do about it."""
     reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count]
     advice = "raise best_of or branches, lower min_gap, or look at the judge"
-    if played.failure is not None:
-        advice = f"the first failure: {played.failure.message}"
+    if played.failures:
+        advice = f"the first failure: {played.failures[0].message}"
     return f"preferences: none of {played.possible} pairs makes a row ({', '.join(reasons)}); {advice}"
 
 
@@ -315,7 +349,7 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
         lost[_reason(leg.failure)] += (speeches - pools_of_game[game.id]) * pairs_per_pool
         if leg.failure is not None:
             failures.append(leg.failure)
-    return Played(pools, possible, lost, {"failed": len(failures)}, failures[0] if failures else None)
+    return Played(pools, possible, lost, failures)
 
 
 def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
@@ -339,8 +373,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
         games_played += len(tree.leaves)
         failures += tree_failures
         pools += tree_pools
-    counts = {"trees": len(grown), "transcripts": games_played, "failed": len(failures)}
-    return Played(pools, possible, lost, counts, failures[0] if failures else None)
+    return Played(pools, possible, lost, failures, len(grown), games_played)
 
 
 def _reason(failure: Failure | None) -> str:

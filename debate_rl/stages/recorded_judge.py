@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from debate_rl.judges.human_records import legs
 from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.judges.scores import judge_change, judge_scores
 from debate_rl.records import write, write_json
-from debate_rl.stages.base import Metrics
+from debate_rl.stages.judge_result import JudgeResult
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.trainers.common.rows import judge_rows
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from debate_rl.stages.judge import JudgeStage
 
 
-def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
+def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> JudgeResult:
     """Learn the final probabilities of live judges on training stories; predict them on test stories.
 
     Args:
@@ -60,7 +60,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
-    return {**metrics, "failed_calibration": failed, **compared}
+    return JudgeResult(**metrics, failed_calibration=failed, **compared)
 
 
 def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[JudgedDebate], list[JudgedDebate]]:
@@ -123,8 +123,12 @@ def _compare(
     known: Mapping[tuple[Side, ...], float],
     run: Run,
     out: Path,
-) -> Metrics:
-    """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games."""
+) -> dict[str, Any]:
+    """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games.
+
+    Returns:
+        Five fields of a `JudgeResult`.
+    """
     old, new = _verdicts(humans, before, run), _verdicts(humans, after, run)
     decided_by_both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
     if not decided_by_both:
@@ -149,10 +153,10 @@ def _compare(
     p_old = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in old]
     p_new = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in new]
     return {
-        "before": judge_scores(p_old, stories).model_dump(mode="json"),
-        "after": judge_scores(p_new, stories).model_dump(mode="json"),
-        "change": judge_change(p_new, p_old, stories).model_dump(mode="json"),
-        "humans": [row.model_dump(mode="json") for row in rows],
+        "before": judge_scores(p_old, stories),
+        "after": judge_scores(p_new, stories),
+        "change": judge_change(p_new, p_old, stories),
+        "humans": tuple(rows),
         "failed": len(humans) - len(human_legs),
     }
 

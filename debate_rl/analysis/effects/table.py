@@ -26,6 +26,7 @@ from debate_rl.arena.ratings import RESAMPLES
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
 from debate_rl.records import read_json, write_json
+from debate_rl.trainers.common.settings import DpoComparison
 from debate_rl.weak_to_strong.results.predictions import read_hits
 
 GROUPS = (
@@ -67,6 +68,11 @@ class _Study(NamedTuple):
             if path.is_file():
                 return dict(read_json(path))
         return {}
+
+    def dpo(self, name: str) -> DpoComparison | None:
+        """What a dpo stage trained on; None if no run has finished it."""
+        objective = self.metrics(name).get("objective")
+        return None if objective is None else DpoComparison.model_validate(objective)
 
     def ridge(self, name: str) -> float:
         """The ridge with which the stage's own ratings were fitted."""
@@ -191,10 +197,10 @@ def _target_families(study: _Study) -> list[dict[str, str]]:
     """Target of each dpo stage, grouped by start, preferences and loss: within a group only the target differs."""
     families: dict[tuple[str, ...], dict[str, str]] = {}
     for name in study.of("dpo"):
-        objective = study.metrics(name).get("objective")
-        if objective:
-            family = families.setdefault((objective["start"], objective["preferences"], objective["loss"]), {})
-            family[name] = objective["target"]
+        training = study.dpo(name)
+        if training is not None:
+            family = families.setdefault((training.start, training.preferences, training.loss), {})
+            family[name] = training.target
     return list(families.values())
 
 
@@ -210,9 +216,10 @@ def _trained_online(study: _Study, players: Sequence[str]) -> dict[str, dict[str
             metrics = study.metrics(name)
             by_start.setdefault(str(metrics.get("start")), {})[name] = metrics.get("generated_tokens")
         elif kind == "dpo":
-            objective = study.metrics(name).get("objective") or {}
-            preferences = study.metrics(objective.get("preferences", ""))
-            by_start.setdefault(str(objective.get("start")), {})[name] = preferences.get("generated_tokens")
+            training = study.dpo(name)
+            if training is not None:
+                preferences = study.metrics(training.preferences)
+                by_start.setdefault(training.start, {})[name] = preferences.get("generated_tokens")
     online = {}
     for start, trained in by_start.items():
         if start in players and any(study.kinds[name] == "grpo" for name in trained):
