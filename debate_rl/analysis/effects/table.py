@@ -174,12 +174,21 @@ def _oversight_rows(study: _Study, name: str) -> list[EffectRow]:
 
 def _transfer_rows(study: _Study, name: str) -> list[EffectRow]:
     """Rows of a weak-to-strong stage; none if it is a column of a table, which the report shows whole."""
-    configs = [run / run_files.CONFIG for run in study.runs if (run / run_files.CONFIG).is_file()]
-    tree = yaml.safe_load(configs[0].read_text(encoding="utf-8")) if configs else None
-    stages = (tree or {}).get("stages") or {}
-    if (stages.get(name) or {}).get("table"):
+    if _stage_settings(study).get(name, {}).get("table"):
         return []
     return transfer_rows([read_hits(run / name) for run in study.runs])
+
+
+def _stage_settings(study: _Study) -> dict[str, dict[str, Any]]:
+    """The stages of the first config that there is, as they are written."""
+    for run in study.runs:
+        path = run / run_files.CONFIG
+        if path.is_file():
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            stages = tree.get("stages") or {}
+            # A stage without settings is written as `dpo:`, which YAML reads as None.
+            return {name: settings or {} for name, settings in stages.items()}
+    return {}
 
 
 _ROWS: dict[str, Callable[[_Study, str], list[EffectRow]]] = {
