@@ -124,7 +124,7 @@ def _reference(stage: DpoStage, run: Run) -> Weights | None:
     base = run.config.models.debater
     model, adapter = run.weights(stage.reference, base)
     if (model, adapter) == run.weights(stage.start, base):
-        return None
+        return None  # named anyway, the same weights would be held twice
     return Weights(model=run.resolve(model), adapter=None if adapter is None else run.resolve(adapter))
 
 

@@ -228,6 +228,7 @@ def share(stage: IterationsStage, total: int, number: int) -> tuple[int, int]:
     count = min(stage.preferences.questions, total - first)
     if not stage.fresh_questions or stage.iterations == 1:
         return first, count
+    # A step of `count` makes the shares disjoint; else it is the largest one that leaves the last share whole.
     step = min(count, (total - first - count) // (stage.iterations - 1))
     return first + step * (number - 1), count
 
@@ -299,10 +300,12 @@ def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int
     training = dpo_of(stage, name, number)
 
     def learn() -> DpoResult:
+        # From the file: the rows may have been made before the stage was stopped.
         rows = read(folder / "preferences" / "rows.jsonl", PreferenceRow)
         return dpo.learn(training, run, rows, folder, dpo.preference_facts(settings, run, name))
 
     def rate() -> Point:
+        # The log holds the games of earlier iterations, so that only those with the newest debater are played.
         legs, ratings = _rate(stage, run, out, players(stage, name, number))
         return curve(legs, policies(stage, name, number), ratings)[-1]
 
@@ -376,6 +379,7 @@ def _log(run: Run, name: str, point: Point) -> None:
         "words": point.words,
         "judge_accuracy": point.judge.accuracy,
     }
+    # The W&B axis is the iteration, not the order of logging: a stage that goes on logs all of its points again.
     values = {f"{name}/{key}": estimate.value for key, estimate in estimates.items() if estimate is not None}
     run.tracker.log(values, {f"{name}/iteration": float(point.iteration)})
 

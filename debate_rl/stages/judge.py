@@ -164,6 +164,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
     legs = play_to_file(
         stage.games(run), players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out)
     )
+    # In the order of the games: the log has them as they were finished, which differs from run to run.
     write(out / run_files.DEBATES, legs)
     check_played(legs)
     training_count = len(_training_games(stage, run))
@@ -216,11 +217,9 @@ def learnt_and_held_out(
 
 def lone_games(games: Sequence[Transcript]) -> list[Transcript]:
     """Each side of the debates alone, to calibrate on lone speakers; empty where the games hold consultancies."""
-    consultancies = [game for game in games if is_drawn(game)]
-    if both_kinds(consultancies):
+    if both_kinds(list(filter(is_drawn, games))):
         return []
-    debates = [game for game in games if len(game.present) == 2]
-    return consultants(debates)
+    return consultants([game for game in games if len(game.present) == 2])
 
 
 def _calibrator(
@@ -242,6 +241,7 @@ def _calibrator(
     failed = len(games) - len(judged)
     together = judged
     if apart:
+        # Where all games are consultancies there is nothing else to fit the map of debates on.
         together = [(game, verdict) for game, verdict in judged if len(game.present) != 1] or judged
     p = [verdict.p[0] for _, verdict in together]
     correct = [float(game.question.correct == 0) for game, _ in together]
@@ -276,11 +276,12 @@ def _compare(
     """
     old, new = _verdicts(games, before, run), _verdicts(games, after, run)
     failed = 2 * len(games) - len(old) - len(new)
+    # Paired: on other games for each judge, the change would hold the difference of the games.
     decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
     old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
     new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
-    for file_name, judged in ((run_files.BASE_DEBATES, old), (run_files.TEST_DEBATES, new)):
-        write(out / file_name, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in judged])
+    write(out / run_files.BASE_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in old])
+    write(out / run_files.TEST_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in new])
     stories = [game.question.cluster for game, _ in new]
     p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]
     p_new = [verdict.p[game.question.correct or 0] for game, verdict in new]

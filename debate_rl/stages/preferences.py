@@ -243,8 +243,11 @@ def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow
     def draw(index: int) -> str:
         return digest(["balance", seed, rows[index].model_dump(mode="json")])
 
-    by_side = {side: [index for index, row in enumerate(rows) if row.side == side] for side in ("A", "B")}
-    count = min(len(indices) for indices in by_side.values())
+    by_side: dict[str, list[int]] = {"A": [], "B": []}
+    for index, row in enumerate(rows):
+        if row.side in by_side:
+            by_side[row.side].append(index)
+    count = min(map(len, by_side.values()))
     chosen: set[int] = set()
     for indices in by_side.values():
         chosen.update(sorted(indices, key=draw)[:count])
@@ -333,9 +336,8 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     )
     # The log has pools in the order in which they were finished, which differs from run to run.
     position = {game.id: index for index, game in enumerate(planned)}
-    pools = sorted(
-        read_pools(out / run_files.POOLS), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
-    )
+    pools = read_pools(out / run_files.POOLS)
+    pools.sort(key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side))
     write(out / run_files.DEBATES, legs)
     pools_of_game = Counter(pool.transcript.id for pool in pools)
     pairs_per_pool = comb(player.best_of, 2)
@@ -344,7 +346,7 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     possible = 0
     for leg in legs:
         game = leg.transcript
-        speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
+        speeches = _called_speeches(game)
         possible += speeches * pairs_per_pool
         lost[_reason(leg.failure)] += (speeches - pools_of_game[game.id]) * pairs_per_pool
         if leg.failure is not None:
@@ -358,7 +360,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
     players[player.name] = player
     path = out / "trees.jsonl"
     grown = grow_to_file(trees(stage, run), players, run.engine, run.judge(), path, progress=run.progress(out))
-    write(path, grown)
+    write(path, grown)  # in the order of the questions, without trees that a resumed stage grew again
     pools: list[Pool] = []
     lost: Counter[str] = Counter()
     failures: list[Failure] = []
@@ -366,6 +368,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
     for tree in grown:
         tree_pools = pools_of(tree, stage.aggregate)
         tree_failures = [leaf.failure for leaf in tree.leaves if leaf.failure is not None]
+        # All pairs that a tree lacks are counted under its first failure: which leaf cost which pair is not recorded.
         pairs = tree.size[2]
         scored_pairs = sum(comb(len(pool.candidates), 2) for pool in tree_pools)
         lost[_reason(tree_failures[0] if tree_failures else None)] += pairs - scored_pairs
@@ -396,12 +399,18 @@ def rehearse(stage: PreferencesStage, run: Run, judge: AnyJudge, engine: Countin
         play(shown, {player.name: player}, engine, judge, by_player)
         return len(planned), len(shown)
     planned_trees = trees(stage, run)
-    chosen = {game.question.id for game in some_games([tree.game for tree in planned_trees])}
-    shown_trees = [tree for tree in planned_trees if tree.game.question.id in chosen]
+    shown_games = some_games([tree.game for tree in planned_trees])
+    shown_questions = {game.question.id for game in shown_games}
+    shown_trees = [tree for tree in planned_trees if tree.game.question.id in shown_questions]
     players = {opponent.name: opponent for opponent in opponents}
     players[player.name] = player
     grow(shown_trees, players, engine, judge)
-    return sum(tree.size[1] for tree in planned_trees), sum(tree.size[1] for tree in shown_trees)
+    return _finished_games(planned_trees), _finished_games(shown_trees)
+
+
+def _finished_games(grown: Sequence[Tree]) -> int:
+    """How many games trees have when they are grown."""
+    return sum(tree.size[1] for tree in grown)
 
 
 def pair_rows(stage: PreferencesStage, run: Run) -> Rows:
@@ -430,4 +439,9 @@ def _speeches(game: Transcript) -> int:
     turns = game.protocol.turns
     if game.protocol.calls == "rejected":
         return turns  # the judge calls one side a turn, and nobody is called before the game is played
-    return sum(len(game.speakers(turn)) for turn in range(turns))
+    return _called_speeches(game)
+
+
+def _called_speeches(game: Transcript) -> int:
+    """Speeches of a game, by the sides that its rules, or the judge so far, call in each turn."""
+    return sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))

@@ -53,6 +53,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> JudgeResult
         failed = len(held_out) - len(pairs)
         if failed:
             run.say(f"  {failed} of {len(held_out)} verdicts to calibrate on failed; they count for nothing")
+        # Calibrated to what people said and not to the truth: this judge is to predict people.
         p = [verdict.p[0] for _, verdict in pairs]
         human_p = [_p(leg) for leg, _ in pairs]
         stories = [leg.transcript.question.cluster for leg, _ in pairs]
@@ -80,10 +81,12 @@ def judged(run: Run, split: Split) -> list[JudgedDebate]:
     if questions.source != "nyu":
         raise UserError("a judge stage with `from: recorded` reads questions: {source: nyu, path: ...}")
     recorded = recorded_games(questions.path, split=split)
+    # Without the authors' list, which says what their paper analysed, all judged games count.
     analysed = [game for game in recorded if game.in_paper] or recorded
     judged = legs(analysed)
     if not judged:
         raise UserError(f"{questions.path}: no game of split {split!r} has a final judgement")
+    # Drawn, since a stage takes the first ones: in the file's order these would be the same under every seed.
     order = np.random.default_rng(run.config.seed).permutation(len(judged))
     return [judged[int(index)] for index in order]
 
@@ -133,6 +136,7 @@ def _compare(
     decided_by_both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
     if not decided_by_both:
         raise UserError(f"neither {before.name} nor {after.name} has a verdict on a test game; see the context length")
+    # Paired: on other games for each judge, the change would hold the difference of the games.
     old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
     new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
     human_legs = [leg for leg, _ in new]

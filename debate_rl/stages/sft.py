@@ -84,12 +84,11 @@ class SftStage(TrainingStage):
             for name in named:
                 if name not in self.transcripts:
                     raise ValueError(f"{key} names {name!r}, which is not among transcripts: {list(self.transcripts)}")
-        missing = [name for name in self.transcripts if self.mix and name not in self.mix]
-        if missing:
-            raise ValueError(f"mix has no share for {missing[0]!r}; give one, or take it out of transcripts")
-        twice = next((name for name in self.transcripts if self.transcripts.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"transcripts has {twice!r} twice; give each once (mix sets how much of it there is)")
+        for name, times in Counter(self.transcripts).items():
+            if self.mix and name not in self.mix:
+                raise ValueError(f"mix has no share for {name!r}; give one, or take it out of transcripts")
+            if times > 1:
+                raise ValueError(f"transcripts has {name!r} twice; give each once (mix sets how much of it there is)")
         return self
 
     def references(self) -> set[str]:
@@ -300,13 +299,13 @@ def _gathered(one: Material, used: int) -> Gathered:
 
 def _valid_share(games: Sequence[Transcript]) -> float:
     """Share of quotes that stand in the passage, exactly or nearly; 0 without quotes."""
-    verdicts: Counter[str] = Counter()
+    valid, quotes = 0, 0
     for game in games:
         for speech in game.speeches:
-            verdicts.update(quote.verdict for quote in speech.quotes)
-    if not verdicts:
-        return 0.0
-    return (verdicts.total() - verdicts["invalid"]) / verdicts.total()
+            for quote in speech.quotes:
+                quotes += 1
+                valid += quote.verdict != "invalid"
+    return valid / max(quotes, 1)
 
 
 def training_rows(stage: SftStage, run: Run) -> Rows:

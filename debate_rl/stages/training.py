@@ -106,9 +106,10 @@ def train(
     except ValidationError as error:
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
     processes = run.config.hardware.cards if run.config.hardware and stage.launch else None
-    run.rest()
+    run.rest()  # before the training needs the devices' memory
     result = launch(job, stage.launch, processes)
     name = run.name_of(out)
+    # Checked before the cards are written, which tell readers what was learnt from.
     counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
     _track_curve(run, name, out)
@@ -162,7 +163,9 @@ def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:
     source = source_of(source_name).model_copy(update={"name": f"the run's own games on questions of {source_name}"})
     gathered = Gathered(source=source, built=len(rows), used=len(rows))
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
-    passages = {question.id: question.passage for question in run.questions("train")} if pairs else {}
+    passages = {}
+    if pairs:
+        passages = {question.id: question.passage for question in run.questions("train")}
     near = run.protocol().near_quotes
     quotes: Counter[str] = Counter()
     for row in pairs:
