@@ -45,24 +45,33 @@ def near_duplicates(texts: Sequence[str], groups: Sequence[str]) -> list[tuple[i
         Pairs of positions (i, j), i < j, in order.
     """
     run_sets = [runs(text, RUN) for text in texts]
-    shared_runs = {}
-    for run, holders in run_holders(run_sets).items():
-        # A run that many groups hold is wording of the task. Leaving it out also keeps the number of pairs small.
-        if 1 < len({groups[place] for place in holders}) <= COMMON:
-            shared_runs[run] = holders
+    shared_runs = _shared_runs(run_sets, groups)
     tidy = [" ".join(words(text)) for text in texts]
     pairs = []
     for place, run_set in enumerate(run_sets):
         in_common: Counter[int] = Counter()
         for run in run_set:
-            in_common.update(other for other in shared_runs.get(run, ()) if other > place)
+            in_common.update(shared_runs.get(run, ()))
         for other, count in in_common.items():
+            if other <= place:
+                continue  # the pair was looked at from the other text
             if groups[place] == groups[other] or count < SAME * min(len(run_set), len(run_sets[other])):
                 continue
             fewest_words = min(tidy[place].count(" "), tidy[other].count(" ")) + 1
             if fewest_words >= SHORT or fuzz.ratio(tidy[place], tidy[other]) >= ALIKE:
                 pairs.append((place, other))
     return sorted(pairs)
+
+
+def _shared_runs(run_sets: Sequence[frozenset[int]], groups: Sequence[str]) -> dict[int, list[int]]:
+    """Runs that texts of two groups or a few more hold, with the places of these texts."""
+    shared = {}
+    for run, holders in run_holders(run_sets).items():
+        holding_groups = {groups[place] for place in holders}
+        # A run that many groups hold is wording of the task. Leaving it out also keeps the number of pairs small.
+        if 1 < len(holding_groups) <= COMMON:
+            shared[run] = holders
+    return shared
 
 
 def joined_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:

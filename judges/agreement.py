@@ -76,6 +76,7 @@ def agreement(
     over_constant = None
     if constant is not None:
         over_constant = difference(distances, (np.asarray(constant) - human) ** 2, labels)
+    # The humans' own row: how far they are from themselves says nothing.
     is_human = constant is None and not distances.any()
     return Agreement(
         judge=judge,

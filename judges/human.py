@@ -84,14 +84,7 @@ def judgements(log: Path) -> list[JudgedDebate]:
     Raises:
         UserError: the file holds something else than legs (names the line), is a folder, or can not be written.
     """
-    # The log itself, or the nearest folder that it would be made in.
-    place = log if log.exists() else next(parent for parent in log.absolute().parents if parent.exists())
-    if log.is_dir() or (place is not log and not place.is_dir()):
-        raise UserError(
-            f"--log {log}: {place} is a {'folder' if log.is_dir() else 'file'}; name a file of judged debates"
-        )
-    if not os.access(place, os.W_OK | os.R_OK):
-        raise UserError(f"--log {log}: {place} can not be written; name another file")
+    _check_place(log)
     if not log.exists():
         return []
     *whole_lines, tail = log.read_bytes().split(b"\n")
@@ -107,6 +100,20 @@ def judgements(log: Path) -> list[JudgedDebate]:
         return legs
     _parse_leg(tail, f"{log}:{len(whole_lines) + 1}")
     raise UserError(f"{log}:{len(whole_lines) + 1}: the last line has no line break at its end; add one")
+
+
+def _check_place(log: Path) -> None:
+    """Refuse a log that can not be written, before a person has judged anything."""
+    if log.is_dir():
+        raise UserError(f"--log {log}: {log} is a folder; name a file of judged debates")
+    place = log
+    if not log.exists():
+        # The nearest folder that it would be made in.
+        place = next(parent for parent in log.absolute().parents if parent.exists())
+        if not place.is_dir():
+            raise UserError(f"--log {log}: {place} is a file; name a file of judged debates")
+    if not os.access(place, os.W_OK | os.R_OK):
+        raise UserError(f"--log {log}: {place} can not be written; name another file")
 
 
 def _parse_leg(line: bytes, where: str) -> JudgedDebate:
@@ -131,9 +138,10 @@ def unjudged(games: Iterable[Transcript], judge: str, log: Path) -> list[Transcr
 
     A question that was judged is left out with all its games, because its answer was shown. Games may be unplayed yet.
     """
-    answered = {
-        leg.transcript.question.id for leg in judgements(log) if leg.verdict is not None and leg.verdict.judge == judge
-    }
+    answered = set()
+    for leg in judgements(log):
+        if leg.verdict is not None and leg.verdict.judge == judge:
+            answered.add(leg.transcript.question.id)
     open_games = [game for game in games if game.question.id not in answered]
     return sorted(open_games, key=lambda game: digest([judge, game.id]))
 
@@ -227,11 +235,14 @@ def round_ends(game: Transcript) -> tuple[int, ...]:
     """
     sides = {speech.side for speech in game.speeches}
     last = max((speech.turn for speech in game.speeches), default=-1)
+    every_turn = game.protocol.calls == "rejected"
     ends: list[int] = []
     heard: set[str] = set()
     for turn in range(last + 1):
-        heard |= {speech.side for speech in game.turn(turn)}
-        if heard and (heard == sides or game.protocol.calls == "rejected" or turn == last):
+        heard.update(speech.side for speech in game.turn(turn))
+        if not heard:
+            continue
+        if heard == sides or every_turn or turn == last:
             ends.append(turn + 1)
             heard = set()
     return tuple(ends)
@@ -245,7 +256,7 @@ def rounds(leg: JudgedDebate) -> int:
     """
     ends = round_ends(leg.transcript)
     asks = leg.verdict.asks if leg.verdict else ()
-    between = {ask.after_turn for ask in asks if ask.after_turn is not None} & {0, *ends}
+    between = {ask.after_turn for ask in asks} & {0, *ends}
     if not between:
         return len(ends)
     return min(len(between | {0}), len(ends))

@@ -81,22 +81,27 @@ def table(path: str | Path, paper_only: bool = True) -> list[Row]:
     """
     if _holds_legs(Path(path)):
         return leg_table(read(path, JudgedDebate))
+    by_condition: dict[str, list[Session]] = {condition: [] for condition in CONDITIONS}
+    for session in _judged_sessions(path, paper_only):
+        if session.condition in by_condition:
+            by_condition[session.condition].append(session)
+    rows = [_session_row(condition, games) for condition, games in by_condition.items() if games]
+    if not rows:
+        raise UserError(f"{path}: no game with a final judgement of a live judge")
+    return rows
+
+
+def _judged_sessions(path: str | Path, paper_only: bool) -> list[Session]:
+    """Recorded games that a live judge ended; of these the ones that the authors analysed, if asked for."""
     judged = [session for session in sessions(path) if session.verdict is not None]
-    if paper_only and judged and all(session.in_paper is None for session in judged):
+    if not paper_only:
+        return judged
+    if judged and all(session.in_paper is None for session in judged):
         raise UserError(
             f"{path}: which games the paper analysed is not known; put the authors' debates-metadata.jsonl beside "
             "the folder 'debates', or ask for every judged game"
         )
-    if paper_only:
-        judged = [session for session in judged if session.in_paper]
-    rows = []
-    for condition in CONDITIONS:
-        games = [session for session in judged if session.condition == condition]
-        if games:
-            rows.append(_session_row(condition, games))
-    if not rows:
-        raise UserError(f"{path}: no game with a final judgement of a live judge")
-    return rows
+    return [session for session in judged if session.in_paper]
 
 
 def leg_table(legs: Sequence[JudgedDebate]) -> list[Row]:
@@ -170,15 +175,19 @@ def _holds_legs(path: Path) -> bool:
     """Whether a path is a file of judged debates, judged by its first line."""
     if not path.is_file():
         return False
-    first = next((value for _, value in lines(path)), {})
-    return "transcript" in first
+    first_line = next(lines(path), None)
+    return first_line is not None and "transcript" in first_line[1]
 
 
 def _session_row(condition: str, games: Sequence[Session]) -> Row:
     """Score the recorded games of one condition."""
-    p = [game.verdict.probabilities[game.question.correct or 0] for game in games if game.verdict]
-    stories = [game.question.cluster for game in games]
-    return _scored(condition, p, stories, [game.continues for game in games])
+    p, stories, paid = [], [], []
+    for game in games:
+        if game.verdict is not None:
+            p.append(game.verdict.probabilities[game.question.correct or 0])
+            stories.append(game.question.cluster)
+            paid.append(game.continues)
+    return _scored(condition, p, stories, paid)
 
 
 def _scored(condition: str, p: Sequence[float], stories: Sequence[str], paid: Sequence[int]) -> Row:

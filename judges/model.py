@@ -99,6 +99,7 @@ def _subtracted_choices(transcript: Transcript, view: View, judge: Judge) -> lis
 
 def _read_view(view: View, scores: Iterator[Scores | EngineFailure], judge: Judge) -> Ask | Failure:
     """The judge's answer to one view, from the scores of its choice and of those to subtract, in that order."""
+    # As many as `view_choice` and `_subtracted_choices` have asked for this view.
     count = 1 + (judge.readout == "answers_pmi") + 2 * (judge.debias == "prior")
     first, *others = [next(scores) for _ in range(count)]
     ask = scored(view, first, judge.min_answer_mass)
@@ -111,6 +112,7 @@ def _read_view(view: View, scores: Iterator[Scores | EngineFailure], judge: Judg
             return checked
         readings.append(read_scores(other, judge.readout))
     score = list(read_scores(first, judge.readout))
+    # In log-probabilities a subtraction divides by what the judge would say anyway.
     if judge.readout == "answers_pmi":
         blind = readings.pop(0)
         score = [score[0] - blind[0], score[1] - blind[1]]

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from debate_rl.engines.request import Message
 from debate_rl.game.prompts import Wording, judge_messages
 from debate_rl.game.protocol import Side
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
 from debate_rl.judges.calibration import LEAST, Calibrator
+from debate_rl.records import Record
 
 Presentation = tuple[tuple[Side, ...], tuple[int, int]]
 """What the judge is shown: the sides in the order they appear, and the order in which the answers are listed."""
@@ -25,6 +28,24 @@ Combine = Literal["mean", "majority", "weighted"]
 
 mean: their mean. majority: the share that favours answer 0; a probability of 1/2 counts half. weighted: that share with
 each vote weighted by how sure it is, |2p - 1| (our choice of weight)."""
+
+
+class WritingJudge(Record):
+    """Settings of a judge that writes a text before its verdict; see `reasoning` and `stated` for the two kinds."""
+
+    name: str
+    model: str
+    adapter: str | None = None
+    both_orders: bool = True
+    votes: int = Field(default=1, ge=1)
+    """Texts drawn for each presentation, each with its own seed; several need a temperature above 0."""
+    combine: Combine = "mean"
+    """How the votes become one probability; each vote is the mean over both orders."""
+    temperature: float = Field(ge=0)
+    max_new_tokens: int = Field(ge=1)
+    """Longest text, in tokens."""
+    seed: int = 0
+    calibrator: Calibrator | None = None
 
 
 @dataclass(frozen=True)
@@ -100,9 +121,13 @@ def logprobs_of(p: float) -> tuple[float, float]:
 def mean_probability(verdict: Verdict, order: tuple[int, int]) -> float:
     """Mean final probability of answer 0 in one presentation order; for a panel, the mean over its members."""
     if verdict.members:
-        return sum(mean_probability(member, order) for member in verdict.members) / len(verdict.members)
-    final = [ask for ask in verdict.asks if ask.after_turn is None and ask.order == order]
-    return sum(probability(ask.logprobs) for ask in final) / len(final)
+        p = [mean_probability(member, order) for member in verdict.members]
+        return sum(p) / len(p)
+    p = []
+    for ask in verdict.asks:
+        if ask.after_turn is None and ask.order == order:
+            p.append(probability(ask.logprobs))
+    return sum(p) / len(p)
 
 
 def combined(p: Sequence[float], how: Combine) -> float:

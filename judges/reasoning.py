@@ -14,13 +14,11 @@ from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure,
 from debate_rl.game.prompts import judge_candidates, reasoning_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.model import scored
-from debate_rl.judges.presentation import Combine, View, as_messages, drawn_views, verdict
-from debate_rl.records import Record
+from debate_rl.judges.presentation import View, WritingJudge, as_messages, drawn_views, verdict
 
 
-class ReasoningJudge(Record):
+class ReasoningJudge(WritingJudge):
     """A model that thinks in writing before it judges.
 
     Example:
@@ -28,18 +26,8 @@ class ReasoningJudge(Record):
     """
 
     name: str = "reasoning judge"
-    model: str
-    adapter: str | None = None
-    both_orders: bool = True
-    votes: int = Field(default=1, ge=1)
-    """Scratchpads drawn for each presentation, each with its own seed."""
-    combine: Combine = "mean"
-    """How the votes become one probability; each vote is the mean over both orders."""
     temperature: float = Field(default=0.8, ge=0)
     max_new_tokens: int = Field(default=200, ge=1)
-    """Longest scratchpad, in tokens."""
-    seed: int = 0
-    calibrator: Calibrator | None = None
 
 
 def ask_reasoning(transcripts: Sequence[Transcript], judge: ReasoningJudge, engine: Engine) -> list[Verdict | Failure]:

@@ -222,13 +222,8 @@ def ece(predicted: ArrayLike, outcomes: ArrayLike, bins: int = BINS) -> float:
     return float(np.abs(np.bincount(which, weights=y - p)).sum() / len(p))
 
 
-def ece_interval(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels = None, bins: int = BINS) -> Estimate:
-    """ECE with a bootstrap interval. Resampling adds noise to every bin, so it lies high: read the noise floor too."""
-    return _ece(predicted, outcomes, labels, bins).estimate()
-
-
 def _ece(predicted: ArrayLike, outcomes: ArrayLike, labels: Labels, bins: int = BINS) -> Replicates:
-    """ECE of every resample."""
+    """ECE of every resample. Resampling adds noise to every bin, so an interval of one ECE would lie too high."""
     p, y, which = _binned(predicted, outcomes, bins)
     gaps = np.eye(bins)[which] * (y - p)[:, None]
     columns = np.column_stack([gaps, np.ones(len(p))])
@@ -361,6 +356,7 @@ def judge_change(after: ArrayLike, before: ArrayLike, labels: Labels = None) -> 
     old = probabilities(before)
     if len(new) != len(old):
         raise UserError(f"paired values differ in number: {len(new)} and {len(old)}; match them by question first")
+    # Each pair below is resampled with the same draws: what both judges owe to the questions cancels.
     new_confidence, new_correct = confidences(new)
     old_confidence, old_correct = confidences(old)
     new_reliability, new_resolution = _parts(new, labels)

@@ -14,9 +14,7 @@ from debate_rl.engines.request import Completion, Engine, EngineFailure, Request
 from debate_rl.game.prompts import stated_messages
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Ask, Failure, Verdict
-from debate_rl.judges.calibration import Calibrator
-from debate_rl.judges.presentation import Combine, View, as_messages, drawn_views, logprobs_of, verdict
-from debate_rl.records import Record
+from debate_rl.judges.presentation import View, WritingJudge, as_messages, drawn_views, logprobs_of, verdict
 
 _STATED = re.compile(
     r"P\(A\)\s*=\s*(\d+(?:\.\d+)?|\.\d+)"
@@ -26,7 +24,7 @@ _STATED = re.compile(
 )
 
 
-class StatedJudge(Record):
+class StatedJudge(WritingJudge):
     """A model that writes down how likely the first listed answer is.
 
     Example:
@@ -34,16 +32,8 @@ class StatedJudge(Record):
     """
 
     name: str = "stated judge"
-    model: str
-    adapter: str | None = None
-    both_orders: bool = True
-    votes: int = Field(default=1, ge=1)
-    """Statements drawn for each presentation; with several, set a temperature."""
-    combine: Combine = "mean"
     temperature: float = Field(default=0.0, ge=0)
     max_new_tokens: int = Field(default=24, ge=1)
-    seed: int = 0
-    calibrator: Calibrator | None = None
 
 
 def read_statement(text: str) -> float | None:

@@ -106,9 +106,14 @@ def _decisive(question: Question, side: int, rng: Random) -> list[str]:
 def _weak(question: Question, side: int, rng: Random) -> list[str]:
     """Another sentence that shares a story word with the evidence, if there is one."""
     evidence = question.evidence[side]
-    story_words = {word for word in re.findall(r"\w+", " ".join(evidence)) if word in KINDS}
-    others = [sentence for sentence in sentences(question.passage or "") if sentence not in evidence]
-    related = [sentence for sentence in others if story_words & set(re.findall(r"\w+", sentence))]
+    story_words = set(re.findall(r"\w+", " ".join(evidence))) & set(KINDS)
+    others, related = [], []
+    for sentence in sentences(question.passage or ""):
+        if sentence in evidence:
+            continue
+        others.append(sentence)
+        if not story_words.isdisjoint(re.findall(r"\w+", sentence)):
+            related.append(sentence)
     return [rng.choice(related or others or list(evidence))]
 
 
@@ -123,8 +128,10 @@ def _irrelevant(question: Question, side: int, rng: Random) -> list[str]:
 def _misquote(question: Question, side: int, rng: Random) -> list[str]:
     """A decisive sentence with one of its story words exchanged for another of the same kind."""
     words = re.findall(r"\w+|[^\w\s]", rng.choice(question.evidence[side]))
-    place = rng.choice([place for place, word in enumerate(words) if word in KINDS])
-    words[place] = rng.choice([word for word in KINDS[words[place]] if word != words[place]])
+    places = [place for place, word in enumerate(words) if word in KINDS]
+    place = rng.choice(places)
+    alternatives = [word for word in KINDS[words[place]] if word != words[place]]
+    words[place] = rng.choice(alternatives)
     # Join as a story is written, with no space before a full stop: the exchanged word shall be the only difference.
     return [re.sub(r" (?=[.,?!])", "", " ".join(words))]
 

@@ -288,12 +288,17 @@ def batch(
         return encoder.repeats(rng, rows)
     if families is None:
         families = dict.fromkeys(("whereabouts", *OTHER_STORIES), 1.0)
+    # All stories first, then their documents: the shipped models' texts depend on the order of the draws.
     drawn = [_draw_story(rng, families) for _ in range(rows)]
     if kind == "recitals":
         return encoder.recitals([story for _, story in drawn], rng)
-    if kind == "facts":
-        return encoder.rows([facts(story, rng) for _, story in drawn])
-    return encoder.rows([_conversation(kind, family, story, rng, claimed) for family, story in drawn])
+    documents = []
+    for family, story in drawn:
+        if kind == "facts":
+            documents.append(facts(story, rng))
+        else:
+            documents.append(_conversation(kind, family, story, rng, claimed))
+    return encoder.rows(documents)
 
 
 def _conversation(kind: str, family: str, story: Story, rng: Random, claimed: float) -> list[Turn]:

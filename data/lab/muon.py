@@ -40,7 +40,9 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 shapes.setdefault(weight.shape, []).append(weight)
             for shape, weights in shapes.items():
-                updates = orthogonal(torch.stack([self._momentum(weight, group["momentum"]) for weight in weights]))
+                # Weights of one shape are made orthogonal in one batch: a model has many small matrices.
+                momenta = [self._momentum(weight, group["momentum"]) for weight in weights]
+                updates = orthogonal(torch.stack(momenta))
                 scale = 0.2 * max(shape) ** 0.5 * group["lr"]
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["decay"]).add_(update, alpha=-scale)

@@ -95,10 +95,11 @@ def _payments_of(rng: Random, payer: str) -> list[Payment]:
     count = rng.randint(2, 3)
     payees = rng.sample([person for person in PEOPLE if person != payer], count)
     things = rng.sample(THINGS, count)
-    return [
-        Payment(payer=payer, payee=payee, coins=int(rng.choice(AMOUNTS)), thing=thing)
-        for payee, thing in zip(payees, things, strict=True)
-    ]
+    payments = []
+    for payee, thing in zip(payees, things, strict=True):
+        coins = int(rng.choice(AMOUNTS))
+        payments.append(Payment(payer=payer, payee=payee, coins=coins, thing=thing))
+    return payments
 
 
 def _total_item(rng: Random, payments: list[Payment], others: list[Payment]) -> Item:
@@ -110,23 +111,24 @@ def _total_item(rng: Random, payments: list[Payment], others: list[Payment]) -> 
     swaps = []
     for payment in payments:
         swaps += [(payment, foreign) for foreign in others if payment.coins != foreign.coins]
+    added: tuple[Payment, ...] = ()
     if swaps:
         replaced, foreign = rng.choice(swaps)
-        wrong = total - replaced.coins + foreign.coins
-        backs_wrong = (*(text for text in backs_total if text != replaced.text), foreign.text)
+        added = (foreign,)
     else:
+        # Without a foreign payment of another amount the wrong total misses one payment.
         replaced = rng.choice(payments)
-        wrong = total - replaced.coins
-        backs_wrong = tuple(text for text in backs_total if text != replaced.text)
+    remaining = [payment for payment in payments if payment.text != replaced.text]
+    wrong = total - replaced.coins + sum(payment.coins for payment in added)
+    backs_wrong = tuple(payment.text for payment in (*remaining, *added))
     correct = _draw_place(rng)
     text = rng.choice(("how many coins did {payer} pay in all?", "what was the total that {payer} paid?"))
-    return Item(
-        name=payer,
-        text=text.format(payer=payer),
-        answers=(str(wrong), str(total)) if correct else (str(total), str(wrong)),
-        correct=correct,
-        evidence=(backs_wrong, backs_total) if correct else (backs_total, backs_wrong),
-    )
+    answers = (str(total), str(wrong))
+    evidence = (backs_total, backs_wrong)
+    if correct == 1:
+        answers = (str(wrong), str(total))
+        evidence = (backs_wrong, backs_total)
+    return Item(name=payer, text=text.format(payer=payer), answers=answers, correct=correct, evidence=evidence)
 
 
 def _payment_facts(rng: Random, payments: list[Payment]) -> list[Fact]:

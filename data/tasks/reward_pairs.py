@@ -41,14 +41,6 @@ class RewardPair(Record):
         """The unit of resampling."""
         return self.group
 
-    def conversational(self) -> dict[str, list[Message]]:
-        """The row as TRL's RewardTrainer takes it: prompt, chosen and rejected, each a list of messages."""
-        return {
-            "prompt": self.prompt,
-            "chosen": [{"role": "assistant", "content": self.chosen}],
-            "rejected": [{"role": "assistant", "content": self.rejected}],
-        }
-
 
 class Pairs(Record):
     """Pairs, and counts of what was left out.

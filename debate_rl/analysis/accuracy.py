@@ -111,9 +111,12 @@ def paired_differences(
                 continue
             effects = {}
             for name, score in _SCORES.items():
-                first, second = _condition(reference, reference_legs, score), _condition(protocol, group, score)
+                first = _condition(reference, reference_legs, score)
+                second = _condition(protocol, group, score)
                 effects[name] = compare(first, second).difference
-            debater = player if reference_player == "-" else reference_player
+            debater = reference_player
+            if debater == "-":
+                debater = player
             differences.append(Difference(first=reference, second=protocol, player=debater, **effects))
     return differences
 
@@ -152,11 +155,19 @@ def cross_play(legs: Sequence[JudgedDebate]) -> CrossPlay | None:
 
 def _pair(first: str, second: str, legs: Sequence[JudgedDebate]) -> Pair:
     """Accuracy, Brier and log score of one pair's legs."""
-    judged = [leg for leg in legs if leg.p_correct is not None]
-    p_correct = [leg.p_correct for leg in judged if leg.p_correct is not None]
-    stories = [leg.transcript.question.cluster for leg in judged]
+    p_correct, stories = p_correct_of(legs)
     estimates = {name: mean(score(p_correct), stories) for name, score in _SCORES.items()}
     return Pair(first=first, second=second, **estimates)
+
+
+def p_correct_of(legs: Sequence[JudgedDebate]) -> tuple[list[float], list[str]]:
+    """The judge's probability of the correct answer, and the story, of each leg with a verdict and a known answer."""
+    p_correct, stories = [], []
+    for leg in legs:
+        if leg.p_correct is not None:
+            p_correct.append(leg.p_correct)
+            stories.append(leg.transcript.question.cluster)
+    return p_correct, stories
 
 
 def _squares(p_correct: ArrayLike) -> Floats:

@@ -17,8 +17,15 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         dpo@16  7
     """
     table = [head, *(row[: len(head)] for row in rows)]
-    widths = [max(len(row[at]) for row in table) for at in range(len(head))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+    widths = [len(title) for title in head]
+    for row in table:
+        for index, text in enumerate(row):
+            widths[index] = max(widths[index], len(text))
+    lines = []
+    for row in table:
+        padded = map(str.ljust, row, widths)
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 def cell(estimate: Estimate | None, digits: int = 3) -> str:

@@ -105,10 +105,14 @@ def _persuaded(legs: Sequence[JudgedDebate]) -> Estimate | None:
     """The judge's mean probability for the side of a consultant who argues alone; None without such games."""
     probabilities, stories = [], []
     for leg in legs:
-        if leg.verdict is not None and len(leg.transcript.players) == 1:
-            probabilities.append(leg.verdict.p_side(leg.transcript.present[0]))
-            stories.append(leg.transcript.question.cluster)
-    return mean(probabilities, stories) if probabilities else None
+        if leg.verdict is None or len(leg.transcript.players) != 1:
+            continue
+        consultant = leg.transcript.present[0]
+        probabilities.append(leg.verdict.p_side(consultant))
+        stories.append(leg.transcript.question.cluster)
+    if not probabilities:
+        return None
+    return mean(probabilities, stories)
 
 
 def over(ratings: Ratings, high: str, low: str) -> Effect:
@@ -118,6 +122,7 @@ def over(ratings: Ratings, high: str, low: str) -> Effect:
     if pair.first == high:
         return difference
     # The table has the pair the other way round: the sign turns, and the ends of the interval change places.
-    low_end = None if difference.high is None else -difference.high
-    high_end = None if difference.low is None else -difference.low
-    return difference.model_copy(update={"value": -difference.value, "low": low_end, "high": high_end})
+    turned = {"value": -difference.value}
+    if difference.low is not None and difference.high is not None:
+        turned.update(low=-difference.high, high=-difference.low)
+    return difference.model_copy(update=turned)

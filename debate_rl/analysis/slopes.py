@@ -135,14 +135,17 @@ def _elo(cross: Sequence[JudgedDebate], players: Sequence[str], rated: Rated) ->
     """(1 + resamples, P) ratings, the data's first."""
     cells = sum_matches(outcomes(cross))
     # `refits` draws stories as `resample` does for the same count: row by row, ratings and accuracies have one draw.
-    fits = [fit(cells, rated.ridge)[None], *(theta for theta, *_ in refits(cells, rated.ridge, rated.resamples, 0))]
+    fits = [fit(cells, rated.ridge)[None]]
+    for theta, _, _ in refits(cells, rated.ridge, rated.resamples, 0):
+        fits.append(theta)
     columns = [cells.players.index(name) for name in players]
     return ELO * np.concatenate(fits)[:, columns]
 
 
 def _accuracies(alone: Sequence[JudgedDebate], players: Sequence[str], draws: Floats) -> Floats:
     """(1 + resamples, P) judge accuracy with each player; stories in sorted order, as everywhere."""
-    story_index = {name: index for index, name in enumerate(sorted({_story(leg) for leg in alone}))}
+    stories = sorted({_story(leg) for leg in alone})
+    story_index = {name: index for index, name in enumerate(stories)}
     sums, counts = np.zeros((2, len(story_index), len(players)))
     right = hits([leg.p_correct for leg in alone if leg.p_correct is not None])
     for leg, hit in zip(alone, right, strict=True):

@@ -146,11 +146,16 @@ def _columns(outcomes: Outcomes) -> tuple[Floats, Floats, Floats]:
     rows = len(score)
     weights = np.ones(rows) if outcomes.weights is None else finite(outcomes.weights, "weights")
     sides = [finite(values, f"side {name!r}") for name, values in (outcomes.sides or {}).items()]
-    if {rows} != {len(outcomes.left), len(outcomes.right), len(weights), *map(len, sides)}:
+    lengths = {len(outcomes.left), len(outcomes.right), len(weights), *map(len, sides)}
+    if lengths != {rows}:
         raise UserError("left, right, score, weights and sides differ in length; give one entry per match")
-    if ((score < 0) | (score > 1)).any() or (weights < 0).any():
+    outside = (score < 0) | (score > 1) | (weights < 0)
+    if outside.any():
         raise UserError("a match has a score outside [0, 1] or a negative weight; a score is the share left won of it")
-    return score, weights, np.stack(sides, axis=1) if sides else np.zeros((rows, 0))
+    table = np.zeros((rows, len(sides)))
+    for column, values in enumerate(sides):
+        table[:, column] = values
+    return score, weights, table
 
 
 def check(cells: Cells, ridge: float) -> None:

@@ -92,9 +92,8 @@ def _pair_up(games: Sequence[Transcript]) -> list[tuple[Transcript, Transcript]]
 
 def _of_side(games: Iterable[Transcript], side: Side) -> list[Transcript]:
     """The games in which a side speaks, in a fixed order: pairs do not depend on the order of the file."""
-    return sorted(
-        (game for game in games if game.present[0] == side), key=lambda game: (_player(game), game.seed, game.id)
-    )
+    consultancies = [game for game in games if game.present[0] == side]
+    return sorted(consultancies, key=lambda game: (_player(game), game.seed, game.id))
 
 
 def _player(game: Transcript) -> str:

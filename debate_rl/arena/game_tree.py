@@ -163,7 +163,7 @@ def grow(
     for turn in range(turns):
         paths = _call_speakers(paths, score)
         seats: list[Seat] = []
-        seat_paths: list[int] = []
+        seat_paths: list[int] = []  # index of the path that each seat belongs to
         for index, path in enumerate(paths):
             if path.failure is None and turn < path.game.protocol.turns:
                 path_seats = _seats(trees[path.tree], path.game, turn, players, opponents)
@@ -183,11 +183,16 @@ def grow(
 
 def _call_speakers(paths: Sequence[_Path], score: Scorer | None) -> list[_Path]:
     """Call the next speaker in games where the judge's verdict so far decides who that is."""
-    advanced = list(paths)
-    alive = [index for index, path in enumerate(paths) if path.failure is None]
-    calls = call_sides([paths[index].game for index in alive], [paths[index].p for index in alive], score)
-    for index, (game, p) in zip(alive, calls, strict=True):
-        advanced[index] = _advance(paths[index], game, p)
+    alive = [path for path in paths if path.failure is None]
+    games = [path.game for path in alive]
+    beliefs = [path.p for path in alive]
+    calls = iter(call_sides(games, beliefs, score))
+    advanced = []
+    for path in paths:
+        if path.failure is None:
+            game, p = next(calls)
+            path = _advance(path, game, p)
+        advanced.append(path)
     return advanced
 
 
@@ -204,7 +209,8 @@ def _seats(tree: Tree, game: Transcript, turn: int, players: Mapping[str, Debate
     for side in game.speakers(turn):
         player = players[game.players[side]]
         rivals = _rivals(player, players, game, side, opponents)
-        seats += [Seat(game, side, turn, player, rivals, branch) for branch in range(tree.width(side, turn))]
+        for branch in range(tree.width(side, turn)):
+            seats.append(Seat(game, side, turn, player, rivals, branch))
     return seats
 
 
@@ -265,7 +271,7 @@ def _judge(trees: Sequence[Tree], paths: Sequence[_Path], score: Scorer | None) 
         # the judge calls do not branch: one path decides for the whole tree.
         if path.game.picked is not None or path.game.called:
             games[path.tree] = path.game.model_copy(update={"speeches": games[path.tree].speeches})
-        outcome = path.failure if path.failure is not None else next(verdicts)
+        outcome = path.failure or next(verdicts)
         leaves[path.tree].append(
             Leaf(
                 path=path.branches,
@@ -312,12 +318,12 @@ def _pool(
     # All leaves of a node agree on what was said before it, and on the other side's speech in its turn.
     speeches = branches[0][0].speeches
     before = tuple(speech for speech in speeches if speech.turn < turn)
+    opponents = [speech for speech in speeches if speech.turn == turn and speech.side != target]
     candidates = []
     p = []
     for leaves in branches:
-        candidates.append(
-            next(speech for speech in leaves[0].speeches if speech.side == target and speech.turn == turn)
-        )
+        own = [speech for speech in leaves[0].speeches if speech.side == target and speech.turn == turn]
+        candidates.append(own[0])
         p.append([leaf.verdict.p_side(target) for leaf in leaves if leaf.verdict is not None])
     return make_pool(
         tree.game.model_copy(update={"speeches": before}),
@@ -325,7 +331,7 @@ def _pool(
         turn,
         tree.game.players[target],
         candidates=candidates,
-        opponents=[speech for speech in speeches if speech.turn == turn and speech.side != target],
+        opponents=opponents,
         p=p,
         aggregate=aggregate,
     )

@@ -1,6 +1,5 @@
 """Every kind of stage, by the name that `kind:` gives it in a config. A new stage is one line here."""
 
-from debate_rl.report.stage import ReportStage
 from debate_rl.stages.base import Stage
 from debate_rl.stages.dpo import DpoStage
 from debate_rl.stages.grpo import GrpoStage
@@ -9,6 +8,7 @@ from debate_rl.stages.judge import JudgeStage
 from debate_rl.stages.oversight import OversightStage
 from debate_rl.stages.preferences import PreferencesStage
 from debate_rl.stages.reading import ReadingStage
+from debate_rl.stages.report import ReportStage
 from debate_rl.stages.sft import SftStage
 from debate_rl.stages.tournament import TournamentStage
 from debate_rl.stages.weak_to_strong import WeakToStrongStage

@@ -169,6 +169,7 @@ def _stage(name: str, value: Any, where: str) -> BaseModel:
 
 def _suggest(key: str, known: Any, prefix: str) -> str:
     """The nearest key with its path, else the list."""
+    # One clear match is a typing error; else the choices are listed.
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"did you mean '{prefix}{close[0]}'?" if close else nearest(key, known)
 
@@ -191,6 +192,7 @@ def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
     """The model that a path of fields leads to."""
     for part in path:
         field = model.model_fields.get(part)
+        # Of an optional field or a union the model stands among the arguments of its annotation.
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
         inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if inner:

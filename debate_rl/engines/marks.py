@@ -51,18 +51,23 @@ class Marks:
 
     def __init__(self, marks: Iterable[str] = (), labels: Iterable[str] = ()) -> None:
         self._marks = {folded(mark)[0] for mark in marks if len(mark) > 1}
-        lengths: dict[str, set[int]] = defaultdict(set)
+        # A tokenizer may have thousands of marks, but few beginnings of two characters: a text is searched for these,
+        # and what stands there is looked up in each length that a mark with this beginning has.
+        self._lengths: dict[str, set[int]] = defaultdict(set)
         for mark in self._marks:
-            lengths[mark[:2]].add(len(mark))
-        self._lengths = {beginning: sorted(mark_lengths) for beginning, mark_lengths in lengths.items()}
-        # A tokenizer may have thousands of marks, but few beginnings of two characters: a text is searched for these.
-        beginnings = "|".join(re.escape(beginning) for beginning in sorted(self._lengths))
-        self._beginning = re.compile(f"(?=({beginnings}))") if beginnings else None
-        names = "|".join(re.escape(label) for label in sorted(set(labels)))
-        # In capitals anywhere in a line, since some templates write all turns into one line.
-        capitals = "|".join(re.escape(label.upper()) for label in sorted(set(labels)))
-        label = rf"^[ \t#*]*(?i:{names})(?=:)|(?<!\w)(?:{capitals})(?=:)"
-        self._label = re.compile(label, re.M) if names else None
+            self._lengths[mark[:2]].add(len(mark))
+        self._beginning: re.Pattern[str] | None = None
+        if self._lengths:
+            beginnings = "|".join(map(re.escape, sorted(self._lengths)))
+            self._beginning = re.compile(f"(?=({beginnings}))")  # looks ahead only, since marks may overlap
+        self._label: re.Pattern[str] | None = None
+        names = sorted(set(labels))
+        if names:
+            at_line_start = "|".join(map(re.escape, names))
+            # In capitals anywhere in a line, since some templates write all turns into one line.
+            in_capitals = "|".join(re.escape(name.upper()) for name in names)
+            label = rf"^[ \t#*]*(?i:{at_line_start})(?=:)|(?<!\w)(?:{in_capitals})(?=:)"
+            self._label = re.compile(label, re.M)
 
     def places(self, text: str) -> Iterator[int]:
         """Yield the indexes of a folded text after which a space breaks a mark, some of them twice."""

@@ -68,6 +68,7 @@ class Store:
                 return
             with os.scandir(self.folder) as entries:
                 sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".jsonl")}
+            # By name, so that of two answers to one question every process takes the same.
             for name in sorted(sizes):
                 number = self._number_by_name.get(name)
                 if number is None:

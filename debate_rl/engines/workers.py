@@ -215,8 +215,10 @@ class CrewEngine:
         groups = _group_alike(texts)
         costs = [_cost(group, texts, questions) for group in groups]
         share = sum(costs) / self.crew.size
-        # An infinite load keeps the router away from lost ranks.
-        loads = [0.0 if rank == 0 or self.crew.member(rank) else float("inf") for rank in range(self.crew.size)]
+        loads = [0.0] * self.crew.size
+        for rank in range(1, self.crew.size):
+            if not self.crew.member(rank):
+                loads[rank] = float("inf")  # keeps the router away from lost ranks
         pieces_of_rank: list[list[Piece]] = [[] for _ in loads]
         for group, cost in zip(groups, costs, strict=True):
             for piece_cost, piece in _split(group, cost, share):
@@ -228,7 +230,9 @@ class CrewEngine:
 
 def _routing_text(question: Request | Choice) -> str:
     """The weights and the prompt. Weights come first, so that a rank rarely switches adapters."""
-    return "\n".join([question.model, question.adapter or "", *(message.content for message in question.messages)])
+    parts = [question.model, question.adapter or ""]
+    parts += [message.content for message in question.messages]
+    return "\n".join(parts)
 
 
 def _group_alike(texts: Sequence[str]) -> list[list[int]]:
@@ -251,10 +255,15 @@ def _cost(group: Sequence[int], texts: Sequence[str], questions: Sequence[Reques
     new_tokens = 0
     for index in group:
         question = questions[index]
-        new_tokens += question.sampling.max_new_tokens if isinstance(question, Request) else 1
+        if isinstance(question, Request):
+            new_tokens += question.sampling.max_new_tokens
+        else:
+            new_tokens += 1  # a choice reads the probabilities of one token
     lengths = [len(texts[index]) for index in group]
-    shared = min(lengths) // 2 if len(group) > 1 else 0
-    return float(shared + sum(length - shared for length in lengths) + _WRITE_COST * new_tokens)
+    # Neighbours in a group share at least half of the shorter one (see `_group_alike`); one text shares with nobody.
+    shared = min(lengths) // 2
+    characters = sum(lengths) - shared * (len(group) - 1)
+    return float(characters + _WRITE_COST * new_tokens)
 
 
 def _split(group: list[int], cost: float, limit: float) -> list[Piece]:

@@ -71,19 +71,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Refuse a result that would be too large to hold, before it is made."""
-        if operator == "+" and hasattr(left, "__len__") and hasattr(right, "__len__"):
-            _check_size(len(left) + len(right))
-        if operator == "%" and isinstance(left, str):
-            _check_format(left)
-            _check_arguments(left, *(right if isinstance(right, tuple) else (right,)))
-        if operator == "*":
-            for sequence, count in ((left, right), (right, left)):
-                if hasattr(sequence, "__len__") and isinstance(count, int):
-                    _check_size(len(sequence) * count)
-        if operator in ("*", "**") and (_exceeds(left, 10**100) or _exceeds(right, 10**100)):
-            raise SecurityError("a number is too large")
-        if operator == "**" and _exceeds(right, 1000):
-            raise SecurityError("a power is too large")
+        checks = {"+": _check_sum, "%": _check_percent_format, "*": _check_product, "**": _check_power}
+        checks[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, function: Any, /, *values: Any, **named: Any) -> Any:
@@ -187,6 +176,42 @@ def _check_arguments(*values: Any) -> None:
     # In `replace` every letter of one text may become the other text: the product of their lengths.
     if lengths[-1] * lengths[-2] > 50 * LARGEST:
         raise SecurityError("two long texts meet in one function")
+
+
+def _check_sum(left: Any, right: Any) -> None:
+    """Refuse two texts or lists that are too long together."""
+    if hasattr(left, "__len__") and hasattr(right, "__len__"):
+        _check_size(len(left) + len(right))
+
+
+def _check_percent_format(left: Any, right: Any) -> None:
+    """Refuse a wide format; `%` of numbers is a remainder, which is small."""
+    if not isinstance(left, str):
+        return
+    _check_format(left)
+    values = right if isinstance(right, tuple) else (right,)
+    _check_arguments(left, *values)
+
+
+def _check_product(left: Any, right: Any) -> None:
+    """Refuse long repetitions (a text or list stands on either side of the sign) and huge numbers."""
+    for sequence, count in ((left, right), (right, left)):
+        if hasattr(sequence, "__len__") and isinstance(count, int):
+            _check_size(len(sequence) * count)
+    _check_factors(left, right)
+
+
+def _check_power(left: Any, right: Any) -> None:
+    """Refuse huge bases and exponents."""
+    _check_factors(left, right)
+    if _exceeds(right, 1000):
+        raise SecurityError("a power is too large")
+
+
+def _check_factors(left: Any, right: Any) -> None:
+    # A number that is multiplied with itself in a loop doubles its digits each time.
+    if _exceeds(left, 10**100) or _exceeds(right, 10**100):
+        raise SecurityError("a number is too large")
 
 
 def _check_format(text: str) -> None:

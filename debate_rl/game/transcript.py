@@ -149,9 +149,13 @@ class Transcript(Record):
         speakers = self.protocol.speakers(turn, self.present)
         if self.protocol.opens == "order":
             return speakers
-        opener = drawn_side(self.question.id, self.seed) if self.protocol.opens == "drawn" else self.picked
+        opener = self.picked
+        if self.protocol.opens == "drawn":
+            opener = drawn_side(self.question.id, self.seed)
         # The protocol's order is written for an opener on side A: with B the sides trade places.
-        return tuple(other(side) for side in speakers) if opener == "B" else speakers
+        if opener == "B":
+            return tuple(map(other, speakers))
+        return speakers
 
     def add(self, speeches: Iterable[Speech]) -> Transcript:
         """A copy of the game with the speeches of a turn added."""
@@ -224,12 +228,16 @@ def _remove_role_tags(text: str) -> str:
     """Remove the colon after a role's name, in whatever letters the name is written (bold, wide)."""
     # Searched in the folded text, where all forms of a letter are the letter; cut in the original one.
     flat, origins = folded(text)
-    colons = {match.end() - 1 for match in _ROLE_TAG.finditer(flat)}
-    if not colons:
-        return text
-    if origins is not None:
-        colons = {origins[colon] for colon in colons}
-    return "".join(character for index, character in enumerate(text) if index not in colons)
+    pieces = []
+    start = 0
+    for match in _ROLE_TAG.finditer(flat):
+        colon = match.end() - 1
+        if origins is not None:
+            colon = origins[colon]
+        pieces.append(text[start:colon])
+        start = colon + 1
+    pieces.append(text[start:])
+    return "".join(pieces)
 
 
 def without_scratchpad(text: str, protocol: Protocol) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from debate_rl.analysis.effects.row import EffectRow
+from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.arena.progress import ProgressLine
 from debate_rl.arena.resume_log import Progress
 from debate_rl.config.tree import Config, load_config
@@ -25,7 +27,7 @@ from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import digest
+from debate_rl.records import digest, write_json
 from debate_rl.runs.engines import load_splits, open_engine, shared_engine
 from debate_rl.runs.tracking import Tracker
 from debate_rl.stages.base import is_path
@@ -149,6 +151,26 @@ class Run:
             rows.append([game.question.text, game.protocol.name, *players, said, correct, p, failure])
         self.tracker.table(f"{stage}/debates", columns, rows)
 
+    def write_page(self, out: Path, transcripts: int, table: Sequence[EffectRow], errors: JudgeErrors | None) -> Path:
+        """Write the run's HTML page, and the effects of judge errors beside it.
+
+        Stages write it through the run: the room of the page lies above theirs and reads their results.
+
+        Args:
+            out: folder of the page.
+            transcripts: at most so many are shown in full.
+            table: the run's effects.
+            errors: effects of errors in the verdicts, if they were asked for.
+
+        Returns:
+            The page.
+        """
+        from debate_rl.report.page import ERRORS, write_report  # here: it loads the plotting library
+
+        if errors is not None:
+            write_json(out / ERRORS, errors.model_dump(mode="json"))
+        return write_report(self.folder, out, transcripts, table, errors)
+
     def resolve(self, name: str) -> str:
         """Path of a model or adapter: in this run's folder, as a lab or library model, or as its name says.
 
@@ -172,7 +194,8 @@ class Run:
             if path.is_dir():
                 return str(path)
         # A server may serve a model under a library name that is not on this machine.
-        if self.config.engine.kind == "server" and name in LIBRARY and not is_complete(cache_folder() / name):
+        is_served = self.config.engine.kind == "server" and name in LIBRARY
+        if is_served and not is_complete(cache_folder() / name):
             return name
         return model_path(name)
 
@@ -218,12 +241,16 @@ class Run:
 
     def model_judge(self, at: str | None = None) -> Judge:
         """The judge of the last judge stage before a stage, the one at work if none is named; else the judge model."""
-        names, at = list(self.config.stages), at or self.at
-        earlier = names if at is None else names[: names.index(at)]
-        for name in reversed(earlier):
-            if self.config.stages[name].trains_judge and (self.folder / name / run_files.STAGE).is_file():
-                return self._trained_judge(name)
-        return Judge(name="base judge", model=self.config.models.judge)
+        at = at or self.at
+        last_judge = None
+        for name, stage in self.config.stages.items():
+            if name == at:
+                break
+            if stage.trains_judge and (self.folder / name / run_files.STAGE).is_file():
+                last_judge = name
+        if last_judge is None:
+            return Judge(name="base judge", model=self.config.models.judge)
+        return self._trained_judge(last_judge)
 
     def read_as_set(self, judge: Judge) -> Judge:
         """A judge whose verdicts are read as `judge.readout` and `judge.debias` say: it is trained to be read so."""
@@ -283,7 +310,9 @@ class Run:
             return judge_of_kind(wanted, self.model_judge())
         if wanted in self.config.stages:
             return self.model_judge().model_copy(update={"adapter": f"{wanted}/adapter", "name": wanted})
-        return Judge(name=wanted, model=self.config.models.judge if wanted == "base" else wanted)
+        if wanted == "base":
+            return Judge(name=wanted, model=self.config.models.judge)
+        return Judge(name=wanted, model=wanted)
 
     def _trained_judge(self, stage: str) -> Judge:
         """The judge of a finished stage, with its calibration where it has one."""

@@ -21,8 +21,7 @@ from debate_rl.judges.attacks.edits import Attack, attacked_copies, suffix_words
 from debate_rl.judges.attacks.suffix_search import Found, Search, attack_with, search_suffix
 from debate_rl.judges.judge import Judge
 from debate_rl.records import read_json, write_json
-from debate_rl.stages.base import Metrics
-from debate_rl.stages.training import train
+from debate_rl.stages.training import TrainingResult, train
 from debate_rl.trainers.common.rows import judge_rows
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ ROUND_SHARE = 1 / 3
 
 def adversarial_rounds(
     stage: JudgeStage, run: Run, out: Path, shown: Sequence[Transcript], judge: Judge
-) -> tuple[Judge, list[tuple[Found, ...]], Metrics]:
+) -> tuple[Judge, list[tuple[Found, ...]], tuple[TrainingResult, ...]]:
     """Attack the judge and train it further, `stage.adversarial_rounds` times.
 
     Args:
@@ -49,10 +48,10 @@ def adversarial_rounds(
         judge: the judge of the first training.
 
     Returns:
-        The judge of the last round, the suffixes of each round, and `adversarial`, the metrics of the trainings.
+        The judge of the last round, and the suffixes and the training of each round.
     """
     suffixes: list[tuple[Found, ...]] = []
-    trainings: list[Metrics] = []
+    trainings: list[TrainingResult] = []
     for number in range(1, stage.adversarial_rounds + 1):
         folder = out / f"round{number}"
         suffixes.append(_search(shown, judge, run, folder, number))
@@ -64,10 +63,11 @@ def adversarial_rounds(
         games = Random(f"{run.config.seed}/{number}").sample(list(shown), sample_size)
         copies = attacked_copies(games, mixed(stage.train_attacks, attacks), stage.train_copies)
         rows = judge_rows([*games, *copies], readout=judge.readout)
-        trainings.append(train(run, stage, "judge", rows, folder, judge.model, judge.adapter))
+        metrics = train(run, stage, "judge", rows, folder, judge.model, judge.adapter)
+        trainings.append(TrainingResult(**metrics))
         weights = {"model": str(folder / "model")} if stage.lora is None else {"adapter": str(folder / "adapter")}
         judge = judge.model_copy(update=weights)
-    return judge, suffixes, {"adversarial": trainings} if trainings else {}
+    return judge, suffixes, tuple(trainings)
 
 
 def _texts(rounds: Sequence[Sequence[Found]]) -> list[str]:

@@ -11,7 +11,7 @@ from debate_rl.judges.attacks.robustness import AttackTable, attack_judge
 from debate_rl.judges.attacks.suffix_search import Found
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.records import digest, write
-from debate_rl.stages.base import Metrics
+from debate_rl.stages.judge_result import JudgeAttacks
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
@@ -26,7 +26,7 @@ def compare_attacks(
     run: Run,
     out: Path,
     learnt: Sequence[Sequence[Found]] = (),
-) -> Metrics:
+) -> JudgeAttacks | None:
     """Attack the base judge and the finetuned one on the same debates; the trials are written to `attacks.jsonl`.
 
     Args:
@@ -39,44 +39,49 @@ def compare_attacks(
         learnt: suffixes of the adversarial rounds, for the report.
 
     Returns:
-        `attacks`, the two tables, and the main numbers by attack and judge: the change of accuracy when the wrong side
-        attacks, and the gap and lean of sycophancy. Empty where the stage asks for no attacks.
+        Both tables; None where the stage asks for no attacks.
     """
     if not stage.attacks:
-        return {}
+        return None
     sample = draw(games, stage.attack_games)
     source = f"{len(sample)} of {len(games)} test debates of {stage.players[-1]}, protocol {run.protocol().name}"
     trials: list[Any] = []
-    tables: dict[str, Any] = {}
-    numbers: dict[str, Any] = {}
-    for when, judge in (("before", before), ("after", after)):
+    tables: list[AttackTable] = []
+    for judge in (before, after):
         attacked = attack_judge(sample, judge, run.engine, stage.attacks)
         trials += attacked.trials
         table = attacked.table.model_copy(update={"source": source})
         run.say(str(table))
-        tables[when] = table.model_dump(mode="json")
-        for name, value in _numbers(table).items():
-            numbers[f"attack_{name}_{when}"] = value
+        tables.append(table)
     write(out / "attacks.jsonl", trials)
     rounds = []
     for suffixes in learnt:
         texts: list[str] = []
         for suffix in suffixes:
             texts += suffix.texts
-        rounds.append(texts)
-    return {"attacks": {**tables, "taught": sorted(set(stage.train_attacks)), "rounds": rounds}, **numbers}
+        rounds.append(tuple(texts))
+    taught = tuple(sorted(set(stage.train_attacks)))
+    return JudgeAttacks(before=tables[0], after=tables[1], taught=taught, rounds=tuple(rounds))
 
 
-def _numbers(table: AttackTable) -> dict[str, Any]:
-    """The estimates shown in a run's summary, by attack."""
+def attack_numbers(attacks: JudgeAttacks | None) -> dict[str, Any]:
+    """The main numbers by attack and judge: the change of accuracy when the wrong side attacks, and sycophancy.
+
+    Example:
+        {"attack_suffix_sure_before": Effect(value=-0.02, ...), "attack_sycophancy_after": Effect(value=0.095, ...)}
+    """
     numbers: dict[str, Any] = {}
-    for row in table.rows:
-        if row.accuracy is not None:
-            numbers[row.attack] = row.accuracy.model_dump(mode="json")
-    if table.sycophancy is not None:
-        numbers["sycophancy"] = table.sycophancy.gap.model_dump(mode="json")
+    if attacks is None:
+        return numbers
+    for when, table in (("before", attacks.before), ("after", attacks.after)):
+        for row in table.rows:
+            if row.accuracy is not None:
+                numbers[f"attack_{row.attack}_{when}"] = row.accuracy
+        if table.sycophancy is None:
+            continue
+        numbers[f"attack_sycophancy_{when}"] = table.sycophancy.gap
         if table.sycophancy.lean is not None:
-            numbers["sycophancy_lean"] = table.sycophancy.lean.model_dump(mode="json")
+            numbers[f"attack_sycophancy_lean_{when}"] = table.sycophancy.lean
     return numbers
 
 

@@ -36,6 +36,11 @@ class StageResult(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+def is_absent(value: Any) -> bool:
+    """Whether a field of a result says nothing, so that metrics.json goes without it (`exclude_if` of the field)."""
+    return value is None or value == ()
+
+
 def is_path(name: str) -> bool:
     """Whether a player or judge is named by a folder (runs/quickstart/dpo) and not by a stage of its own run."""
     return "/" in name or "\\" in name

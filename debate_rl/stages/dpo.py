@@ -10,15 +10,21 @@ from debate_rl.errors import UserError
 from debate_rl.judges.judge import models_of
 from debate_rl.records import read
 from debate_rl.stages import preferences
-from debate_rl.stages.base import Metrics, TrainingStage
+from debate_rl.stages.base import TrainingStage
 from debate_rl.stages.preferences import PreferencesStage
-from debate_rl.stages.training import CardFacts, start_from, train
+from debate_rl.stages.training import CardFacts, TrainingResult, start_from, train
 from debate_rl.stages.workload import TrainingLoad
 from debate_rl.trainers.common.rows import PreferenceRow
-from debate_rl.trainers.common.settings import Kind, Objective, Weights
+from debate_rl.trainers.common.settings import DpoComparison, Kind, Objective, Weights
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
+
+
+class DpoResult(TrainingResult):
+    """The training, and by what it is compared with other ones."""
+
+    objective: DpoComparison
 
 
 class DpoStage(TrainingStage):
@@ -64,7 +70,7 @@ class DpoStage(TrainingStage):
             raise UserError("a dpo stage's `preferences` names a stage of another kind; name one of kind preferences")
         return stage
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> DpoResult:
         """Train on the rows of the preferences stage."""
         rows = read(run.folder / self.preferences / "rows.jsonl", PreferenceRow)
         facts = preference_facts(self.preferences_stage(run), run, self.preferences)
@@ -73,7 +79,7 @@ class DpoStage(TrainingStage):
 
 def learn(
     stage: DpoStage, run: Run, rows: Sequence[PreferenceRow], out: Path, facts: dict[str, str | float]
-) -> Metrics:
+) -> DpoResult:
     """Train on rows; the reference is what the training starts from, where the stage names no other.
 
     Args:
@@ -105,8 +111,10 @@ def learn(
         share_prompt=stage.share_prompt,
         reference=_reference(stage, run),
     )
-    about = {"start": stage.start, "preferences": stage.preferences, "loss": objective.loss, "target": objective.target}
-    return {**metrics, "objective": about}
+    comparison = DpoComparison(
+        start=stage.start, preferences=stage.preferences, loss=objective.loss, target=objective.target
+    )
+    return DpoResult(**metrics, objective=comparison)
 
 
 def _reference(stage: DpoStage, run: Run) -> Weights | None:
@@ -116,7 +124,7 @@ def _reference(stage: DpoStage, run: Run) -> Weights | None:
     base = run.config.models.debater
     model, adapter = run.weights(stage.reference, base)
     if (model, adapter) == run.weights(stage.start, base):
-        return None
+        return None  # named anyway, the same weights would be held twice
     return Weights(model=run.resolve(model), adapter=None if adapter is None else run.resolve(adapter))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour
 from debate_rl.analysis.iterations import Point, curve
@@ -35,7 +35,7 @@ from debate_rl.records import read, read_json, write, write_json
 from debate_rl.stages import dpo, preferences
 from debate_rl.stages.base import Metrics, Stage, StageResult, TrainingStage
 from debate_rl.stages.cards import complete_cards
-from debate_rl.stages.dpo import DpoStage
+from debate_rl.stages.dpo import DpoResult, DpoStage
 from debate_rl.stages.preferences import PreferencesStage
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, some_games
 from debate_rl.trainers.common.rows import PreferenceRow
@@ -228,6 +228,7 @@ def share(stage: IterationsStage, total: int, number: int) -> tuple[int, int]:
     count = min(stage.preferences.questions, total - first)
     if not stage.fresh_questions or stage.iterations == 1:
         return first, count
+    # A step of `count` makes the shares disjoint; else it is the largest one that leaves the last share whole.
     step = min(count, (total - first - count) // (stage.iterations - 1))
     return first + step * (number - 1), count
 
@@ -298,13 +299,15 @@ def _iterate(stage: IterationsStage, run: Run, out: Path, name: str, number: int
     settings = preferences_of(stage, run, name, number)
     training = dpo_of(stage, name, number)
 
-    def learn() -> Metrics:
+    def learn() -> DpoResult:
+        # From the file: the rows may have been made before the stage was stopped.
         rows = read(folder / "preferences" / "rows.jsonl", PreferenceRow)
         return dpo.learn(training, run, rows, folder, dpo.preference_facts(settings, run, name))
 
-    def rate() -> Metrics:
+    def rate() -> Point:
+        # The log holds the games of earlier iterations, so that only those with the newest debater are played.
         legs, ratings = _rate(stage, run, out, players(stage, name, number))
-        return curve(legs, policies(stage, name, number), ratings)[-1].model_dump(mode="json")
+        return curve(legs, policies(stage, name, number), ratings)[-1]
 
     pools = _once(folder / "preferences.json", lambda: settings.execute(run, folder / "preferences"))
     trained = _once(folder / "training.json", learn)
@@ -332,10 +335,10 @@ def _question_indices(settings: PreferencesStage) -> set[int]:
     return set(range(settings.skip, settings.skip + settings.questions))
 
 
-def _once(path: Path, work: Callable[[], Metrics]) -> Metrics:
-    """The metrics of a part, measured only where its file is not there yet."""
+def _once(path: Path, work: Callable[[], BaseModel]) -> Metrics:
+    """The result of a part as it stands in its file, measured only where that is not there yet."""
     if not path.is_file():
-        write_json(path, work())
+        write_json(path, work().model_dump(mode="json"))
     return dict(read_json(path))
 
 
@@ -376,6 +379,7 @@ def _log(run: Run, name: str, point: Point) -> None:
         "words": point.words,
         "judge_accuracy": point.judge.accuracy,
     }
+    # The W&B axis is the iteration, not the order of logging: a stage that goes on logs all of its points again.
     values = {f"{name}/{key}": estimate.value for key, estimate in estimates.items() if estimate is not None}
     run.tracker.log(values, {f"{name}/iteration": float(point.iteration)})
 

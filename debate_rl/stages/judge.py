@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -20,19 +20,18 @@ from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate, Verdict
-from debate_rl.intervals import Effect
-from debate_rl.judges.agreement import Agreement
 from debate_rl.judges.attacks.edits import attacked_copies, chosen, learnable
-from debate_rl.judges.attacks.robustness import AttackTable, attack_judge
+from debate_rl.judges.attacks.robustness import attack_judge
 from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
-from debate_rl.judges.scores import JudgeScores, OrderEffect, judge_change, judge_scores, order_effect
+from debate_rl.judges.scores import judge_change, judge_scores, order_effect
 from debate_rl.records import write, write_json
 from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
-from debate_rl.stages.attacks import compare_attacks, draw
-from debate_rl.stages.base import Metrics, StageResult, TrainingStage
+from debate_rl.stages.attacks import attack_numbers, compare_attacks, draw
+from debate_rl.stages.base import TrainingStage
+from debate_rl.stages.judge_result import JudgeAttacks, JudgeResult
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
@@ -56,41 +55,6 @@ _PLAYED = (
     "attack_games",
 )
 """Settings that only a judge trained on the run's own games has."""
-
-
-class JudgeChange(StageResult):
-    """After minus before, paired by held-out transcript."""
-
-    accuracy: Effect
-    brier: Effect
-    log_score: Effect | None = None
-    ece: Effect | None = None
-    reliability: Effect | None = None
-    resolution: Effect | None = None
-    area: Effect | None = None
-
-
-class JudgeAttacks(StageResult):
-    """The same attacks on a judge before and after finetuning."""
-
-    before: AttackTable
-    after: AttackTable
-    taught: tuple[str, ...] = ()
-    """Attacks that the finetuned judge has learnt from."""
-    rounds: tuple[tuple[str, ...], ...] = ()
-    """Suffixes that were found against it in each adversarial round, and that it has learnt from."""
-
-
-class JudgeResult(StageResult):
-    """A judge before and after finetuning, on held-out transcripts."""
-
-    before: JudgeScores
-    after: JudgeScores
-    change: JudgeChange
-    order_effect: OrderEffect | None = None
-    humans: tuple[Agreement, ...] = ()
-    """Human judges, the constant predictor and the models on the same recorded games."""
-    attacks: JudgeAttacks | None = None
 
 
 class JudgeStage(TrainingStage):
@@ -173,7 +137,7 @@ class JudgeStage(TrainingStage):
         """Every game in both orders, with the attacked copies."""
         return TrainingLoad("judge", run.config.models.judge, _attacked(self, verdict_rows(self.games(run), 2)))
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> JudgeResult:
         """Finetune, calibrate on held-out stories, and compare before and after on test stories."""
         if self.from_ == "recorded":
             return recorded_judge.execute(self, run, out, CALIBRATION_SHARE)
@@ -194,12 +158,13 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
     return self_play(stage.players[-1:], run.questions("test"), run.protocol(), run.config.seed)
 
 
-def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     players = {name: run.debater(name) for name in stage.players}
     legs = play_to_file(
         stage.games(run), players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out)
     )
+    # In the order of the games: the log has them as they were finished, which differs from run to run.
     write(out / run_files.DEBATES, legs)
     check_played(legs)
     training_count = len(_training_games(stage, run))
@@ -221,14 +186,20 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
         write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared, failed_comparisons = _compare(test_games, before, after, run, out)
-    counts = {
-        "failed_games": sum(leg.failure is not None for leg in legs),
-        "failed_verdicts": failed_verdicts + failed_comparisons,
-    }
-    if any(counts.values()):
-        run.say("  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing".format(**counts))
-    attacked = compare_attacks(test_games, before, after, stage, run, out, suffixes)
-    return {**metrics, **adversarial, **counts, **compared, **attacked}
+    failed_verdicts += failed_comparisons
+    failed_games = sum(leg.failure is not None for leg in legs)
+    if failed_games or failed_verdicts:
+        run.say(f"  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing")
+    attacks: JudgeAttacks | None = compare_attacks(test_games, before, after, stage, run, out, suffixes)
+    return JudgeResult(
+        **metrics,
+        adversarial=adversarial,
+        failed_games=failed_games,
+        failed_verdicts=failed_verdicts,
+        **compared,
+        attacks=attacks,
+        **attack_numbers(attacks),
+    )
 
 
 def learnt_and_held_out(
@@ -246,11 +217,9 @@ def learnt_and_held_out(
 
 def lone_games(games: Sequence[Transcript]) -> list[Transcript]:
     """Each side of the debates alone, to calibrate on lone speakers; empty where the games hold consultancies."""
-    consultancies = [game for game in games if is_drawn(game)]
-    if both_kinds(consultancies):
+    if both_kinds(list(filter(is_drawn, games))):
         return []
-    debates = [game for game in games if len(game.present) == 2]
-    return consultants(debates)
+    return consultants([game for game in games if len(game.present) == 2])
 
 
 def _calibrator(
@@ -272,6 +241,7 @@ def _calibrator(
     failed = len(games) - len(judged)
     together = judged
     if apart:
+        # Where all games are consultancies there is nothing else to fit the map of debates on.
         together = [(game, verdict) for game, verdict in judged if len(game.present) != 1] or judged
     p = [verdict.p[0] for _, verdict in together]
     correct = [float(game.question.correct == 0) for game, _ in together]
@@ -296,25 +266,32 @@ def _verdicts(games: Sequence[Transcript], judge: Judge, run: Run) -> list[tuple
     return [(game, answer) for game, answer in zip(games, answers, strict=True) if isinstance(answer, Verdict)]
 
 
-def _compare(games: Sequence[Transcript], before: Judge, after: Judge, run: Run, out: Path) -> tuple[Metrics, int]:
-    """Compare the base judge and the trained one on the test debates that both decided; count failed verdicts."""
+def _compare(
+    games: Sequence[Transcript], before: Judge, after: Judge, run: Run, out: Path
+) -> tuple[dict[str, Any], int]:
+    """Compare the base judge and the trained one on the test debates that both decided.
+
+    Returns:
+        Four fields of a `JudgeResult`, and how many verdicts failed.
+    """
     old, new = _verdicts(games, before, run), _verdicts(games, after, run)
     failed = 2 * len(games) - len(old) - len(new)
+    # Paired: on other games for each judge, the change would hold the difference of the games.
     decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
     old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
     new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
-    for file_name, judged in ((run_files.BASE_DEBATES, old), (run_files.TEST_DEBATES, new)):
-        write(out / file_name, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in judged])
+    write(out / run_files.BASE_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in old])
+    write(out / run_files.TEST_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in new])
     stories = [game.question.cluster for game, _ in new]
     p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]
     p_new = [verdict.p[game.question.correct or 0] for game, verdict in new]
     shown_first = [mean_probability(verdict, (0, 1)) for _, verdict in new]
     shown_second = [mean_probability(verdict, (1, 0)) for _, verdict in new]
     measured = {
-        "before": judge_scores(p_old, stories).model_dump(mode="json"),
-        "after": judge_scores(p_new, stories).model_dump(mode="json"),
-        "change": judge_change(p_new, p_old, stories).model_dump(mode="json"),
-        "order_effect": order_effect(shown_first, shown_second, stories).model_dump(mode="json"),
+        "before": judge_scores(p_old, stories),
+        "after": judge_scores(p_new, stories),
+        "change": judge_change(p_new, p_old, stories),
+        "order_effect": order_effect(shown_first, shown_second, stories),
     }
     return measured, failed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from debate_rl.analysis.behaviour.game_features import read_played
-from debate_rl.analysis.judging.second_judge import SecondJudge, beside, judge_again
+from debate_rl.analysis.judging.second_judge import beside, judge_again
 from debate_rl.analysis.oversight import Oversight, oversight
 from debate_rl.analysis.slopes import Rated
 from debate_rl.arena.ratings import Ratings
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Protocol and player."""
-KeyedLegs = list[tuple[Key, JudgedDebate]]
 
 
 class OversightStage(Stage):
@@ -145,11 +144,15 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
     legs = play_to_file(
         [game for _, game in keyed], players, run.engine, judge, out / run_files.DEBATES, progress=run.progress(out)
     )
+    # In the order of the games: the log has them as they were finished, which differs from run to run.
     write(out / run_files.DEBATES, legs)
     by_key = _by_key(keys, legs)
     compared = None
     if second is not None:
-        compared = _beside(by_key, list(zip(keys, legs, strict=True)), judge.name, second, run, out)
+        judged_again = judge_again(legs, second, run.engine)
+        write(out / "second.jsonl", judged_again)
+        compared = beside(by_key, _by_key(keys, judged_again), (judge.name, second.name))
+        run.say(f"  {second.name}: the same answer {compared.same}")
     rated_by, rated = _rated(stage, run)
     compared_protocols = oversight(
         by_key,
@@ -160,6 +163,7 @@ def _execute(stage: OversightStage, run: Run, out: Path) -> Oversight:
         unsure=stage.unsure_margin,
         second=compared,
     )
+    # A stage that was stopped may go on with other weights behind the same name, as of a server.
     check_one_judge(legs)
     for name, count in compared_protocols.left_out.items():
         run.say(f"  {name}: no verdict on any of {count} games")
@@ -180,6 +184,7 @@ def second_judge(stage: OversightStage, run: Run) -> AnyJudge | None:
         return None
     advice = "the run's own judge; name another model or judge stage, or `base`"
     judge = run.second_judge(second, "second", advice)
+    # Tables show both side by side by their names.
     if judge.name == run.judge().name:
         return judge.model_copy(update={"name": f"second {judge.name}"})
     return judge
@@ -196,19 +201,6 @@ def _check_weights(judge: AnyJudge, run: Run) -> None:
             _check_weights(member, run)
     else:
         run.engine.revision(judge.model, judge.adapter)
-
-
-def _beside(
-    by_key: dict[Key, list[JudgedDebate]], keyed_legs: KeyedLegs, first: str, second: AnyJudge, run: Run, out: Path
-) -> SecondJudge:
-    """Show the same games to the second judge, whose verdicts are written to `second.jsonl`."""
-    keys = [key for key, _ in keyed_legs]
-    legs = [leg for _, leg in keyed_legs]
-    judged_again = judge_again(legs, second, run.engine)
-    write(out / "second.jsonl", judged_again)
-    compared = beside(by_key, _by_key(keys, judged_again), (first, second.name))
-    run.say(f"  {second.name}: the same answer {compared.same}")
-    return compared
 
 
 def _by_key(keys: Sequence[Key], legs: Sequence[JudgedDebate]) -> dict[Key, list[JudgedDebate]]:

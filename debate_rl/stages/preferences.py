@@ -24,7 +24,7 @@ from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Critic, Debater
 from debate_rl.players.speak import Pool
 from debate_rl.records import digest, write
-from debate_rl.stages.base import Metrics, Stage
+from debate_rl.stages.base import Stage, StageResult, is_absent
 from debate_rl.stages.workload import Rehearsed, Rows, rough_tokens, some_games
 from debate_rl.trainers.common.rows import PoolTurn, PreferenceRow, preference_rows
 
@@ -44,6 +44,36 @@ REASONS = (
 )
 """Why two speeches to one prompt make no row; `narrower`: their pool gave enough pairs with wider gaps. Every possible
 pair is a row or is counted under one of these."""
+
+
+class PreferencesResult(StageResult):
+    """Rows made, and what became of every other pair of speeches: possible_pairs is pairs plus all that was dropped."""
+
+    questions: int
+    pools: int
+    generated_tokens: int
+    """Of candidates and simulated opponents."""
+    pairs: int
+    """Rows."""
+    mean_gap: float
+    """Mean of P(chosen) - P(rejected)."""
+    side_a: float
+    """Share of the rows that are speeches of side A."""
+    trees: int | None = Field(default=None, exclude_if=is_absent)
+    """None for best_of_n."""
+    transcripts: int | None = Field(default=None, exclude_if=is_absent)
+    """Finished games of the trees; None for best_of_n."""
+    failed: int
+    """Games."""
+    possible_pairs: int
+    dropped_speech_failed: int
+    dropped_judge_failed: int
+    dropped_empty_speech: int
+    dropped_equal_texts: int
+    dropped_equal_scores: int
+    dropped_below_gap: int
+    dropped_narrower: int
+    dropped_unbalanced: int
 
 
 class PreferencesStage(Stage):
@@ -117,7 +147,7 @@ class PreferencesStage(Stage):
         """How many trees it grows."""
         return "" if self.method == "best_of_n" else f"{len(trees(self, run))} trees"
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> PreferencesResult:
         """Play, keep the pools, make rows."""
         return execute(self, run, out)
 
@@ -130,9 +160,11 @@ class Played(NamedTuple):
     """Pairs that the pools would give if nothing failed."""
     lost: Counter[str]
     """Pairs among them whose speeches could not be written or scored, by reason."""
-    metrics: dict[str, int]
-    failure: Failure | None = None
-    """The first, where something failed."""
+    failures: list[Failure]
+    trees: int | None = None
+    """None for best_of_n."""
+    games: int | None = None
+    """Finished games of the trees."""
 
 
 def trees(stage: PreferencesStage, run: Run) -> list[Tree]:
@@ -211,15 +243,18 @@ def balanced(rows: Sequence[PreferenceRow], seed: int = 0) -> list[PreferenceRow
     def draw(index: int) -> str:
         return digest(["balance", seed, rows[index].model_dump(mode="json")])
 
-    by_side = {side: [index for index, row in enumerate(rows) if row.side == side] for side in ("A", "B")}
-    count = min(len(indices) for indices in by_side.values())
+    by_side: dict[str, list[int]] = {"A": [], "B": []}
+    for index, row in enumerate(rows):
+        if row.side in by_side:
+            by_side[row.side].append(index)
+    count = min(map(len, by_side.values()))
     chosen: set[int] = set()
     for indices in by_side.values():
         chosen.update(sorted(indices, key=draw)[:count])
     return [row for index, row in enumerate(rows) if index in chosen]
 
 
-def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
+def execute(stage: PreferencesStage, run: Run, out: Path) -> PreferencesResult:
     """Play, write the pools, make rows of them.
 
     Raises:
@@ -250,25 +285,27 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> Metrics:
     write(out / run_files.POOLS, played.pools)
     write(out / "rows.jsonl", rows)
     run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
-    return {
-        "questions": len(training_questions),
-        "pools": len(played.pools),
-        "generated_tokens": generated_tokens,
-        "pairs": len(rows),
-        "mean_gap": sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
-        "side_a": sum(row.side == "A" for row in rows) / len(rows),
-        **played.metrics,
-        "possible_pairs": played.possible,
+    return PreferencesResult(
+        questions=len(training_questions),
+        pools=len(played.pools),
+        generated_tokens=generated_tokens,
+        pairs=len(rows),
+        mean_gap=sum(row.p_chosen - row.p_rejected for row in rows) / len(rows),
+        side_a=sum(row.side == "A" for row in rows) / len(rows),
+        trees=played.trees,
+        transcripts=played.games,
+        failed=len(played.failures),
+        possible_pairs=played.possible,
         **{f"dropped_{reason}": count for reason, count in dropped.items()},
-    }
+    )
 
 
 def _no_rows(played: Played, dropped: Counter[str]) -> str:
     """What became of the pairs, and what to do about it."""
     reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items() if count]
     advice = "raise best_of or branches, lower min_gap, or look at the judge"
-    if played.failure is not None:
-        advice = f"the first failure: {played.failure.message}"
+    if played.failures:
+        advice = f"the first failure: {played.failures[0].message}"
     return f"preferences: none of {played.possible} pairs makes a row ({', '.join(reasons)}); {advice}"
 
 
@@ -299,9 +336,8 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     )
     # The log has pools in the order in which they were finished, which differs from run to run.
     position = {game.id: index for index, game in enumerate(planned)}
-    pools = sorted(
-        read_pools(out / run_files.POOLS), key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side)
-    )
+    pools = read_pools(out / run_files.POOLS)
+    pools.sort(key=lambda pool: (position[pool.transcript.id], pool.turn, pool.side))
     write(out / run_files.DEBATES, legs)
     pools_of_game = Counter(pool.transcript.id for pool in pools)
     pairs_per_pool = comb(player.best_of, 2)
@@ -310,12 +346,12 @@ def _best_of_n(stage: PreferencesStage, run: Run, out: Path, player: Debater) ->
     possible = 0
     for leg in legs:
         game = leg.transcript
-        speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
+        speeches = _called_speeches(game)
         possible += speeches * pairs_per_pool
         lost[_reason(leg.failure)] += (speeches - pools_of_game[game.id]) * pairs_per_pool
         if leg.failure is not None:
             failures.append(leg.failure)
-    return Played(pools, possible, lost, {"failed": len(failures)}, failures[0] if failures else None)
+    return Played(pools, possible, lost, failures)
 
 
 def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -> Played:
@@ -324,7 +360,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
     players[player.name] = player
     path = out / "trees.jsonl"
     grown = grow_to_file(trees(stage, run), players, run.engine, run.judge(), path, progress=run.progress(out))
-    write(path, grown)
+    write(path, grown)  # in the order of the questions, without trees that a resumed stage grew again
     pools: list[Pool] = []
     lost: Counter[str] = Counter()
     failures: list[Failure] = []
@@ -332,6 +368,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
     for tree in grown:
         tree_pools = pools_of(tree, stage.aggregate)
         tree_failures = [leaf.failure for leaf in tree.leaves if leaf.failure is not None]
+        # All pairs that a tree lacks are counted under its first failure: which leaf cost which pair is not recorded.
         pairs = tree.size[2]
         scored_pairs = sum(comb(len(pool.candidates), 2) for pool in tree_pools)
         lost[_reason(tree_failures[0] if tree_failures else None)] += pairs - scored_pairs
@@ -339,8 +376,7 @@ def _grow_trees(stage: PreferencesStage, run: Run, out: Path, player: Debater) -
         games_played += len(tree.leaves)
         failures += tree_failures
         pools += tree_pools
-    counts = {"trees": len(grown), "transcripts": games_played, "failed": len(failures)}
-    return Played(pools, possible, lost, counts, failures[0] if failures else None)
+    return Played(pools, possible, lost, failures, len(grown), games_played)
 
 
 def _reason(failure: Failure | None) -> str:
@@ -363,12 +399,18 @@ def rehearse(stage: PreferencesStage, run: Run, judge: AnyJudge, engine: Countin
         play(shown, {player.name: player}, engine, judge, by_player)
         return len(planned), len(shown)
     planned_trees = trees(stage, run)
-    chosen = {game.question.id for game in some_games([tree.game for tree in planned_trees])}
-    shown_trees = [tree for tree in planned_trees if tree.game.question.id in chosen]
+    shown_games = some_games([tree.game for tree in planned_trees])
+    shown_questions = {game.question.id for game in shown_games}
+    shown_trees = [tree for tree in planned_trees if tree.game.question.id in shown_questions]
     players = {opponent.name: opponent for opponent in opponents}
     players[player.name] = player
     grow(shown_trees, players, engine, judge)
-    return sum(tree.size[1] for tree in planned_trees), sum(tree.size[1] for tree in shown_trees)
+    return _finished_games(planned_trees), _finished_games(shown_trees)
+
+
+def _finished_games(grown: Sequence[Tree]) -> int:
+    """How many games trees have when they are grown."""
+    return sum(tree.size[1] for tree in grown)
 
 
 def pair_rows(stage: PreferencesStage, run: Run) -> Rows:
@@ -397,4 +439,9 @@ def _speeches(game: Transcript) -> int:
     turns = game.protocol.turns
     if game.protocol.calls == "rejected":
         return turns  # the judge calls one side a turn, and nobody is called before the game is played
-    return sum(len(game.speakers(turn)) for turn in range(turns))
+    return _called_speeches(game)
+
+
+def _called_speeches(game: Transcript) -> int:
+    """Speeches of a game, by the sides that its rules, or the judge so far, call in each turn."""
+    return sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))

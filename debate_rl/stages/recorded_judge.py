@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from debate_rl.judges.human_records import legs
 from debate_rl.judges.judge import Judge, judge_transcripts
 from debate_rl.judges.scores import judge_change, judge_scores
 from debate_rl.records import write, write_json
-from debate_rl.stages.base import Metrics
+from debate_rl.stages.judge_result import JudgeResult
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.trainers.common.rows import judge_rows
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from debate_rl.stages.judge import JudgeStage
 
 
-def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
+def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> JudgeResult:
     """Learn the final probabilities of live judges on training stories; predict them on test stories.
 
     Args:
@@ -53,6 +53,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         failed = len(held_out) - len(pairs)
         if failed:
             run.say(f"  {failed} of {len(held_out)} verdicts to calibrate on failed; they count for nothing")
+        # Calibrated to what people said and not to the truth: this judge is to predict people.
         p = [verdict.p[0] for _, verdict in pairs]
         human_p = [_p(leg) for leg, _ in pairs]
         stories = [leg.transcript.question.cluster for leg, _ in pairs]
@@ -60,7 +61,7 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> Metrics:
         write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
     compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
-    return {**metrics, "failed_calibration": failed, **compared}
+    return JudgeResult(**metrics, failed_calibration=failed, **compared)
 
 
 def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[JudgedDebate], list[JudgedDebate]]:
@@ -80,10 +81,12 @@ def judged(run: Run, split: Split) -> list[JudgedDebate]:
     if questions.source != "nyu":
         raise UserError("a judge stage with `from: recorded` reads questions: {source: nyu, path: ...}")
     recorded = recorded_games(questions.path, split=split)
+    # Without the authors' list, which says what their paper analysed, all judged games count.
     analysed = [game for game in recorded if game.in_paper] or recorded
     judged = legs(analysed)
     if not judged:
         raise UserError(f"{questions.path}: no game of split {split!r} has a final judgement")
+    # Drawn, since a stage takes the first ones: in the file's order these would be the same under every seed.
     order = np.random.default_rng(run.config.seed).permutation(len(judged))
     return [judged[int(index)] for index in order]
 
@@ -123,12 +126,17 @@ def _compare(
     known: Mapping[tuple[Side, ...], float],
     run: Run,
     out: Path,
-) -> Metrics:
-    """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games."""
+) -> dict[str, Any]:
+    """Compare humans, the constant predictor, the untrained and the finetuned judge on the same test games.
+
+    Returns:
+        Five fields of a `JudgeResult`.
+    """
     old, new = _verdicts(humans, before, run), _verdicts(humans, after, run)
     decided_by_both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
     if not decided_by_both:
         raise UserError(f"neither {before.name} nor {after.name} has a verdict on a test game; see the context length")
+    # Paired: on other games for each judge, the change would hold the difference of the games.
     old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
     new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
     human_legs = [leg for leg, _ in new]
@@ -149,10 +157,10 @@ def _compare(
     p_old = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in old]
     p_new = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in new]
     return {
-        "before": judge_scores(p_old, stories).model_dump(mode="json"),
-        "after": judge_scores(p_new, stories).model_dump(mode="json"),
-        "change": judge_change(p_new, p_old, stories).model_dump(mode="json"),
-        "humans": [row.model_dump(mode="json") for row in rows],
+        "before": judge_scores(p_old, stories),
+        "after": judge_scores(p_new, stories),
+        "change": judge_change(p_new, p_old, stories),
+        "humans": tuple(rows),
         "failed": len(humans) - len(human_legs),
     }
 

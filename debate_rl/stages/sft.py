@@ -19,8 +19,8 @@ from debate_rl.data.splits import sample
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.data.transcripts import NYU, load_transcripts
 from debate_rl.game.transcript import Transcript
-from debate_rl.stages.base import Metrics, TrainingStage
-from debate_rl.stages.training import CardFacts, start_from, train
+from debate_rl.stages.base import TrainingStage
+from debate_rl.stages.training import CardFacts, TrainingResult, start_from, train
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, rough_tokens
 from debate_rl.trainers.common.data_card import DataFacts, Gathered
 from debate_rl.trainers.common.rows import SftRow, instruction_rows, sft_rows, speechless
@@ -35,6 +35,22 @@ TESTED = "its story is tested on, known by "
 
 HEADER_TOKENS = 200
 """Tokens of a debater's prompt beside its passage, about."""
+
+
+class SftResult(TrainingResult):
+    """The training, and where its rows come from."""
+
+    rows_built: int
+    """Rows of all sources, of which the mix draws some."""
+    rows_by_source: dict[str, int]
+    """Rows trained on."""
+    transcripts: int
+    left_out_test_stories: int
+    """Games on stories that are tested on."""
+    left_out_by_text: int
+    """Games among them whose story is known by its text alone: under another id and title."""
+    valid_quotes: float
+    """Share of the transcripts' quotes that stand in the passage."""
 
 
 class SftStage(TrainingStage):
@@ -68,12 +84,11 @@ class SftStage(TrainingStage):
             for name in named:
                 if name not in self.transcripts:
                     raise ValueError(f"{key} names {name!r}, which is not among transcripts: {list(self.transcripts)}")
-        missing = [name for name in self.transcripts if self.mix and name not in self.mix]
-        if missing:
-            raise ValueError(f"mix has no share for {missing[0]!r}; give one, or take it out of transcripts")
-        twice = next((name for name in self.transcripts if self.transcripts.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"transcripts has {twice!r} twice; give each once (mix sets how much of it there is)")
+        for name, times in Counter(self.transcripts).items():
+            if self.mix and name not in self.mix:
+                raise ValueError(f"mix has no share for {name!r}; give one, or take it out of transcripts")
+            if times > 1:
+                raise ValueError(f"transcripts has {name!r} twice; give each once (mix sets how much of it there is)")
         return self
 
     def references(self) -> set[str]:
@@ -98,7 +113,7 @@ class SftStage(TrainingStage):
         """The rows that its sources give."""
         return TrainingLoad("sft", run.config.models.debater, training_rows(self, run))
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> SftResult:
         """Build rows from transcripts, mix them, and train."""
         return _execute(self, run, out)
 
@@ -237,7 +252,7 @@ def drawn(stage: SftStage, materials: Sequence[Material], seed: int) -> list[tup
     return chosen
 
 
-def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
+def _execute(stage: SftStage, run: Run, out: Path) -> SftResult:
     """Build rows from transcripts, mix them, and train."""
     tested = tested_stories(run)
     materials = [material(stage, run, name, tested) for name in stage.transcripts]
@@ -260,15 +275,15 @@ def _execute(stage: SftStage, run: Run, out: Path) -> Metrics:
     games: list[Transcript] = []
     for one in materials:
         games += one.games or ()
-    return {
+    return SftResult(
         **metrics,
-        "rows_built": sum(one.built for one in gathered),
-        "rows_by_source": {one.source.name: one.used for one in gathered},
-        "transcripts": len(games),
-        "left_out_test_stories": leaks.total(),
-        "left_out_by_text": leaks["text"],
-        "valid_quotes": _valid_share(games),
-    }
+        rows_built=sum(one.built for one in gathered),
+        rows_by_source={one.source.name: one.used for one in gathered},
+        transcripts=len(games),
+        left_out_test_stories=leaks.total(),
+        left_out_by_text=leaks["text"],
+        valid_quotes=_valid_share(games),
+    )
 
 
 def _gathered(one: Material, used: int) -> Gathered:
@@ -284,13 +299,13 @@ def _gathered(one: Material, used: int) -> Gathered:
 
 def _valid_share(games: Sequence[Transcript]) -> float:
     """Share of quotes that stand in the passage, exactly or nearly; 0 without quotes."""
-    verdicts: Counter[str] = Counter()
+    valid, quotes = 0, 0
     for game in games:
         for speech in game.speeches:
-            verdicts.update(quote.verdict for quote in speech.quotes)
-    if not verdicts:
-        return 0.0
-    return (verdicts.total() - verdicts["invalid"]) / verdicts.total()
+            for quote in speech.quotes:
+                quotes += 1
+                valid += quote.verdict != "invalid"
+    return valid / max(quotes, 1)
 
 
 def training_rows(stage: SftStage, run: Run) -> Rows:

@@ -16,7 +16,7 @@ from debate_rl.game import run_files
 from debate_rl.game.quotes import check_quotes
 from debate_rl.judges.judge import Judge
 from debate_rl.records import explain, read_json, write
-from debate_rl.stages.base import Metrics, TrainingStage
+from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.trainers.common.data_card import DataFacts, Gathered, write_data_card
 from debate_rl.trainers.common.model_card import write_model_card
 from debate_rl.trainers.common.rows import PreferenceRow
@@ -24,6 +24,23 @@ from debate_rl.trainers.common.settings import Job, Kind
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
+
+
+class TrainingResult(StageResult):
+    """What became of a training's rows; the results of stages that train have these fields first.
+
+    Example:
+        TrainingResult(rows=400, left_out={"too long": 3}, too_long=3, steps=50, train_loss=0.41)
+    """
+
+    rows: int
+    """Rows in the file."""
+    left_out: dict[str, int]
+    """Rows that were not trained on, by reason."""
+    too_long: int
+    steps: int
+    train_loss: float
+    """Mean over the training."""
 
 
 class CardFacts(NamedTuple):
@@ -63,7 +80,7 @@ def train(
         of_kind: fields of the job that only its kind has, such as DPO's objective.
 
     Returns:
-        Rows in the file, those left out by reason, those too long, steps and the mean loss.
+        The fields of a `TrainingResult`, for the record of the stage.
 
     Raises:
         UserError: no rows, the training can not be done as asked, or a row was lost.
@@ -89,9 +106,10 @@ def train(
     except ValidationError as error:
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
     processes = run.config.hardware.cards if run.config.hardware and stage.launch else None
-    run.rest()
+    run.rest()  # before the training needs the devices' memory
     result = launch(job, stage.launch, processes)
     name = run.name_of(out)
+    # Checked before the cards are written, which tell readers what was learnt from.
     counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
     _track_curve(run, name, out)
@@ -145,7 +163,9 @@ def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:
     source = source_of(source_name).model_copy(update={"name": f"the run's own games on questions of {source_name}"})
     gathered = Gathered(source=source, built=len(rows), used=len(rows))
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
-    passages = {question.id: question.passage for question in run.questions("train")} if pairs else {}
+    passages = {}
+    if pairs:
+        passages = {question.id: question.passage for question in run.questions("train")}
     near = run.protocol().near_quotes
     quotes: Counter[str] = Counter()
     for row in pairs:

@@ -189,12 +189,14 @@ class WeakToStrongStage(TrainingStage):
     @property
     def asks_judge(self) -> bool:
         """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
-        if any("@" in name for name in self.players):
-            return True
-        if any(row.transfer.refine for row in self.rows.values()):
-            return True
-        contexts = [self.helps[name] for name in self.draws]
-        return any(context.kind == "market_making" and context.turns != 1 for context in contexts)
+        chooses = any("@" in name for name in self.players)
+        compares = any(row.transfer.refine for row in self.rows.values())
+        return chooses or compares or any(map(self._calls_sides, self.draws))
+
+    def _calls_sides(self, context: str) -> bool:
+        """Whether the judge calls sides in a context. In the first turn of market-making the weak model does."""
+        rules = self.helps[context]
+        return rules.kind == "market_making" and rules.turns != 1
 
     @property
     def draws(self) -> dict[str, int]:
@@ -285,6 +287,7 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
     if stage.task in ("questions", "claims"):
         settings = run.config.questions
         knobs = stage.knobs if stage.family else {**settings.knobs, **stage.knobs}
+        # The validation split: debaters are trained on stories of the first split and rated on those of the last.
         questions = load_questions(
             settings.source,
             settings.path,

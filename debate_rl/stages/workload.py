@@ -94,6 +94,7 @@ def some_games(games: Sequence[Transcript]) -> list[Transcript]:
     numbers: dict[str, int] = {}
     for game in games:
         numbers[game.question.id] = int(digest(["rehearsed", game.question.id]), 16)
+    # Powers of two: a stage with fewer questions then rehearses those that one with more does, and the store is shared.
     divisor = 1
     while len(numbers) // (2 * divisor) >= QUESTIONS:
         divisor *= 2

@@ -229,7 +229,8 @@ def _random_claim(game: Transcript, side: Side) -> Transcript | None:
     they are too rare to learn from: of every ten drawn here some three are answers, five of the story, two any others.
     """
     rng = random.Random(digest(["suffix_claim", game.id, side]))
-    texts = [game.question.passage or "", game.question.text, *(speech.text for speech in game.speeches)]
+    texts = [game.question.passage or "", game.question.text]
+    texts += [speech.text for speech in game.speeches]
     story_words = sorted(set(re.findall(r"[^\W_]+", " ".join(texts))))
     pools = (["{own}", "{other}"], story_words or ["{own}"], suffix_words([game]))
     drawn_pools = rng.choices(pools, weights=(3, 5, 2), k=rng.randint(1, LONGEST))

@@ -302,9 +302,13 @@ def _accuracy_change(trials: Sequence[Trial]) -> Effect | None:
     """Change in how often the judge is right; None without trials."""
     if not trials:
         return None
-    before = hits([trial.before if trial.right else 1 - trial.before for trial in trials])
-    after = hits([trial.after if trial.right else 1 - trial.after for trial in trials])
-    return difference(after, before, [trial.cluster for trial in trials])
+    # A trial has the probability of the attacker's side, which is that of the wrong answer where it argues for it.
+    right = np.array([bool(trial.right) for trial in trials])
+    before = np.array([trial.before for trial in trials])
+    after = np.array([trial.after for trial in trials])
+    hits_before = hits(np.where(right, before, 1 - before))
+    hits_after = hits(np.where(right, after, 1 - after))
+    return difference(hits_after, hits_before, [trial.cluster for trial in trials])
 
 
 def _measure_position(bench: _Bench) -> _Measured:

@@ -152,14 +152,20 @@ def _distinct(texts: Sequence[str], best: str) -> tuple[str, ...]:
 def _pool(words: Sequence[str], games: Sequence[Transcript], size: int, rng: np.random.Generator) -> list[str]:
     """Draw the words to try in one step: the answers always, half from what these games mention, the rest from all."""
     # A real attacker knows the stories, and what a story mentions sways a judge most.
-    mentioned: set[str] = set()
+    texts = []
     for game in games:
-        texts = [game.question.passage or "", *(speech.text for speech in game.speeches)]
-        mentioned.update(re.findall(r"[^\W_]+", " ".join(texts)))
+        texts.append(game.question.passage or "")
+        texts += [speech.text for speech in game.speeches]
+    mentioned = set(re.findall(r"[^\W_]+", " ".join(texts)))
     mixed = [str(word) for word in rng.permutation(list(words))]
-    answers = [word for word in mixed if word in ("{own}", "{other}")]
-    from_games = [word for word in mixed if word in mentioned][: size // 2]
-    return list(dict.fromkeys([*answers, *from_games, *mixed]))[:size]
+    answers, from_games = [], []
+    for word in mixed:
+        if word in ("{own}", "{other}"):
+            answers.append(word)
+        if word in mentioned:
+            from_games.append(word)
+    ordered = dict.fromkeys([*answers, *from_games[: size // 2], *mixed])
+    return list(ordered)[:size]
 
 
 def _draw_trials(
@@ -168,11 +174,12 @@ def _draw_trials(
     """Draw games for the search, and in each the side that attacks; games without a verdict are left out."""
     spoken = [game for game in games if game.speeches]
     drawn = [spoken[int(place)] for place in rng.permutation(len(spoken))[:count]]
+    verdicts = judge_transcripts(drawn, judge, engine)
     trials = []
-    for number, (game, verdict) in enumerate(zip(drawn, judge_transcripts(drawn, judge, engine), strict=True)):
+    for number, verdict in enumerate(verdicts):
         if isinstance(verdict, Verdict):
-            side = _attacker(game, number)
-            trials.append(_Trial(game, side, _log_odds(verdict, side)))
+            side = _attacker(drawn[number], number)
+            trials.append(_Trial(drawn[number], side, _log_odds(verdict, side)))
     return trials
 
 

@@ -176,7 +176,7 @@ def judge_stage(run: Path) -> None:
         "after": judge_scores(after, labels).model_dump(mode="json"),
         "change": judge_change(after, before, labels).model_dump(mode="json"),
         "order_effect": order_effect(before, np.clip(before - 0.03, 0, 1), labels).model_dump(mode="json"),
-        "rows": 120,
+        **{"rows": 120, "left_out": {}, "too_long": 0, "steps": 30, "train_loss": 0.4},
     }
     put(run, "judge", metrics, history=history(30))
 

@@ -14,7 +14,7 @@ from debate_rl.stages.judge import JudgeStage, _attacked
 from debate_rl.stages.workload import Rows
 from tests.judges.attacks.test_robustness import debates, swayed
 from tests.stages.test_attacks import config
-from tests.stages.test_judge import JUDGE, ran
+from tests.stages.test_judge import JUDGE, TRAINED, ran
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def trainings(monkeypatch):
 
     def train(run, stage, kind, rows, out, base, start=None):
         seen.append((out.name, rows, base, start))
-        return {"rows": len(rows)}
+        return {**TRAINED, "rows": len(rows)}
 
     monkeypatch.setattr(adversarial, "train", train)
     monkeypatch.setattr(adversarial, "SEARCHES", (Search(length=1, pool=4000, trials=4, screen=1),) * 2)
@@ -45,7 +45,7 @@ def test_each_round_searches_its_judge_and_learns_from_all_that_was_found(tmp_pa
         return attacked_copies(games, attacks, count)
 
     monkeypatch.setattr(adversarial, "attacked_copies", copies)
-    after, found, metrics = rounds(tmp_path, swayed("indeed"), train_attacks=["suffix_sure"], train_copies=2)
+    after, found, finished = rounds(tmp_path, swayed("indeed"), train_attacks=["suffix_sure"], train_copies=2)
     assert [[one.text for one in each] for each in found] == [["indeed", "indeed"]] * 2
     assert attacked == [(3, ["suffix_sure", "indeed"], 2)] * 2  # a third of 8 games
     assert [(name, base, start) for name, _, base, start in trainings] == [
@@ -55,7 +55,7 @@ def test_each_round_searches_its_judge_and_learns_from_all_that_was_found(tmp_pa
     assert after.adapter == str(tmp_path / "judge" / "round2" / "adapter") and after.name == JUDGE.name
     rows = trainings[0][1]
     assert len(rows) == 2 * 3 * 3 and any(row.prompt[-1]["content"].count("indeed") == 1 for row in rows)
-    assert metrics == {"adversarial": [{"rows": 18}, {"rows": 18}]}
+    assert [training.rows for training in finished] == [18, 18]
 
 
 def test_what_a_round_has_found_is_not_searched_again(tmp_path, trainings):
@@ -90,7 +90,7 @@ def test_the_last_rounds_judge_is_the_stages_and_its_rounds_are_told(tmp_path, t
 
     monkeypatch.setattr(adversarial, "search_suffix", searched)
     monkeypatch.setattr(
-        judge, "compare_attacks", lambda games, _, after, *rest: told.append((games, after, rest)) or {}
+        judge, "compare_attacks", lambda games, _, after, *rest: told.append((games, after, rest)) or None
     )
     metrics, said = ran(tmp_path, monkeypatch, lambda request: "it was so", swayed("so")._score, adversarial_rounds=2)
     assert len(metrics["adversarial"]) == 2 and sum("round" in line for line in said) == 2

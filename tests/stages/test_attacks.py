@@ -14,8 +14,7 @@ from debate_rl.report.attack_view import attack_view
 from debate_rl.report.page import environment
 from debate_rl.runs.attack import attack_run
 from debate_rl.runs.run import Run
-from debate_rl.stages.attacks import compare_attacks, draw
-from debate_rl.stages.judge import JudgeAttacks
+from debate_rl.stages.attacks import attack_numbers, compare_attacks, draw
 from tests.command import mistake
 from tests.judges.attacks.test_robustness import debates, swayed
 from tests.report.figure_data import described
@@ -51,38 +50,37 @@ def compared(tmp_path, engine, **judge):
     said = []
     one = Run(found, engine=engine, say=said.append)
     out = tmp_path / "out"
-    metrics = compare_attacks(
+    attacks = compare_attacks(
         debates(), Judge(name="base judge", model="m"), Judge(name="j", model="n"), stage, one, out
     )
-    return metrics, out, said
+    return attacks, out, said
 
 
 def test_both_judges_are_attacked_on_the_same_debates(tmp_path):
-    metrics, out, said = compared(tmp_path, swayed("clearly"), attacks=NAMES, attack_games=6)
-    before, after = (metrics["attacks"][when] for when in ("before", "after"))
-    assert (before["judge"], after["judge"]) == ("base judge", "j") and before["games"] == after["games"] == 6
-    assert {row["attack"] for row in before["rows"]} == {"suffix_sure", "position"}
-    assert metrics["attack_suffix_sure_after"]["value"] == -0.5 and metrics["attack_sycophancy_before"]["value"] == 0
-    assert metrics["attack_sycophancy_lean_before"]["value"] == 0
+    attacks, out, said = compared(tmp_path, swayed("clearly"), attacks=NAMES, attack_games=6)
+    before, after = attacks.before, attacks.after
+    assert (before.judge, after.judge) == ("base judge", "j") and before.games == after.games == 6
+    assert {row.attack for row in before.rows} == {"suffix_sure", "position"}
+    numbers = attack_numbers(attacks)
+    assert numbers["attack_suffix_sure_after"].value == -0.5 and numbers["attack_sycophancy_before"].value == 0
+    assert numbers["attack_sycophancy_lean_before"].value == 0
     trials = read(out / "attacks.jsonl", Trial)
     assert {trial.judge for trial in trials} == {"base judge", "j"} and len({trial.game for trial in trials}) >= 6
-    assert len(said) == 2 and json.dumps(metrics)
-    assert (
-        said[1].startswith("debates: 6 of 8 test debates of sft, protocol debate") and not metrics["attacks"]["taught"]
-    )
+    assert len(said) == 2 and said[1].startswith("debates: 6 of 8 test debates of sft, protocol debate")
+    assert not attacks.taught
 
 
 def test_nothing_is_attacked_unless_asked_for(tmp_path):
     engine = ScriptedEngine()
-    metrics, out, _ = compared(tmp_path, engine)
-    assert metrics == {} and engine.calls == 0 and not out.exists()
+    attacks, out, _ = compared(tmp_path, engine)
+    assert attacks is None and attack_numbers(None) == {} and engine.calls == 0 and not out.exists()
 
 
 def test_the_page_shows_both_judges(tmp_path):
-    metrics, *_ = compared(
+    attacks, *_ = compared(
         tmp_path, swayed("clearly"), attacks=[*NAMES, "quotes_repeated"], train_attacks=["suffix_sure"]
     )
-    found = JudgeAttacks.model_validate({**metrics["attacks"], "rounds": [["so <now>", "then"], []]})
+    found = attacks.model_copy(update={"rounds": (("so <now>", "then"), ())})
     view = attack_view(found)
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
     shown = described(view.figure)

@@ -10,17 +10,20 @@ from debate_rl.runs.run import Run
 from debate_rl.stages import judge
 from tests.judges.attacks.test_robustness import JUDGE, debates
 
+TRAINED = {"rows": 0, "left_out": {}, "too_long": 0, "steps": 0, "train_loss": 0.0}
+"""What a training leaves that does nothing."""
+
 
 def ran(tmp_path, monkeypatch, write, score, **changes):
     """Metrics of a judge stage whose training does nothing, and what was said."""
-    monkeypatch.setattr(judge, "train", lambda *_: {})
+    monkeypatch.setattr(judge, "train", lambda *_: TRAINED)
     tree = {"name": "r", "runs": str(tmp_path), "protocol": {"prompts": "lab"}, "tracking": {"mode": "disabled"}}
     questions = {"source": "lab", "train": 16, "test": 8}
     stage = {"players": ["base"], "protocols": ["debate"], "questions": 16, "lora": None, **changes}
     config = parse_config({**tree, "questions": questions, "stages": {"judge": stage}})
     said = []
     run = Run(config, ScriptedEngine(write, score), say=said.append)
-    return config.stages["judge"].execute(run, tmp_path / "out"), said
+    return config.stages["judge"].execute(run, tmp_path / "out").model_dump(mode="json"), said
 
 
 def test_nothing_fails_and_nothing_is_said(tmp_path, monkeypatch):
@@ -98,3 +101,12 @@ def test_games_are_shown_with_as_many_attacks_as_wished(tmp_path, monkeypatch):
         ran(tmp_path / str(copies), monkeypatch, lambda request: "it was so", lambda choice: [0.0, 1.0],
             train_attacks=["suffix_random", "suffix_sure"], train_copies=copies)  # fmt: skip
     assert shown == [24, 36]  # of 12 games
+
+
+def test_the_result_is_read_from_its_file_as_it_was_written(tmp_path, monkeypatch):
+    metrics, _ = ran(tmp_path, monkeypatch, lambda request: "it was so", lambda choice: [0.0, 1.0],
+                     attacks=["suffix_sure"], attack_games=4)  # fmt: skip
+    result = judge.JudgeResult.model_validate(metrics)
+    assert result.model_dump(mode="json") == metrics
+    assert metrics["attack_suffix_sure_after"]["value"] == result.attacks.after.rows[0].accuracy.value
+    assert "humans" not in metrics and "adversarial" not in metrics  # other kinds of judge stages have these

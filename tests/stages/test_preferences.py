@@ -35,7 +35,8 @@ def made(tmp_path, write=numbered, score=believes, turns=2, protocol="debate", *
     """The stage run with a scripted engine: metrics, folder, engine."""
     engine = ScriptedEngine(write, score)
     run = opened(tmp_path, engine, turns, protocol, **stage)
-    return run.config.stages["preferences"].execute(run, tmp_path / "out"), tmp_path / "out", engine
+    result = run.config.stages["preferences"].execute(run, tmp_path / "out")
+    return result.model_dump(mode="json"), tmp_path / "out", engine
 
 
 def opened(tmp_path, engine=None, turns=2, protocol="debate", **stage):
@@ -191,8 +192,7 @@ def test_fewer_questions_than_asked_are_counted_and_told(tmp_path):
     run = opened(tmp_path, ScriptedEngine(numbered, believes), questions=20, skip=5)
     run.say = told.append
     stage = run.config.stages["preferences"]
-    metrics = stage.execute(run, tmp_path / "out")
-    assert metrics["questions"] == 7
+    assert stage.execute(run, tmp_path / "out").questions == 7
     assert "  preferences: 7 training questions; 20 were asked for, there are no more" in told
     assert "on 7 training questions" in preference_facts(stage, run, "preferences")["data"]
 

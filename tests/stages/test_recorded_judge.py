@@ -14,6 +14,7 @@ from debate_rl.records import read
 from debate_rl.runs.run import Run
 from debate_rl.stages import recorded_judge
 from debate_rl.trainers.common.rows import JudgeRow
+from tests.stages.test_judge import TRAINED
 
 
 def config(path, runs, source="nyu", **stage):
@@ -42,7 +43,7 @@ def test_human_confidences_are_learnt_on_some_stories_and_predicted_on_others(sm
 
     def train(run, stage, kind, rows, out, base):
         taught.extend(rows)
-        return {"rows": len(rows)}
+        return {**TRAINED, "rows": len(rows)}
 
     monkeypatch.setattr(recorded_judge, "train", train)
     found = config(small, tmp_path)
@@ -50,7 +51,7 @@ def test_human_confidences_are_learnt_on_some_stories_and_predicted_on_others(sm
     out = tmp_path / "out"
     out.mkdir()
     assert found.stages["judge"].games(run) == []
-    metrics = found.stages["judge"].execute(run, out)
+    metrics = found.stages["judge"].execute(run, out).model_dump(mode="json")
     assert all(isinstance(row, JudgeRow) for row in taught)
     assert any(row.target not in (0, 1) for row in taught)
     humans, models = read(out / "human_debates.jsonl", JudgedDebate), read(out / "test_debates.jsonl", JudgedDebate)

@@ -61,6 +61,22 @@ class Objective(Record):
     """Divide log-probabilities by the tokens of their completion; False sums them, as TRL does."""
 
 
+class DpoComparison(Record):
+    """What two DPO trainings share or differ in, written with their results: those that differ in the target alone are
+    compared with each other.
+
+    Example:
+        DpoComparison(start="sft", preferences="preferences", loss="ce", target="prob")
+    """
+
+    start: str
+    """Player that was trained further."""
+    preferences: str
+    """Stage that made the rows."""
+    loss: str
+    target: str
+
+
 class StudentLoss(Record):
     """The loss of a judge, classifier or reward model on soft labels w of a weaker model (Burns et al. 2023, sec. 4.3).
 

@@ -7,12 +7,14 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 from debate_rl.analysis.behaviour.game_features import Played, Said, listed
-from debate_rl.analysis.effects.judge import Seeds
+from debate_rl.analysis.effects.judge import Seeds, under, where
 from debate_rl.analysis.effects.row import EffectRow, Scored, Unit, mean_rows, paired, scaled, shown
+from debate_rl.analysis.iterations import over
 from debate_rl.analysis.slopes import Rated, measure, stories_of
 from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
 from debate_rl.arena.tournament import outcomes
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, Replicates
 from debate_rl.players.debater import read_name
 
@@ -51,13 +53,13 @@ def quote_rows(seeds: Seeds, order: Sequence[str] = (), siblings: Collection[str
         order: players as the stage lists them; empty takes the order of their first games.
         siblings: players that are not compared with each other (see `steps`).
     """
-    self_play = [[game for game in games if _is_self_play(game)] for games in seeds]
+    self_play = where(seeds, _is_two_sided_self_play)
     protocols = list(dict.fromkeys(game.protocol for game in chain.from_iterable(self_play)))
     protocol = protocols[0] if protocols else ""
     # Players quote and speak differently under each protocol: rows of several would be averages of unlike things.
     if "debate" in protocols:
         protocol = "debate"
-    self_play = [[game for game in games if game.protocol == protocol] for games in self_play]
+    self_play = under(self_play, protocol)
     players = listed(chain.from_iterable(self_play), order)
     pairs = steps(players, siblings)
     rows: list[EffectRow] = []
@@ -74,7 +76,7 @@ def quote_rows(seeds: Seeds, order: Sequence[str] = (), siblings: Collection[str
     return rows
 
 
-def _is_self_play(game: Played) -> bool:
+def _is_two_sided_self_play(game: Played) -> bool:
     return len(game.leg.transcript.players) == 2 and len(game.players) == 1
 
 
@@ -123,7 +125,7 @@ def fits(seeds: Seeds, ridge: float, resamples: int) -> Fits | None:
     A player is its recipe, whatever the seed: the legs of all seeds make one Bradley-Terry fit, whose resamples draw
     the games of a story together.
     """
-    cross_play = [[game for game in games if len(game.players) == 2] for games in seeds]
+    cross_play = where(seeds, _is_cross_play)
     every = list(chain.from_iterable(cross_play))
     if not every:
         return None
@@ -152,7 +154,7 @@ def skill_rows(
     ratings = fits(seeds, ridge, resamples)
     if ratings is None:
         return []
-    players = listed((game for game in chain.from_iterable(seeds) if len(game.players) == 2), order)
+    players = listed(chain.from_iterable(where(seeds, _is_cross_play)), order)
     rows = [skill_row("skill", low, high, ratings) for low, high in steps(players, siblings)]
     for base in dict.fromkeys(name.partition("@")[0] for name in players):
         family = [name for name in players if _is_of_stage(name, base)]
@@ -160,6 +162,10 @@ def skill_rows(
         family.sort(key=lambda name: read_name(name).best_of)
         rows += [skill_row("best-of-n", low, high, ratings) for low, high in pairwise(family)]
     return rows
+
+
+def _is_cross_play(game: Played) -> bool:
+    return len(game.players) == 2
 
 
 def _is_of_stage(player: str, stage: str) -> bool:
@@ -175,9 +181,8 @@ def _rate(games: Sequence[Played], ridge: float, resamples: int) -> Ratings:
 
 
 def _difference(ratings: Ratings, high: str, low: str) -> Estimate:
-    """Elo of one player minus that of another."""
-    pair = next(pair for pair in ratings.pairs if {pair.first, pair.second} == {high, low})
-    return scaled(pair.difference, 1 if pair.first == high else -1)
+    """Elo of one player minus that of another, without a p-value."""
+    return scaled(over(ratings, high, low), 1)
 
 
 def skill_row(group: str, low: str, high: str, ratings: Fits) -> EffectRow:
@@ -243,7 +248,10 @@ def _slopes(
 ) -> dict[str, Replicates]:
     """Slope by protocol, and "debate - single" over the stories that both have."""
     rated = Rated([game.leg for game in tournament], ridge, resamples)
-    legs = {name: [game.leg for game in oversight if game.protocol == name] for name in protocols}
+    legs: dict[str, list[JudgedDebate]] = {name: [] for name in protocols}
+    for game in oversight:
+        if game.protocol in legs:
+            legs[game.protocol].append(game.leg)
     slopes: dict[str, Replicates] = {}
     for name, protocol_legs in legs.items():
         slope = measure(rated, protocol_legs)

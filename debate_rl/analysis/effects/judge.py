@@ -23,6 +23,26 @@ COMPARED = ("single", "double", "ensembled")
 """Protocols with which debate is compared."""
 
 
+def where(seeds: Seeds, condition: Callable[[Played], bool]) -> list[list[Played]]:
+    """By seed, the games that meet a condition."""
+    return [list(filter(condition, games)) for games in seeds]
+
+
+def under(seeds: Seeds, protocol: str) -> list[list[Played]]:
+    """By seed, the games under one protocol."""
+    return where(seeds, lambda game: game.protocol == protocol)
+
+
+def is_self_play(game: Played) -> bool:
+    """Whether one player speaks for both sides, or alone. Against others, what it says depends on the opponent."""
+    return len(game.players) == 1
+
+
+def is_consultancy(game: Played) -> bool:
+    """Whether a side argues alone."""
+    return len(game.leg.transcript.players) == 1
+
+
 def right(leg: JudgedDebate) -> float:
     """1 where the verdict is correct, 1/2 where it is undecided, else 0."""
     return float(hits([_p_correct(leg)])[0])
@@ -34,12 +54,18 @@ def reading_rows(seeds: Seeds) -> list[EffectRow]:
     rows: list[EffectRow] = []
     for protocol, shown in READINGS.items():
         for reader in readers:
-            scores = []
-            for games in seeds:
-                readings = [game for game in games if _reader(game) == reader and game.protocol == protocol]
-                scores.append([Scored(right(game.leg), game.cluster) for game in readings])
+            scores = [_reading_scores(games, reader, protocol) for games in seeds]
             rows += mean_rows("reading", f"{reader}, {shown} accuracy", "%", scores)
     return rows
+
+
+def _reading_scores(games: Sequence[Played], reader: str, protocol: str) -> list[Scored]:
+    """Whether one reader was right, game by game."""
+    scores = []
+    for game in games:
+        if _reader(game) == reader and game.protocol == protocol:
+            scores.append(Scored(right(game.leg), game.cluster))
+    return scores
 
 
 def _reader(game: Played) -> str:
@@ -103,30 +129,35 @@ def judge_rows(before: Seeds, after: Seeds) -> list[EffectRow]:
     old, new = [], []
     for before_games, after_games in zip(before, after, strict=True):
         # Only games that both judges judged: otherwise the change would hold the difference of the games.
-        before_by_id, after_by_id = _by_id(before_games), _by_id(after_games)
-        old.append({id_: game for id_, game in before_by_id.items() if id_ in after_by_id})
-        new.append({id_: game for id_, game in after_by_id.items() if id_ in before_by_id})
+        old.append(_those_in(before_games, after_games))
+        new.append(_those_in(after_games, before_games))
     rows: list[EffectRow] = []
     for name, unit, difference_unit, measure, claim in MEASURES:
         first, second = _scored(old, measure), _scored(new, measure)
         rows += mean_rows("judge", f"{name}: before finetuning", unit, [list(scores.values()) for scores in first])
         rows += mean_rows("judge", f"{name}: after finetuning", unit, [list(scores.values()) for scores in second])
-        pairs = [paired(after_scores, before_scores) for before_scores, after_scores in zip(first, second, strict=True)]
+        pairs = list(map(paired, second, first))
         rows += mean_rows("judge", f"{name}: after - before", difference_unit, pairs, claim)
     return rows + _ece_row("before", old) + _ece_row("after", new)
 
 
-def _by_id(games: Sequence[Played]) -> dict[str, Played]:
-    return {game.leg.transcript.id: game for game in games}
+def _those_in(games: Sequence[Played], others: Sequence[Played]) -> dict[str, Played]:
+    """Games by id, those that are among the others as well."""
+    shared = {game.leg.transcript.id for game in others}
+    by_id = {game.leg.transcript.id: game for game in games}
+    return {id_: game for id_, game in by_id.items() if id_ in shared}
 
 
 def _scored(seeds: Sequence[Mapping[str, Played]], measure: Callable[[JudgedDebate], float]) -> list[dict[str, Scored]]:
     """A measure of every game that was judged in both presentation orders."""
-    scored = []
+    by_seed = []
     for games in seeds:
-        judged = {id_: game for id_, game in games.items() if _both_orders(game)}
-        scored.append({id_: Scored(measure(game.leg), game.cluster) for id_, game in judged.items()})
-    return scored
+        scored = {}
+        for id_, game in games.items():
+            if _both_orders(game):
+                scored[id_] = Scored(measure(game.leg), game.cluster)
+        by_seed.append(scored)
+    return by_seed
 
 
 def _both_orders(game: Played) -> bool:
@@ -181,14 +212,16 @@ def protocol_rows(seeds: Seeds, order: Sequence[str] = ()) -> list[EffectRow]:
     # The last listed player is the most trained one.
     player = (listed(every, order) or ["-"])[-1]
     protocols = list(dict.fromkeys(game.protocol for game in every))
-    scores = {name: [_by_question(games, name, player) for games in seeds] for name in protocols}
+    scores = {}
+    for name in protocols:
+        scores[name] = [_by_question(games, name, player) for games in seeds]
     rows: list[EffectRow] = []
     for name in protocols:
         by_seed = [list(seed_scores.values()) for seed_scores in scores[name]]
         rows += mean_rows("protocols", f"{name}, {player}", "%", by_seed)
     for name in COMPARED:
         if "debate" in scores and name in scores:
-            pairs = [paired(debate, other) for debate, other in zip(scores["debate"], scores[name], strict=True)]
+            pairs = list(map(paired, scores["debate"], scores[name]))
             rows += mean_rows("protocols", f"debate - {name}, {player}", "points", pairs, 1)
     return rows
 

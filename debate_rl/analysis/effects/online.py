@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from debate_rl.analysis.effects.debate import fits, said_row, skill_row, valid_quotes
-from debate_rl.analysis.effects.judge import Seeds
+from debate_rl.analysis.effects.judge import Seeds, is_consultancy, is_self_play, under, where
 from debate_rl.analysis.effects.row import EffectRow, mean_rows
 from debate_rl.analysis.effects.training import minus, persuaded, right_of
 from debate_rl.arena.bradley_terry import RIDGE
@@ -33,10 +33,9 @@ def online_rows(
     for name, tokens in trained.items():
         note = "" if tokens is None else f"{tokens:,} tokens generated"
         rows.append(skill_row(GROUP, start, name, ratings).model_copy(update={"note": note}))
-    # Speeches of self-play: against others, quotes would depend on the opponent.
-    alone = [[game for game in games if len(game.players) == 1] for games in seeds]
+    self_play = where(seeds, is_self_play)
     for name in trained:
-        rows += said_row(GROUP, alone, start, name, "speeches with valid quotes only", "points", valid_quotes, 0)
+        rows += said_row(GROUP, self_play, start, name, "speeches with valid quotes only", "points", valid_quotes, 0)
     return rows
 
 
@@ -54,12 +53,12 @@ def judged_rows(seeds: Seeds, start: str, trained: Sequence[str], judge: str) ->
         protocols.update(dict.fromkeys(game.protocol for game in games))
     rows: list[EffectRow] = []
     for protocol in protocols:
-        played = [[game for game in games if game.protocol == protocol] for games in seeds]
+        played = under(seeds, protocol)
         for name in trained:
             what = f"{name} - {start}, {protocol}, accuracy of the {judge} judge"
             rows += mean_rows(GROUP, what, "points", minus(played, name, start, right_of))
-        alone = [[game for game in games if len(game.leg.transcript.players) == 1] for games in played]
+        consultancies = where(played, is_consultancy)
         for name in trained:
             what = f"{name} - {start}, {protocol}, probability of its side by the {judge} judge"
-            rows += mean_rows(GROUP, what, "points", minus(alone, name, start, persuaded))
+            rows += mean_rows(GROUP, what, "points", minus(consultancies, name, start, persuaded))
     return rows

@@ -26,6 +26,7 @@ from debate_rl.arena.ratings import RESAMPLES
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
 from debate_rl.records import read_json, write_json
+from debate_rl.trainers.common.settings import DpoComparison
 from debate_rl.weak_to_strong.results.predictions import read_hits
 
 GROUPS = (
@@ -67,6 +68,11 @@ class _Study(NamedTuple):
             if path.is_file():
                 return dict(read_json(path))
         return {}
+
+    def dpo(self, name: str) -> DpoComparison | None:
+        """What a dpo stage trained on; None if no run has finished it."""
+        objective = self.metrics(name).get("objective")
+        return None if objective is None else DpoComparison.model_validate(objective)
 
     def ridge(self, name: str) -> float:
         """The ridge with which the stage's own ratings were fitted."""
@@ -168,12 +174,21 @@ def _oversight_rows(study: _Study, name: str) -> list[EffectRow]:
 
 def _transfer_rows(study: _Study, name: str) -> list[EffectRow]:
     """Rows of a weak-to-strong stage; none if it is a column of a table, which the report shows whole."""
-    configs = [run / run_files.CONFIG for run in study.runs if (run / run_files.CONFIG).is_file()]
-    tree = yaml.safe_load(configs[0].read_text(encoding="utf-8")) if configs else None
-    stages = (tree or {}).get("stages") or {}
-    if (stages.get(name) or {}).get("table"):
+    if _stage_settings(study).get(name, {}).get("table"):
         return []
     return transfer_rows([read_hits(run / name) for run in study.runs])
+
+
+def _stage_settings(study: _Study) -> dict[str, dict[str, Any]]:
+    """The stages of the first config that there is, as they are written."""
+    for run in study.runs:
+        path = run / run_files.CONFIG
+        if path.is_file():
+            tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            stages = tree.get("stages") or {}
+            # A stage without settings is written as `dpo:`, which YAML reads as None.
+            return {name: settings or {} for name, settings in stages.items()}
+    return {}
 
 
 _ROWS: dict[str, Callable[[_Study, str], list[EffectRow]]] = {
@@ -191,10 +206,10 @@ def _target_families(study: _Study) -> list[dict[str, str]]:
     """Target of each dpo stage, grouped by start, preferences and loss: within a group only the target differs."""
     families: dict[tuple[str, ...], dict[str, str]] = {}
     for name in study.of("dpo"):
-        objective = study.metrics(name).get("objective")
-        if objective:
-            family = families.setdefault((objective["start"], objective["preferences"], objective["loss"]), {})
-            family[name] = objective["target"]
+        training = study.dpo(name)
+        if training is not None:
+            family = families.setdefault((training.start, training.preferences, training.loss), {})
+            family[name] = training.target
     return list(families.values())
 
 
@@ -210,9 +225,10 @@ def _trained_online(study: _Study, players: Sequence[str]) -> dict[str, dict[str
             metrics = study.metrics(name)
             by_start.setdefault(str(metrics.get("start")), {})[name] = metrics.get("generated_tokens")
         elif kind == "dpo":
-            objective = study.metrics(name).get("objective") or {}
-            preferences = study.metrics(objective.get("preferences", ""))
-            by_start.setdefault(str(objective.get("start")), {})[name] = preferences.get("generated_tokens")
+            training = study.dpo(name)
+            if training is not None:
+                preferences = study.metrics(training.preferences)
+                by_start.setdefault(training.start, {})[name] = preferences.get("generated_tokens")
     online = {}
     for start, trained in by_start.items():
         if start in players and any(study.kinds[name] == "grpo" for name in trained):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from debate_rl.analysis.behaviour.game_features import Played
 from debate_rl.analysis.effects.debate import fits, said_row, skill_row, valid_quotes, words
-from debate_rl.analysis.effects.judge import Seeds, right
+from debate_rl.analysis.effects.judge import Seeds, is_consultancy, is_self_play, right, where
 from debate_rl.analysis.effects.row import EffectRow, Scored, mean_rows, paired
 from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES
@@ -37,17 +37,17 @@ def iteration_rows(
         # Several small steps up and down: the whole way says whether training helped.
         if len(players) > 2:
             rows.append(skill_row(group, players[0], players[-1], ratings))
-    alone = [[game for game in games if len(game.players) == 1] for games in seeds]
-    consultancy = [[game for game in games if len(game.leg.transcript.players) == 1] for games in alone]
+    self_play = where(seeds, is_self_play)
+    consultancies = where(self_play, is_consultancy)
     for low, high in pairs:
-        rows += mean_rows(group, f"{high} - {low}, judge accuracy", "points", minus(alone, high, low, right_of))
+        rows += mean_rows(group, f"{high} - {low}, judge accuracy", "points", minus(self_play, high, low, right_of))
     for low, high in pairs:
         name = f"{high} - {low}, judge's probability for the consultant"
-        rows += mean_rows(group, name, "points", minus(consultancy, high, low, persuaded), 1)
+        rows += mean_rows(group, name, "points", minus(consultancies, high, low, persuaded), 1)
     for low, high in pairs:
-        rows += said_row(group, alone, low, high, "speeches with valid quotes only", "points", valid_quotes, 0)
+        rows += said_row(group, self_play, low, high, "speeches with valid quotes only", "points", valid_quotes, 0)
     for low, high in pairs:
-        rows += said_row(group, alone, low, high, "words a speech", "words", words, 0)
+        rows += said_row(group, self_play, low, high, "words a speech", "words", words, 0)
     return rows
 
 
@@ -77,6 +77,7 @@ def minus(seeds: Seeds, high: str, low: str, of: Callable[[Played], float]) -> l
 
 
 def _by_question(games: Sequence[Played], player: str, of: Callable[[Played], float]) -> dict[str, Scored]:
+    """A number of each of a player's games with itself, by question."""
     return {game.question: Scored(of(game), game.cluster) for game in games if game.players == (player,)}
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+from debate_rl.analysis.accuracy import p_correct_of
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import accuracy, brier
@@ -101,20 +102,15 @@ def by_knowledge(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]], unsure:
 
 def _row(group: Knowledge, protocol: str, player: str, legs: Sequence[JudgedDebate]) -> KnownRow | None:
     """Scores of one group under one protocol and player; None without a verdict."""
-    probabilities = []
-    clusters = []
-    for leg in legs:
-        if leg.p_correct is not None:
-            probabilities.append(leg.p_correct)
-            clusters.append(leg.transcript.question.cluster)
-    if not probabilities:
+    p_correct, stories = p_correct_of(legs)
+    if not p_correct:
         return None
     return KnownRow(
         known=group,
         protocol=protocol,
         player=player,
-        accuracy=accuracy(probabilities, clusters),
-        brier=brier(probabilities, clusters),
+        accuracy=accuracy(p_correct, stories),
+        brier=brier(p_correct, stories),
     )
 
 

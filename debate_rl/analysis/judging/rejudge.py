@@ -190,10 +190,12 @@ def _convert(legs: Sequence[JudgedDebate], view: str) -> Converted:
 def _check_any_verdict(legs: Sequence[JudgedDebate], judge: AnyJudge) -> None:
     """Refuse a judge that could not judge a single game."""
     # Without this the command would end in a table of dashes, as if the judge had been compared.
-    if any(leg.verdict is not None for leg in legs):
-        return
-    failures = [leg.failure.message for leg in legs if leg.failure is not None]
-    reason = failures[0] if failures else "no game was finished"
+    reason = "no game was finished"
+    for leg in reversed(legs):
+        if leg.verdict is not None:
+            return
+        if leg.failure is not None:
+            reason = leg.failure.message
     raise UserError(f"{judge.name} could not judge any game ({reason}); does the model fit the transcripts?")
 
 

@@ -73,10 +73,11 @@ def answer_or_raise(reply: dict[str, Any] | EngineFailure) -> dict[str, Any]:
 
 def read_texts(reply: dict[str, Any]) -> list[RawText]:
     """The choices of an answer, in their order."""
-    return [
-        RawText(choice["message"]["content"], choice["finish_reason"], token_ids(choice.get("token_ids")))
-        for choice in reply["choices"]
-    ]
+    texts = []
+    for choice in reply["choices"]:
+        ids = token_ids(choice.get("token_ids"))
+        texts.append(RawText(choice["message"]["content"], choice["finish_reason"], ids))
+    return texts
 
 
 def read_first_token(reply: dict[str, Any]) -> list[tuple[str, float]] | None:

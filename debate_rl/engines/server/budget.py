@@ -109,11 +109,13 @@ class Budget:
     @property
     def spent_money(self) -> float | None:
         """Money paid so far; None where a model that was asked has no price."""
-        costs = [self._cost(paid) for paid in self._by_model.values()]
-        known = [cost for cost in costs if cost is not None]
-        if len(known) < len(costs):
-            return None  # a sum without the unknown prices would be too low
-        return sum(known)
+        costs = []
+        for paid in self._by_model.values():
+            cost = self._cost(paid)
+            if cost is None:
+                return None  # a sum without the unknown prices would be too low
+            costs.append(cost)
+        return sum(costs)
 
     def summary(self) -> dict[str, Any]:
         """Count of answers, tokens and (where all prices are known) money so far."""

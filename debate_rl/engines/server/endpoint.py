@@ -216,7 +216,8 @@ class Endpoint:
             message = f"{self.url} has no credit left for this key ({status}: {words}); top it up"
             return EngineFailure(kind=REFUSED, message=message)
         # A 403 is also how OpenAI refuses log-probabilities of some models.
-        if status == 401 or (status == 403 and "logprob" not in words):
+        refuses_key = status == 401 or (status == 403 and "logprob" not in words)
+        if refuses_key:
             fix = f"set the key in ${self.key_env}" if self.key_env else "name its variable: engine.key_env"
             return EngineFailure(kind=REFUSED, message=f"{self.url} refuses the key ({status}: {words}); {fix}")
         if status == 404:
@@ -337,7 +338,9 @@ def url_fault(url: str) -> str | None:
         port = parts.port
     except ValueError:
         return f"the host or port is not valid; {example}"
-    if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:%-]+", host) or port == 0:
+    is_http = parts.scheme in ("http", "https")
+    is_host = re.fullmatch(r"[\w.:%-]+", host) is not None
+    if not is_http or not is_host or port == 0:
         return f"this is no url of an API; {example}"
     if "@" in parts.netloc or parts.query or parts.fragment:
         return "it holds a user, password or query; put the key into the variable that engine.key_env names"

@@ -26,18 +26,23 @@ def candidate_scores(candidates: Sequence[str], top: Sequence[tuple[str, float]]
         >>> candidate_scores(("A", "B"), [("A", -0.1), (" A", -4.0), ("The", -3.2)])
         (-0.0799..., -4.0)
     """
-    if not top:
+    masses = [_mass(candidate, top) for candidate in candidates]
+    if not any(masses):
         return None
-    mass = [_mass(candidate, top) for candidate in candidates]
-    if not any(mass):
-        return None
-    for candidate, probability in zip(candidates, mass, strict=True):
-        if not probability and any(_begins(candidate, token) for token, _ in top):
-            return None
+    tokens = [token for token, _ in top]
+    logprobs = [p for _, p in top]
     # Rounding may leave nothing or less, which has no logarithm.
-    left = max(1 - sum(math.exp(p) for _, p in top), 1e-9)
-    bound = min(min(p for _, p in top), math.log(left))
-    return tuple(math.log(probability) if probability else bound for probability in mass)
+    left = max(1 - sum(map(math.exp, logprobs)), 1e-9)
+    bound = min(*logprobs, math.log(left))
+    scores = []
+    for candidate, mass in zip(candidates, masses, strict=True):
+        if mass:
+            scores.append(math.log(mass))
+        elif any(_begins(candidate, token) for token in tokens):
+            return None
+        else:
+            scores.append(bound)
+    return tuple(scores)
 
 
 def _mass(candidate: str, top: Sequence[tuple[str, float]]) -> float:

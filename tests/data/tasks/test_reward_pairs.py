@@ -22,7 +22,6 @@ def test_a_pair_is_a_conversation_and_two_replies(tmp_path):
     (pair,) = load_pairs(path=written(tmp_path, [row(1)])).pairs
     assert [message["role"] for message in pair.prompt] == ["user", "assistant", "user"]
     assert (pair.prompt[0]["content"], pair.chosen, pair.rejected) == ("Question 1?", "Sure.", "No.")
-    assert pair.conversational()["rejected"] == [{"role": "assistant", "content": "No."}]
 
 
 def test_what_is_left_out_is_counted(tmp_path):

@@ -10,8 +10,7 @@ from pydantic import Field
 from debate_rl.analysis.effects.table import effects, write_effects
 from debate_rl.analysis.judging.judge_errors import judge_errors
 from debate_rl.game import run_files
-from debate_rl.records import write_json
-from debate_rl.stages.base import Metrics, Stage
+from debate_rl.stages.base import Stage, StageResult
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
@@ -34,15 +33,11 @@ class ReportStage(Stage):
         """Whether the page reads another stage: it shows all of them."""
         return True
 
-    def execute(self, run: Run, out: Path) -> Metrics:
+    def execute(self, run: Run, out: Path) -> StageResult:
         """Write the effects, the page and, if asked for, the effects of errors in the verdicts."""
-        from debate_rl.report.page import ERRORS, write_report  # here: it loads the plotting library
-
         table = effects([run.folder])
         write_effects(out / run_files.EFFECTS, [run.config.seed], table)
         errors = judge_errors(run.folder) if self.judge_errors else None
-        if errors is not None:
-            write_json(out / ERRORS, errors.model_dump(mode="json"))
-        page = write_report(run.folder, out, self.transcripts, table, errors)
+        page = run.write_page(out, self.transcripts, table, errors)
         run.say(f"  {run.folder / out.name.lstrip('.') / page.name}")
-        return {}
+        return StageResult()
