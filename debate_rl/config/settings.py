@@ -19,15 +19,17 @@ from debate_rl.records import Record
 class Questions(Record):
     """Where the questions come from and how many are used of each split."""
 
-    source: Literal["lab", "quality", "nyu", "file"] = "lab"
+    source: Literal["lab", "quality", "nyu", "sciq", "file"] = "lab"
     path: str | None = None
-    """File or folder of the source; the lab needs none."""
+    """File or folder of the source; the lab needs none, and for sciq none takes the hub's."""
     family: str = "whereabouts"
     """Family of lab stories."""
     knobs: dict[str, Any] = {}
     """Knobs of the lab family, such as the number of moves."""
     hard_only: bool = False
     """Take only questions marked difficult (QuALITY)."""
+    min_passage_words: int = Field(default=1, ge=0)
+    """Shortest support of source sciq, in words; questions with less are left out and counted. 0 keeps all."""
     human: str | None = None
     """Human debates (as source nyu) whose stories no test question may be about; known by id, title or text."""
     train: int = Field(default=400, ge=1)

@@ -31,6 +31,7 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
             lab=LabStories(family=settings.family, knobs=settings.knobs),
             hard_only=settings.hard_only,
             human=settings.human,
+            min_passage_words=settings.min_passage_words,
         )
     return splits
 

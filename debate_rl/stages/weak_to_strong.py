@@ -294,6 +294,7 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
             lab=LabStories(family=stage.family or settings.family, knobs=knobs),
             hard_only=settings.hard_only,
             human=settings.human,
+            min_passage_words=settings.min_passage_words,
         )
         items = claims(questions, seed) if stage.task == "claims" else questions
     elif stage.task == "pairs":
