@@ -191,7 +191,10 @@ class ProtocolSettings(Record):
     identities: Literal["hidden", "shown"] | None = None
     needs_passage: bool | None = None
     prompts: str | None = None
-    """Prompt set of every protocol: default, lab, or a folder."""
+    """Prompt set of every protocol: default, small (models under a billion parameters), lab, or a folder."""
+    passage_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a passage in prompts, by the debater's tokenizer (else 1.3 a word): of longer ones every seat and
+    training row shows the paragraphs nearest to question and answers. Quotes are checked against the whole passage."""
 
     def load(self, name: str | None = None) -> Protocol:
         """The protocol of this name (else the default one) with the changes applied.
@@ -200,7 +203,7 @@ class ProtocolSettings(Record):
         whole passes of its order; a shape of its own stays (claim: A, B, A), and so does the most that market-making
         may take.
         """
-        changes = self.model_dump(exclude_none=True, exclude={"name", "turns"})
+        changes = self.model_dump(exclude_none=True, exclude={"name", "turns", "passage_tokens"})
         protocol = load_protocol(name or self.name, **changes)
         if self.turns is None or protocol.turns == 0:
             return protocol

@@ -296,6 +296,7 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
             human=settings.human,
             min_passage_words=settings.min_passage_words,
         )
+        questions = run.with_excerpts(questions)
         items = claims(questions, seed) if stage.task == "claims" else questions
     elif stage.task == "pairs":
         items = pair_questions(load_pairs("hh", stage.path, limit=count, seed=seed).pairs, seed)
