@@ -10,14 +10,14 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from debate_rl.data.left_out import LeftOut, question_fault, text_fault
-from debate_rl.data.sources import nyu, quality
+from debate_rl.data.sources import nyu, quality, sciq
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
 from debate_rl.records import Record, explain, lines
 
-SOURCES = ("lab", "quality", "nyu", "file")
+SOURCES = ("lab", "quality", "nyu", "sciq", "file")
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -43,12 +43,13 @@ def load_questions(
     lab: LabStories | None = None,
     hard_only: bool = False,
     human: str | Path | None = None,
+    min_passage_words: int = 1,
 ) -> list[Question]:
     """Load questions.
 
     Args:
-        source: `lab` (generated), `quality`, `nyu` (the human debates), or `file` (JSON lines of `Question`).
-        path: the source's file or folder; the lab needs none.
+        source: `lab` (generated), `quality`, `nyu` (the human debates), `sciq`, or `file` (JSON lines of `Question`).
+        path: the source's file or folder; the lab needs none, and for `sciq` none is the hub.
         split: train, validation or test. None takes every question, and from the lab the train split.
         limit: most questions, drawn by seed; None takes all, and 100 from the lab.
         seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
@@ -56,6 +57,7 @@ def load_questions(
         hard_only: only the questions that QuALITY marks as difficult.
         human: human debates (as the path of source `nyu`); questions on their stories are left out of the validation
             and test splits. A story is recognised by its id, its title, or its text (`stories.same_stories`).
+        min_passage_words: shortest support of `sciq` in words; rows with less are left out and counted.
 
     Raises:
         UserError: unknown source or split, no path, a malformed file, or no question is left (names split and path).
@@ -75,6 +77,9 @@ def load_questions(
         questions = world.questions(lab.family, split or "train", count, seed, **lab.knobs)
     elif source == "quality":
         questions = quality.load(path, hard_only, split, limit, seed, debated)
+    elif source == "sciq":
+        # Its supports are paragraphs of textbooks: no debated story is among them.
+        questions = sciq.load(path, split, limit, seed, min_passage_words)
     else:
         every = nyu.questions(path, split, None, seed) if source == "nyu" else _from_file(path, split)
         # Leave out first and draw then, so that the limit is reached.
@@ -88,8 +93,8 @@ def load_questions(
 
 
 def _debated_groups(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
-    """Groups of a source whose stories are among the debated ones; the lab's stories never are."""
-    if source == "lab":
+    """Groups of a source whose stories are among the debated ones; those of the lab and SciQ never are."""
+    if source in ("lab", "sciq"):
         return set()
     if source == "quality":
         stories = {story.id: story for story in quality.stories(path, split).values()}

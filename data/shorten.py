@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 MARK = "[...]"
-_PARAGRAPH = re.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
+"""Stands where text was left out."""
+PARAGRAPH = re.compile(r"\S.*?(?=\s*\n\s*\n|\s*\Z)", re.DOTALL)
 
 
 def shorten(
@@ -33,7 +34,7 @@ def shorten(
     """
     if count(passage) <= limit:
         return passage
-    spans = [match.span() for match in _PARAGRAPH.finditer(passage)]
+    spans = [match.span() for match in PARAGRAPH.finditer(passage)]
     sizes = [count(passage[start:end]) for start, end in spans]
     removable = [place for place, span in enumerate(spans) if not _overlaps(span, quoted)]
     Random(f"shorten/{seed}").shuffle(removable)

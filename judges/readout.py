@@ -43,7 +43,7 @@ def without_debate(transcript: Transcript) -> Transcript:
 def without_content(transcript: Transcript) -> Transcript:
     """A game of the same shape in which nothing is said: speeches by the same sides in the same turns."""
     passage = None if transcript.question.passage is None else _NOTHING
-    changes = {"text": _NOTHING, "answers": _NEUTRAL_ANSWERS, "passage": passage}
+    changes = {"text": _NOTHING, "answers": _NEUTRAL_ANSWERS, "passage": passage, "excerpt": None}
     question = transcript.question.model_copy(update=changes)
     speeches = tuple(speech.model_copy(update={"text": _NOTHING, "quotes": ()}) for speech in transcript.speeches)
     players = dict.fromkeys(transcript.players, _NOTHING)

@@ -19,15 +19,17 @@ from debate_rl.records import Record
 class Questions(Record):
     """Where the questions come from and how many are used of each split."""
 
-    source: Literal["lab", "quality", "nyu", "file"] = "lab"
+    source: Literal["lab", "quality", "nyu", "sciq", "file"] = "lab"
     path: str | None = None
-    """File or folder of the source; the lab needs none."""
+    """File or folder of the source; the lab needs none, and for sciq none takes the hub's."""
     family: str = "whereabouts"
     """Family of lab stories."""
     knobs: dict[str, Any] = {}
     """Knobs of the lab family, such as the number of moves."""
     hard_only: bool = False
     """Take only questions marked difficult (QuALITY)."""
+    min_passage_words: int = Field(default=1, ge=0)
+    """Shortest support of source sciq, in words; questions with less are left out and counted. 0 keeps all."""
     human: str | None = None
     """Human debates (as source nyu) whose stories no test question may be about; known by id, title or text."""
     train: int = Field(default=400, ge=1)
@@ -189,7 +191,10 @@ class ProtocolSettings(Record):
     identities: Literal["hidden", "shown"] | None = None
     needs_passage: bool | None = None
     prompts: str | None = None
-    """Prompt set of every protocol: default, lab, or a folder."""
+    """Prompt set of every protocol: default, small (models under a billion parameters), lab, or a folder."""
+    passage_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a passage in prompts, by the debater's tokenizer (else 1.3 a word): of longer ones every seat and
+    training row shows the paragraphs nearest to question and answers. Quotes are checked against the whole passage."""
 
     def load(self, name: str | None = None) -> Protocol:
         """The protocol of this name (else the default one) with the changes applied.
@@ -198,7 +203,7 @@ class ProtocolSettings(Record):
         whole passes of its order; a shape of its own stays (claim: A, B, A), and so does the most that market-making
         may take.
         """
-        changes = self.model_dump(exclude_none=True, exclude={"name", "turns"})
+        changes = self.model_dump(exclude_none=True, exclude={"name", "turns", "passage_tokens"})
         protocol = load_protocol(name or self.name, **changes)
         if self.turns is None or protocol.turns == 0:
             return protocol

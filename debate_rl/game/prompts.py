@@ -192,7 +192,7 @@ def _debater_values(transcript: Transcript, side: Side, turn: int) -> dict[str, 
     protocol = transcript.protocol
     answer = SIDES.index(side)
     return {
-        "passage": _plain(question.passage or ""),
+        "passage": _plain(question.shown_passage),
         "question": _plain(question.text),
         "answers": [_plain(answer) for answer in question.answers],
         "own": _plain(question.answers[answer]),
@@ -289,7 +289,7 @@ def _judge_values(
     }
     # Left out otherwise, not empty: a template that shows the passage to a judge who must not read it then fails.
     if protocol.judge_reads_passage:
-        values["passage"] = _plain(question.passage or "")
+        values["passage"] = _plain(question.shown_passage)
     return values
 
 

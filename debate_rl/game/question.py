@@ -28,13 +28,20 @@ class Question(Record):
     correct: Literal[0, 1] | None = None
     """Index of the correct answer; None where it is unknown. No model ever sees it."""
     passage: str | None = None
-    """The text that debaters read and a hidden-passage judge does not."""
+    """The text that debaters read and a hidden-passage judge does not; quotes are checked against it."""
+    excerpt: str | None = Field(default=None, exclude_if=lambda excerpt: excerpt is None)
+    """The part of the passage that prompts show; None shows all of it. Chosen once, before the first game."""
     group: str = ""
     """Name of the group of related questions, usually the story: statistics cluster by it, splits never cut it."""
     source: str = ""
     split: Split | None = None
     evidence: tuple[tuple[str, ...], ...] = Field(default=())
     """Sentences that back each answer best, where a data set names them; for analysis, never shown to a model."""
+
+    @property
+    def shown_passage(self) -> str:
+        """What those who may read the passage are shown of it; empty where there is none."""
+        return self.passage or "" if self.excerpt is None else self.excerpt
 
     @property
     def cluster(self) -> str:

@@ -26,6 +26,7 @@ LONG = 600
 TRIED = 60
 """Runs of three words that are searched for from either end of a long quote."""
 _WORD = re.compile(r"\S+")
+_RUN = re.compile(r"\S+|\s+")
 _SAME = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "`": "'"}
 )
@@ -63,6 +64,9 @@ def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
 
     Letters with marks are taken apart, so that composed and decomposed text is the same.
     """
+    plain = text.translate(_SAME)
+    if plain.isascii():
+        return _normalised_ascii(plain)
     folded: list[str] = []
     origins: list[int] = []
     for index, character in enumerate(text):
@@ -76,6 +80,20 @@ def _normalised(text: str) -> tuple[str, tuple[int, ...]]:
         origins += [index] * len(parts)
     _order_marks(folded, origins)
     return "".join(folded), tuple(origins)
+
+
+def _normalised_ascii(text: str) -> tuple[str, tuple[int, ...]]:
+    """`_normalised` of a text of ASCII alone, word by word: many times as fast as letter by letter."""
+    pieces: list[str] = []
+    origins: list[int] = []
+    for run in _RUN.finditer(text.lower()):
+        if not run[0].isspace():
+            pieces.append(run[0])
+            origins += range(*run.span())
+        elif pieces:
+            pieces.append(" ")
+            origins.append(run.start())
+    return "".join(pieces), tuple(origins)
 
 
 def _order_marks(letters: list[str], origins: list[int]) -> None:

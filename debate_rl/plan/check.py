@@ -11,15 +11,10 @@ from pathlib import Path
 
 from debate_rl.data.models import SHIPPED
 from debate_rl.data.models.library import LIBRARY
-from debate_rl.engines.chat import prompt_ids
-from debate_rl.engines.load import context_of, load_config, load_tokenizer
-from debate_rl.engines.request import Message
 from debate_rl.engines.weights import check_weights
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game import run_files
-from debate_rl.game.prompts import debater_messages
-from debate_rl.game.question import Question
-from debate_rl.game.transcript import open_transcript
+from debate_rl.plan.fit import check_lengths
 from debate_rl.runs.run import Run
 from debate_rl.stages.base import Stage, TrainingStage
 from debate_rl.trainers.common.settings import Kind
@@ -58,7 +53,7 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
             _check_keys(name, kind, training)
     for role, model in dict.fromkeys(_models(run, stages.values())):
         _check_model(run, role, model)
-    return _too_long(run) if stages else []
+    return check_lengths(run, stages.values()) if stages else []
 
 
 def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
@@ -100,47 +95,3 @@ def _check_model(run: Run, role: str, model: str) -> None:
         f"{role}: model not found: {model!r} is no folder, no hub name (OWNER/NAME), no lab and no library "
         f"model; {nearest(model, [*LIBRARY, *(path.parent.name for path in SHIPPED.glob('*/config.json'))])}"
     )
-
-
-def _too_long(run: Run) -> list[str]:
-    """Compare the prompts of the real questions with what the debater can read, by its own tokenizer."""
-    config = run.config
-    path = Path(run.resolve(config.models.debater))
-    protocol = run.protocol()
-    if config.engine.kind == "server" or not (path / "tokenizer.json").is_file() or protocol.turns == 0:
-        return []
-    limit = context_of(load_config(path))
-    if limit is None:
-        return []
-    tokenizer = load_tokenizer(path)
-    room = limit - protocol.max_new_tokens
-
-    def length(question: Question) -> int:
-        game = open_transcript(question, protocol, {"A": "base", "B": "base"}, config.seed)
-        messages = debater_messages(game, next(iter(game.players)), 0)
-        return len(prompt_ids(tokenizer, tuple(Message.model_validate(one) for one in messages)))
-
-    questions = [*run.questions("train"), *run.questions("test")]
-    # A token is at least a character, so only long texts are encoded; the longest first, until one fits.
-    longest = sorted(questions, key=lambda question: len(question.passage or ""), reverse=True)
-    long: list[int] = []
-    for question in longest:
-        if len(question.passage or "") + len(question.text) + _FRAME <= room:
-            break
-        tokens = length(question)
-        if tokens <= room:
-            break
-        long.append(tokens)
-    if not long:
-        return []
-    said = (
-        f"{len(long)} of {len(questions)} questions: the prompt of the longest has {long[0]:,} tokens, which with "
-        f"{protocol.max_new_tokens} new ones exceed the {limit:,} that {config.models.debater} can read"
-    )
-    if len(long) == len(questions):
-        raise UserError(f"{said}; choose a model with a longer context, or other questions")
-    return [f"{said}; their debates will fail"]
-
-
-_FRAME = 200
-"""Characters of a prompt beside the question and the passage, at least: shorter ones need not be encoded."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from debate_rl.config.tree import Config
+from debate_rl.data.excerpts import words_count
 from debate_rl.data.questions import LabStories, load_questions
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
@@ -31,8 +32,25 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
             lab=LabStories(family=settings.family, knobs=settings.knobs),
             hard_only=settings.hard_only,
             human=settings.human,
+            min_passage_words=settings.min_passage_words,
         )
     return splits
+
+
+def passage_counter(config: Config, resolve: Callable[[str], str]) -> tuple[Callable[[str], int], str]:
+    """How `protocol.passage_tokens` are counted: by the debater's tokenizer, else by words; and that in words.
+
+    Every seat and every training row then shows the same text, whichever model reads it.
+    """
+    model = config.models.debater
+    path = Path(resolve(model))
+    if not (path / "tokenizer.json").is_file():
+        return words_count, "1.3 tokens a word"
+    from debate_rl.engines.load import load_tokenizer  # here: transformers only where passages are counted
+
+    tokenizer = load_tokenizer(path)
+    tokenizer.model_max_length = int(1e9)  # it would warn about each story that is longer than the model reads
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]), f"the tokenizer of {model}"
 
 
 def shared_engine(own: Engine, store: Path, config: Config, crew: Crew | None = None) -> tuple[StoredEngine, Engine]:

@@ -13,6 +13,7 @@ from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.arena.progress import ProgressLine
 from debate_rl.arena.resume_log import Progress
 from debate_rl.config.tree import Config, load_config
+from debate_rl.data.excerpts import with_excerpts
 from debate_rl.data.models import model_path
 from debate_rl.data.models.library import LIBRARY, cache_folder, is_complete
 from debate_rl.engines.request import Engine
@@ -28,7 +29,7 @@ from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest, write_json
-from debate_rl.runs.engines import load_splits, open_engine, shared_engine
+from debate_rl.runs.engines import load_splits, open_engine, passage_counter, shared_engine
 from debate_rl.runs.tracking import Tracker
 from debate_rl.stages.base import is_path
 
@@ -206,11 +207,20 @@ class Run:
             UserError: the source can not be read, or the split is empty.
         """
         if not self._questions:
-            self._questions = load_splits(self.config)
+            for part, loaded in load_splits(self.config).items():
+                self._questions[part] = self.with_excerpts(loaded)
         questions = self._questions[split]
         if not questions:
             raise UserError(f"no questions in split {split!r} of source {self.config.questions.source!r}")
         return questions[:count]
+
+    def with_excerpts(self, questions: Sequence[Question]) -> list[Question]:
+        """Give questions on long passages an excerpt, where `protocol.passage_tokens` asks for it."""
+        limit = self.config.protocol.passage_tokens
+        if limit is None:
+            return list(questions)
+        count, _ = passage_counter(self.config, self.resolve)
+        return with_excerpts(questions, limit, count)
 
     def protocol(self, name: str | None = None) -> Protocol:
         """The protocol of this name with the config's changes, else the config's own."""

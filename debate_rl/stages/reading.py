@@ -56,6 +56,10 @@ class ReadingStage(Stage):
         for model in self.models:
             yield "models", model
 
+    def protocols_named(self) -> Iterator[str]:
+        """Its two."""
+        yield from PROTOCOLS
+
     def _asked(self, run: Run) -> list[Transcript]:
         """Every test question under both protocols; nobody speaks."""
         questions = run.questions("test", self.questions)

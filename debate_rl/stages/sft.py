@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.data.excerpts import excerpt_of
 from debate_rl.data.mix import counts
 from debate_rl.data.shorten import shorten
 from debate_rl.data.sources.instructions import load_instructions
@@ -18,6 +20,7 @@ from debate_rl.data.sources.provenance import Source, source_of
 from debate_rl.data.splits import sample
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.data.transcripts import NYU, load_transcripts
+from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.stages.base import TrainingStage
 from debate_rl.stages.training import CardFacts, TrainingResult, start_from, train
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from debate_rl.runs.run import Run
 
 INSTRUCTIONS = "instructions"
+OVER = "longer than train.max_length"
 TESTED = "its story is tested on, known by "
 
 
@@ -71,10 +75,12 @@ class SftStage(TrainingStage):
     limit: int | None = Field(default=None, ge=1)
     """Use at most so many questions' transcripts of each source."""
     rows: int | None = Field(default=None, ge=1)
-    """Train on so many rows, drawn by seed; all are built and counted."""
+    """Train on so many rows, drawn by seed; all are built and counted. Others take the place of rows longer than
+    `train.max_length`."""
     passage_tokens: int | None = Field(default=None, ge=1)
-    """Shorten longer passages of the prompts to about so many tokens: whole paragraphs that hold no quote of the game
-    give way to a visible [...], and the data card counts the rows."""
+    """Shorten longer passages of the prompts to about so many tokens: whole paragraphs that hold no quote of the game,
+    drawn by seed, give way to a visible [...], and the data card counts the rows. Empty takes
+    `protocol.passage_tokens`: what a game quotes stays then too, and of the rest what is nearest to the question."""
     start: str | None = None
     """Earlier stage whose adapter is trained further."""
 
@@ -143,7 +149,7 @@ def tested_stories(run: Run) -> list[Story]:
     return list(stories.values())
 
 
-def material(stage: SftStage, run: Run, name: str, tested: Sequence[Story]) -> Material:
+def material(stage: SftStage, run: Run, name: str, tested: Sequence[Story], shorten_passages: bool = True) -> Material:
     """The rows of a source, without those on stories that are tested."""
     source = source_of(name, stage.licences.get(name))
     if name == INSTRUCTIONS:
@@ -173,11 +179,8 @@ def material(stage: SftStage, run: Run, name: str, tested: Sequence[Story]) -> M
     games = _of_questions(untested, stage.limit, run.config.seed)
     left_out["over the limit of questions"] = len(untested) - len(games)
     left_out["a speech without words"] = speechless(games)
-    shown = games
-    if stage.passage_tokens is not None:
-        shown = _shortened(games, stage.passage_tokens, _token_counter(stage, run))
-    pairs = zip(games, shown, strict=True)
-    shortened = sum(full.question.passage != short.question.passage for full, short in pairs)
+    shown = _shortened(games, stage, run) if shorten_passages else games
+    shortened = sum(game.question.excerpt is not None for game in shown)
     notes["passage shortened, [...] where paragraphs are missing"] = shortened
     # Quotes are checked against the whole passage, whatever the row shows of it.
     verdicts: list[tuple[str, ...]] = []
@@ -203,25 +206,37 @@ def _token_counter(stage: SftStage, run: Run) -> Callable[[str], int]:
 
     base, _ = start_from(run, stage.start, run.config.models.debater)
     tokenizer = load_tokenizer(run.resolve(base))
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokenizer.model_max_length = int(1e9)  # it would warn about each story that is longer than the model reads
+
+    # Many games are about one story, whose paragraphs are counted once: else an archive takes minutes.
+    @lru_cache(maxsize=1 << 15)
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return count
 
 
-def _shortened(games: Sequence[Transcript], limit: int, count: Callable[[str], int]) -> list[Transcript]:
-    """The games with passages cut to about `limit` tokens; what they quote stays."""
+def _shortened(games: Sequence[Transcript], stage: SftStage, run: Run) -> list[Transcript]:
+    """The games with excerpts of long passages; what they quote stays, and what was shown when they were played."""
+    limit = stage.passage_tokens or run.config.protocol.passage_tokens
+    if limit is None:
+        return list(games)
+    count = _token_counter(stage, run)
     shortened = []
     for game in games:
-        passage = game.question.passage
-        if not passage:
-            shortened.append(game)
-            continue
+        question = game.question
+        excerpt = question.excerpt
         spans = []
         for speech in game.speeches:
             for quote in speech.quotes:
                 if quote.passage_start is not None and quote.passage_end:
                     spans.append((quote.passage_start, quote.passage_end))
-        short = shorten(passage, spans, limit, count, game.id)
-        question = game.question.model_copy(update={"passage": short})
-        shortened.append(game.model_copy(update={"question": question}))
+        if question.passage and stage.passage_tokens:
+            short = shorten(question.passage, spans, limit, count, game.id)
+            excerpt = None if short == question.passage else short
+        elif question.passage and excerpt is None:
+            excerpt = excerpt_of(question, limit, count, spans)
+        shortened.append(game.model_copy(update={"question": question.model_copy(update={"excerpt": excerpt})}))
     return shortened
 
 
@@ -252,16 +267,103 @@ def drawn(stage: SftStage, materials: Sequence[Material], seed: int) -> list[tup
     return chosen
 
 
+def within_length(
+    materials: Sequence[Material], chosen: Sequence[tuple[int, int]], fits: Callable[[SftRow], bool], seed: int
+) -> tuple[list[tuple[int, int]], Counter[int]]:
+    """Replace rows that are too long by others of their source, drawn by seed, while there are any.
+
+    Returns:
+        (index of the source, index of its row) for each row to train on; and the rows found too long, by source.
+    """
+    spare: dict[int, list[int]] = {}
+    for source, material_ in enumerate(materials):
+        taken = {row for at, row in chosen if at == source}
+        spare[source] = [row for row in range(len(material_.rows)) if row not in taken]
+        Random(f"{seed}/instead/{source}").shuffle(spare[source])
+    kept: list[tuple[int, int]] = []
+    over: Counter[int] = Counter()
+    for source, drawn_row in chosen:
+        candidates = [drawn_row]
+        while candidates:
+            row = candidates.pop()
+            if fits(materials[source].rows[row]):
+                kept.append((source, row))
+            else:
+                over[source] += 1
+                candidates = [spare[source].pop()] if spare[source] else []
+    return kept, over
+
+
+def _fits(stage: SftStage, run: Run, limit: int) -> Callable[[SftRow], bool]:
+    """A function that says whether a row with its speech is short enough for the training."""
+    from debate_rl.trainers.common.load import load_tokenizer  # here: it loads transformers
+    from debate_rl.trainers.common.tokens import Encoder
+
+    base, _ = start_from(run, stage.start, run.config.models.debater)
+    tokenizer = load_tokenizer(run.resolve(base))
+    tokenizer.model_max_length = int(1e9)
+    encoder = Encoder(tokenizer)
+
+    def fits(row: SftRow) -> bool:
+        prompt, (speech,) = encoder.encode(row.prompt, row.completion)
+        return len(prompt) + len(speech) <= limit
+
+    return fits
+
+
+def _selected(
+    stage: SftStage, run: Run, out: Path, materials: Sequence[Material]
+) -> tuple[list[tuple[int, int]], Counter[int]]:
+    """The rows to train on and those found too long by source, as said before the training.
+
+    Raises:
+        UserError: no row is short enough.
+    """
+    seed = run.config.seed
+    chosen = drawn(stage, materials, seed)
+    over: Counter[int] = Counter()
+    limit = stage.train.get("max_length")
+    if stage.rows is not None and limit is not None:
+        chosen, over = within_length(materials, chosen, _fits(stage, run, int(limit)), seed)
+        if not chosen:
+            raise UserError(
+                f"stages.{run.name_of(out)}: every row is {OVER} {limit}; raise it, or set passage_tokens to show less "
+                "of the passages"
+            )
+    built = sum(len(one.rows) for one in materials)
+    asked = "" if stage.rows is None or stage.rows == len(chosen) else f" (rows: {stage.rows} asked for)"
+    run.say(f"  training on {len(chosen):,} of {built:,} rows{asked}")
+    for reason, count in _all_left_out(materials, over).items():
+        run.say(f"  left out: {count:,} {reason}")
+    silent = sum(not materials[source].verdicts[row] for source, row in chosen)
+    if silent:
+        run.say(f"  {silent:,} of the {len(chosen):,} quote nothing")
+    return chosen, over
+
+
+def _all_left_out(materials: Sequence[Material], over: Counter[int]) -> Counter[str]:
+    """What all sources leave out, by reason."""
+    reasons: Counter[str] = Counter()
+    for one in materials:
+        reasons.update(one.left_out)
+    if over:
+        reasons[f"rows {OVER}"] = over.total()
+    return +reasons
+
+
 def _execute(stage: SftStage, run: Run, out: Path) -> SftResult:
     """Build rows from transcripts, mix them, and train."""
     tested = tested_stories(run)
-    materials = [material(stage, run, name, tested) for name in stage.transcripts]
-    chosen = drawn(stage, materials, run.config.seed)
+    materials = []
+    for name in stage.transcripts:
+        run.say(f"  reading {name}")
+        materials.append(material(stage, run, name, tested))
+    chosen, over = _selected(stage, run, out, materials)
     rows_used = Counter(source for source, _ in chosen)
     quotes: Counter[str] = Counter()
     for source, row in chosen:
         quotes.update(materials[source].verdicts[row])
-    gathered = tuple(_gathered(one, rows_used[source]) for source, one in enumerate(materials))
+    gathered = tuple(_gathered(one, rows_used[source], over[source]) for source, one in enumerate(materials))
     leaks: Counter[str] = Counter()
     for one in materials:
         for known_by in ("id", "title", "text"):
@@ -286,11 +388,13 @@ def _execute(stage: SftStage, run: Run, out: Path) -> SftResult:
     )
 
 
-def _gathered(one: Material, used: int) -> Gathered:
+def _gathered(one: Material, used: int, over: int) -> Gathered:
     """What became of a source, for the data card."""
     left_out = dict(one.left_out)
-    if used < len(one.rows):
-        left_out["row not drawn"] = len(one.rows) - used
+    if over:
+        left_out[f"row {OVER}"] = over
+    if used + over < len(one.rows):
+        left_out["row not drawn"] = len(one.rows) - used - over
     games = None if one.games is None else len(one.games)
     return Gathered(
         source=one.source, games=games, built=len(one.rows), used=used, left_out=left_out, notes=dict(one.notes)
@@ -311,13 +415,12 @@ def _valid_share(games: Sequence[Transcript]) -> float:
 def training_rows(stage: SftStage, run: Run) -> Rows:
     """Estimate the rows that the sources give by their length in characters."""
     # Shortening passages needs the model's tokenizer, which may be out of reach: prompts are counted as cut instead.
-    plain = stage.model_copy(update={"passage_tokens": None})
+    limit = stage.passage_tokens or run.config.protocol.passage_tokens
     tested = tested_stories(run)
-    materials = [material(plain, run, name, tested) for name in stage.transcripts]
-    rows = [materials[source].rows[row] for source, row in drawn(plain, materials, run.config.seed)]
+    materials = [material(stage, run, name, tested, shorten_passages=False) for name in stage.transcripts]
+    rows = [materials[source].rows[row] for source, row in drawn(stage, materials, run.config.seed)]
     prompts = [rough_tokens(row.prompt) for row in rows]
-    if stage.passage_tokens is not None:
-        longest = stage.passage_tokens + HEADER_TOKENS
-        prompts = [min(prompt, longest) for prompt in prompts]
+    if limit is not None:
+        prompts = [min(prompt, limit + HEADER_TOKENS) for prompt in prompts]
     speeches = [len(row.completion) // CHARACTERS_PER_TOKEN for row in rows]
     return Rows(len(rows), sum(prompts) + sum(speeches), max(prompts, default=0), max(speeches, default=0))

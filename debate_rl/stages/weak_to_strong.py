@@ -297,7 +297,9 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
             lab=LabStories(family=stage.family or settings.family, knobs=knobs),
             hard_only=settings.hard_only,
             human=settings.human,
+            min_passage_words=settings.min_passage_words,
         )
+        questions = run.with_excerpts(questions)
         items = claims(questions, seed) if stage.task == "claims" else questions
     elif stage.task == "pairs":
         items = pair_questions(load_pairs("hh", stage.path, limit=count, seed=seed).pairs, seed)

@@ -31,7 +31,7 @@ def said(messages):
     return "\n".join(message["content"] for message in messages)
 
 
-@pytest.mark.parametrize("prompts", ["default", "lab"])
+@pytest.mark.parametrize("prompts", ["default", "lab", "small"])
 @pytest.mark.parametrize("name", sorted(shipped_protocols()))
 def test_the_passage_reaches_the_judge_only_where_the_protocol_says_so(question, name, prompts):
     game = game_of(question, name, prompts, turns=2)
@@ -42,7 +42,7 @@ def test_the_passage_reaches_the_judge_only_where_the_protocol_says_so(question,
             assert all(answer in text for answer in question.answers)
 
 
-@pytest.mark.parametrize("prompts", ["default", "lab"])
+@pytest.mark.parametrize("prompts", ["default", "lab", "small"])
 @pytest.mark.parametrize("name", [n for n in sorted(shipped_protocols()) if load_protocol(n).turns])
 def test_no_prompt_holds_a_speech_of_its_own_turn(question, name, prompts):
     game = game_of(question, name, prompts, turns=3)
@@ -54,6 +54,22 @@ def test_no_prompt_holds_a_speech_of_its_own_turn(question, name, prompts):
                 assert f"saidA{other}" not in text and f"saidB{other}" not in text
             if game.protocol.speakers_see == "own":
                 assert f"said{'B' if side == 'A' else 'A'}" not in text
+
+
+def test_small_prompts_are_short_and_show_a_quote_once_in_a_turn_of_its_own(question):
+    game = game_of(question, "debate", "small", turns=2)
+    shown, answered, asked = debater_messages(game, "A", 1)
+    assert [shown["role"], answered["role"], asked["role"]] == ["user", "assistant", "user"]
+    quoted = answered["content"].partition("<quote>")[2].partition("</quote>")[0]
+    assert quoted in shown["content"] and "saidB0" in asked["content"]
+    assert all(answer in asked["content"] for answer in question.answers[:1]) and SECRET in asked["content"]
+    # Beside the passage, the question and the speeches there is little to read.
+    whole = debater_messages(game_of(question, "debate", "default", turns=2), "A", 1)
+    assert len(said([shown, answered, asked])) < len(said(whole))
+    bare = question.model_copy(update={"passage": None})
+    claim = open_transcript(bare, load_protocol("claim", prompts="small"), {"A": "x", "B": "y"})
+    (alone,) = debater_messages(claim, "A", 0)
+    assert "<quote>" not in alone["content"]
 
 
 @pytest.mark.parametrize("mark", ["<v_quote>", "</u_quote>", "\uff1cv_quote\uff1e", "<scratchpad>"])

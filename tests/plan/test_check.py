@@ -1,5 +1,7 @@
 """What a run would refuse later is refused at once, and by a dry run; nothing is written."""
 
+import re
+
 import pytest
 import yaml
 
@@ -93,6 +95,28 @@ def test_some_questions_longer_than_the_model_reads_are_counted(call, tmp_path, 
     path = config(tmp_path, questions=questions_file(tmp_path, question, ()), models=short)
     code, out, _ = call("run", path, "--dry-run")
     assert code == 0 and "questions:" not in out
+
+
+def test_passages_shown_in_part_fit_and_the_run_says_so(call, tmp_path, question):
+    short = models(tiny_model(tmp_path / "model", positions=256))
+    asked = questions_file(tmp_path, question, range(30))
+    line = refused(call, config(tmp_path, questions=asked, models=short))
+    (advised,) = re.findall(r"set protocol\.passage_tokens=(\d+)", line)
+    path = config(tmp_path, questions=asked, models=short)
+    code, out, _ = call("run", path, f"protocol.passage_tokens={advised}", "--dry-run")
+    assert code == 0 and "exceed" not in out
+    assert f"30 of 30 questions: prompts show {advised} tokens of the passage" in out
+
+
+def test_each_model_that_reads_the_passage_is_counted(call, tmp_path, question):
+    short = str(tiny_model(tmp_path / "model", positions=256))
+    stages = {"reading": {"models": ["lab-base", short]}}
+    path = config(tmp_path, questions=questions_file(tmp_path, question, (3, 17)), stages=stages)
+    code, out, _ = call("run", path, "--dry-run")
+    lines = [line for line in out.splitlines() if "2 of 30 questions" in line]
+    assert code == 0 and len(lines) == 2
+    assert any("512 that lab-base" in line and "their debates will fail" in line for line in lines)
+    assert any(f"256 that {short}" in line and "their open_book verdicts will fail" in line for line in lines)
 
 
 @pytest.mark.parametrize(

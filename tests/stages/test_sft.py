@@ -78,6 +78,63 @@ def test_a_game_without_a_passage_is_not_counted_as_shortened(tmp_path, monkeypa
     assert found.notes == {} and len(found.rows) == 2
 
 
+def test_games_of_an_archive_show_what_they_quote_and_what_is_nearest(tmp_path, monkeypatch):
+    far = question(0, "\n\n".join(["It rained."] * 30 + ["Ines slept here that night."] + ["Shed and barn stood."]))
+    stage, run = at_work(tmp_path, [question(0), far.model_copy(update={"id": "q1"})], [question(7)])
+    run.config = parse_config({"stages": {}, "protocol": {"prompts": "default", "passage_tokens": 40}})
+    monkeypatch.setattr(sft, "_token_counter", lambda stage, run: lambda text: len(text.split()))
+    found = sft.material(stage, run, stage.transcripts[0], sft.tested_stories(run))
+    assert found.notes == {"passage shortened, [...] where paragraphs are missing": 2}
+    for row, asked in zip(found.rows[::2], [question(0), far], strict=True):
+        prompt = row.prompt[-1]["content"]
+        assert asked.passage.split("\n\n")[3] in prompt and "[...]" in prompt
+    assert "Shed and barn stood." in found.rows[2].prompt[-1]["content"]
+    # A game that was played on an excerpt is learnt from as it was shown.
+    (first, *_) = read(stage.transcripts[0], Transcript)
+    shown = first.model_copy(update={"question": first.question.model_copy(update={"excerpt": "As it was shown."})})
+    write(stage.transcripts[0], [shown])
+    (row, _) = sft.material(stage, run, stage.transcripts[0], sft.tested_stories(run)).rows
+    assert "As it was shown." in row.prompt[-1]["content"]
+
+
+def test_rows_that_are_too_long_are_replaced_and_counted():
+    sources = materials(40, 5)
+    for source in sources:
+        source.rows = [SftRow(prompt=[], completion="x" * (1 + place % 2)) for place in range(len(source.rows))]
+    chosen = [(0, place) for place in range(10)] + [(1, place) for place in range(5)]
+    kept, over = sft.within_length(sources, chosen, lambda row: len(row.completion) == 1, 0)
+    assert Counter(source for source, _ in kept) == {0: 10, 1: 3}
+    assert len(set(kept)) == len(kept) and all(len(sources[at].rows[row].completion) == 1 for at, row in kept)
+    assert over[1] == 2 and over[0] >= 5
+    assert sft.within_length(sources, chosen, lambda row: True, 0) == (chosen, Counter())
+
+
+def test_a_run_trains_on_as_many_rows_as_it_says_before(tmp_path):
+    lines = []
+    sft_stage = {
+        "transcripts": ["lab-human"],
+        "rows": 8,
+        "lora": {"r": 2, "alpha": 4},
+        "train": {"max_steps": 1, "max_length": 125},
+    }
+    config = parse_config({
+        "name": "some", "runs": str(tmp_path), "tracking": {"mode": "disabled"},
+        "questions": {"train": 30, "test": 4}, "protocol": {"prompts": "lab", "max_new_tokens": 48},
+        "stages": {"sft": sft_stage},
+    })  # fmt: skip
+    metrics = run_stages(Run(config, say=lines.append))["sft"]
+    assert (metrics["rows"], metrics["left_out"], metrics["too_long"]) == (8, {}, 0)
+    assert "  training on 8 of 60 rows" in lines
+    assert any("rows longer than train.max_length" in line for line in lines)
+    assert "left out: row longer than train.max_length" in (tmp_path / "some" / "sft" / "data_card.md").read_text()
+    config = parse_config({
+        **config.model_dump(mode="json", by_alias=True), "name": "none",
+        "stages": {"sft": {**sft_stage, "train": {"max_length": 9}}},
+    })  # fmt: skip
+    with pytest.raises(UserError, match=r"every row is longer than train\.max_length 9"):
+        run_stages(Run(config, say=lines.append))
+
+
 def materials(*sizes):
     row = SftRow(prompt=[], completion="x")
     return [SimpleNamespace(rows=[row] * size) for size in sizes]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from debate_rl.analysis.behaviour.concessions import concedes, names_other_only
+from debate_rl.analysis.behaviour.degenerate import loops, off_question, refuses
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Speech
@@ -22,7 +23,8 @@ class Behaviour(Record):
     Example:
         Behaviour(player="sft", argues="correct", speeches=160, exact=Estimate(value=0.96, ...),
                   valid=Estimate(value=0.97, ...), quotes=Estimate(value=1.0, ...), words=Estimate(value=17.2, ...),
-                  quoted=Estimate(value=10.1, ...), concedes=Estimate(value=0.0, ...), other_only=..., repeated=None,
+                  quoted=Estimate(value=10.1, ...), concedes=Estimate(value=0.0, ...), other_only=...,
+                  refuses=Estimate(value=0.02, ...), loops=..., off_question=..., repeated=None,
                   wins=Estimate(value=0.71, ...))
     """
 
@@ -44,6 +46,12 @@ class Behaviour(Record):
     """Share of speeches that say the other side is right (`concessions.concedes`)."""
     other_only: Estimate | None = None
     """Share of speeches that name the other answer and never their own."""
+    refuses: Estimate | None = None
+    """Share of speeches that begin with a refusal (`degenerate.refuses`)."""
+    loops: Estimate | None = None
+    """Share of speeches that say the same again and again (`degenerate.loops`)."""
+    off_question: Estimate | None = None
+    """Share of speeches without a word of question, answers or passage (`degenerate.off_question`)."""
     repeated: Estimate | None = None
     """Share of the quotes in later turns that the player gave in an earlier turn; None without such quotes."""
     wins: Estimate | None = None
@@ -196,5 +204,8 @@ MEASURES = {
     "quoted": lambda spoken: quoted_words(spoken.speech),
     "concedes": lambda spoken: concedes(spoken.speech),
     "other_only": lambda spoken: names_other_only(spoken.speech, spoken.question),
+    "refuses": lambda spoken: refuses(spoken.speech),
+    "loops": lambda spoken: loops(spoken.speech),
+    "off_question": lambda spoken: off_question(spoken.speech, spoken.question),
 }
 """How a speech is measured, by field of `Behaviour`."""

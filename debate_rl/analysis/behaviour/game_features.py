@@ -97,7 +97,7 @@ def listed(played: Iterable[Played], order: Sequence[str] = ()) -> list[str]:
 def _without_texts(leg: JudgedDebate) -> Played:
     game = leg.transcript
     # A novel as the passage of every leg would fill the memory; ids and clusters stay.
-    question = game.question.model_copy(update={"passage": None, "evidence": ()})
+    question = game.question.model_copy(update={"passage": None, "excerpt": None, "evidence": ()})
     light = game.model_copy(update={"question": question, "speeches": ()})
     return Played(leg.model_copy(update={"transcript": light}), _speeches(game))
 

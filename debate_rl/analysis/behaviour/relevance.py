@@ -49,8 +49,9 @@ def quotes_only(spoken: Spoken, prompts: str = "default") -> Transcript | None:
     if not quotes:
         return None
     # "Correct" is what the speech argues for: the reader is right when it guesses the side.
+    passage = "\n".join(dict.fromkeys(quotes))
     question = spoken.question.model_copy(
-        update={"passage": "\n".join(dict.fromkeys(quotes)), "correct": SIDES.index(spoken.speech.side)}
+        update={"passage": passage, "excerpt": None, "correct": SIDES.index(spoken.speech.side)}
     )
     return Transcript(question=question, protocol=load_protocol("open_book", prompts=prompts), players={})
 

@@ -8,6 +8,7 @@ import pytest
 from debate_rl.analysis.behaviour.behaviour import behaviour, by_side, quoted_words, spoken, wins
 from debate_rl.analysis.behaviour.concessions import concedes, names_other_only
 from debate_rl.analysis.behaviour.debater_behaviour import conduct
+from debate_rl.analysis.behaviour.degenerate import loops, off_question, refuses, repeated_share
 from debate_rl.analysis.behaviour.relevance import quotes_only, relevance
 from debate_rl.analysis.behaviour.separation import auc, features, separation
 from debate_rl.analysis.behaviour.trends import trends
@@ -108,6 +109,78 @@ def test_repeated_quotes_are_those_of_the_players_own_earlier_turns():
 def test_concessions(text, found):
     game = open_transcript(asked(0), load_protocol("debate"), {"A": "x", "B": "y"})
     assert concedes(read_speech(text, game, "A", 0, Origin(player="x"))) is found
+
+
+def speech(text, question=None):
+    game = open_transcript(question or asked(0), load_protocol("debate"), {"A": "x", "B": "y"})
+    return read_speech(text, game, "A", 0, Origin(player="x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("I'm sorry, but I can\u2019t assist with that.", True),
+        ("Sorry, I cannot help with this request.", True),
+        ("I apologize for the confusion, but as an AI language model I have no view.", True),
+        ("I'm sorry. I am unable to argue for it.", True),
+        ("As an AI, I do not take sides.", True),
+        ("I cannot provide a speech.", True),
+        ("I'm sorry, but my opponent is mistaken: it is the shed.", False),
+        ("I cannot agree with my opponent.", False),
+        ("It is the shed. I can't help it.", False),
+        ("He said <quote>I'm sorry, I can't help you</quote>", False),
+        ("", False),
+    ],
+)
+def test_refusals_are_known_openings(text, found):
+    assert refuses(speech(text)) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("it is the shed since ines said so there. " * 3, True),
+        ("it is the shed since ines said so there. " * 2, False),
+        ("no no no no no no no", True),
+        ("the pipe was moved to the shed at dusk and no one saw it after", False),
+        (f"{SHED} {SHED} {SHED}", True),
+        ("yes", False),
+    ],
+)
+def test_loops_say_the_same_at_least_three_times(text, found):
+    assert loops(speech(text)) is found
+
+
+def test_the_share_of_repeated_runs():
+    assert repeated_share("a b c d e f g") == repeated_share("a b") == repeated_share("") == 0
+    assert repeated_share("a b c d a b c d") == 1 / 5
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("it is the shed", False),
+        ("the cup says it all", False),
+        ("think of a pipe", False),
+        ("Paris has been the capital of France for ages", True),
+        ("it was there, and so it is", True),
+        ("<scratchpad>the shed</scratchpad> Paris", True),
+        ("", True),
+    ],
+)
+def test_off_the_question_is_without_a_content_word_of_it(text, found):
+    assert off_question(speech(text), asked(0)) is found
+
+
+def test_refusals_loops_and_strays_are_counted_by_player_with_intervals():
+    legs = []
+    for number in range(8):
+        bad = ("I can't help with that.", "Paris again and again. " * 4)[number // 2 % 2]
+        legs.append(leg(asked(number), "good", "bad", SHED, bad))
+    good, bad = behaviour(legs)
+    assert (good.refuses.value, good.loops.value, good.off_question.value) == (0, 0, 0)
+    assert (bad.refuses.value, bad.loops.value, bad.off_question.value) == (0.5, 0.5, 1)
+    assert bad.refuses.low < 0.5 < bad.refuses.high and bad.refuses.clusters == 4
 
 
 @pytest.mark.parametrize(
