@@ -14,6 +14,7 @@ from debate_rl.analysis.accuracy import CrossPlay, cross_play
 from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour, spoken
 from debate_rl.analysis.behaviour.debater_behaviour import Conduct, conduct
 from debate_rl.analysis.behaviour.relevance import relevance
+from debate_rl.analysis.honest_wins import HonestWins, honest_wins
 from debate_rl.analysis.slopes import Rated, measure
 from debate_rl.arena.match_record import MatchRecord
 from debate_rl.arena.ratings import Ratings
@@ -43,6 +44,7 @@ class TournamentResult(StageResult):
     judge_accuracy: dict[str, JudgeScores] = {}
     cross_play: CrossPlay | None = None
     accuracy_over_rating: Effect | None = None
+    honest_wins: HonestWins | None = None
     behaviour: tuple[Behaviour, ...] = ()
     conduct: Conduct = Conduct()
     legs: int
@@ -136,6 +138,9 @@ class TournamentStage(Stage):
         elo = {row.player: row.rating.value for row in result.ratings.standings}
         alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
         slope, crossed = measure(Rated(legs, self.ridge), alone), cross_play(legs)
+        honest = honest_wins(Rated(legs, self.ridge, self.resamples))
+        if honest is not None:
+            run.say(str(honest))
         run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
         run.tracker.log({f"accuracy/{name}": scores.accuracy.value for name, scores in result.judge_accuracy.items()})
         run.log_debates(out.name.lstrip("."), legs)
@@ -147,6 +152,7 @@ class TournamentStage(Stage):
             judge_accuracy=result.judge_accuracy,
             cross_play=crossed,
             accuracy_over_rating=None if slope is None else slope.replicates.effect(),
+            honest_wins=honest,
             behaviour=tuple(behaviour(legs)),
             conduct=conduct(legs, self.players, reader, run.engine, self.evidence_probes),
             legs=len(legs),
