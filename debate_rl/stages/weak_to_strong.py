@@ -191,7 +191,7 @@ class WeakToStrongStage(TrainingStage):
         """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
         if any("@" in name for name in self.players):
             return True
-        if any(row.transfer.refine for row in self.rows.values()):
+        if any(row.transfer.refine or row.labels.debate is not None for row in self.rows.values()):
             return True
         contexts = [self.helps[name] for name in self.draws]
         return any(context.kind == "market_making" and context.turns != 1 for context in contexts)
