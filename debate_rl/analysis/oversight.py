@@ -7,6 +7,10 @@ from itertools import chain
 
 from debate_rl.analysis.accuracy import Difference, Row, accuracy_table, paired_differences
 from debate_rl.analysis.columns import cell, columns
+from debate_rl.analysis.honesty import Honesty, honesty
+from debate_rl.analysis.honesty import formatted as honesty_table
+from debate_rl.analysis.judging.consistency import Consistency, consistency
+from debate_rl.analysis.judging.consistency import formatted as consistency_table
 from debate_rl.analysis.judging.prior_accuracy import UNSURE, Known, by_knowledge
 from debate_rl.analysis.judging.second_judge import SecondJudge
 from debate_rl.analysis.slopes import Rated, Slope, slopes
@@ -36,6 +40,10 @@ class Oversight(Record):
     known: Known | None = None
     """Accuracy split by the judge's blind verdict; None if it gave none."""
     second: SecondJudge | None = None
+    honesty: tuple[Honesty, ...] = ()
+    """What honesty pays under each protocol."""
+    consistency: tuple[Consistency, ...] = ()
+    """The judge in both orders of presentation; empty for a judge that is asked in one."""
     failed: int = 0
     """Number of legs without a verdict, with those of `left_out`."""
     left_out: dict[str, int] = {}
@@ -49,6 +57,10 @@ class Oversight(Record):
         if self.slopes:
             rows = [[slope.protocol, ", ".join(slope.players), cell(slope.accuracy)] for slope in self.slopes]
             parts.append(columns(["protocol", "players", "accuracy for 100 Elo points of the debater"], rows))
+        if self.honesty:
+            parts.append(honesty_table(self.honesty))
+        if self.consistency:
+            parts.append(consistency_table(self.consistency))
         if self.known is not None:
             parts.append(_known(self.known))
         if self.second is not None:
@@ -144,6 +156,8 @@ def oversight(
         rated_by=rated_by,
         known=by_knowledge(judged, unsure),
         second=second,
+        honesty=honesty(judged),
+        consistency=consistency(judged),
         failed=sum(leg.verdict is None for leg in chain.from_iterable(legs.values())),
         left_out=left_out,
     )

@@ -79,7 +79,7 @@ def measure(rated: Rated, alone: Sequence[JudgedDebate], stories: Collection[str
     players = tuple(dict.fromkeys(_player(leg) for leg in own))
     if len(players) < 2:
         return None
-    elo = _elo(cross, players, rated)
+    elo = resampled_elo(cross, players, rated)
     # The first draw is the data itself: every story once.
     draws = np.concatenate([np.ones((1, len(shared))), *resample(len(shared), rated.resamples)])
     values = _least_squares(elo / 100, _accuracies(own, players, draws))
@@ -131,8 +131,17 @@ def _players(legs: Sequence[JudgedDebate]) -> set[str]:
     return names
 
 
-def _elo(cross: Sequence[JudgedDebate], players: Sequence[str], rated: Rated) -> Floats:
-    """(1 + resamples, P) ratings, the data's first."""
+def resampled_elo(cross: Sequence[JudgedDebate], players: Sequence[str], rated: Rated) -> Floats:
+    """Ratings of the data and of resamples of its stories.
+
+    Args:
+        cross: games of players with each other.
+        players: (P,) the columns.
+        rated: ridge and number of resamples; its own games are not read.
+
+    Returns:
+        (1 + resamples, P) Elo points around 0, the data's first.
+    """
     cells = sum_matches(outcomes(cross))
     # `refits` draws stories as `resample` does for the same count: row by row, ratings and accuracies have one draw.
     fits = [fit(cells, rated.ridge)[None]]

@@ -28,6 +28,7 @@ class ProgressLine:
         tokens: returns the tokens read and written so far, by any work of this process.
         clock: returns seconds.
         every: minimum seconds between two lines of a log.
+        unit: what is counted.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ProgressLine:
         tokens: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
         every: float = EVERY,
+        unit: str = "debates",
     ) -> None:
         self._name = name
         self._say = say
@@ -45,6 +47,7 @@ class ProgressLine:
         self._tokens = tokens
         self._clock = clock
         self._every = every
+        self._unit = unit
         self._started = clock()
         self._last_line = self._started
         self._tokens_before = tokens()
@@ -67,7 +70,7 @@ class ProgressLine:
             self._say(text)
 
     def _text(self, done: int, failed: int, total: int, seconds: float) -> str:
-        text = f"  {self._name}: {done:,} of {total:,} debates, {failed:,} failed"
+        text = f"  {self._name}: {done:,} of {total:,} {self._unit}, {failed:,} failed"
         new = done - (self._done_before or 0)
         if not new or seconds <= 0:
             return text

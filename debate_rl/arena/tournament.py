@@ -1,18 +1,21 @@
-"""Tournaments: a round robin with sides swapped, rated; and self-play, where judge accuracy is measured."""
+"""Tournaments: a round robin or Swiss rounds with sides swapped, rated; and self-play, where judge accuracy is
+measured."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SkipValidation
 
 from debate_rl.arena.bradley_terry import RIDGE, Outcomes
+from debate_rl.arena.match_record import MatchRecord, MatchTally
 from debate_rl.arena.ratings import RESAMPLES, Ratings, rate
 from debate_rl.arena.rollout import LogOptions, Progress, check_played, own_engine, play, play_to_file
-from debate_rl.arena.schedule import Schedule, mirrors, pairings
+from debate_rl.arena.schedule import Schedule, Seating, mirrors, pairings
+from debate_rl.arena.swiss import Round, next_round, seatings_of, swiss_fault
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -41,6 +44,8 @@ class Tournament(Record):
     legs: SkipValidation[Sequence[JudgedDebate]]
     """Cross-play, then self-play, question by question. Those of a tournament in a folder are read from its log when
     they are asked for."""
+    matches: MatchRecord | None = None
+    """Matches won: both legs of a question count together. None where no match has a result."""
 
     @property
     def failed(self) -> int:
@@ -142,6 +147,8 @@ class TournamentSettings:
     """Refits for the intervals of the ratings."""
     opponents: dict[str, Debater] | None = None
     """Debater simulated as the other side, by name of the Best-of-N player; None simulates the player's own model."""
+    swiss: int | None = None
+    """Rounds of a Swiss schedule (`arena.swiss`); None plays a round robin."""
 
 
 def play_tournament(
@@ -155,7 +162,9 @@ def play_tournament(
     settings: TournamentSettings | None = None,
     progress: Progress | None = None,
 ) -> Tournament:
-    """Play every pair on every question with sides swapped, and every player against itself; judge and rate.
+    """Play pairs on every question with sides swapped, and every player against itself; judge and rate.
+
+    In a round robin every pair meets, in a Swiss schedule (`settings.swiss`) each player meets one a round.
 
     Args:
         players: at least two, with different names.
@@ -164,28 +173,46 @@ def play_tournament(
         protocol: a name, a YAML file or a `Protocol`, with both sides present.
         engine: answers for all models; None runs them with transformers in this process.
         folder: logs games as they finish and holds the store; a tournament that was stopped resumes there.
-        settings: seed, ridge, resamples and simulated opponents; None takes the defaults.
+        settings: seed, ridge, resamples, simulated opponents, Swiss rounds; None takes the defaults.
         progress: called after each chunk of games with (done, failed, all).
 
     Raises:
         UserError: fewer than two players, names that repeat, a protocol without two sides, no questions, a folder
-            that can not be written, or every game failed.
+            that can not be written, Swiss rounds that do not fit the number of players, or every game failed.
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     settings = settings or TournamentSettings()
     names = [player.name for player in players]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(
-            f"a tournament needs at least two players with different names, got {', '.join(names) or 'none'}"
-        )
-    if rules.sides != "both" or rules.turns == 0:
-        raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
-    if not questions:
-        raise UserError("a tournament needs at least one question")
-    games = Schedule(pairings(names) + mirrors(names), questions, rules, settings.seed)
+    _check(names, questions, rules, settings)
     players_by_name = {player.name: player for player in players}
     engine = engine or own_engine(folder)
+    kept: dict[str, JudgedDebate] = {}
+
+    def play_all(seatings: Sequence[Seating], on_leg: Callable[[JudgedDebate], None]) -> Sequence[JudgedDebate]:
+        """Play the games of some seatings that were not played yet, and give all of them to `on_leg`."""
+        games = Schedule(seatings, questions, rules, settings.seed)
+        if folder is None:
+            missing = [game for game in games if game.id not in kept]
+            played = play(missing, players_by_name, engine, judge, settings.opponents)
+            kept.update((leg.transcript.id, leg) for leg in played)
+            legs = [kept[game.id] for game in games]
+            for leg in legs:
+                on_leg(leg)
+            return legs
+        # Whole questions: what a player says on one is written, read and judged once for all who meet it.
+        chunk = len(seatings) * max(1, CHUNK // len(seatings))
+        path = Path(folder) / run_files.DEBATES
+        options = LogOptions(chunk=chunk, on_leg=on_leg)
+        return play_to_file(games, players_by_name, engine, judge, path, settings.opponents, progress, options)
+
+    rounds: list[Round] = []
+    standings = MatchTally()
+    for _ in range(settings.swiss or 0):
+        rounds.append(next_round(names, rounds, standings.points()))
+        play_all(rounds[-1].seatings, standings.add)
+    seatings = pairings(names) if settings.swiss is None else seatings_of(rounds)
     cross_play = Matches()
+    matches = MatchTally()
     self_play = {name: Tally() for name in names}
 
     def count(leg: JudgedDebate) -> None:
@@ -195,31 +222,31 @@ def play_tournament(
             self_play[player_a].add(leg)
         else:
             cross_play.add(leg)
+            matches.add(leg)
 
-    legs: Sequence[JudgedDebate]
-    if folder is None:
-        legs = play(games, players_by_name, engine, judge, settings.opponents)
-        for leg in legs:
-            count(leg)
-    else:
-        # Whole questions: what a player says on one is written, read and judged once for all who meet it.
-        chunk = len(games.seatings) * max(1, CHUNK // len(games.seatings))
-        legs = play_to_file(
-            games,
-            players_by_name,
-            engine,
-            judge,
-            Path(folder) / run_files.DEBATES,
-            settings.opponents,
-            progress,
-            LogOptions(chunk=chunk, on_leg=count),
-        )
+    legs = play_all([*seatings, *mirrors(names)], count)
     check_played(legs)
     return Tournament(
         ratings=rate(cross_play.outcomes(), ridge=settings.ridge, resamples=settings.resamples),
         judge_accuracy={name: tally.scores() for name, tally in self_play.items()},
         legs=legs,
+        matches=matches.record(one.bye for one in rounds if one.bye is not None),
     )
+
+
+def _check(names: Sequence[str], questions: Sequence[Question], rules: Protocol, settings: TournamentSettings) -> None:
+    """Refuse what can not be played, before anything is."""
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(
+            f"a tournament needs at least two players with different names, got {', '.join(names) or 'none'}"
+        )
+    if rules.sides != "both" or rules.turns == 0:
+        raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
+    if not questions:
+        raise UserError("a tournament needs at least one question")
+    fault = None if settings.swiss is None else swiss_fault(len(names), settings.swiss)
+    if fault:
+        raise UserError(fault)
 
 
 def save_tournament(result: Tournament, folder: Path) -> None:

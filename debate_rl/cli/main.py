@@ -26,6 +26,7 @@ for _name, _value in {
 
 import typer  # noqa: E402
 
+from debate_rl.cli.benchmark import judge_benchmark  # noqa: E402
 from debate_rl.cli.execute import (  # noqa: E402
     ConfigFile,
     DryRun,
@@ -39,6 +40,7 @@ from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.models import models_app  # noqa: E402
 from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
+from debate_rl.cli.reproduce import reproduce  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 from debate_rl.game import run_files  # noqa: E402
@@ -51,11 +53,13 @@ app = typer.Typer(
     help="Train language models to debate, train judges, run tournaments, and measure weak-to-strong transfer. "
     "Try it: debate-rl debate (one debate between small models that ship).",
 )
+judge_app.command("benchmark")(judge_benchmark)
 app.add_typer(judge_app, name="judge")
 app.add_typer(rejudge_app, name="rejudge")
 app.add_typer(lab_app, name="lab")
 app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
+app.command("reproduce")(reproduce)
 
 
 @app.command()

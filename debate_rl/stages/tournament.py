@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from debate_rl.analysis.accuracy import CrossPlay, cross_play
 from debate_rl.analysis.behaviour.behaviour import Behaviour, behaviour, spoken
 from debate_rl.analysis.behaviour.debater_behaviour import Conduct, conduct
 from debate_rl.analysis.behaviour.relevance import relevance
+from debate_rl.analysis.honest_wins import HonestWins, honest_wins
 from debate_rl.analysis.slopes import Rated, measure
+from debate_rl.arena.match_record import MatchRecord
 from debate_rl.arena.ratings import Ratings
-from debate_rl.arena.schedule import round_robin, self_play
+from debate_rl.arena.schedule import Schedule, mirrors, pairings
+from debate_rl.arena.swiss import planned_rounds, seatings_of, swiss_fault
 from debate_rl.arena.tournament import TournamentSettings, play_tournament, save_tournament
 from debate_rl.game.transcript import Quote, Speech, Transcript
 from debate_rl.game.verdict import JudgedDebate
@@ -34,12 +37,14 @@ if TYPE_CHECKING:
 
 
 class TournamentResult(StageResult):
-    """A round robin: ratings from cross-play, judge accuracy from self-play."""
+    """A tournament: ratings and match record from cross-play, judge accuracy from self-play."""
 
     ratings: Ratings
+    matches: MatchRecord | None = None
     judge_accuracy: dict[str, JudgeScores] = {}
     cross_play: CrossPlay | None = None
     accuracy_over_rating: Effect | None = None
+    honest_wins: HonestWins | None = None
     behaviour: tuple[Behaviour, ...] = ()
     conduct: Conduct = Conduct()
     legs: int
@@ -47,11 +52,16 @@ class TournamentResult(StageResult):
 
 
 class TournamentStage(Stage):
-    """Round robin with sides swapped, ratings, and judge accuracy in self-play."""
+    """Round robin or Swiss rounds with sides swapped, ratings, and judge accuracy in self-play."""
 
     kind: Literal["tournament"] = "tournament"
     players: tuple[str, ...] = ("base", "sft", "dpo")
     """Names: base, or a training stage; @N plays Best-of-N, @NcK also refines each candidate K times."""
+    schedule: Literal["round_robin", "swiss"] = "round_robin"
+    """round_robin: every pair meets. swiss: `rounds` rounds, each player against one with about as many points, for
+    many players; with an odd number one rests each round."""
+    rounds: int | None = Field(default=None, ge=1)
+    """Rounds of a Swiss schedule."""
     protocol: str | None = None
     questions: int | None = Field(default=None, ge=1)
     """Test questions; empty takes all."""
@@ -70,6 +80,15 @@ class TournamentStage(Stage):
             raise ValueError("needs at least two players, each once")
         return players
 
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> TournamentStage:
+        if (self.schedule == "swiss") != (self.rounds is not None):
+            raise ValueError("schedule: swiss and rounds belong together; set both, or neither for a round robin")
+        fault = None if self.rounds is None else swiss_fault(len(self.players), self.rounds)
+        if fault:
+            raise ValueError(fault)
+        return self
+
     def references(self) -> set[str]:
         """The players."""
         return set(self.players)
@@ -85,10 +104,11 @@ class TournamentStage(Stage):
         return self.players
 
     def games(self, run: Run) -> list[Transcript]:
-        """Cross-play with sides swapped, then self-play."""
+        """Cross-play with sides swapped, then self-play; of Swiss rounds as many games, since pairs are not known."""
         questions, protocol = run.questions("test", self.questions), run.protocol(self.protocol)
-        seed = run.config.seed
-        return round_robin(self.players, questions, protocol, seed) + self_play(self.players, questions, protocol, seed)
+        met = pairings(self.players) if self.rounds is None else seatings_of(planned_rounds(self.players, self.rounds))
+        alone = Schedule(mirrors(self.players), questions, protocol, run.config.seed)
+        return [*Schedule(met, questions, protocol, run.config.seed), *alone]
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """Play and judge some games, and read the evidence of as many speeches as the stage will."""
@@ -105,15 +125,22 @@ class TournamentStage(Stage):
             run.protocol(self.protocol),
             engine=run.engine,
             folder=out,
-            settings=TournamentSettings(seed=run.config.seed, ridge=self.ridge, resamples=self.resamples),
+            settings=TournamentSettings(
+                seed=run.config.seed, ridge=self.ridge, resamples=self.resamples, swiss=self.rounds
+            ),
             progress=run.progress(out),
         )
         legs = list(result.legs)  # the analyses go through them many times
         save_tournament(result, out)
         run.say(str(result.ratings))
+        if result.matches is not None:
+            run.say(str(result.matches))
         elo = {row.player: row.rating.value for row in result.ratings.standings}
         alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
         slope, crossed = measure(Rated(legs, self.ridge), alone), cross_play(legs)
+        honest = honest_wins(Rated(legs, self.ridge, self.resamples))
+        if honest is not None:
+            run.say(str(honest))
         run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
         run.tracker.log({f"accuracy/{name}": scores.accuracy.value for name, scores in result.judge_accuracy.items()})
         run.log_debates(out.name.lstrip("."), legs)
@@ -121,9 +148,11 @@ class TournamentStage(Stage):
         reader = Judge(name="reader", model=run.config.models.judge)
         return TournamentResult(
             ratings=result.ratings,
+            matches=result.matches,
             judge_accuracy=result.judge_accuracy,
             cross_play=crossed,
             accuracy_over_rating=None if slope is None else slope.replicates.effect(),
+            honest_wins=honest,
             behaviour=tuple(behaviour(legs)),
             conduct=conduct(legs, self.players, reader, run.engine, self.evidence_probes),
             legs=len(legs),

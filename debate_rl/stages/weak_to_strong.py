@@ -19,11 +19,12 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import write, write_json
+from debate_rl.records import read_json, write, write_json
 from debate_rl.stages.base import TrainingStage
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, verdict_rows
 from debate_rl.trainers.common.settings import Kind, StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
+from debate_rl.weak_to_strong.debate_function import DebateFunction
 from debate_rl.weak_to_strong.ensemble import MOST_MEMBERS, Combination
 from debate_rl.weak_to_strong.labels import Labelling
 from debate_rl.weak_to_strong.methods import Method, check_methods
@@ -189,14 +190,12 @@ class WeakToStrongStage(TrainingStage):
     @property
     def asks_judge(self) -> bool:
         """Whether the run's judge chooses for a Best-of-N player, calls sides or compares explanations."""
-        chooses = any("@" in name for name in self.players)
-        compares = any(row.transfer.refine for row in self.rows.values())
-        return chooses or compares or any(map(self._calls_sides, self.draws))
-
-    def _calls_sides(self, context: str) -> bool:
-        """Whether the judge calls sides in a context. In the first turn of market-making the weak model does."""
-        rules = self.helps[context]
-        return rules.kind == "market_making" and rules.turns != 1
+        if any("@" in name for name in self.players):
+            return True
+        if any(row.transfer.refine or row.labels.debate is not None for row in self.rows.values()):
+            return True
+        contexts = [self.helps[name] for name in self.draws]
+        return any(context.kind == "market_making" and context.turns != 1 for context in contexts)
 
     @property
     def draws(self) -> dict[str, int]:
@@ -353,6 +352,10 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
         run.say(f"  {note}")
     trainings = Trainings(settings, run.open_engine, shared_folder)
     measured = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
+    debates = out / "trainings" / "debate_function.json"
+    if debates.is_file():
+        for row in read_json(debates):
+            run.say(f"  {DebateFunction.model_validate(row)}")
     legs: list[JudgedDebate] = []
     for played in rollout.played.values():
         legs += played

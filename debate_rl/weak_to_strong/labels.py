@@ -36,6 +36,10 @@ class Labelling(Record):
     """For confident: share of items to keep, the most confident first; ties by the items' order."""
     errors: float = Field(default=0.0, ge=0, le=1)
     """Error rate injected into the labels, before any are left out."""
+    debate: float | None = None
+    """Keep only labels whose answer wins a debate of explanations by at least so many log-odds: the strong model
+    explains the labelled answer, the weak model the other one, and the judge compares (D, see `debate_function`). 0
+    keeps those that the judge favours."""
     error_kind: Kind = "flip"
     """flip: w becomes 1 - w at that rate; mix: every label becomes what flips give on average."""
 
@@ -68,7 +72,12 @@ class Labels(Record):
 
 
 def label(
-    p: Sequence[float] | Floats, truth: Sequence[int], names: Sequence[str], how: Labelling, seed: int = 0
+    p: Sequence[float] | Floats,
+    truth: Sequence[int],
+    names: Sequence[str],
+    how: Labelling,
+    seed: int = 0,
+    debate: Sequence[float] | Floats | None = None,
 ) -> Labels:
     """Make labels from a supervisor's probabilities.
 
@@ -78,6 +87,7 @@ def label(
         names: (n,) ids of the items, by which errors are drawn.
         how: kind of labels and errors.
         seed: seed of the errors.
+        debate: (n,) log-odds by which each label's answer wins its debate; read where `how.debate` is set.
 
     Raises:
         UserError: number or shape of the labels does not fit the items, a label is no probability, or none is kept.
@@ -89,6 +99,11 @@ def label(
     soft = inject(clean, names, how.errors, how.error_kind, seed)
     confidence = np.abs(2 * soft - 1)
     selected = _confident(confidence, how) if how.kind == "confident" else np.arange(len(soft))
+    if how.debate is not None and debate is not None:
+        wins = np.asarray(debate, dtype=float)[selected] >= how.debate
+        if len(selected) and not wins.any():
+            raise UserError(f"no label wins its debate by {how.debate:g} log-odds; lower labels.debate")
+        selected = selected[wins]
     if not len(selected):
         raise UserError(f"no label is as confident as {how.threshold}; lower labels.threshold or give labels.share")
     targets = np.where(soft == 0.5, 0.5, soft > 0.5) if how.kind == "hard" else soft

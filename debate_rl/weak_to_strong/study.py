@@ -8,8 +8,9 @@ by cross entropy and without help: the weak model, the strong model on D1's and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Floats
-from debate_rl.records import write_json
+from debate_rl.judges.calibration import Calibrator
+from debate_rl.records import write, write_json
 from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
+from debate_rl.weak_to_strong.debate_function import DebateFunction, DebateScore, summary
 from debate_rl.weak_to_strong.label_study import Answers, Outcome, TruthPart, run_label_study
 from debate_rl.weak_to_strong.methods import Method, check_methods
 from debate_rl.weak_to_strong.results.predictions import Hits
@@ -69,6 +72,10 @@ class Seed:
     splits: Splits
     reading: Reading
     seed: int
+    folder: Path | None = None
+    """Holds a log of the debate function for every method that uses it; None keeps none."""
+    debates: list[DebateFunction] = field(default_factory=list)
+    """The debate function against the truth, method by method."""
 
     def weak(self) -> Floats:
         """P(answer 0) of the test items by the weak model alone, (n,)."""
@@ -118,6 +125,8 @@ class Seed:
             seed=self.seed,
             explain=self._explain,
             resolve=self.reading.resolve,
+            calibrator=self._calibrator(method),
+            keep=lambda what, scores: self._keep(f"seed{self.seed}/{called}/{what}", scores),
         )
         student = teach(course, p)
         labels = course.labels(p)
@@ -178,6 +187,19 @@ class Seed:
             raise UserError("a method has help that is played; give run_study a rollout")
         return self.reading.rollout
 
+    def _calibrator(self, method: Method) -> Calibrator | None:
+        """Of the judge who compares explanations, where the method has them compared."""
+        if method.transfer.refine is None and method.labels.debate is None:
+            return None
+        return getattr(self._rollout.judge(), "calibrator", None)
+
+    def _keep(self, name: str, scores: Sequence[DebateScore]) -> None:
+        """Log the debate function of every item, once for each name."""
+        if self.folder is None or any(one.name == name for one in self.debates):
+            return
+        write(self.folder / "debate_function" / f"{name.replace('/', '-')}.jsonl", scores)
+        self.debates.append(summary(name, scores))
+
     def _explain(self, items: Sequence[Item], sides: dict[str, Side]) -> list[JudgedDebate]:
         """Play and judge the games of the debate function."""
         return self._rollout.legs(EXPLANATIONS, items, 0, SupervisorBelief(sides=sides), judged=True)
@@ -213,14 +235,20 @@ def run_study(
         samples = [reading.strong[item.id] for item in splits.test]
         return trainings.predict(Weights(model=settings.strong), samples)
 
+    seeds = [
+        Seed(trainings, splits, reading, settings.seed + number, folder=folder) for number in range(settings.seeds)
+    ]
     hits = run_label_study(
-        [Seed(trainings, splits, reading, settings.seed + number) for number in range(settings.seeds)],
+        seeds,
         methods,
         test=Answers(splits.test, label_truth(splits.test)),
         labelled=Answers(splits.student, label_truth(splits.student)),
         # Only a language model answers before training; a new head knows nothing.
         untrained=predict_untrained if settings.readout == "answers" else None,
     )
+    debates = list(chain.from_iterable(seed.debates for seed in seeds))
+    if debates:
+        write_json(folder / "debate_function.json", [one.model_dump(mode="json") for one in debates])
     write_json(folder / "hits.json", hits.model_dump(mode="json"))
     # Sorted by name: trainings were done in the order in which some method first needed them.
     write_json(folder / "index.json", dict(sorted(trainings.done.items())))

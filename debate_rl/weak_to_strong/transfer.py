@@ -12,8 +12,10 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import Side
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Floats
+from debate_rl.judges.calibration import Calibrator
 from debate_rl.trainers.common.rows import PreferenceRow
 from debate_rl.trainers.common.settings import Weights
+from debate_rl.weak_to_strong.debate_function import DebateScore, debate_scores
 from debate_rl.weak_to_strong.labels import Labels, label
 from debate_rl.weak_to_strong.methods import Method
 from debate_rl.weak_to_strong.tasks.items import Item, Sample, Samples
@@ -45,12 +47,32 @@ class Course:
     explain: Explain
     resolve: Callable[[str], str] = str
     """Gives the folder or hub name of a model."""
+    calibrator: Calibrator | None = None
+    """The comparing judge's."""
+    keep: Callable[[str, Sequence[DebateScore]], None] = lambda name, scores: None
+    """Is given the debate function of every item, with the name of what it is for."""
 
     def labels(self, p: Floats, indices: Sequence[int] | None = None) -> Labels:
         """Make labels of P(answer 0) of D2, or of some of its items."""
         items = self.items if indices is None else [self.items[index] for index in indices]
         truth = [item.label for item in items]
-        return label(p, truth, [item.id for item in items], self.method.labels, self.seed)
+        names = [item.id for item in items]
+        how = self.method.labels
+        made = label(p, truth, names, how, self.seed)
+        if how.debate is None:
+            return made
+        # The debate is about the label that the student would learn, with its errors.
+        wins = [score.d for score in self.debate("labels", items, np.array(made.every))]
+        return label(p, truth, names, how, self.seed, wins)
+
+    def debate(self, name: str, items: Sequence[Item], p: Floats) -> list[DebateScore]:
+        """The debate function D of items: the strong model explains the favoured answer, the weak model the other."""
+        sides: dict[str, Side] = {}
+        for item, favoured in zip(items, p, strict=True):
+            sides[item.id] = "A" if favoured >= 0.5 else "B"
+        scores = debate_scores(self.explain(items, sides), sides, self.calibrator)
+        self.keep(name, scores)
+        return scores
 
     def read(self, items: Sequence[Item]) -> list[Sample]:
         """Texts of items that the student reads."""
@@ -117,8 +139,7 @@ def _fit(course: Course, name: str, start: Weights, indices: Sequence[int], p: F
 def refined(course: Course, student: Weights) -> Weights:
     """Train a student further on who wins a debate: the strong model explains the student's answer, the weak the other.
 
-    The debate function (arXiv 2409.07335) is D = logit P(strong wins), by a judge who reads both explanations in both
-    orders; the target of the student's own answer is sigma(D).
+    The target of the student's own answer is sigma(D) (see `debate_function`).
     """
     items = course.items
     transfer = course.method.transfer
@@ -126,10 +147,7 @@ def refined(course: Course, student: Weights) -> Weights:
     seed = 1000 * course.seed
     texts = course.read(items)
     answers = course.trainings.predict(student, texts)
-    sides: dict[str, Side] = {}
-    for item, p in zip(items, answers, strict=True):
-        sides[item.id] = "A" if p >= 0.5 else "B"
-    wins = debate_function(course.explain(items, sides), sides)
+    wins = np.array([score.p_first for score in course.debate("refine", items, answers)])
     if transfer.refine == "dpo":
         pairs = [_pair(item, text, p) for item, text, p in zip(items, texts, wins, strict=True)]
         rows = [pair for pair in pairs if pair is not None]
@@ -138,23 +156,6 @@ def refined(course: Course, student: Weights) -> Weights:
         return course.trainings.prefer(called, student, rows, seed, transfer.train)
     data = TrainingData(items, course.samples, wins.tolist())
     return course.trainings.fit(called, student, data, seed, train=transfer.train)
-
-
-def debate_function(legs: Sequence[JudgedDebate], sides: dict[str, Side]) -> Floats:
-    """P(answer 0) of each item by the debate function, (n,).
-
-    Args:
-        legs: judged games.
-        sides: the strong model's side, by item id.
-    """
-    p = []
-    for leg in legs:
-        assert leg.verdict is not None  # failed legs were refused
-        side = sides[leg.transcript.question.id]
-        strong_wins = leg.verdict.p_side(side)
-        # Side A argues for answer 0.
-        p.append(strong_wins if side == "A" else 1 - strong_wins)
-    return np.array(p)
 
 
 def _pair(item: Item, sample: Sample, p: float) -> PreferenceRow | None:

@@ -37,6 +37,18 @@ def test_the_table_of_effects_and_the_stages_own_metrics_show_one_slope_with_one
     assert shown[0].players == ("base", "sft", "dpo")
 
 
+def test_every_protocol_with_debaters_has_a_slope_of_its_own(tmp_path):
+    consultancies = {"double": {"base": 5, "sft": 6, "dpo": 9}, "ensembled": dict.fromkeys(SKILL, 4)}
+    run = stage(tmp_path, "tournament", legs=cross(SKILL, noise=0.3))
+    stage(run, "oversight", legs=oversight({**PROTOCOLS, **consultancies}))
+    rows = effects([run], resamples=50)
+    names = [one.name for one in rows if "over debater rating" in one.name]
+    expected = ["debate", "single", "double", "ensembled", "debate - single"]
+    assert names == [f"judge accuracy over debater rating, {name}" for name in expected]
+    assert [row(rows, name).shown for name in names[1:4]] == ["-"] * 3, "a consultancy claims nothing"
+    assert all(row(rows, name).estimate.low is not None for name in names)
+
+
 def test_a_tournaments_self_play_and_the_oversight_of_the_same_games_have_one_slope():
     tournament, alone = cross(SKILL, noise=0.3), oversight({"debate": PROTOCOLS["debate"]})
     own = measure(Rated([*tournament, *alone]), alone)

@@ -13,9 +13,11 @@ import pytest
 from debate_rl.analysis.accuracy import cross_play
 from debate_rl.analysis.behaviour.behaviour import behaviour
 from debate_rl.analysis.behaviour.debater_behaviour import conduct
+from debate_rl.analysis.honest_wins import honest_wins
 from debate_rl.analysis.judging.second_judge import beside
 from debate_rl.analysis.oversight import oversight
 from debate_rl.analysis.slopes import Rated, measure, slopes
+from debate_rl.arena.match_record import match_record
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes, scores
 from debate_rl.engines.scripted import ScriptedEngine
@@ -128,6 +130,7 @@ def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list
     """Write a tournament stage; returns its legs."""
     cross, alone = tournament_legs(questions, skills)
     slope = measure(Rated(cross), alone)
+    found = honest_wins(Rated(cross, resamples=20))
     metrics = {
         "ratings": rate(outcomes(cross), resamples=100).model_dump(mode="json"),
         "judge_accuracy": {
@@ -135,6 +138,8 @@ def tournament_stage(run: Path, questions: list[Question], skills=SKILL) -> list
             for name in skills
         },
         "cross_play": cross_play(cross + alone).model_dump(mode="json"),
+        "matches": match_record(cross).model_dump(mode="json"),
+        "honest_wins": found and found.model_dump(mode="json"),
         "accuracy_over_rating": slope and slope.replicates.effect().model_dump(mode="json"),
         "behaviour": [row.model_dump(mode="json") for row in behaviour(cross + alone)],
         "conduct": conduct(cross + alone, list(skills), Judge(model="reader"), ScriptedEngine(), readings=4).model_dump(

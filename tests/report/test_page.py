@@ -214,6 +214,17 @@ def test_oversight_shows_what_is_left_out_slopes_what_the_judge_knew_and_the_sec
     assert number(crossed["minus_self"]["value"] * 100, 1, True) in page.text
 
 
+def test_matches_won_what_honesty_pays_and_both_orders_are_shown(run_folder, page):
+    tournament = read_json(run_folder / "tournament" / "metrics.json")
+    assert "Matches won" in page.text and "1 matches have no winner, since a debate failed." in page.text
+    assert number(tournament["matches"]["players"][0]["share"]["value"] * 100, 1) in page.text
+    assert f"400 Elo: {number(tournament['honest_wins']['gaps'][-1]['win']['value'] * 100, 1)}" in page.text
+    found = read_json(run_folder / "oversight" / "metrics.json")
+    assert number(found["honesty"][0]["difference"]["value"], 2, True) in page.text
+    assert number(found["consistency"][0]["both"]["value"] * 100, 1) in page.text
+    assert f"Cohen's kappa {number(found['second']['kappa']['value'], 2)}" in page.text
+
+
 @pytest.mark.parametrize("missing", ["sft", "judge", "tournament", "oversight", "weak_to_strong"])
 def test_page_without_one_stage_is_whole(run_folder, tmp_path, missing):
     run = tmp_path / "run"

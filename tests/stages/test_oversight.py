@@ -96,6 +96,13 @@ def test_several_rounds_leave_every_protocol_its_shape(tree, tmp_path):
     assert all(sum(counts) <= 4 for counts in spoken["market_making"])
 
 
+def test_honesty_and_both_orders_are_in_the_table(tree, tmp_path):
+    found, _ = played(tree, tmp_path / "out", protocols=["debate", "single", "blind"])
+    assert [row.protocol for row in found.consistency] == ["debate", "single", "blind"]
+    assert [row.protocol for row in found.honesty] == ["debate", "single"], "nobody speaks to a blind judge"
+    assert "agent score difference" in str(found) and "right in both orders" in str(found)
+
+
 def test_what_the_judge_knows_beforehand_splits_the_table(tree, tmp_path):
     def knows(choice):
         text = " ".join(message.content for message in choice.messages)

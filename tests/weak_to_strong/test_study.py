@@ -13,6 +13,7 @@ from debate_rl.records import read, read_json
 from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
 from debate_rl.trainers.common.settings import StudentLoss, Weights
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
+from debate_rl.weak_to_strong.debate_function import DebateScore
 from debate_rl.weak_to_strong.labels import Labelling
 from debate_rl.weak_to_strong.methods import Method, Transfer
 from debate_rl.weak_to_strong.results.predictions import Hits
@@ -213,6 +214,28 @@ def test_debate_refines_the_student_by_who_wins(splits, world, tmp_path, how):
     assert {request.model for request in engine.requests} == {"strong", "weak"}
     listed = {"shed or barn" in choice.messages[-1].content for choice in engine.choices}
     assert listed == {True, False}  # the judge is asked in both orders
+    (log,) = (tmp_path / "debate_function").iterdir()
+    scores = read(log, DebateScore)
+    assert len(scores) == 100 and {round(abs(score.d), 6) for score in scores} == {1.9}
+    (found,) = read_json(tmp_path / "debate_function.json")
+    shed = np.mean([item.question.correct == 0 for item in splits.student])
+    assert found["name"] == "seed0/m/refine" and found["right"]["value"] == pytest.approx(shed)
+
+
+def test_labels_that_lose_their_debate_are_left_out(splits, world, tmp_path):
+    engine = ScriptedEngine(
+        score=lambda choice: [-0.1 if candidate == "shed" else -2.0 for candidate in choice.candidates]
+    )
+    method = Method(members=1, labels=Labelling(kind="truth", debate=1.0))
+    study(splits, tmp_path, {"m": method}, table=rollout(tmp_path, engine), seeds=1)
+    # The judge favours the shed by 1.9: of the true labels only those for the shed win their debate.
+    trained = [{row.target for row in read(job.rows, JudgeRow)} for job in world.jobs if job.model.startswith("strong")]
+    assert {1.0} in trained, "the student learns the labels that won"
+    (found,) = read_json(tmp_path / "debate_function.json")
+    assert found["name"] == "seed0/m/labels" and found["n"] == 100
+    strict = Method(members=1, labels=Labelling(kind="truth", debate=9.0))
+    with pytest.raises(UserError, match="no label wins its debate by 9 log-odds; lower labels.debate"):
+        study(splits, tmp_path / "two", {"m": strict}, table=rollout(tmp_path, engine), seeds=1)
 
 
 def test_labels_of_a_file_supervise_without_training(tmp_path):

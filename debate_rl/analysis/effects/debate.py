@@ -18,9 +18,6 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, Replicates
 from debate_rl.players.debater import read_name
 
-SLOPES = ("debate", "single")
-"""Protocols whose judge accuracy is set against the debaters' rating."""
-
 
 def plain(players: Sequence[str]) -> list[str]:
     """Players that do not choose among several speeches."""
@@ -220,7 +217,7 @@ def oversight_rows(
     if len(players) < 3:
         return []
     played = {game.protocol for game in every_game}
-    protocols = [name for name in SLOPES if name in played]
+    protocols = sorted(played, key=lambda name: (name != "debate", name != "single", name))
     pooled = _slopes(every_rating_game, every_game, protocols, ridge, resamples)
     single = []
     for rating_games, games in zip(tournament, oversight, strict=True):
@@ -229,8 +226,8 @@ def oversight_rows(
     for name, replicates in pooled.items():
         estimate = scaled(replicates.estimate(), 100)
         by_seed = tuple(100 * slopes[name].value if name in slopes else None for slopes in single)
-        # A consultancy claims nothing: accuracy may rise or fall with the consultant's skill.
-        claim = 0 if name == "single" else 1
+        # The others claim nothing: under a consultancy accuracy may rise or fall with the consultant's skill.
+        claim = 1 if name.startswith("debate") else 0
         row = EffectRow(
             group="oversight",
             name=f"judge accuracy over debater rating, {name}",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from debate_rl.analysis.columns import cell, columns
+from debate_rl.analysis.judging.kappa import cohen_kappa
 from debate_rl.arena.tournament import scores
 from debate_rl.engines.request import Engine
 from debate_rl.game.verdict import JudgedDebate, Verdict
@@ -45,6 +46,9 @@ class SecondRow(Record):
     """Share of games in which both favour the same answer; a verdict of one half agrees by half with any other."""
     correlation: Estimate | None = None
     """Pearson correlation of both judges' probabilities of answer 0; None also where one judge never changes."""
+    kappa: Estimate | None = None
+    """Cohen's kappa of the favoured answers: agreement beyond what both judges' habits give. None also where both
+    always favour the same one."""
 
 
 class SecondJudge(Record):
@@ -60,6 +64,7 @@ class SecondJudge(Record):
     same: Estimate | None = None
     """Share of the same answers over all games."""
     correlation: Estimate | None = None
+    kappa: Estimate | None = None
 
     def __str__(self) -> str:
         """A table with one line for each protocol and player."""
@@ -72,6 +77,7 @@ class SecondJudge(Record):
             "difference",
             "same answer",
             "correlation",
+            "kappa",
             "failed",
         ]
         lines = []
@@ -86,10 +92,12 @@ class SecondJudge(Record):
                     cell(row.difference),
                     cell(row.same),
                     cell(row.correlation),
+                    cell(row.kappa),
                     str(row.failed),
                 ]
             )
-        total = f"all games: the same answer {cell(self.same)}, correlation {cell(self.correlation)}"
+        total = f"all games: the same answer {cell(self.same)}, correlation {cell(self.correlation)}, "
+        total += f"kappa {cell(self.kappa)}"
         return f"{columns(head, lines)}\n{total}"
 
 
@@ -149,6 +157,7 @@ def beside(
         rows=tuple(rows),
         same=_same(judged_by_both),
         correlation=_correlation(judged_by_both),
+        kappa=_kappa(judged_by_both),
     )
 
 
@@ -173,6 +182,7 @@ def _row(
         difference=difference(hits(second_p), hits(first_p), clusters) if first_p else None,
         same=_same(both),
         correlation=_correlation(both),
+        kappa=_kappa(both),
     )
 
 
@@ -190,6 +200,14 @@ def _same(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> Estimate | None:
         return None
     first_p, second_p, clusters = _probabilities(both)
     return mean(1 - np.abs(hits(first_p) - hits(second_p)), clusters)
+
+
+def _kappa(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> Estimate | None:
+    """Cohen's kappa of the favoured answers; one half favours neither, which is a decision of its own."""
+    if not both:
+        return None
+    first_p, second_p, clusters = _probabilities(both)
+    return cohen_kappa(hits(first_p).tolist(), hits(second_p).tolist(), clusters)
 
 
 def _correlation(both: Sequence[tuple[JudgedDebate, JudgedDebate]]) -> Estimate | None:

@@ -7,7 +7,9 @@ by the debate that helps it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -22,10 +24,14 @@ from debate_rl.game.prompts import Message, judge_candidates, judge_messages
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript, open_transcript
-from debate_rl.records import Record
+from debate_rl.records import Record, digest
 
 T = TypeVar("T", bound=Grouped)
 Name = TypeVar("Name", bound=str)
+INTRODUCTION = 8
+"""Words with which all questions must begin for them to be the task's introduction (ours)."""
+INTRODUCED = 10
+"""Items from which on that can be told from questions that are alike (ours)."""
 
 
 class Item(Record):
@@ -143,15 +149,51 @@ def label_truth(items: Sequence[Item]) -> tuple[Literal[0, 1], ...]:
 
 
 def _texts(items: Sequence[Item]) -> list[str]:
-    """Question and passage of each item."""
-    return [f"{item.question.text}\n{item.question.passage or ''}" for item in items]
+    """Question and passage of each item, without the introduction with which every question of the task begins."""
+    questions = sorted(item.question.text for item in items)
+    # What the first and the last in alphabetical order begin with, all between them begin with as well.
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(questions[0], questions[-1], strict=False))
+    introduction = "".join(letter for letter, _ in shared) if len(items) >= INTRODUCED else ""
+    # Among few items an introduction of 40 words would count as text that they have in common, and join them all.
+    start = len(introduction) if len(introduction.split()) >= INTRODUCTION else 0
+    return [f"{item.question.text[start:]}\n{item.question.passage or ''}" for item in items]
 
 
 def cut_parts(items: Sequence[T], sizes: Mapping[Name, int], seed: int = 0) -> dict[Name, tuple[T, ...]]:
-    """Cut items into named parts of at most these sizes; no group is in two."""
+    """Cut items into named parts of at most these sizes; no group is in two.
+
+    Raises:
+        UserError: there are fewer groups than parts; says how the items are grouped.
+    """
     total = sum(sizes.values())
-    parts = divide(items, {name: size / total for name, size in sizes.items()}, seed)
-    return {name: tuple(parts[name][:size]) for name, size in sizes.items()}
+    shares = {str(name): size / total for name, size in sizes.items()}
+    groups = Counter(item.cluster for item in items)
+    if len(groups) < len(sizes):
+        raise UserError(
+            f"the {len(items)} items are {len(groups)} groups (items of one story, or with nearly the same text, stay "
+            f"together), the largest of {max(groups.values(), default=0)}; {len(sizes)} parts need a group each: take "
+            "more items, or items that say less of the same"
+        )
+    try:
+        cut = divide(items, shares, seed)
+    except UserError:
+        # A part is empty: of few groups a large one lies across all of it. Dealt by size, each part gets a group.
+        cut = _dealt(items, groups, {str(name): size for name, size in sizes.items()}, seed)
+    return {name: tuple(cut[name][:size]) for name, size in sizes.items()}
+
+
+def _dealt(items: Sequence[T], groups: Mapping[str, int], sizes: Mapping[str, int], seed: int) -> dict[str, list[T]]:
+    """Deal groups to parts, the largest first, each to the part that lacks most of its size: no part stays empty."""
+    filled = dict.fromkeys(sizes, 0)
+    part_of: dict[str, str] = {}
+    for group in sorted(groups, key=lambda name: (-groups[name], digest(["deal", seed, name]))):
+        part = max(sizes, key=lambda name: 1 - filled[name] / sizes[name])
+        part_of[group] = part
+        filled[part] += groups[group]
+    cut: dict[str, list[T]] = {name: [] for name in sizes}
+    for item in items:
+        cut[part_of[item.cluster]].append(item)
+    return cut
 
 
 def split_items(items: Sequence[Item], supervisor: int, student: int, test: int, seed: int = 0) -> Splits:

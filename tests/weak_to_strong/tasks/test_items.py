@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from debate_rl.data.lab.other_stories import wish_story
 from debate_rl.data.lab.world import as_questions, stories_in_split
-from debate_rl.data.tasks.binary_items import BinaryItem
+from debate_rl.data.tasks.binary_items import BinaryItem, load
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.weak_to_strong.tasks.items import (
+    Item,
     Splits,
     check_lengths,
     check_splits,
@@ -105,6 +106,36 @@ def test_stories_with_nearly_the_same_text_stay_in_one_part():
         assert parts.unused == 44 - len(parts.every)
         holders = [name for name, part in parts.parts.items() if {item.id for item in part} & {t.id for t in twins}]
         assert len(holders) <= 1
+
+
+def test_the_introduction_of_a_task_does_not_join_its_few_items():
+    said = "There is a conversation between two who met by chance on a road ; is the last reply right ? Q: is {} odd ?"
+    items = items_of(
+        [claim(at, at % 2, said.format(f"the number that one gets by adding {at} to {at * 7}")) for at in range(48)]
+    )
+    parts = split_items(items, 16, 16, 16)
+    assert parts.joined == 0 and [len(part) for part in parts.parts.values()] == [16, 16, 16]
+
+
+def test_sixteen_real_items_a_part_are_enough(shared_data):
+    rows = load("hh", shared_data / "binary_tasks/hh_harmless_test.jsonl", limit=48).items
+    parts = split_items(items_of(rows), 16, 16, 16)
+    assert [len(part) for part in parts.parts.values()] == [16, 16, 16]
+
+
+def test_few_large_groups_leave_no_part_empty_and_too_few_are_counted():
+    groups = [20, 10, 9, 5, 4]
+    rows = [(group, at) for group, size in enumerate(groups) for at in range(size)]
+    asked = [claim(number, number % 2, f"w{number} x{number} y{number} z{number} v{number}") for number in range(48)]
+    questions = [
+        item.question.model_copy(update={"group": f"g{rows[at][0]}"}) for at, item in enumerate(items_of(asked))
+    ]
+    for seed in range(6):
+        parts = split_items([Item(question=question) for question in questions], 16, 16, 16, seed)
+        assert all(len(part) >= 5 for part in parts.parts.values())
+    two = [question.model_copy(update={"group": f"g{at % 2}"}) for at, question in enumerate(questions)]
+    with pytest.raises(UserError, match="the 48 items are 2 groups .* the largest of 24; 3 parts need a group each"):
+        split_items([Item(question=question) for question in two], 16, 16, 16)
 
 
 @given(seed=st.integers(0, 500), count=st.integers(30, 60))

@@ -1,0 +1,127 @@
+"""Swiss pairing: a few rounds for many players, each against one with about as many points, nobody twice.
+
+A round robin of P players has P (P - 1) / 2 pairs, a Swiss schedule P / 2 a round. The pairs of a round are a matching
+of least cost (Edmonds' blossom algorithm, networkx): first no pair twice, then pairs that link groups of players who
+have not met through others (ratings of unlinked groups can not be compared), then a small difference in points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from debate_rl.arena.schedule import Seating
+from debate_rl.errors import UserError
+
+FEWEST = 4
+"""Players from which a Swiss schedule can be shorter than a round robin."""
+_TWICE = 10**12
+_UNLINKED = 10**9
+_POINTS = 10**4
+"""Costs of a pair: that has met; that links nothing new while groups are apart; for the square of a point's distance.
+Each is above all that the next ones can add up to."""
+
+
+class Round(NamedTuple):
+    """One round.
+
+    Example:
+        Round(pairs=(("dpo", "sft"), ("dpo2", "sft2")), bye="base")
+    """
+
+    pairs: tuple[Seating, ...]
+    bye: str | None
+    """The player who rests, where their number is odd: of those with the fewest byes the one with the fewest points."""
+
+    @property
+    def seatings(self) -> list[Seating]:
+        """Each pair twice, sides swapped."""
+        both: list[Seating] = []
+        for first, second in self.pairs:
+            both += [(first, second), (second, first)]
+        return both
+
+
+def swiss_fault(players: int, rounds: int) -> str | None:
+    """Explain why so many players can not play so many Swiss rounds; None if they can."""
+    if players < FEWEST:
+        return (
+            f"a Swiss schedule needs {FEWEST} players or more, got {players}; schedule: round_robin has every pair meet"
+        )
+    fewest, most = math.ceil(math.log2(players)), players - 1 + players % 2
+    if rounds < fewest:
+        return (
+            f"{players} players need {fewest} Swiss rounds or more, got {rounds}: with fewer some can not be compared"
+        )
+    if rounds > most:
+        return f"{players} players have met after {most} Swiss rounds, got {rounds}; set rounds to {most} or less"
+    return None
+
+
+def next_round(players: Sequence[str], earlier: Sequence[Round], points: Mapping[str, float]) -> Round:
+    """Pair the players for the next round.
+
+    Args:
+        players: names; of equal players the one listed first stands higher.
+        earlier: rounds played.
+        points: points of each player so far, without its byes.
+    """
+    import networkx as nx  # here: the import takes 0.2 s, which other tournaments need not pay
+
+    byes = [one.bye for one in earlier]
+    rests = {player: byes.count(player) for player in players}
+    # A bye is a point: a rest must not send a player down to weaker ones.
+    totals = {player: points.get(player, 0.0) + rests[player] for player in players}
+    order = sorted(players, key=lambda player: -totals[player])
+    bye = None
+    if len(order) % 2:
+        bye = max(order, key=lambda player: (-rests[player], order.index(player)))
+        order.remove(bye)
+    met = nx.Graph()
+    met.add_nodes_from(players)
+    for one in earlier:
+        met.add_edges_from(one.pairs)
+    group = {}
+    for number, members in enumerate(nx.connected_components(met)):
+        group.update(dict.fromkeys(members, number))
+    graph = nx.Graph()
+    for high, first in enumerate(order):
+        for low in range(high + 1, len(order)):
+            second = order[low]
+            cost = round(_POINTS * (totals[first] - totals[second]) ** 2) + (low - high)
+            cost += _UNLINKED * (group[first] == group[second])
+            cost += _TWICE * met.has_edge(first, second)
+            graph.add_edge(first, second, weight=-cost)
+    matched = nx.max_weight_matching(graph, maxcardinality=True)
+    places = {player: place for place, player in enumerate(order)}
+    pairs = sorted(sorted(pair, key=places.__getitem__) for pair in matched)
+    pairs.sort(key=lambda pair: places[pair[0]])
+    return Round(tuple((first, second) for first, second in pairs), bye)
+
+
+def planned_rounds(players: Sequence[str], rounds: int) -> list[Round]:
+    """The rounds that would be played if the player listed first always won: as many games, other pairs.
+
+    Raises:
+        UserError: so many players can not play so many rounds.
+    """
+    fault = swiss_fault(len(players), rounds)
+    if fault:
+        raise UserError(fault)
+    planned: list[Round] = []
+    points = dict.fromkeys(players, 0.0)
+    places = {player: place for place, player in enumerate(players)}
+    for _ in range(rounds):
+        planned.append(next_round(players, planned, points))
+        for pair in planned[-1].pairs:
+            points[min(pair, key=places.__getitem__)] += 1
+    return planned
+
+
+def seatings_of(rounds: Iterable[Round]) -> list[Seating]:
+    """The seatings of several rounds, one after the other."""
+    seatings: list[Seating] = []
+    for one in rounds:
+        seatings += one.seatings
+    return seatings
