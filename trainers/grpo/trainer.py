@@ -103,7 +103,7 @@ class DebateGRPOTrainer(GRPOTrainer):
         self.judge = PatientJudge(online.judge, engine, online.judge_seconds)
         self.played: RolloutResult | None = None
         """The last rollout."""
-        super().__init__(*args, rollout_func=_roll, reward_funcs=_reward_functions(), **kwargs)
+        super().__init__(*args, rollout_func=roll, reward_funcs=reward_functions(TERMS), **kwargs)
         self.league: League | None = None
         if online.opponents.kind == "pool":
             self.league = League(out / "league", start, online.opponents.spread, self.args.seed)
@@ -160,16 +160,7 @@ class DebateGRPOTrainer(GRPOTrainer):
             participants = Participants(policy, self.opponent, self.engine, self.judge, self._prompt_encoder())
             result = rollout(groups, self.num_generations, self.questions, self.online, participants, stream)
         self.played = result
-        # A failed game has no tokens: one token stands in for them, and the mask leaves it out.
-        filler = [closing_ids(self.processing_class)[-1]]
-        columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
-        for sequence in result.sequences:
-            completion = list(sequence.completion) or filler
-            columns["prompt_ids"].append(list(sequence.prompt) or filler)
-            columns["completion_ids"].append(completion)
-            columns["env_mask"].append([int(sequence.learnt)] * len(completion))
-        for term in TERMS:
-            columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in result.sequences]
+        columns = training_columns(result.sequences, TERMS, self.processing_class)
         numbers = {name: float(count) for name, count in result.counts.items()}
         numbers.update(result.means)
         if isinstance(self.engine, Serving):
@@ -206,18 +197,39 @@ class DebateGRPOTrainer(GRPOTrainer):
             raise RuntimeError("TRL gave a rollout another batch than whole groups; see test_trl_contract.py")
 
 
-def _roll(prompts: Sequence[str], trainer: DebateGRPOTrainer) -> dict[str, Any]:
+def roll(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
     """The `rollout_func` that TRL calls; its prompts are the keys of groups."""
     return trainer.roll(prompts)
 
 
-def _reward_functions() -> list[Callable[..., list[float | None]]]:
+def training_columns(sequences: Sequence[Any], terms: Sequence[str], tokenizer: Any) -> dict[str, Any]:
+    """TRL's columns of a rollout, and a column for each term of the rewards.
+
+    Args:
+        sequences: with prompt, completion, `earned` and `learnt`; of debaters or of a judge.
+        terms: names of the rewards' terms.
+        tokenizer: the policy's.
+    """
+    # A failed game has no tokens: one token stands in for them, and the mask leaves it out.
+    filler = [closing_ids(tokenizer)[-1]]
+    columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
+    for sequence in sequences:
+        completion = list(sequence.completion) or filler
+        columns["prompt_ids"].append(list(sequence.prompt) or filler)
+        columns["completion_ids"].append(completion)
+        columns["env_mask"].append([int(sequence.learnt)] * len(completion))
+    for term in terms:
+        columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in sequences]
+    return columns
+
+
+def reward_functions(terms: Sequence[str]) -> list[Callable[..., list[float | None]]]:
     """One function for each term, which TRL logs by its name and adds up; the first one logs the rollout's numbers."""
 
     def make(term: str) -> Callable[..., list[float | None]]:
         def reward(log_metric: Any, numbers: Sequence[dict[str, float]], **columns: Any) -> list[float | None]:
             # TRL passes `log_metric` to reward functions only, and one of them is enough.
-            if term == TERMS[0]:
+            if term == terms[0]:
                 for name, number in numbers[0].items():
                     log_metric(f"rollout/{name}", number)
             return list(columns[term])
@@ -225,7 +237,13 @@ def _reward_functions() -> list[Callable[..., list[float | None]]]:
         reward.__name__ = term
         return reward
 
-    return [make(term) for term in TERMS]
+    return [make(term) for term in terms]
+
+
+def silence_trl() -> None:
+    """Leave out TRL's warnings about its experimental hooks, and about answers without a reward, which are counted."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
 
 
 class SnapshotCallback(TrainerCallback):
@@ -296,8 +314,7 @@ def grpo_trainer(
     out = Path(job.out)
     block = block_of(online)
     _check_options(config, online, block, len(rows) // block, job)
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
-    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
+    silence_trl()
     local_engine = TransformersEngine(
         device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
     )
