@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError
-from debate_rl.game.transcript import Speech
-from debate_rl.game.verdict import JudgedDebate
+from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.intervals import Effect, Estimate, difference, mean
 from debate_rl.records import Record
 from debate_rl.trainers.grpo.groups import POLICY
@@ -122,6 +122,13 @@ def point(
         failed=sum(_lacks_verdict(game) for game in games),
     )
     return measured.model_copy(update={"alarms": sounded(measured, alarms)})
+
+
+def judged_leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
+    """A game with the verdict or failure of a judge."""
+    if isinstance(verdict, Verdict):
+        return JudgedDebate(transcript=game, verdict=verdict)
+    return JudgedDebate(transcript=game, failure=verdict)
 
 
 def sounded(measured: Point, limits: Alarms) -> tuple[str, ...]:

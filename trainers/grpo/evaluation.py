@@ -15,11 +15,11 @@ from debate_rl.arena.rollout import play
 from debate_rl.engines.request import Engine
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, read_log
-from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, point
+from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, judged_leg, point
 from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.policy import at_the_table
 from debate_rl.trainers.grpo.selfplay import schedule
@@ -211,10 +211,3 @@ def _judge_again(legs: Sequence[JudgedDebate], judge: AnyJudge | None, engine: E
 def _is_policy_game(leg: JudgedDebate) -> bool:
     """Whether the policy took part in a game that did not fail."""
     return leg.failure is None and POLICY in leg.transcript.players.values()
-
-
-def judged_leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
-    """A game with the verdict or failure of a judge."""
-    if isinstance(verdict, Verdict):
-        return JudgedDebate(transcript=game, verdict=verdict)
-    return JudgedDebate(transcript=game, failure=verdict)

@@ -81,7 +81,7 @@ def judge_point(step: int, games: Sequence[JudgedDebate], before: Sequence[Judge
         brier=mean_value(list(squared.values())),
         brier_change=paired_change(squared, squared_before),
         ece=ece(*confidences(p_correct)) if p_correct else None,
-        consistent=mean_value(list(_values(games, consistent).values())),
+        consistent=consistency(games),
         first=mean_value(list(_values(games, _first).values())),
         stated=mean_value(list(stated.values())),
         stated_change=paired_change(stated, stated_before),
@@ -117,6 +117,11 @@ def _values(games: Sequence[JudgedDebate], measure: Callable[[JudgedDebate], flo
     return values
 
 
+def consistency(games: Sequence[JudgedDebate]) -> Estimate | None:
+    """Share of games in which both presentation orders favour the same answer; None without such games."""
+    return mean_value(list(_values(games, _consistent).values()))
+
+
 def _hit(leg: JudgedDebate) -> float | None:
     return None if leg.p_correct is None else float(hits([leg.p_correct])[0])
 
@@ -137,7 +142,7 @@ def _of_orders(verdict: Verdict | None) -> tuple[float, float] | None:
     return float(first), float(second)
 
 
-def consistent(leg: JudgedDebate) -> float | None:
+def _consistent(leg: JudgedDebate) -> float | None:
     """1 where both orders favour the same answer, 1/2 where one of them favours neither, else 0."""
     orders = _of_orders(leg.verdict)
     return None if orders is None else 1 - abs(orders[0] - orders[1])

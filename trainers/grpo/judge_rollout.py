@@ -88,6 +88,8 @@ class Judged:
     sequences: list[Answer]
     counts: Counter[str] = field(default_factory=Counter)
     means: dict[str, float] = field(default_factory=dict)
+    example: str = ""
+    """Beginning of the first answer that states no probability."""
 
 
 def score(judgement: Judgement, rewards: JudgeRewards) -> float:
@@ -217,7 +219,7 @@ def judge_rollout(
         asked.append((game, view))
         requests.append(stated_request(game, view, judge, seed))
     written = engine.generate(requests)
-    result = Judged([], Counter(answers=len(keys), groups=len(copies)))
+    result = Judged([], Counter(answers=len(keys), groups=len(copies), unstated=0))
     judgements: list[Judgement | None] = []
     completions: list[Completion | None] = []
     for (game, view), request, completion in zip(asked, requests, written, strict=True):
@@ -231,7 +233,9 @@ def judge_rollout(
     rules = _rules(judgements, judging.rewards, payer)
     for answer, judgement, finished, rule in zip(result.sequences, judgements, completions, rules, strict=True):
         answer.earned = _earned(finished, judgement, rule, judging)
-        result.counts["unstated"] += finished is not None and judgement is None
+        if finished is not None and judgement is None:
+            result.counts["unstated"] += 1
+            result.example = result.example or " ".join(finished.text.split())[:80]
         result.counts["failed"] += finished is None
         result.counts["truncated"] += finished is not None and finished.finish == "length"
         result.counts["no_reward"] += answer.earned is None

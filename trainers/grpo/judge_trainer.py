@@ -23,7 +23,8 @@ from debate_rl.judges.judge import judge_transcripts
 from debate_rl.records import append, read, read_log
 from debate_rl.trainers.common.settings import Job
 from debate_rl.trainers.grpo.custom import Payer
-from debate_rl.trainers.grpo.evaluation import CURVE, CurveCallback, judged_leg
+from debate_rl.trainers.grpo.eval_metrics import judged_leg
+from debate_rl.trainers.grpo.evaluation import CURVE, CurveCallback
 from debate_rl.trainers.grpo.judge_metrics import JudgePoint, judge_point
 from debate_rl.trainers.grpo.judge_rollout import JUDGE_TERMS, judge_of, judge_rollout
 from debate_rl.trainers.grpo.judge_settings import JudgeWatch, Judging
@@ -71,6 +72,12 @@ class JudgeGRPOTrainer(GRPOTrainer):
                 lambda request: prompt_ids(self.processing_class, request.messages),
                 stream,
                 self.payer,
+            )
+        if result.counts["unstated"] == len(keys) and self.state.global_step == 0:
+            print(
+                f"none of the judge's {len(keys)} first answers states a probability, so it has nothing to learn from: "
+                f"{result.example!r}; raise max_new_tokens, or teach it the form first (a stage of kind stating)",
+                flush=True,
             )
         columns = training_columns(result.sequences, JUDGE_TERMS, self.processing_class)
         columns["numbers"] = {**{name: float(count) for name, count in result.counts.items()}, **result.means}
