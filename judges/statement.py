@@ -23,7 +23,7 @@ _STATED = re.compile(
 _TAGGED = re.compile(
     r"<answer>\s*(.*?)\s*</answer>.*?<confidence>\s*" + _NUMBER + r"(\s*%)?\s*</confidence>", re.IGNORECASE | re.DOTALL
 )
-_BEFORE = r"\W*(?:(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)?\s*)?"
+_BEFORE = r"\W{0,6}(?:(?:the\s+)?(?:final\s+)?answer\s*(?:is|:|=)?\W{0,6})?"
 _BETWEEN = r"[\s,;:.=()*]{0,4}(?:(?:with\s+)?(?:confidence|probability|p)\s*(?:of|is|:|=)?\s*)?"
 
 

@@ -2,6 +2,7 @@
 
 from debate_rl.report.stage import ReportStage
 from debate_rl.stages.base import Stage
+from debate_rl.stages.cotraining import CotrainingStage
 from debate_rl.stages.dpo import DpoStage
 from debate_rl.stages.grpo import GrpoStage
 from debate_rl.stages.iterations import IterationsStage
@@ -25,6 +26,7 @@ STAGES: dict[str, type[Stage]] = {
     "preferences": PreferencesStage,
     "dpo": DpoStage,
     "grpo": GrpoStage,
+    "cotraining": CotrainingStage,
     "iterations": IterationsStage,
     "tournament": TournamentStage,
     "oversight": OversightStage,

@@ -256,16 +256,17 @@ class Run:
             path = Path(name) / run_files.CALIBRATOR
             calibrator = load_calibrator(path) if path.is_file() else None
             return self._asked_like_the_run(Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
-        if name not in stages:
+        made_by = next((other for other in stages if name in stages[other].makes_judges(other)), name)
+        if made_by not in stages:
             return Judge(name=name, model=name)
-        if not stages[name].trains_judge:
+        if made_by == name and not stages[name].trains_judge:
             judges = [other for other, stage in stages.items() if stage.trains_judge]
             raise UserError(
                 f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model"
             )
-        if not (self.folder / name / run_files.STAGE).is_file():
-            raise UserError(f"stage {name!r} of {self.folder} is not finished; finish it first: debate-rl run")
-        return self._asked_like_the_run(self._trained_judge(name), stages[name].judged_as(self.config.judge))
+        if not (self.folder / made_by / run_files.STAGE).is_file():
+            raise UserError(f"stage {made_by!r} of {self.folder} is not finished; finish it first: debate-rl run")
+        return self._asked_like_the_run(self._trained_judge(name), stages[made_by].judged_as(self.config.judge))
 
     def second_judge(self, wanted: str | JudgeSettings, key: str, advice: str) -> AnyJudge:
         """A judge beside the run's own, which it must not be.

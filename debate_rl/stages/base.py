@@ -84,6 +84,10 @@ class Stage(Record):
         """Whether the run's judge decides its games, so that it builds on the judge stages before it."""
         return False
 
+    def makes_judges(self, name: str) -> set[str]:
+        """Those of the names that it makes (`makes`) that are judges."""
+        return {name} if self.trains_judge else set()
+
     def judged_as(self, settings: JudgeSettings) -> JudgeSettings:
         """How the judge that it trains comes to a verdict, where the run's judge does so as `settings` say."""
         return settings

@@ -112,7 +112,7 @@ class JudgesStage(Stage):
 
     def builds_on(self, name: str, other: Stage) -> bool:
         """It reads the players and the judges that it names."""
-        return name in self.judges or super().builds_on(name, other)
+        return bool(other.makes_judges(name) & set(self.judges)) or super().builds_on(name, other)
 
     def games(self, run: Run) -> list[Transcript]:
         """Self-play on the test questions."""
@@ -124,7 +124,13 @@ class JudgesStage(Stage):
         legs, debates, scale = self.play_some(run, name, engine)
         counted = engine.take(scale)
         games = [leg.transcript for leg in legs if spoken(leg)]
+        trained: set[str] = {"base"}
+        for other, stage in run.config.stages.items():
+            trained |= stage.makes_judges(other)
         for judge in self.judges:
+            if judge not in trained:
+                run.judge_named(judge)
+                run.resolve(judge)
             judge_transcripts(games, run.judge_to_be(judge), engine)
         return Rehearsed(debates, 1.0, added(counted, engine.take(scale)))
 

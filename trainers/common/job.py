@@ -191,7 +191,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.common.build_trainer import build_trainer, prepare
     from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.common.load import load_tokenizer
-    from debate_rl.trainers.grpo.groups import arguments_of
+    from debate_rl.trainers.grpo.groups import arguments_of, trl_arguments
     from debate_rl.trainers.grpo.judge_rollout import judge_arguments
 
     out = Path(job.out)
@@ -201,6 +201,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
         of_job = arguments_of(job.online, job.train)
     elif job.judging is not None:
         of_job = judge_arguments(job.judging, job.train)
+    train = trl_arguments(job.online, train)
     config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)

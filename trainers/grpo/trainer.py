@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -28,11 +29,13 @@ from debate_rl.game.question import Question
 from debate_rl.players.debater import Debater
 from debate_rl.records import read
 from debate_rl.trainers.common.settings import Job
+from debate_rl.trainers.grpo.custom import Payer
 from debate_rl.trainers.grpo.evaluation import Watcher
 from debate_rl.trainers.grpo.groups import GroupKey, block_of, check_rows, online_of, read_group_key
 from debate_rl.trainers.grpo.opponent_pool import League, draw_player
 from debate_rl.trainers.grpo.policy import PatientJudge, at_the_table, save_adapter, whole
 from debate_rl.trainers.grpo.rewards import TERMS
+from debate_rl.trainers.grpo.role_baselines import RoleBaselines
 from debate_rl.trainers.grpo.selfplay import Participants, RolloutResult, rollout
 from debate_rl.trainers.grpo.serving import Serving
 from debate_rl.trainers.grpo.settings import Online
@@ -82,6 +85,7 @@ class DebateGRPOTrainer(GRPOTrainer):
         engine: answers for policy, opponents and judge, and keeps the tokens that it draws.
         start: the policy before training.
         out: the job's folder.
+        copies: G, games per question; `num_generations` of TRL, except for groups of one.
     """
 
     def __init__(
@@ -93,9 +97,11 @@ class DebateGRPOTrainer(GRPOTrainer):
         engine: TransformersEngine | Serving,
         start: Debater,
         out: Path,
+        copies: int,
         **kwargs: Any,
     ) -> None:
         self.online = online
+        self.copies = copies
         self.questions = questions
         self.block = block
         self.engine = engine
@@ -104,6 +110,8 @@ class DebateGRPOTrainer(GRPOTrainer):
         self.played: RolloutResult | None = None
         """The last rollout."""
         super().__init__(*args, rollout_func=roll, reward_funcs=reward_functions(TERMS), **kwargs)
+        self.payer = None if online.reward is None else Payer(online.reward)
+        self.baselines = RoleBaselines(out / "baselines.jsonl", online.decay) if online.advantages == "role" else None
         self.league: League | None = None
         if online.opponents.kind == "pool":
             self.league = League(out / "league", start, online.opponents.spread, self.args.seed)
@@ -111,7 +119,7 @@ class DebateGRPOTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
         """Sample question by question: TRL's own sampler would shuffle the two sides of a game apart."""
         rows = self.train_dataset if dataset is None else dataset
-        questions_per_batch = self.args.generation_batch_size // (self.block * self.num_generations)
+        questions_per_batch = self.args.generation_batch_size // (self.block * self.copies)
         order = RepeatSampler(
             range(len(rows) // self.block),
             mini_repeat_count=1,  # Blocks repeats the rows of a group itself
@@ -120,7 +128,7 @@ class DebateGRPOTrainer(GRPOTrainer):
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
-        return Blocks(order, self.block, self.num_generations)
+        return Blocks(order, self.block, self.copies)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, then remove all policies from the server."""
@@ -147,18 +155,19 @@ class DebateGRPOTrainer(GRPOTrainer):
         """Play a batch.
 
         Args:
-            keys: of the groups, each `num_generations` times.
+            keys: of the groups, each `copies` times.
 
         Returns:
             TRL's columns (prompts, completions, masks), a column for each term of the rewards, and the numbers that
             are logged.
         """
-        groups = [read_group_key(key) for key in keys[:: self.num_generations]]
+        groups = [read_group_key(key) for key in keys[:: self.copies]]
         self._check_batch(keys, groups)
         stream = [self.args.seed, self.state.global_step]
         with at_the_table(self, self.engine, self.online.temperature) as policy:
-            participants = Participants(policy, self.opponent, self.engine, self.judge, self._prompt_encoder())
-            result = rollout(groups, self.num_generations, self.questions, self.online, participants, stream)
+            encode = self._prompt_encoder()
+            participants = Participants(policy, self.opponent, self.engine, self.judge, encode, self.payer)
+            result = rollout(groups, self.copies, self.questions, self.online, participants, stream)
         self.played = result
         columns = training_columns(result.sequences, TERMS, self.processing_class)
         numbers = {name: float(count) for name, count in result.counts.items()}
@@ -167,6 +176,22 @@ class DebateGRPOTrainer(GRPOTrainer):
             numbers["retokenized"] = float(self.engine.retokenized)
         columns["numbers"] = numbers
         return columns
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """TRL's batch, with advantages by role where they are asked for."""
+        batch = super()._generate_and_score_completions(inputs)
+        if self.baselines is None or self.played is None:
+            return batch
+        rewards: list[tuple[str, float | None]] = []
+        for sequence in self.played.sequences:
+            rewards.append((sequence.group.side, None if sequence.earned is None else sequence.earned.total))
+        step = self.state.global_step
+        # All processes share the means, so each takes the rewards of all.
+        everywhere = gather_object(rewards) if self.accelerator.num_processes > 1 else rewards
+        advantages = self.baselines.advantages(step, rewards)
+        self.baselines.update(step, everywhere, self.accelerator.is_main_process)
+        batch["advantages"] = batch["advantages"].new_tensor(advantages)
+        return batch
 
     def _prompt_encoder(self) -> Callable[[Request], tuple[int, ...]]:
         """A function from a request to the token ids of its prompt; the G copies of a prompt are encoded once."""
@@ -183,14 +208,14 @@ class DebateGRPOTrainer(GRPOTrainer):
         return encode
 
     def _check_batch(self, keys: Sequence[str], groups: Sequence[GroupKey]) -> None:
-        """Check that TRL passes whole blocks, with each group `num_generations` times in a row.
+        """Check that TRL passes whole blocks, with each group `copies` times in a row.
 
         Raises:
             RuntimeError: it does not, as another version of TRL may.
         """
         expected = []
         for group in groups:
-            expected += [group.key] * self.num_generations
+            expected += [group.key] * self.copies
         groups_per_question = Counter(group.question for group in groups)
         whole_blocks = all(count == self.block for count in groups_per_question.values())
         if list(keys) != expected[: len(keys)] or not whole_blocks:
@@ -313,6 +338,7 @@ def grpo_trainer(
     online = online_of(job)
     out = Path(job.out)
     block = block_of(online)
+    copies = int(job.train.get("num_generations", config.num_generations))
     _check_options(config, online, block, len(rows) // block, job)
     silence_trl()
     local_engine = TransformersEngine(
@@ -341,6 +367,7 @@ def grpo_trainer(
         engine=engine,
         start=start,
         out=out,
+        copies=copies,
     )
     # TRL takes a completion without one of these tokens as cut off.
     trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
@@ -364,7 +391,7 @@ def _check_options(config: Any, online: Online, block: int, questions: int, job:
     Raises:
         UserError: they do.
     """
-    copies = config.num_generations
+    copies = int(job.train.get("num_generations", config.num_generations))
     rows = config.per_device_train_batch_size * config.steps_per_generation
     check_rows(rows, online, copies)
     batch_questions = rows // (block * copies) * config.world_size
