@@ -33,7 +33,7 @@ from debate_rl.stages.base import Metrics, Stage, StageResult, TrainingStage
 from debate_rl.stages.grpo import GrpoStage
 from debate_rl.stages.judge_grpo import JudgeGrpoStage
 from debate_rl.stages.judges import judged_games
-from debate_rl.stages.stating import spoken
+from debate_rl.stages.stating import check_start, spoken
 from debate_rl.stages.training import start_from
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, added, some_games
 from debate_rl.trainers.common.settings import Kind
@@ -171,6 +171,7 @@ class CotrainingStage(Stage):
 
     def games(self, run: Run) -> list[Transcript]:
         """The games that judges learn from, then those of all measurements."""
+        check_start(run, self.judge, self.judging)
         name = name_of(run, self)
         games: list[Transcript] = []
         for turn in range(1, self.turns + 1):

@@ -57,6 +57,7 @@ class StatedJudgeStage(TrainingStage):
 
     def games(self, run: Run) -> list[Transcript]:
         """Self-play of all players under all protocols on the training questions; none where debates are read."""
+        check_start(run, self.start, self)
         if self.debates:
             return []
         questions = run.questions("train", self.questions)
@@ -90,6 +91,18 @@ class StatedJudgeStage(TrainingStage):
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
         """Every game in both orders."""
         return TrainingLoad("sft", run.config.models.judge, verdict_rows(self.games(run), 2))
+
+
+def check_start(run: Run, start: str, stage: TrainingStage) -> None:
+    """Make sure that an adapter is not trained on a model that later stages would not put under it.
+
+    Raises:
+        UserError: the stage trains an adapter, and it starts from a judge whose every weight was trained.
+    """
+    earlier = run.config.stages.get(start)
+    whole = isinstance(earlier, TrainingStage) and earlier.lora is None
+    if whole and stage.lora is not None:
+        raise UserError(f"judge {start!r} has lora null, so its model is a new one; set lora: null where it goes on")
 
 
 def finished_games(stage: StatedJudgeStage, run: Run, out: Path) -> list[Transcript]:

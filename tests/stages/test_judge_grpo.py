@@ -19,10 +19,10 @@ from debate_rl.stages.judge_grpo import JudgeGrpoStage
 from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 
 LORA = {"r": 4, "alpha": 8}
-STATES = {"kind": "stating", "players": ["base"], "questions": 12, "max_new_tokens": 6, "lora": LORA,
-          "train": {"max_steps": 60, "learning_rate": 1e-2, "per_device_train_batch_size": 24}}  # fmt: skip
+STATES = {"kind": "stating", "players": ["base"], "questions": 12, "max_new_tokens": 6, "lora": None,
+          "train": {"max_steps": 25, "learning_rate": 3e-3, "per_device_train_batch_size": 24}}  # fmt: skip
 RL = {"kind": "judge_grpo", "start": "states", "players": ["base"], "questions": 10, "max_new_tokens": 6,
-      "watch": {"every": 2, "questions": 4}, "lora": LORA,
+      "watch": {"every": 2, "questions": 4}, "lora": None,
       "train": {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 16,
                 "gradient_accumulation_steps": 1}}  # fmt: skip
 ROUNDS = {"kind": "cotraining", "start": "base", "judge": "states", "turns": 2, "paying_judges": 2, "questions": 4,
@@ -84,15 +84,15 @@ def test_the_judge_learns_from_games_that_it_is_not_watched_on(finished):
     assert result["before"]["games"] == result["after"]["games"] == 6
     assert result["curve"] == [point.model_dump(mode="json") for point in points]
     job = read_json(folder / "rl/job.json")["job"]
-    assert job["adapter"].endswith("states/adapter") and job["judging"]["rewards"]["rule"] == "correctness+brier"
+    assert job["model"].endswith("states/model") and job["judging"]["rewards"]["rule"] == "correctness+brier"
 
 
 def test_later_stages_are_judged_by_its_statements(finished):
-    found, _, folder, _ = finished
+    found, _, _, _ = finished
     run = quiet(found)
     judge = run.judge("judges")
-    assert isinstance(judge, StatedJudge) and judge.adapter == "rl/adapter" and judge.max_new_tokens == 6
-    assert run.judge_named("turns.judge.1").adapter == "turns/judge1/adapter"
+    assert isinstance(judge, StatedJudge) and judge.model == "rl/model" and judge.max_new_tokens == 6
+    assert run.judge_named("turns.judge.1").model == "turns/judge1/model"
     assert not isinstance(run.judge_named("base"), StatedJudge)
 
 
@@ -104,7 +104,7 @@ def test_turns_train_both_and_measure_each(finished):
     assert result["turns"][0]["proxy"] is None and result["turns"][1]["held_out"]["n"] == 4
     first, second = (read_json(folder / f"turns/debater{turn}/job.json")["job"] for turn in (1, 2))
     assert second["adapter"].endswith("turns/debater1/adapter")
-    assert first["online"]["judge"]["adapter"].endswith("states/adapter")
+    assert first["online"]["judge"]["model"].endswith("states/model")
     assert len(second["online"]["judge"]["members"]) == 2
     assert (folder / "turns/debater1/baselines.jsonl").is_file()  # one game a question, compared by side
     played = read(folder / "turns/games2.jsonl", JudgedDebate)
@@ -154,6 +154,9 @@ def test_a_reward_that_can_not_be_imported_and_too_few_games_are_said_before_a_r
     found = config(tmp_path, {"rl": {**RL, "start": "base", "reward": "nowhere:reward"}})
     with pytest.raises(UserError, match="nowhere:reward"):
         plan(quiet(found))
+    half = config(tmp_path, {"states": STATES, "rl": {**RL, "lora": LORA}})
+    with pytest.raises(UserError, match="set lora: null where it goes on"):
+        plan(quiet(half))
     stage = JudgeGrpoStage(watch={"questions": 4})
     with pytest.raises(UserError, match="leaves 0 games"):
         judge_grpo.learnt_and_watched(stage, [], quiet(found).questions("train")[:4])
