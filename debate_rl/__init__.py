@@ -28,7 +28,7 @@ if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YE
 if TYPE_CHECKING:
     from debate_rl.api.play import play, preferences
     from debate_rl.api.results import Debates
-    from debate_rl.api.train import train_dpo, train_grpo, train_judge, train_sft
+    from debate_rl.api.train import train_dpo, train_grpo, train_judge, train_judge_grpo, train_sft
     from debate_rl.api.transfer import train_weak_to_strong
     from debate_rl.arena.ratings import rate, read_votes
     from debate_rl.arena.tournament import TournamentSettings, play_tournament
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from debate_rl.game.question import Question
     from debate_rl.game.transcript import Transcript
     from debate_rl.judges.function import FunctionJudge
-    from debate_rl.judges.judge import Judge, Panel, ReasoningJudge
+    from debate_rl.judges.judge import Judge, Panel, ReasoningJudge, StatedJudge
     from debate_rl.players.debater import Debater
     from debate_rl.weak_to_strong.facilitate import facilitate
 
@@ -53,6 +53,7 @@ _HOME = {
     "Protocol": "debate_rl.game.protocol",
     "Question": "debate_rl.game.question",
     "ReasoningJudge": "debate_rl.judges.judge",
+    "StatedJudge": "debate_rl.judges.judge",
     "TournamentSettings": "debate_rl.arena.tournament",
     "Transcript": "debate_rl.game.transcript",
     "UserError": "debate_rl.errors",
@@ -69,6 +70,7 @@ _HOME = {
     "train_dpo": "debate_rl.api.train",
     "train_grpo": "debate_rl.api.train",
     "train_judge": "debate_rl.api.train",
+    "train_judge_grpo": "debate_rl.api.train",
     "train_sft": "debate_rl.api.train",
     "train_weak_to_strong": "debate_rl.api.transfer",
 }
@@ -81,6 +83,7 @@ __all__ = [
     "Protocol",
     "Question",
     "ReasoningJudge",
+    "StatedJudge",
     "TournamentSettings",
     "Transcript",
     "UserError",
@@ -97,6 +100,7 @@ __all__ = [
     "train_dpo",
     "train_grpo",
     "train_judge",
+    "train_judge_grpo",
     "train_sft",
     "train_weak_to_strong",
 ]

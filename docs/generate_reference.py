@@ -47,7 +47,7 @@ RECORDS = (
 API = {
     "Load": ("load_questions", "load_protocol", "load_transcripts", "load_config"),
     "Play": ("play", "preferences", "play_tournament", "TournamentSettings", "Debates"),
-    "Train": ("train_sft", "train_dpo", "train_judge", "train_grpo"),
+    "Train": ("train_sft", "train_dpo", "train_judge", "train_grpo", "train_judge_grpo"),
     "Rate": ("rate", "read_votes"),
     "Transfer": ("train_weak_to_strong", "facilitate"),
     "Players and judges": ("Debater", "Judge", "ReasoningJudge", "Panel", "FunctionJudge"),

@@ -20,6 +20,7 @@ _KINDS_OF_SETTING = {
     "combine": ("reasoning", "stated", "panel"),
     "temperature": ("reasoning", "stated"),
     "max_new_tokens": ("reasoning", "stated"),
+    "reasoning": ("stated",),
     "model": ("model", "reasoning", "stated", "probe"),
     "both_orders": ("model", "reasoning", "stated", "probe"),
 }
@@ -59,6 +60,8 @@ class JudgeSettings(Record):
     """Sampling temperature for reasoning (.8 without it) and stated (0)."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest text for reasoning (200 without it) and stated (24)."""
+    reasoning: bool = False
+    """Kind stated: ask for a short reasoning before the statement; set max_new_tokens to hold both."""
     path: str | None = None
     """Kind probe: the file that debate-rl judge probe wrote."""
     members: tuple[JudgeSettings, ...] = ()
@@ -124,4 +127,4 @@ def judge_of_kind(settings: JudgeSettings, run_judge: Judge) -> AnyJudge:
         fields["max_new_tokens"] = settings.max_new_tokens
     if settings.kind == "reasoning":
         return ReasoningJudge.model_validate(fields)
-    return StatedJudge.model_validate(fields)
+    return StatedJudge.model_validate({**fields, "reasoning": settings.reasoning})

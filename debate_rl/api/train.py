@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,21 @@ from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.game.question import Question
-from debate_rl.game.transcript import Transcript
+from debate_rl.game.transcript import Speech, Transcript
 from debate_rl.game.verdict import JudgedDebate
-from debate_rl.judges.judge import AnyJudge, Judge
+from debate_rl.judges.judge import AnyJudge, Judge, StatedJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import explain, write
 from debate_rl.trainers.common.rows import PreferenceRow, SftRow, judge_rows, sft_rows
 from debate_rl.trainers.common.settings import Job, Kind, Lora, Objective, Result, Target
+from debate_rl.trainers.grpo.judge_rollout import Judgement
+from debate_rl.trainers.grpo.judge_settings import JudgeRewards, Judging
 from debate_rl.trainers.grpo.settings import Online, Opponents, Rewards
 
 LORA = Lora()
 REWARDS = Rewards()
+DebaterReward = Callable[[Speech, JudgedDebate], float]
+JudgeReward = Callable[[Judgement], float]
 
 
 def train_sft(
@@ -140,6 +144,7 @@ def train_grpo(
     *,
     protocol: str | Protocol = "debate",
     rewards: Rewards = REWARDS,
+    reward: DebaterReward | None = None,
     lora: Lora | None = LORA,
     seed: int = 0,
     **train: Any,
@@ -153,6 +158,8 @@ def train_grpo(
         out: folder for the adapter; a training that was stopped goes on there.
         protocol: a shipped protocol's name, a YAML file or a `Protocol`.
         rewards: how verdicts become rewards.
+        reward: function of a speech and its judged game that pays in place of `rewards.win`; a call that raises or
+            gives no finite number pays nothing, and is counted.
         lora: None trains all weights.
         seed: of games and training.
         train: fields of TRL's GRPOConfig, such as `num_generations=4, max_steps=20`.
@@ -161,7 +168,8 @@ def train_grpo(
         The debater with its new weights.
 
     Raises:
-        UserError: the protocol can not be played online, or an argument that GRPOConfig does not have.
+        UserError: the protocol can not be played online, an argument that GRPOConfig does not have, or the reward
+            failed in every call of a step.
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     placed = judge.model_copy(update={"model": model_path(judge.model)}) if isinstance(judge, Judge) else judge
@@ -171,6 +179,7 @@ def train_grpo(
             judge=placed,
             temperature=debater.temperature,
             rewards=rewards,
+            reward=reward,
             opponents=Opponents(kind="self", players=()),
         )
     except ValidationError as error:
@@ -178,9 +187,59 @@ def train_grpo(
     return _debater(debater, out, _train("grpo", debater, list(questions), out, lora, seed, train, online=online))
 
 
+def train_judge_grpo(
+    judge: StatedJudge,
+    debates: Debates | Sequence[JudgedDebate] | Sequence[Transcript],
+    out: str | Path,
+    *,
+    reward: str | JudgeReward = "correctness+brier",
+    rewards: JudgeRewards | None = None,
+    lora: Lora | None = LORA,
+    seed: int = 0,
+    **train: Any,
+) -> StatedJudge:
+    """Train a judge online (TRL's GRPO): it reads debates, states a probability, and is paid by the true answer.
+
+    Args:
+        judge: whose model and adapter the training starts from, and in whose form it answers.
+        debates: finished debates on questions with known answers.
+        out: folder for the adapter; a training that was stopped goes on there.
+        reward: correctness, brier, log, correctness+brier, or a function of a `Judgement` that returns a number. A call
+            that raises or gives no finite number pays nothing, and is counted. An answer that states no probability
+            earns the worst, and is counted.
+        rewards: penalties of length and form beside it.
+        lora: None trains all weights.
+        seed: of answers and training.
+        train: fields of TRL's GRPOConfig, such as `num_generations=8, max_steps=50`.
+
+    Returns:
+        The judge with its new weights.
+
+    Raises:
+        UserError: no debate has a known answer, an unknown reward or argument, or the reward failed in every call of a
+            step.
+    """
+    games = [debate.transcript if isinstance(debate, JudgedDebate) else debate for debate in debates]
+    how: dict[str, Any] = {"function": reward} if callable(reward) or ":" in reward else {"rule": reward}
+    base = JudgeRewards() if rewards is None else rewards
+    try:
+        judging = Judging(
+            rewards=JudgeRewards.model_validate({**base.model_dump(exclude={"function"}), **how}),
+            reasoning=judge.reasoning,
+            both_orders=judge.both_orders,
+            temperature=judge.temperature or 1.0,
+            max_new_tokens=judge.max_new_tokens,
+        )
+    except ValidationError as error:
+        raise UserError(explain(error)) from error
+    result = _train("grpo", judge, games, out, lora, seed, train, judging=judging)
+    weights = {"adapter": result.path} if lora is not None else {"model": result.path, "adapter": None}
+    return judge.model_copy(update={"name": Path(out).name, **weights})
+
+
 def _train(
     kind: Kind,
-    start: Debater | Judge,
+    start: Debater | Judge | StatedJudge,
     rows: Sequence[BaseModel],
     out: str | Path,
     lora: Lora | None,

@@ -258,14 +258,25 @@ def reasoning_messages(
 
 
 def stated_messages(
-    transcript: Transcript, sides: Sequence[Side], order: tuple[int, int], turns: int | None = None
+    transcript: Transcript,
+    sides: Sequence[Side],
+    order: tuple[int, int],
+    turns: int | None = None,
+    reasoning: bool = False,
 ) -> list[Message]:
-    """The prompt of a judge that states its probability of the answer listed first (`state.j2`).
+    """The prompt of a judge that states its probability (`state.j2`).
+
+    Args:
+        transcript: the game.
+        sides: as in `judge_messages`.
+        order: as in `judge_messages`.
+        turns: as in `judge_messages`.
+        reasoning: ask for a short reasoning first.
 
     Raises:
         UserError: the prompt set has no `state.j2`.
     """
-    values = _judge_values(transcript, sides, order, turns)
+    values = {**_judge_values(transcript, sides, order, turns), "reasoning": reasoning}
     return _render(transcript.protocol.prompts, transcript.protocol.name, "state", values)
 
 

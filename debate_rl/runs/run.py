@@ -247,20 +247,23 @@ class Run:
 
     def judge(self, at: str | None = None) -> AnyJudge:
         """The judge of the config's kind, with the model of the last judge stage before a stage (see `model_judge`)."""
-        return judge_of_kind(self.config.judge, self.model_judge(at))
+        stage = self._judge_stage(at)
+        settings = self.config.judge if stage is None else self.config.stages[stage].judged_as(self.config.judge)
+        return judge_of_kind(settings, self.model_judge(at))
 
     def model_judge(self, at: str | None = None) -> Judge:
         """The judge of the last judge stage before a stage, the one at work if none is named; else the judge model."""
-        at = at or self.at
-        last_judge = None
-        for name, stage in self.config.stages.items():
-            if name == at:
-                break
-            if stage.trains_judge and (self.folder / name / run_files.STAGE).is_file():
-                last_judge = name
-        if last_judge is None:
-            return Judge(name="base judge", model=self.config.models.judge)
-        return self._trained_judge(last_judge)
+        stage = self._judge_stage(at)
+        return Judge(name="base judge", model=self.config.models.judge) if stage is None else self._trained_judge(stage)
+
+    def _judge_stage(self, at: str | None = None) -> str | None:
+        """The last finished judge stage before a stage, the one at work if none is named; None without any."""
+        names, at = list(self.config.stages), at or self.at
+        earlier = names if at is None else names[: names.index(at)]
+        for name in reversed(earlier):
+            if self.config.stages[name].trains_judge and (self.folder / name / run_files.STAGE).is_file():
+                return name
+        return None
 
     def read_as_set(self, judge: Judge) -> Judge:
         """A judge whose verdicts are read as `judge.readout` and `judge.debias` say: it is trained to be read so."""
@@ -286,16 +289,17 @@ class Run:
             path = Path(name) / run_files.CALIBRATOR
             calibrator = load_calibrator(path) if path.is_file() else None
             return self._asked_like_the_run(Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
-        if name not in stages:
+        made_by = next((other for other in stages if name in stages[other].makes_judges(other)), name)
+        if made_by not in stages:
             return Judge(name=name, model=name)
-        if not stages[name].trains_judge:
+        if made_by == name and not stages[name].trains_judge:
             judges = [other for other, stage in stages.items() if stage.trains_judge]
             raise UserError(
                 f"stage {name!r} trains no judge; choose one of: {', '.join(['base', *judges])}, or a model"
             )
-        if not (self.folder / name / run_files.STAGE).is_file():
-            raise UserError(f"stage {name!r} of {self.folder} is not finished; finish it first: debate-rl run")
-        return self._asked_like_the_run(self._trained_judge(name))
+        if not (self.folder / made_by / run_files.STAGE).is_file():
+            raise UserError(f"stage {made_by!r} of {self.folder} is not finished; finish it first: debate-rl run")
+        return self._asked_like_the_run(self._trained_judge(name), stages[made_by].judged_as(self.config.judge))
 
     def second_judge(self, wanted: str | JudgeSettings, key: str, advice: str) -> AnyJudge:
         """A judge beside the run's own, which it must not be.
@@ -331,9 +335,9 @@ class Run:
         calibrator = load_calibrator(path) if path.is_file() else None
         return Judge(name=stage, model=model, adapter=adapter, calibrator=calibrator)
 
-    def _asked_like_the_run(self, judge: Judge) -> AnyJudge:
-        """A judge with the run's kind of verdict, orders and least mass."""
-        settings = self.config.judge
+    def _asked_like_the_run(self, judge: Judge, wanted: JudgeSettings | None = None) -> AnyJudge:
+        """A judge with the run's kind of verdict, orders and least mass, or with those that its stage wants."""
+        settings = wanted or self.config.judge
         changes: dict[str, Any] = {"name": None, "model": None, "adapter": None}
         if settings.kind in ("probe", "panel"):
             changes["kind"] = "model"

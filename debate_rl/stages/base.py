@@ -23,6 +23,7 @@ from debate_rl.trainers.common.settings import Kind, Lora
 
 if TYPE_CHECKING:
     from debate_rl.config.settings import Models
+    from debate_rl.judges.settings import JudgeSettings
     from debate_rl.plan.counting_engine import CountingEngine
     from debate_rl.runs.run import Run
 
@@ -87,6 +88,14 @@ class Stage(Record):
     def asks_judge(self) -> bool:
         """Whether the run's judge decides its games, so that it builds on the judge stages before it."""
         return False
+
+    def makes_judges(self, name: str) -> set[str]:
+        """Those of the names that it makes (`makes`) that are judges."""
+        return {name} if self.trains_judge else set()
+
+    def judged_as(self, settings: JudgeSettings) -> JudgeSettings:
+        """How the judge that it trains comes to a verdict, where the run's judge does so as `settings` say."""
+        return settings
 
     @property
     def rated_players(self) -> tuple[str, ...]:

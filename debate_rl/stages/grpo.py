@@ -82,8 +82,8 @@ class GrpoStage(TrainingStage):
     """Sampling temperature of the policy and its opponents during training; empty takes engine.temperature."""
     rewards: Rewards = Rewards()
     opponent: Literal["self", "start", "pool", "players"] = "self"
-    """Who speaks for the other side: the current policy (which learns on both), what it started from, past checkpoints
-    drawn by rating, or `players`."""
+    """Who speaks for the other side: the current policy (which learns on both), what it started from (a frozen
+    opponent), past checkpoints drawn by rating, or `players`, which are frozen as well."""
     players: tuple[str, ...] = ()
     """Opponents where `opponent: players`; one is drawn for each question and step."""
     snapshot: int = Field(default=25, ge=1)
@@ -92,6 +92,11 @@ class GrpoStage(TrainingStage):
     """Elo points that make a member of the pool e times as likely to be drawn (`opponent: pool`)."""
     roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
     """Sides that learn; those of the other ones are played all the same."""
+    advantages: Literal["group", "role"] = "group"
+    """What a speech is compared with: the others of its group (GRPO), or the running mean of its side's rewards
+    (SPIRAL), with which train.num_generations may be 1."""
+    decay: float = Field(default=0.95, ge=0, lt=1)
+    """advantages role: weight of the old mean at each rollout."""
     judge_seconds: float | None = Field(default=None, gt=0)
     """The judge's time in each step; what it has not judged by then earns nothing and is counted."""
     server_roles: Literal["all", "speeches", "none"] = "all"
@@ -106,6 +111,8 @@ class GrpoStage(TrainingStage):
             raise ValueError("opponent: players and players belong together; name at least one player")
         if self.train.get("eval_strategy") is not None:
             raise ValueError("train.eval_strategy is not for online training; set watch")
+        if self.train.get("num_generations") == 1 and self.advantages == "group":
+            raise ValueError("train.num_generations 1 leaves nothing to compare a speech with; set advantages: role")
         return self
 
     def against(self, players: tuple[Any, ...]) -> Opponents:
@@ -131,7 +138,7 @@ class GrpoStage(TrainingStage):
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
         """The rollouts on some questions and one measurement of the curve, each as often as training has them."""
-        return _rehearse(self, run, name, run.judge(name), engine)
+        return rehearse_training(self, run, name, run.judge(name), engine)
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
         """The speeches that it learns from, each time that they are read."""
@@ -150,7 +157,7 @@ class GrpoStage(TrainingStage):
 
     def execute(self, run: Run, out: Path) -> Metrics:
         """Train, and put the curve together."""
-        return _execute(self, run, out)
+        return learn(self, run, out)
 
 
 def shares(stage: GrpoStage, run: Run) -> tuple[list[Question], list[Question]]:
@@ -245,18 +252,20 @@ def planned(stage: GrpoStage, run: Run, judge: AnyJudge) -> Online:
             rewards=stage.rewards,
             opponents=stage.against(players),
             roles=stage.roles,
+            advantages=stage.advantages,
+            decay=stage.decay,
         )
     except ValidationError as error:
         raise UserError(explain(error)) from error
 
 
-def _execute(stage: GrpoStage, run: Run, out: Path) -> Metrics:
-    """Train, and put the curve together."""
+def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) -> Metrics:
+    """Train in a folder against a judge, the run's own if none is given, and put the curve together."""
     played, watched = shares(stage, run)
     base, start = start_from(run, stage.start, run.config.models.debater)
     if stage.watch is not None:
         write(out / "watch.jsonl", watched)
-    online = settings(stage, run, out)
+    online = settings(stage, run, out, judge)
     card: dict[str, str | float] = {
         "data": f"{len(played)} training questions ({run.config.questions.source}), played under protocol "
         f"{online.protocol.name} against {stage.opponent if not stage.players else ', '.join(stage.players)}",
@@ -293,7 +302,7 @@ def _value(point: Point) -> str:
     return "-" if point.elo is None else f"{point.elo:.0f}"
 
 
-def settings(stage: GrpoStage, run: Run, out: Path) -> Online:
+def settings(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) -> Online:
     """The stage's settings as the training job takes them: players and judges with the paths of their weights.
 
     Raises:
@@ -317,11 +326,13 @@ def settings(stage: GrpoStage, run: Run, out: Path) -> Online:
     try:
         return Online(
             protocol=run.protocol(stage.protocol),
-            judge=resolved(run.judge(), run.resolve, judge_at),
+            judge=resolved(judge or run.judge(), run.resolve, judge_at),
             temperature=temperature,
             rewards=stage.rewards,
             opponents=stage.against(tuple(player(name) for name in stage.players)),
             roles=stage.roles,
+            advantages=stage.advantages,
+            decay=stage.decay,
             judge_seconds=stage.judge_seconds,
             watch=watch,
             watch_questions=None if watch is None else str(out / "watch.jsonl"),
@@ -447,7 +458,7 @@ def _one_pass(stage: GrpoStage, run: Run) -> list[Transcript]:
     return games
 
 
-def _rehearse(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
+def rehearse_training(stage: GrpoStage, run: Run, name: str, judge: AnyJudge, engine: CountingEngine) -> Rehearsed:
     """Count the rollouts and the measurements of the curve, each as often as training has them."""
     online = planned(stage, run, judge)
     amount = volume(stage, run, online)

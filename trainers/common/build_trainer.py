@@ -81,13 +81,17 @@ def prepare(job: Job, tokenizer: Any) -> Prepared:
 
 
 def _prepare_questions(job: Job, tokenizer: Any) -> Prepared:
-    """Prepare online training, whose rows are keys of groups of games (see `debate_rl.trainers.grpo.groups`)."""
+    """Prepare online training, whose rows are keys of groups (see `debate_rl.trainers.grpo.groups`)."""
     from debate_rl.trainers.grpo.groups import playable
+    from debate_rl.trainers.grpo.judge_rollout import judgeable
 
-    questions = playable(job, tokenizer, _context(job.model))
+    if job.judging is None:
+        questions = playable(job, tokenizer, _context(job.model))
+    else:
+        questions = judgeable(job.rows, job.judging, tokenizer, _context(job.model))
     left_out = {reason: count for reason, count in questions.left_out.items() if count}
     if left_out:
-        logger.warning("%s: questions that are not played: %s", job.rows, left_out)
+        logger.warning("%s: rows that are not played or judged: %s", job.rows, left_out)
     prompts = [{"input_ids": prompt} for prompt in questions.prompts]
     _write_counts(job, _token_counts("grpo", _EncodedFile(prompts, questions.read, questions.over, left_out)))
     keys = [{"prompt": key} for key in questions.keys]
@@ -372,11 +376,13 @@ def _model_options(job: Job) -> tuple[Dtype, dict[str, Any]]:
 
 
 def _grpo(parts: _Parts) -> Any:
-    """Online training: the rows are keys of games."""
+    """Online training of a debater or a judge: the rows are keys of groups."""
+    from debate_rl.trainers.grpo.judge_trainer import judge_grpo_trainer
     from debate_rl.trainers.grpo.trainer import grpo_trainer
 
     rows = _dataset(parts, parts.prepared.rows, "rows")
-    return grpo_trainer(parts.job, parts.model, parts.tokenizer, rows, parts.config, parts.callbacks, parts.peft_config)
+    make = grpo_trainer if parts.job.judging is None else judge_grpo_trainer
+    return make(parts.job, parts.model, parts.tokenizer, rows, parts.config, parts.callbacks, parts.peft_config)
 
 
 def _trl_options(parts: _Parts) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from debate_rl.data.sources.provenance import Source
+from debate_rl.game.transcript import Transcript
 from debate_rl.records import Record, write_text
 from debate_rl.trainers.common.rows import JudgeRow, PreferenceRow, SftRow
 
@@ -77,6 +78,8 @@ def data_card(title: str, rows: Sequence[BaseModel], counts: Mapping[str, Any], 
         ...
         | nyu-human | CC BY 4.0 | 400 | 2,300 | 564 | 22 % | Michael, Mahdi, ... |
     """
+    # A judge that learns online reads finished games, which the card counts by their questions.
+    rows = [row.question if isinstance(row, Transcript) else row for row in rows]
     speeches = [row for row in rows if isinstance(row, SftRow)]
     pairs = [row for row in rows if isinstance(row, PreferenceRow)]
     verdicts = [row for row in rows if isinstance(row, JudgeRow)]

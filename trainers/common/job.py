@@ -29,6 +29,7 @@ from debate_rl.records import digest, explain, locked, read_json, read_yaml, wri
 from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.common.memory import check_spread
 from debate_rl.trainers.common.settings import Job, Result
+from debate_rl.trainers.grpo.judge_settings import judging_content
 from debate_rl.trainers.grpo.settings import content
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -79,10 +80,12 @@ def job_name(job: Job) -> str:
     if job.reference is not None:
         start += [job.reference.model, job.reference.adapter]
     weights = [fingerprint(path) for path in start if path]
-    by_content = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online"}
+    by_content = {"rows", "eval_rows", "out", "model", "adapter", "reference", "online", "judging"}
     parts = [job.model_dump(mode="json", exclude=by_content), rows, weights]
     if job.online is not None:
         parts.append(content(job.online))
+    if job.judging is not None:
+        parts.append(judging_content(job.judging))
     return digest(parts)
 
 
@@ -188,11 +191,17 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.common.build_trainer import build_trainer, prepare
     from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.common.load import load_tokenizer
-    from debate_rl.trainers.grpo.groups import arguments_of
+    from debate_rl.trainers.grpo.groups import arguments_of, trl_arguments
+    from debate_rl.trainers.grpo.judge_rollout import judge_arguments
 
     out = Path(job.out)
     train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
-    of_job = None if job.online is None else arguments_of(job.online, job.train)
+    of_job = None
+    if job.online is not None:
+        of_job = arguments_of(job.online, job.train)
+    elif job.judging is not None:
+        of_job = judge_arguments(job.judging, job.train)
+    train = trl_arguments(job.online, train)
     config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from debate_rl.records import Record
+from debate_rl.trainers.grpo.judge_settings import Judging
 from debate_rl.trainers.grpo.settings import Online
 
 Kind = Literal["sft", "dpo", "grpo", "judge", "classifier", "reward"]
@@ -121,7 +122,8 @@ class Job(Record):
     model: str
     """Base model: a folder or a hub name."""
     rows: str
-    """JSON-lines file of SftRow, PreferenceRow, JudgeRow, ClassifierRow or RewardRow; for kind grpo, of Question."""
+    """JSON-lines file of SftRow, PreferenceRow, JudgeRow, ClassifierRow or RewardRow; for kind grpo, of Question or,
+    where a judge learns, of Transcript."""
     out: str
     """Folder for `adapter/` (or `model/`), `history.json`, `result.json` and, while it runs, `checkpoints/`."""
     adapter: str | None = None
@@ -143,7 +145,9 @@ class Job(Record):
     loss: StudentLoss = StudentLoss()
     """Loss of kinds judge, classifier and reward; ignored by the others."""
     online: Online | None = None
-    """Rules, judge, rewards and opponents of kind grpo."""
+    """Rules, judge, rewards and opponents of kind grpo, where a debater learns."""
+    judging: Judging | None = None
+    """Rewards and form of the answers of kind grpo, where a judge learns; the rows are transcripts."""
     share_prompt: bool = False
     """Encode each prompt once for the two speeches of a DPO pair: the same numbers in about half the time, for models
     with full attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""
@@ -163,8 +167,10 @@ class Job(Record):
             raise ValueError("'probe' is for kind 'classifier' with 'lora' null and no 'adapter'")
         if self.quantize is not None and self.lora is None:
             raise ValueError("'quantize' needs 'lora': 4-bit weights can not be trained")
-        if (self.kind == "grpo") != (self.online is not None):
-            raise ValueError("kind 'grpo' and 'online' belong together")
+        if self.online is not None and self.judging is not None:
+            raise ValueError("a debater learns by 'online', a judge by 'judging'; set one of them")
+        if (self.kind == "grpo") != (self.online is not None or self.judging is not None):
+            raise ValueError("kind 'grpo' and 'online' belong together (for a judge, 'judging')")
         # Online training plays games of its own to evaluate, which no file of rows can hold.
         if self.kind == "grpo" and self.eval_rows is not None:
             raise ValueError("'eval_rows' is not for kind 'grpo'; set 'online.watch'")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError
-from debate_rl.game.transcript import Speech
-from debate_rl.game.verdict import JudgedDebate
+from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.intervals import Effect, Estimate, difference, mean
 from debate_rl.records import Record
 from debate_rl.trainers.grpo.groups import POLICY
@@ -110,18 +110,25 @@ def point(
     measured = Point(
         step=step,
         elo=_elo([game.leg for game in games], ridge),
-        wins=_mean(_policy_probabilities(policy_games)),
-        side_a=_mean(_side_a_wins(alone)),
-        accuracy=_mean(list(hits.values())),
-        accuracy_change=_change(hits, _hits(alone_before, _training_leg)),
-        second=_mean(list(second_hits.values())),
-        second_change=_change(second_hits, _hits(alone_before, _held_out_leg)),
-        judges_part=_change(_judge_gaps(against_start), _judge_gaps(against_start_before)),
-        valid=_mean(valid),
-        tokens=_mean(tokens),
+        wins=mean_value(_policy_probabilities(policy_games)),
+        side_a=mean_value(_side_a_wins(alone)),
+        accuracy=mean_value(list(hits.values())),
+        accuracy_change=paired_change(hits, _hits(alone_before, _training_leg)),
+        second=mean_value(list(second_hits.values())),
+        second_change=paired_change(second_hits, _hits(alone_before, _held_out_leg)),
+        judges_part=paired_change(_judge_gaps(against_start), _judge_gaps(against_start_before)),
+        valid=mean_value(valid),
+        tokens=mean_value(tokens),
         failed=sum(_lacks_verdict(game) for game in games),
     )
     return measured.model_copy(update={"alarms": sounded(measured, alarms)})
+
+
+def judged_leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
+    """A game with the verdict or failure of a judge."""
+    if isinstance(verdict, Verdict):
+        return JudgedDebate(transcript=game, verdict=verdict)
+    return JudgedDebate(transcript=game, failure=verdict)
 
 
 def sounded(measured: Point, limits: Alarms) -> tuple[str, ...]:
@@ -262,7 +269,7 @@ def _judge_gaps(games: Sequence[Measured]) -> dict[str, Value]:
     return gaps
 
 
-def _mean(values: Sequence[Value]) -> Estimate | None:
+def mean_value(values: Sequence[Value]) -> Estimate | None:
     """Mean with its interval over clusters; None without values."""
     if not values:
         return None
@@ -272,7 +279,7 @@ def _mean(values: Sequence[Value]) -> Estimate | None:
     return mean(numbers, clusters)
 
 
-def _change(now: Mapping[str, Value], before: Mapping[str, Value]) -> Effect | None:
+def paired_change(now: Mapping[str, Value], before: Mapping[str, Value]) -> Effect | None:
     """Mean difference of two measurements, paired by game; None if they share no game."""
     # The same games (question, seats, seed) at both steps: their difficulty cancels, and the interval is narrower.
     new_values = []

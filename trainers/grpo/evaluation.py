@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+from typing import Protocol as TypingProtocol
 
 import torch
 from accelerate.utils import gather_object
@@ -14,11 +15,11 @@ from debate_rl.arena.rollout import play
 from debate_rl.engines.request import Engine
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
-from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, read_log
-from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, point
+from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, judged_leg, point
 from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.policy import at_the_table
 from debate_rl.trainers.grpo.selfplay import schedule
@@ -27,37 +28,42 @@ from debate_rl.trainers.grpo.settings import Online
 CURVE = "curve.jsonl"
 
 
-class Watcher(TrainerCallback):
-    """Measures the policy every `watch.every` steps, right after the step is logged, and writes the curve.
+class CurvePoint(TypingProtocol):
+    """What every curve's points have."""
+
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What is alarming."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The values by name, for a log."""
+
+
+P = TypeVar("P", bound=CurvePoint)
+
+
+class CurveCallback(TrainerCallback, Generic[P]):
+    """Measures what is trained every few steps, right after the step is logged.
 
     Args:
-        online: protocol, judges and alarms, with `watch` set.
-        questions: questions that training does not play.
-        engine: answers for judges and pool, and for the policy during a measurement.
-        start: the policy before training.
-        out: the job's folder.
-        seed: of the games.
+        every: steps between two measurements.
+        stop: whether an alarm ends the training.
+        points: those that were measured before; their steps are not measured again.
     """
 
-    def __init__(
-        self, online: Online, questions: Sequence[Question], engine: Any, start: Debater, out: Path, seed: int
-    ) -> None:
-        if online.watch is None:
-            raise ValueError("there is nothing to watch")
-        self.online = online
-        self.watch = online.watch
-        self.engine = engine
-        self.players = {START: start.model_copy(update={"name": START})}
-        self.players.update({player.name: player for player in self.watch.pool})
-        self.games = schedule(list(self.players), questions, online, seed)
-        self.folder = out
+    def __init__(self, every: int, stop: bool, points: Sequence[P]) -> None:
+        self.every = every
+        self.stop = stop
         # A resumed training finds its points here and does not measure their steps again.
-        self.points = {point.step: point for point in read_log(out / CURVE, Point)}
+        self.points: dict[int, P] = {point.step: point for point in points}
         self.trainer: Any = None
         """Set once the trainer exists."""
         self._last_log: dict[str, float] = {}
-        self._pool_legs: dict[str, JudgedDebate] = {}
-        """Games of the pool among itself, by game; they are the same at every step, and played once."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -86,18 +92,51 @@ class Watcher(TrainerCallback):
             self.measure(state.global_step, control)
 
     def _is_due(self, state: TrainerState) -> bool:
-        return state.global_step % self.watch.every == 0 or state.global_step >= state.max_steps
+        return state.global_step % self.every == 0 or state.global_step >= state.max_steps
 
-    def measure(self, step: int, control: TrainerControl) -> Point:
+    def measure(self, step: int, control: TrainerControl) -> P:
         """The point of a step, read from the curve if it is there already."""
         measured = self.points.get(step)
         if measured is None:
             measured = self._measure(step)
-        if measured.alarms and self.watch.alarms.stop:
+        if measured.alarms and self.stop:
             control.should_training_stop = True
         # Bypasses TRL's own `log`, which would add the metrics that it has gathered a second time.
         Trainer.log(self.trainer, {f"watch/{name}": value for name, value in measured.numbers.items()})
         return measured
+
+    def _measure(self, step: int) -> P:
+        """Measure, and write the point."""
+        raise NotImplementedError
+
+
+class Watcher(CurveCallback[Point]):
+    """Measures the policy every `watch.every` steps, right after the step is logged, and writes the curve.
+
+    Args:
+        online: protocol, judges and alarms, with `watch` set.
+        questions: questions that training does not play.
+        engine: answers for judges and pool, and for the policy during a measurement.
+        start: the policy before training.
+        out: the job's folder.
+        seed: of the games.
+    """
+
+    def __init__(
+        self, online: Online, questions: Sequence[Question], engine: Any, start: Debater, out: Path, seed: int
+    ) -> None:
+        if online.watch is None:
+            raise ValueError("there is nothing to watch")
+        super().__init__(online.watch.every, online.watch.alarms.stop, read_log(out / CURVE, Point))
+        self.online = online
+        self.watch = online.watch
+        self.engine = engine
+        self.players = {START: start.model_copy(update={"name": START})}
+        self.players.update({player.name: player for player in self.watch.pool})
+        self.games = schedule(list(self.players), questions, online, seed)
+        self.folder = out
+        self._pool_legs: dict[str, JudgedDebate] = {}
+        """Games of the pool among itself, by game; they are the same at every step, and played once."""
 
     def _measure(self, step: int) -> Point:
         """Play, judge twice, and write the point and its games."""
@@ -164,7 +203,7 @@ def _judge_again(legs: Sequence[JudgedDebate], judge: AnyJudge | None, engine: E
     verdicts = iter(judge_transcripts(policy_games, judge, engine))
     measured = []
     for leg in legs:
-        second = _leg(leg.transcript, next(verdicts)) if _is_policy_game(leg) else None
+        second = judged_leg(leg.transcript, next(verdicts)) if _is_policy_game(leg) else None
         measured.append(Measured(leg=leg, second=second))
     return measured
 
@@ -172,10 +211,3 @@ def _judge_again(legs: Sequence[JudgedDebate], judge: AnyJudge | None, engine: E
 def _is_policy_game(leg: JudgedDebate) -> bool:
     """Whether the policy took part in a game that did not fail."""
     return leg.failure is None and POLICY in leg.transcript.players.values()
-
-
-def _leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
-    """A game with the verdict or failure of a judge."""
-    if isinstance(verdict, Verdict):
-        return JudgedDebate(transcript=game, verdict=verdict)
-    return JudgedDebate(transcript=game, failure=verdict)

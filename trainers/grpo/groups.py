@@ -123,6 +123,13 @@ def arguments_of(online: Online, train: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def trl_arguments(online: Online | None, train: dict[str, Any]) -> dict[str, Any]:
+    """The user's fields of TRL's config as TRL takes them: it wants two rows in a group, of which `role` needs none."""
+    if online is not None and online.advantages == "role" and train.get("num_generations") == 1:
+        return {**train, "num_generations": 2}
+    return train
+
+
 def check_rows(rows: int, online: Online, copies: int) -> None:
     """Check that the rows that one process plays at a time are whole questions.
 

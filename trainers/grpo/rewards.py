@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from debate_rl.game.transcript import Speech
 from debate_rl.records import Record
@@ -97,8 +98,16 @@ def invalid_share(speech: Speech) -> float:
     return invalid / len(speech.quotes)
 
 
-def all_equal(group: Sequence[Earned | None]) -> bool:
-    """Whether a group teaches nothing: fewer than two of its speeches have a reward, or all have the same one."""
+class Reward(Protocol):
+    """A reward that is the sum of its terms."""
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+
+
+def all_equal(group: Sequence[Reward | None]) -> bool:
+    """Whether a group teaches nothing: fewer than two of its texts have a reward, or all have the same one."""
     totals = [reward.total for reward in group if reward is not None]
     if len(totals) < 2:
         return True

@@ -27,6 +27,7 @@ from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.players.debater import Debater
 from debate_rl.players.speak import Scorer
 from debate_rl.records import digest
+from debate_rl.trainers.grpo.custom import Payer
 from debate_rl.trainers.grpo.groups import POLICY, GroupKey, learning_sides, places
 from debate_rl.trainers.grpo.rewards import Earned, all_equal, earned, invalid_share, win_term
 from debate_rl.trainers.grpo.settings import Online, Rewards
@@ -75,6 +76,8 @@ class Participants:
     """Gives the verdicts."""
     encode: Callable[[Request], tuple[int, ...]]
     """Token ids of a request's prompt, as the engine reads it."""
+    pay: Payer | None = None
+    """Pays for a speech in its game, in place of the win term."""
 
 
 @dataclass
@@ -167,6 +170,9 @@ def rollout(
             if group.side in games.sides:
                 speeches = _sequences(group, games, wins[group.side], online, participants, recorder, counts)
                 sequences_of[group] = speeches
+    if participants.pay is not None:
+        counts["reward_errors"] = participants.pay.errors
+        participants.pay.check()
     result = RolloutResult([], [], counts)
     for group in groups:
         result.sequences.extend(sequences_of[group])
@@ -339,11 +345,14 @@ def _sequences(
         tokens = recorder.written[request].tokens
         if tokens is None:
             raise ValueError("the engine does not keep the tokens it draws; open it with keep_tokens")
+        if participants.pay is not None:
+            win = None if leg.verdict is None else participants.pay(speech, leg)
         reward = earned(speech, win, online.rewards)
         counts["truncated"] += speech.origin.finish == "length"
         counts["no_reward"] += reward is None
         sequences.append(TrainingSequence(group, participants.encode(request), tokens, reward))
-    skipped = all_equal([sequence.earned for sequence in sequences])
+    # By role, a speech is not compared with its group, whose rewards may all be equal.
+    skipped = online.advantages == "group" and all_equal([sequence.earned for sequence in sequences])
     counts["groups"] += 1
     counts["skipped_groups"] += skipped
     for sequence in sequences:

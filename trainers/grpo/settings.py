@@ -15,6 +15,7 @@ from debate_rl.game.protocol import Protocol
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record
+from debate_rl.trainers.grpo.custom import RewardFunction
 
 
 class Rewards(Record):
@@ -162,6 +163,13 @@ class Online(Record):
     """Sampling temperature of the policy. Its log-probabilities are computed at this temperature too."""
     rewards: Rewards = Rewards()
     opponents: Opponents = Opponents()
+    reward: RewardFunction = None
+    """Function of a speech and its game (`JudgedDebate`) that pays in place of `rewards.win`; penalties stay."""
+    advantages: Literal["group", "role"] = "group"
+    """What a speech is compared with. group: the other speeches of its group (GRPO). role: the running mean of what its
+    side has earned (SPIRAL, 2506.24119), with which train.num_generations may be 1."""
+    decay: float = Field(default=0.95, ge=0, lt=1)
+    """advantages role: weight of the old mean at each rollout."""
     roles: Literal["both", "A", "B", "correct", "wrong"] = "both"
     """Sides that learn: both, one letter, or the side that argues for the correct or the wrong answer. The other side
     is played all the same."""

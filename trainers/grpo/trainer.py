@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -28,11 +29,13 @@ from debate_rl.game.question import Question
 from debate_rl.players.debater import Debater
 from debate_rl.records import read
 from debate_rl.trainers.common.settings import Job
+from debate_rl.trainers.grpo.custom import Payer
 from debate_rl.trainers.grpo.evaluation import Watcher
 from debate_rl.trainers.grpo.groups import GroupKey, block_of, check_rows, online_of, read_group_key
 from debate_rl.trainers.grpo.opponent_pool import League, draw_player
 from debate_rl.trainers.grpo.policy import PatientJudge, at_the_table, save_adapter, whole
 from debate_rl.trainers.grpo.rewards import TERMS
+from debate_rl.trainers.grpo.role_baselines import RoleBaselines
 from debate_rl.trainers.grpo.selfplay import Participants, RolloutResult, rollout
 from debate_rl.trainers.grpo.serving import Serving
 from debate_rl.trainers.grpo.settings import Online
@@ -82,6 +85,7 @@ class DebateGRPOTrainer(GRPOTrainer):
         engine: answers for policy, opponents and judge, and keeps the tokens that it draws.
         start: the policy before training.
         out: the job's folder.
+        copies: G, games per question; `num_generations` of TRL, except for groups of one.
     """
 
     def __init__(
@@ -93,9 +97,11 @@ class DebateGRPOTrainer(GRPOTrainer):
         engine: TransformersEngine | Serving,
         start: Debater,
         out: Path,
+        copies: int,
         **kwargs: Any,
     ) -> None:
         self.online = online
+        self.copies = copies
         self.questions = questions
         self.block = block
         self.engine = engine
@@ -103,7 +109,9 @@ class DebateGRPOTrainer(GRPOTrainer):
         self.judge = PatientJudge(online.judge, engine, online.judge_seconds)
         self.played: RolloutResult | None = None
         """The last rollout."""
-        super().__init__(*args, rollout_func=_roll, reward_funcs=_reward_functions(), **kwargs)
+        super().__init__(*args, rollout_func=roll, reward_funcs=reward_functions(TERMS), **kwargs)
+        self.payer = None if online.reward is None else Payer(online.reward)
+        self.baselines = RoleBaselines(out / "baselines.jsonl", online.decay) if online.advantages == "role" else None
         self.league: League | None = None
         if online.opponents.kind == "pool":
             self.league = League(out / "league", start, online.opponents.spread, self.args.seed)
@@ -111,7 +119,7 @@ class DebateGRPOTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
         """Sample question by question: TRL's own sampler would shuffle the two sides of a game apart."""
         rows = self.train_dataset if dataset is None else dataset
-        questions_per_batch = self.args.generation_batch_size // (self.block * self.num_generations)
+        questions_per_batch = self.args.generation_batch_size // (self.block * self.copies)
         order = RepeatSampler(
             range(len(rows) // self.block),
             mini_repeat_count=1,  # Blocks repeats the rows of a group itself
@@ -120,7 +128,7 @@ class DebateGRPOTrainer(GRPOTrainer):
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
-        return Blocks(order, self.block, self.num_generations)
+        return Blocks(order, self.block, self.copies)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, then remove all policies from the server."""
@@ -147,35 +155,43 @@ class DebateGRPOTrainer(GRPOTrainer):
         """Play a batch.
 
         Args:
-            keys: of the groups, each `num_generations` times.
+            keys: of the groups, each `copies` times.
 
         Returns:
             TRL's columns (prompts, completions, masks), a column for each term of the rewards, and the numbers that
             are logged.
         """
-        groups = [read_group_key(key) for key in keys[:: self.num_generations]]
+        groups = [read_group_key(key) for key in keys[:: self.copies]]
         self._check_batch(keys, groups)
         stream = [self.args.seed, self.state.global_step]
         with at_the_table(self, self.engine, self.online.temperature) as policy:
-            participants = Participants(policy, self.opponent, self.engine, self.judge, self._prompt_encoder())
-            result = rollout(groups, self.num_generations, self.questions, self.online, participants, stream)
+            encode = self._prompt_encoder()
+            participants = Participants(policy, self.opponent, self.engine, self.judge, encode, self.payer)
+            result = rollout(groups, self.copies, self.questions, self.online, participants, stream)
         self.played = result
-        # A failed game has no tokens: one token stands in for them, and the mask leaves it out.
-        filler = [closing_ids(self.processing_class)[-1]]
-        columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
-        for sequence in result.sequences:
-            completion = list(sequence.completion) or filler
-            columns["prompt_ids"].append(list(sequence.prompt) or filler)
-            columns["completion_ids"].append(completion)
-            columns["env_mask"].append([int(sequence.learnt)] * len(completion))
-        for term in TERMS:
-            columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in result.sequences]
+        columns = training_columns(result.sequences, TERMS, self.processing_class)
         numbers = {name: float(count) for name, count in result.counts.items()}
         numbers.update(result.means)
         if isinstance(self.engine, Serving):
             numbers["retokenized"] = float(self.engine.retokenized)
         columns["numbers"] = numbers
         return columns
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """TRL's batch, with advantages by role where they are asked for."""
+        batch = super()._generate_and_score_completions(inputs)
+        if self.baselines is None or self.played is None:
+            return batch
+        rewards: list[tuple[str, float | None]] = []
+        for sequence in self.played.sequences:
+            rewards.append((sequence.group.side, None if sequence.earned is None else sequence.earned.total))
+        step = self.state.global_step
+        # All processes share the means, so each takes the rewards of all.
+        everywhere = gather_object(rewards) if self.accelerator.num_processes > 1 else rewards
+        advantages = self.baselines.advantages(step, rewards)
+        self.baselines.update(step, everywhere, self.accelerator.is_main_process)
+        batch["advantages"] = batch["advantages"].new_tensor(advantages)
+        return batch
 
     def _prompt_encoder(self) -> Callable[[Request], tuple[int, ...]]:
         """A function from a request to the token ids of its prompt; the G copies of a prompt are encoded once."""
@@ -192,32 +208,53 @@ class DebateGRPOTrainer(GRPOTrainer):
         return encode
 
     def _check_batch(self, keys: Sequence[str], groups: Sequence[GroupKey]) -> None:
-        """Check that TRL passes whole blocks, with each group `num_generations` times in a row.
+        """Check that TRL passes whole blocks, with each group `copies` times in a row.
 
         Raises:
             RuntimeError: it does not, as another version of TRL may.
         """
         expected = []
         for group in groups:
-            expected += [group.key] * self.num_generations
+            expected += [group.key] * self.copies
         groups_per_question = Counter(group.question for group in groups)
         whole_blocks = all(count == self.block for count in groups_per_question.values())
         if list(keys) != expected[: len(keys)] or not whole_blocks:
             raise RuntimeError("TRL gave a rollout another batch than whole groups; see test_trl_contract.py")
 
 
-def _roll(prompts: Sequence[str], trainer: DebateGRPOTrainer) -> dict[str, Any]:
+def roll(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
     """The `rollout_func` that TRL calls; its prompts are the keys of groups."""
     return trainer.roll(prompts)
 
 
-def _reward_functions() -> list[Callable[..., list[float | None]]]:
+def training_columns(sequences: Sequence[Any], terms: Sequence[str], tokenizer: Any) -> dict[str, Any]:
+    """TRL's columns of a rollout, and a column for each term of the rewards.
+
+    Args:
+        sequences: with prompt, completion, `earned` and `learnt`; of debaters or of a judge.
+        terms: names of the rewards' terms.
+        tokenizer: the policy's.
+    """
+    # A failed game has no tokens: one token stands in for them, and the mask leaves it out.
+    filler = [closing_ids(tokenizer)[-1]]
+    columns: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "logprobs": None}
+    for sequence in sequences:
+        completion = list(sequence.completion) or filler
+        columns["prompt_ids"].append(list(sequence.prompt) or filler)
+        columns["completion_ids"].append(completion)
+        columns["env_mask"].append([int(sequence.learnt)] * len(completion))
+    for term in terms:
+        columns[term] = [None if s.earned is None else getattr(s.earned, term) for s in sequences]
+    return columns
+
+
+def reward_functions(terms: Sequence[str]) -> list[Callable[..., list[float | None]]]:
     """One function for each term, which TRL logs by its name and adds up; the first one logs the rollout's numbers."""
 
     def make(term: str) -> Callable[..., list[float | None]]:
         def reward(log_metric: Any, numbers: Sequence[dict[str, float]], **columns: Any) -> list[float | None]:
             # TRL passes `log_metric` to reward functions only, and one of them is enough.
-            if term == TERMS[0]:
+            if term == terms[0]:
                 for name, number in numbers[0].items():
                     log_metric(f"rollout/{name}", number)
             return list(columns[term])
@@ -225,7 +262,13 @@ def _reward_functions() -> list[Callable[..., list[float | None]]]:
         reward.__name__ = term
         return reward
 
-    return [make(term) for term in TERMS]
+    return [make(term) for term in terms]
+
+
+def silence_trl() -> None:
+    """Leave out TRL's warnings about its experimental hooks, and about answers without a reward, which are counted."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
+    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
 
 
 class SnapshotCallback(TrainerCallback):
@@ -295,9 +338,9 @@ def grpo_trainer(
     online = online_of(job)
     out = Path(job.out)
     block = block_of(online)
+    copies = int(job.train.get("num_generations", config.num_generations))
     _check_options(config, online, block, len(rows) // block, job)
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
-    logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
+    silence_trl()
     local_engine = TransformersEngine(
         device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
     )
@@ -324,6 +367,7 @@ def grpo_trainer(
         engine=engine,
         start=start,
         out=out,
+        copies=copies,
     )
     # TRL takes a completion without one of these tokens as cut off.
     trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
@@ -347,7 +391,7 @@ def _check_options(config: Any, online: Online, block: int, questions: int, job:
     Raises:
         UserError: they do.
     """
-    copies = config.num_generations
+    copies = int(job.train.get("num_generations", config.num_generations))
     rows = config.per_device_train_batch_size * config.steps_per_generation
     check_rows(rows, online, copies)
     batch_questions = rows // (block * copies) * config.world_size
