@@ -151,6 +151,13 @@ def test_behaviour_is_shown_by_side_with_evidence_and_trends(run_folder, page):
     assert "How players differ" not in page.text  # of 6 stories nothing can be learnt
 
 
+def test_refusals_loops_and_strays_stand_beside_the_quotes_of_each_player(run_folder, page):
+    assert "words a speech refuses, % loops, % off the question, % speeches" in page.text
+    for row in read_json(run_folder / "tournament" / "metrics.json")["behaviour"]:
+        for name in ("refuses", "loops", "off_question"):
+            assert f"{100 * row[name]['value']:.1f} [" in page.text
+
+
 def test_the_judges_brier_score_is_shown_in_parts_and_its_accuracy_over_coverage(run_folder, page):
     found = read_json(run_folder / "judge" / "metrics.json")
     for when in ("before", "after"):
