@@ -130,4 +130,4 @@ def token_budget(config: Any) -> int | None:
 
 def in_lines(model: Any, config: Any) -> bool:
     """Whether a trainer lays its batches in lines (see `packing`) instead of padding them."""
-    return token_budget(config) is not None and not config.gradient_checkpointing and packable(model)
+    return token_budget(config) is not None and packable(model)

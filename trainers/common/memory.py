@@ -42,8 +42,8 @@ UTILISATION = 0.35
 """Share of the card's arithmetic that a training reaches; 4-bit weights take a quarter more time (ours)."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight with its share of the scales."""
-PROCESS = 0.85 * GIB
-"""A process with torch, TRL and what they import, on a CPU (ours, measured)."""
+PROCESS = 1.25 * GIB
+"""A process with torch, TRL and what they import on a CPU, and what its allocator keeps between steps (ours, measured)."""
 ACTIVATIONS = 1.5 * GIB
 """Most bytes of activations that a training on a CPU keeps, where a single row does not take more."""
 SMALL = 50_000_000
