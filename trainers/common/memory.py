@@ -43,7 +43,7 @@ UTILISATION = 0.35
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight with its share of the scales."""
 PROCESS = 1.25 * GIB
-"""A process with torch, TRL and what they import on a CPU, and what its allocator keeps between steps (ours, measured)."""
+"""A process on a CPU: torch, TRL and what they import, and what the allocator keeps between steps (ours, measured)."""
 ACTIVATIONS = 1.5 * GIB
 """Most bytes of activations that a training on a CPU keeps, where a single row does not take more."""
 SMALL = 50_000_000
