@@ -48,6 +48,8 @@ ACTIVATIONS = 1.5 * GIB
 """Most bytes of activations that a training on a CPU keeps, where a single row does not take more."""
 SMALL = 50_000_000
 """Weights below which a model always trains in float32 on a CPU."""
+_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use (control groups, version 2)."""
 _TILE = 1024
 """Tokens that TRL's head scores at a time."""
 
@@ -146,6 +148,11 @@ class Training(Record):
         """Bytes of a number in the type that the training computes in."""
         return 2 if self.half else 4
 
+    @property
+    def stream(self) -> int:
+        """Bytes of a number between layers; under autocast on a CPU these stay float32, as the embedding is."""
+        return 4 if self.on_cpu else self.number
+
 
 class Memory(Record):
     """Bytes on each card, by what they hold."""
@@ -187,7 +194,7 @@ def settled(training: Training, checkpointing: bool | None = None, splits: bool 
     if checkpointing is None:
         checkpointing = kept * training.row > ACTIVATIONS
     if checkpointing:
-        kept = layer_bytes(training) + training.number * training.shape.hidden * training.shape.layers
+        kept = layer_bytes(training) + training.stream * training.shape.hidden * training.shape.layers
     part = max(int(ACTIVATIONS / kept), 1) if splits else None
     return training.model_copy(update={"checkpointing": checkpointing, "part": part})
 
@@ -286,7 +293,7 @@ def _activations(training: Training) -> float:
         # Padded rows need a mask of width x width, as truth values and as numbers to add.
         mask = sequences * (training.prompt + training.speech) ** 2 * (1 + training.number)
     if training.checkpointing:
-        inputs = tokens * training.number * shape.hidden * shape.layers
+        inputs = tokens * training.stream * shape.hidden * shape.layers
         return inputs + layer + mask + unpacked
     return shape.layers * (layer + unpacked) + mask
 
@@ -333,18 +340,27 @@ def half_on_cpu(shape: Shape | None) -> bool:
     return not torch.cuda.is_available() and bool(supported())
 
 
+def _group_memory() -> float:
+    """Bytes that this process's container holds, without copies of files, which the system gives up when asked."""
+    held = float((_GROUP / "memory.current").read_text(encoding="utf-8"))
+    for line in (_GROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
+        name, value = line.split()
+        if name in ("active_file", "inactive_file"):
+            held -= float(value)
+    return held
+
+
 def machine() -> Card:
-    """This machine's free memory, as a card; a container's limit counts."""
+    """The memory that this process can have on this machine, as a card; a container's limit counts."""
     import psutil
 
     free = float(psutil.virtual_memory().available)
-    limit = Path("/sys/fs/cgroup/memory.max")
-    used = Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file():
-        text = limit.read_text(encoding="utf-8").strip()
-        if text.isdigit():
-            free = min(free, float(text) - float(used.read_text(encoding="utf-8")))
-    return Card(name="this machine", gib=free / GIB)
+    limit = _GROUP / "memory.max"
+    if limit.is_file() and limit.read_text(encoding="utf-8").strip().isdigit():
+        free = min(free, float(limit.read_text(encoding="utf-8")) - _group_memory())
+    # What the process holds already is part of any estimate.
+    held = psutil.Process().memory_info().rss
+    return Card(name="this machine", gib=(free + held) / GIB)
 
 
 def refuse(training: Training, card: Card, name: str) -> None:
