@@ -21,6 +21,7 @@ from debate_rl.errors import UserError
 from debate_rl.trainers.common.attention import share_prompts
 from debate_rl.trainers.common.logprobs import PairLogprobs, pair_logprobs
 from debate_rl.trainers.common.losses import log_ratio_gap, soft_dpo, soft_ipo, with_sft
+from debate_rl.trainers.common.micro_batches import InParts
 from debate_rl.trainers.common.pairs import PairCollator
 from debate_rl.trainers.common.settings import Objective
 
@@ -35,7 +36,7 @@ _METRICS = (
 """Logged means, in the order in which `_note` stacks them."""
 
 
-class DebateDPOTrainer(DPOTrainer):
+class DebateDPOTrainer(InParts, DPOTrainer):
     """TRL's DPOTrainer on encoded rows, with the losses of `debate_rl.trainers.common.losses`.
 
     With a target of 1, `sft_weight` 0 and sums the loss is TRL's `sigmoid`. The reference is TRL's: the base with the
@@ -67,6 +68,12 @@ class DebateDPOTrainer(DPOTrainer):
         if "target" not in self._signature_columns:
             self._signature_columns.append("target")
 
+    def row_tokens(self, example: dict[str, Any]) -> int:
+        """Tokens that the model reads of an encoded pair."""
+        prompt = len(example["prompt_ids"])
+        speeches = [len(example["chosen_ids"]), len(example["rejected_ids"])]
+        return prompt + sum(speeches) + 1 if self.data_collator.share_prompt else 2 * (prompt + max(speeches))
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -79,9 +86,9 @@ class DebateDPOTrainer(DPOTrainer):
         else:
             reference = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         policy, outputs = self._logps(model, inputs, aux=self.aux_loss_enabled)
-        loss = self._loss(policy, reference, inputs["target"]).mean().float()
+        loss = self._loss(policy, reference, inputs["target"]).mean().float() * self.share
         if self.aux_loss_enabled:  # mixture of experts: TRL's load-balancing term
-            loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss * self.share
         self._note(policy, reference)
         return (loss, outputs) if return_outputs else loss
 
@@ -154,7 +161,7 @@ class DebateDPOTrainer(DPOTrainer):
                 -policy.chosen / policy.chosen_length.clamp(min=1),
             ]
             means = torch.stack(metrics).mean(1).float()
-        self._metrics["train" if self.model.training else "eval"]["row"].append(means)
+        self.note(self._metrics["train" if self.model.training else "eval"]["row"], means)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add TRL's reward metrics (of summed log-ratios), averaged since the last log and over processes."""

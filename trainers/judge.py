@@ -95,6 +95,12 @@ def _divisors(example: dict[str, Any]) -> list[float]:
 class JudgeTrainer(BinaryTrainer):
     """Trains the probabilities of the two candidates, normalised as `choose` does, by cross entropy or another loss."""
 
+    def row_tokens(self, example: dict[str, Any]) -> int:
+        """Tokens that the model reads of an encoded row: its prompt, once for each candidate of several tokens."""
+        longest = max(len(ids) for ids in example["candidates"])
+        prompt = len(example["input_ids"])
+        return prompt if longest == 1 else 2 * (prompt + longest - 1)
+
     def outcome_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Log-probability of each candidate, summed or by the token, up to a constant per row, (n, 2)."""
         chunks = [wanted_logits(model, chunk, inputs["long"]) for chunk in inputs["chunks"]]

@@ -21,6 +21,7 @@ from debate_rl.trainers.classifier import ClassifierCollator, class_logits, cut_
 from debate_rl.trainers.common.binary_trainer import Loss, evaluated, in_lines, token_budget, xent
 from debate_rl.trainers.common.load import load_model, load_tokenizer
 from debate_rl.trainers.common.losses import bradley_terry
+from debate_rl.trainers.common.micro_batches import InParts
 from debate_rl.trainers.common.rows import RewardRow
 from debate_rl.trainers.common.tokens import Encoder
 
@@ -55,7 +56,7 @@ def _reply_texts(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return texts
 
 
-class PairRewardTrainer(RewardTrainer):
+class PairRewardTrainer(InParts, RewardTrainer):
     """TRL's RewardTrainer on encoded pairs with soft labels and weights.
 
     It logs accuracy (whether the reply that the label favours has the higher reward) and the Brier score against the
@@ -81,6 +82,10 @@ class PairRewardTrainer(RewardTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*_SIDES, *_COLUMNS]
 
+    def row_tokens(self, example: dict[str, Any]) -> int:
+        """Tokens that the model reads of an encoded pair."""
+        return 2 * max(len(example[side]) for side in _SIDES)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -98,6 +103,7 @@ class PairRewardTrainer(RewardTrainer):
         # Eisenstein et al. 2023 (arXiv 2312.09244), equation 2: pulls the mean of the rewards to zero.
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * (rewards.sum(1) ** 2).mean()
+        loss = loss * self.share
         self._note(gap, target, rewards)
         return (loss, {"logits": rewards}) if return_outputs else loss
 
@@ -110,7 +116,7 @@ class PairRewardTrainer(RewardTrainer):
             means = self.accelerator.reduce(metrics, "mean").tolist()
         mode = "train" if self.model.training else "eval"
         for name, value in zip(("accuracy", "brier", "margin", "mean_reward"), means, strict=True):
-            self._metrics[mode][name].append(value)
+            self.note(self._metrics[mode][name], value)
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

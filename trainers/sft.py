@@ -12,11 +12,12 @@ from trl import SFTConfig, SFTTrainer
 
 from debate_rl.errors import UserError
 from debate_rl.trainers.common.logprobs import token_logprobs
+from debate_rl.trainers.common.micro_batches import InParts
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.tokens import Encoder
 
 
-class DebateSFTTrainer(SFTTrainer):
+class DebateSFTTrainer(InParts, SFTTrainer):
     """TRL's SFTTrainer on encoded rows.
 
     On a CPU the language-model head skips the prompts. With `packing` it is checked that packed rows do not see each
@@ -42,12 +43,14 @@ class DebateSFTTrainer(SFTTrainer):
         vocabulary = self.model.config.get_text_config().vocab_size
         logprobs = token_logprobs(model, model_inputs, labels, vocabulary)
         count = (labels[:, 1:] != -100).sum()
-        total = count if num_items_in_batch is None else num_items_in_batch
-        loss = -logprobs.values.sum() / total
+        if num_items_in_batch is None:
+            loss = -logprobs.values.sum() / count * self.share
+        else:
+            loss = -logprobs.values.sum() / num_items_in_batch
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # the count is over processes, gradients are averaged
         mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["mean_token_accuracy"].append((logprobs.top1.sum() / count).item())
+        self.note(self._metrics[mode]["mean_token_accuracy"], (logprobs.top1.sum() / count).item())
         return loss
 
     def _skips_prompts(self, inputs: dict[str, Any]) -> bool:

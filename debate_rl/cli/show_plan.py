@@ -132,10 +132,14 @@ def _show_trainings(run: Run, only: set[str] | None, console: Console, like: Pat
     table = Table(
         "training", "model", "rows", "tokens", "GiB a card", "hours", "of which", title="trainings, estimated"
     )
+    too_large = []
     for row in estimates(run, only, like):
         gib = "-" if row.gib is None else f"{row.gib:.1f}"
         spent = "-" if row.hours is None else f"{row.hours:.1f}"
         cards = f" on {row.processes}" if row.processes > 1 else ""
         table.add_row(row.stage, row.model, f"{row.rows:,}", f"{row.tokens:,}", gib + cards, spent, row.parts)
+        too_large += [row.too_large] if row.too_large else []
     if table.row_count:
         console.print(table)
+    for line in too_large:
+        console.print(f"would be refused here: {line}", markup=False)

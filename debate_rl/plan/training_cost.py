@@ -12,7 +12,19 @@ from debate_rl.runs.run import Run
 from debate_rl.stages.base import TrainingStage
 from debate_rl.stages.workload import TrainingLoad
 from debate_rl.trainers.common.arguments import default_arguments
-from debate_rl.trainers.common.memory import GIB, Reference, Training, card_of, hours, memory, refuse, sharding_of
+from debate_rl.trainers.common.memory import (
+    GIB,
+    Reference,
+    Training,
+    card_of,
+    half_on_cpu,
+    hours,
+    machine,
+    memory,
+    refuse,
+    settled,
+    sharding_of,
+)
 from debate_rl.trainers.common.model_shapes import Shape, shape_of
 
 
@@ -34,6 +46,8 @@ class Estimated(Record):
     parts: str = ""
     hours: float | None = None
     processes: int = 1
+    too_large: str = ""
+    """What to change where it needs more memory than is free here; empty where it fits, or is meant for a card."""
 
 
 def estimates(run: Run, only: set[str] | None = None, like: Path | None = None) -> list[Estimated]:
@@ -95,13 +109,26 @@ def _estimate(run: Run, name: str, stage: TrainingStage, load: TrainingLoad) -> 
         update={"sharding": sharding, "processes": processes}
     )
     spent = None
+    too_large = ""
+    if training.on_cpu:
+        too_large = _too_large(training, name)
     if hardware is not None:
         card = card_of(hardware.card)
         refuse(training, card, f"stages.{name}")
         spent = hours(training, tokens, card)
     need, beside = memory(training), load.beside
     parts = str(need) + (f", judges and opponents {beside / GIB:.1f}" if beside >= 0.05 * GIB else "")
-    return Estimated(**base, tokens=tokens, gib=(need.total + beside) / GIB, parts=parts, hours=spent)
+    gib = (need.total + beside) / GIB
+    return Estimated(**base, tokens=tokens, gib=gib, parts=parts, hours=spent, too_large=too_large)
+
+
+def _too_large(training: Training, name: str) -> str:
+    """Why a training would be refused on this machine; empty where it would not."""
+    try:
+        refuse(training, machine(), f"stages.{name}")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _training(
@@ -111,7 +138,8 @@ def _training(
     rows, limit = load.rows, settings.get("max_length")
     prompt = rows.prompt if limit is None else min(rows.prompt, max(int(limit) - rows.speech, 1))
     on_card = hardware is not None
-    return Training(
+    on_cpu = not on_card and stage.launch is None
+    training = Training(
         kind=load.kind,
         shape=shape,
         prompt=prompt,
@@ -120,12 +148,14 @@ def _training(
         lora=None if stage.lora is None else stage.lora.r,
         adapt_experts=stage.lora is not None and stage.lora.target_modules == "all-linear",
         quantize=stage.quantize,
-        half=bool(settings.get("bf16", on_card)),
+        half=bool(settings.get("bf16", on_card or half_on_cpu(shape))),
         checkpointing=bool(settings.get("gradient_checkpointing", on_card and load.kind in ("sft", "dpo", "grpo"))),
         reference=_reference(stage, load, settings),
         share_prompt=load.share_prompt,
         small_optimizer="8bit" in str(settings.get("optim", "")),
+        on_cpu=on_cpu,
     )
+    return settled(training, settings.get("gradient_checkpointing"), not settings.get("packing"))
 
 
 def _reference(stage: TrainingStage, load: TrainingLoad, settings: dict[str, Any]) -> Reference:

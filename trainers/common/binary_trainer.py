@@ -17,6 +17,7 @@ from debate_rl.trainers.common.losses import (
     product_target,
     soft_cross_entropy,
 )
+from debate_rl.trainers.common.micro_batches import InParts
 from debate_rl.trainers.common.packing import packable
 from debate_rl.trainers.common.settings import StudentLoss
 
@@ -59,7 +60,7 @@ def evaluated(
     return loss, outputs["logits"], inputs["target"]
 
 
-class BinaryTrainer(Trainer):
+class BinaryTrainer(InParts):
     """A transformers Trainer for rows with two outcomes; subclasses define `outcome_logits`.
 
     A batch holds `target` (n,), `weight` (n,) of the rows' losses, and the inputs of `outcome_logits`. Accuracy (of
@@ -87,12 +88,12 @@ class BinaryTrainer(Trainer):
         weight = inputs.pop("weight")
         logits = self.outcome_logits(model, inputs).float()
         progress = self.state.global_step / max(self.state.max_steps, 1)
-        loss = (weight * self._loss(logits, target, progress)).mean()
+        loss = (weight * self._loss(logits, target, progress)).mean() * self.share
         with torch.no_grad():
             p = torch.softmax(logits, dim=-1)[:, 0]
             right = ((p > 0.5) == (target > 0.5)).float().mean()
             brier = ((p - target) ** 2).mean()
-            self._scores["train" if model.training else "eval"].append(torch.stack([right, brier]))
+            self.note(self._scores["train" if model.training else "eval"], torch.stack([right, brier]))
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def prediction_step(
@@ -129,4 +130,4 @@ def token_budget(config: Any) -> int | None:
 
 def in_lines(model: Any, config: Any) -> bool:
     """Whether a trainer lays its batches in lines (see `packing`) instead of padding them."""
-    return token_budget(config) is not None and not config.gradient_checkpointing and packable(model)
+    return token_budget(config) is not None and packable(model)

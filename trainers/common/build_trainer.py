@@ -18,7 +18,9 @@ from debate_rl.engines.load import context_of, load_config
 from debate_rl.engines.weights import check_adapter
 from debate_rl.errors import UserError
 from debate_rl.records import read, write_json
-from debate_rl.trainers.common.load import load_model, other_scale, start_from
+from debate_rl.trainers.common.load import float32_head, load_model, other_scale, start_from
+from debate_rl.trainers.common.memory import Reference, Training, settled
+from debate_rl.trainers.common.model_shapes import shape_of
 from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
 from debate_rl.trainers.common.settings import Dtype, Job, Kind
 
@@ -175,6 +177,44 @@ def _token_counts(kind: Kind, file: _EncodedFile) -> dict[str, Any]:
     }
 
 
+def training_of(job: Job, prepared: Prepared, config: Any) -> Training | None:
+    """What the memory of a job on a CPU depends on, with the parts and the checkpointing that it will use.
+
+    Returns:
+        None for online training, on a GPU, in several processes, or for a model whose shape is not known.
+    """
+    shape = shape_of(job.model)
+    if shape is None or job.kind == "grpo" or config.device.type != "cpu" or config.world_size > 1:
+        return None
+    sizes = _part_sizes(job.kind, prepared.rows)
+    speeches = sizes.get("speech") or [*sizes.get("chosen", ()), *sizes.get("rejected", ())]
+    speech = 0 if job.kind == "reward" else max(speeches, default=0)
+    longest = max(_row_tokens(job.kind, row) for row in prepared.rows)
+    reference: Reference = "none"
+    if job.kind == "dpo" and job.lora is None and not job.train.get("precompute_ref_log_probs"):
+        reference = "model"
+    elif job.kind == "dpo" and job.lora is not None and job.adapter is not None:
+        reference = "adapter"
+    training = Training(
+        kind=job.kind,
+        shape=shape,
+        prompt=longest - speech,
+        speech=speech,
+        batch=min(config.per_device_train_batch_size, len(prepared.rows)),
+        lora=None if job.lora is None else job.lora.r,
+        adapt_experts=job.lora is not None and job.lora.target_modules == "all-linear",
+        quantize=job.quantize,
+        half=config.bf16,
+        reference=reference,
+        share_prompt=job.share_prompt,
+        on_cpu=True,
+    )
+    # The threshold of this loss is over a whole batch.
+    splits = job.loss.kind != "confidence" and not getattr(config, "packing", False)
+    given = job.train.get("gradient_checkpointing", job.train.get("activation_checkpointing"))
+    return settled(training, given, splits)
+
+
 def _part_sizes(kind: Kind, rows: list[dict[str, Any]]) -> dict[str, list[int]]:
     """Tokens of each part (prompt, speech, chosen, ...) in every row."""
     if kind == "sft":
@@ -277,8 +317,18 @@ def _context(model: str) -> float:
     return context_of(load_config(model)) or math.inf
 
 
-def build_trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, callbacks: list[Any]) -> Any:
+def build_trainer(
+    job: Job, tokenizer: Any, prepared: Prepared, config: Any, callbacks: list[Any], part: int | None = None
+) -> Any:
     """The trainer of the job's kind, with its model.
+
+    Args:
+        job: the job.
+        tokenizer: of its model.
+        prepared: its rows.
+        config: arguments of the trainer.
+        callbacks: of the trainer.
+        part: most tokens that a step computes at once; None computes its batches whole.
 
     Raises:
         UserError: the model can not be loaded, settings do not go together, or the trainer would learn from other
@@ -289,6 +339,8 @@ def build_trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, cal
     except (ValueError, ImportError, NotImplementedError) as error:
         reason = str(error).strip() or type(error).__name__
         raise UserError(f"train: {reason.splitlines()[0]}") from error
+    if part is not None:
+        trainer.budget = part
     _check_row_count(job.rows, prepared.rows, trainer.train_dataset)
     if prepared.eval_rows is not None:
         _check_row_count(str(job.eval_rows), prepared.eval_rows, trainer.eval_dataset)
@@ -353,6 +405,7 @@ def _load_policy(job: Job, adapter: str | None) -> Any:
     dtype, init = _model_options(job)
     head = job.kind if job.kind in ("classifier", "reward") else "causal"
     model = load_model(job.model, head, adapter, True, dtype, job.quantize, **init)
+    float32_head(model)
     if job.lora is None and job.adapter is not None:
         # peft froze the base when it put the adapter on.
         return model.merge_and_unload().requires_grad_(True)

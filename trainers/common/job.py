@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,10 +27,15 @@ from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
 from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
 from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
-from debate_rl.trainers.common.memory import check_spread
+from debate_rl.trainers.common.memory import check_spread, half_on_cpu, machine, refuse
+from debate_rl.trainers.common.model_shapes import shape_of
 from debate_rl.trainers.common.settings import Job, Result
 from debate_rl.trainers.grpo.judge_settings import judging_content
 from debate_rl.trainers.grpo.settings import content
+
+if TYPE_CHECKING:
+    from debate_rl.trainers.common.build_trainer import Prepared
+    from debate_rl.trainers.common.memory import Training
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _FULL_DISK = 32 << 20
@@ -183,33 +188,63 @@ def _command(config: str, processes: int | None, job_file: Path) -> list[str]:
     return [*command, "-m", "debate_rl.trainers.common.job", str(job_file)]
 
 
-def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result:
-    """Build the trainer, train, save."""
+class Opened(NamedTuple):
+    """A trainer that is ready to train."""
+
+    trainer: Any
+    prepared: Prepared
+    training: Training | None
+    """What its memory depends on; None where that is not estimated."""
+
+
+def open_trainer(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -> Opened:
+    """Read a job's rows and build its trainer.
+
+    Raises:
+        UserError: see `run_job`; or the training needs more memory than is free.
+    """
     from transformers import PrinterCallback, set_seed
 
     from debate_rl.trainers.common.arguments import training_arguments
-    from debate_rl.trainers.common.build_trainer import build_trainer, prepare
-    from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave, history, mean_loss
+    from debate_rl.trainers.common.build_trainer import build_trainer, prepare, training_of
+    from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave
     from debate_rl.trainers.common.load import load_tokenizer
     from debate_rl.trainers.grpo.groups import arguments_of, trl_arguments
     from debate_rl.trainers.grpo.judge_rollout import judge_arguments
 
-    out = Path(job.out)
     train = {"eval_strategy": "epoch", **job.train} if job.eval_rows else job.train
-    of_job = None
+    of_job: dict[str, Any] = {}
     if job.online is not None:
         of_job = arguments_of(job.online, job.train)
     elif job.judging is not None:
         of_job = judge_arguments(job.judging, job.train)
+    elif half_on_cpu(shape_of(job.model)):
+        of_job["bf16"] = True
     train = trl_arguments(job.online, train)
-    config = training_arguments(job.kind, train, out / "checkpoints", job.seed, of_job)
+    config = training_arguments(job.kind, train, Path(job.out) / "checkpoints", job.seed, of_job)
     _check_processes(config)
     tokenizer = load_tokenizer(job.model)
     prepared = prepare(job, tokenizer)
+    training = training_of(job, prepared, config)
+    if training is not None:
+        refuse(training, machine(), f"training {job.kind}")
+        of_job["gradient_checkpointing"] = training.checkpointing
+        config = training_arguments(job.kind, train, Path(job.out) / "checkpoints", job.seed, of_job)
     set_seed(job.seed)  # a new adapter or head is drawn while the trainer is built
-    trainer = build_trainer(job, tokenizer, prepared, config, [LogBeforeSave(), SumsAfterSave(), *callbacks])
+    logged = [LogBeforeSave(), SumsAfterSave(), *callbacks]
+    trainer = build_trainer(job, tokenizer, prepared, config, logged, None if training is None else training.part)
     if quiet:
         trainer.remove_callback(PrinterCallback)
+    return Opened(trainer, prepared, training)
+
+
+def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result:
+    """Build the trainer, train, save."""
+    from debate_rl.trainers.common.history import history, mean_loss
+
+    out = Path(job.out)
+    trainer, prepared, _ = open_trainer(job, callbacks, quiet)
+    config = trainer.args
     # The first process removes partial checkpoints before the others look for whole ones.
     with config.main_process_first(desc="checkpoints"):
         checkpoint = last_complete_checkpoint(out / "checkpoints")

@@ -90,6 +90,25 @@ def torch_dtype(dtype: Dtype) -> Any:
     return torch.float32
 
 
+def float32_head(model: Any) -> None:
+    """Let the head of a model on a CPU compute in float32 under autocast.
+
+    In bfloat16 the logits of two answers lie on a grid of 1/8, and verdicts on a grid with them.
+    """
+    import torch
+
+    head = model.get_output_embeddings() or getattr(model, "score", None)
+    if head is None or head.weight.device.type != "cpu":
+        return
+    forward = head.forward
+
+    def exact(states: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return forward(states.to(head.weight.dtype))
+
+    head.forward = exact
+
+
 def _has_experts(model: str) -> bool:
     """Whether a model is a mixture of experts."""
     text = load.text_config(model)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
+
+from debate_rl.trainers.common.packing import body_of
 
 CHOSEN, REJECTED = 1, 2
 """The part of a preference pair that a token belongs to; 0 is prompt and padding."""
@@ -77,8 +80,8 @@ def token_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, vocabu
     """Log-probability of each labelled token.
 
     On a GPU TRL's fused head scores the labelled positions in tiles. On a CPU that head scores every position, prompt
-    included, and a small model spends a third of a step there. So on a CPU logits are made only for the columns with a
-    label, if they fit in 256 MiB.
+    included, and a small model spends a third of a step there. So on a CPU only the columns with a label are scored:
+    by plain logits, or where these would take more than 256 MiB by TRL's head.
 
     Args:
         model: a causal language model that `trl.trainer.utils.add_fused_lm_head` was applied to, wrapped or not.
@@ -91,6 +94,7 @@ def token_logprobs(model: Any, inputs: dict[str, Tensor], labels: Tensor, vocabu
         labelled = columns[(labels[:, 1:] != -100).any(0)]
         if 4 * labels.shape[0] * len(labelled) * vocabulary <= _LOGITS_LIMIT:
             return _by_columns(model, inputs, labels, labelled)
+        return _by_fused_head(model, inputs, labels, labelled)
     outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
     return TokenLogprobs(outputs.log_probs, columns, outputs.is_top1, outputs)
 
@@ -107,3 +111,20 @@ def _by_columns(model: Any, inputs: dict[str, Tensor], labels: Tensor, columns: 
     values = logits.gather(2, tokens)[..., 0] - logits.logsumexp(-1)
     top1 = (logits.argmax(-1) == targets) & labelled
     return TokenLogprobs(values.masked_fill(~labelled, 0.0), columns, top1, outputs)
+
+
+def _by_fused_head(model: Any, inputs: dict[str, Tensor], labels: Tensor, columns: Tensor) -> TokenLogprobs:
+    """Log-probabilities by TRL's fused head of only those columns in which some row has a label."""
+    _, body = body_of(extract_model_from_parallel(model))
+
+    def select(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        # A token is predicted one column before it.
+        output["last_hidden_state"] = output["last_hidden_state"][:, columns - 1]
+        return output
+
+    hook = body.register_forward_hook(select)
+    try:
+        outputs = model(**inputs, shift_labels=labels[:, columns], use_cache=False, fused_lm_head=True)
+    finally:
+        hook.remove()
+    return TokenLogprobs(outputs.log_probs, columns, outputs.is_top1, outputs)

@@ -12,6 +12,10 @@ Per process, in bytes, for N weights of the base, A of the adapter, T tokens of 
     activations  checkpointed: T x hidden x 2 x L, and one layer's activations; else those of L layers
     logits       8 x vocabulary x tokens in the loss, at most 1,024 at a time (TRL's head scores them in tiles)
 
+On a CPU the machine's memory takes the place of the card's. Weights stay float32 there, autocast to bfloat16 keeps its
+copies of frozen weights for the backward pass, and OVERHEAD is PROCESS. `settled` chooses what a training on a CPU does
+to keep its activations within ACTIVATIONS: parts of a batch first, then checkpointing.
+
 ZeRO-2 divides gradients and optimizer by the processes, ZeRO-3 and FSDP weights, casts and reference as well, but for
 one layer that is gathered. Weights in 4 bits stay whole. OVERHEAD is added and MARGIN of the card is left free (ours).
 """
@@ -38,6 +42,14 @@ UTILISATION = 0.35
 """Share of the card's arithmetic that a training reaches; 4-bit weights take a quarter more time (ours)."""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight with its share of the scales."""
+PROCESS = 1.25 * GIB
+"""A process on a CPU: torch, TRL and what they import, and what the allocator keeps between steps (ours, measured)."""
+ACTIVATIONS = 1.5 * GIB
+"""Most bytes of activations that a training on a CPU keeps, where a single row does not take more."""
+SMALL = 50_000_000
+"""Weights below which a model always trains in float32 on a CPU."""
+_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use (control groups, version 2)."""
 _TILE = 1024
 """Tokens that TRL's head scores at a time."""
 
@@ -115,6 +127,9 @@ class Training(Record):
     share_prompt: bool = False
     small_optimizer: bool = False
     """Whether the optimizer keeps its moments in 8 bits."""
+    part: int | None = None
+    """Most tokens of a part of a micro-batch that is computed at once; None computes it whole."""
+    on_cpu: bool = False
     sharding: Sharding = "none"
     processes: int = Field(default=1, ge=1)
 
@@ -132,6 +147,11 @@ class Training(Record):
     def number(self) -> int:
         """Bytes of a number in the type that the training computes in."""
         return 2 if self.half else 4
+
+    @property
+    def stream(self) -> int:
+        """Bytes of a number between layers; under autocast on a CPU these stay float32, as the embedding is."""
+        return 4 if self.on_cpu else self.number
 
 
 class Memory(Record):
@@ -155,6 +175,28 @@ class Memory(Record):
         """The parts in GiB that do not round to zero."""
         parts = {name: value / GIB for name, value in self.model_dump().items()}
         return ", ".join(f"{name} {value:.1f}" for name, value in parts.items() if value >= 0.05)
+
+
+def settled(training: Training, checkpointing: bool | None = None, splits: bool = True) -> Training:
+    """Choose parts of a batch, and checkpointing where one row alone keeps too much; only on a CPU.
+
+    The choice follows from the training alone, not from the memory that happens to be free, so that a training gives
+    the same numbers wherever it goes on.
+
+    Args:
+        training: what is known of it.
+        checkpointing: what the user has set; None chooses.
+        splits: whether its loss can be computed in parts of a batch.
+    """
+    if not training.on_cpu or training.kind == "grpo":
+        return training
+    kept = training.shape.layers * layer_bytes(training)
+    if checkpointing is None:
+        checkpointing = kept * training.row > ACTIVATIONS
+    if checkpointing:
+        kept = layer_bytes(training) + training.stream * training.shape.hidden * training.shape.layers
+    part = max(int(ACTIVATIONS / kept), 1) if splits else None
+    return training.model_copy(update={"checkpointing": checkpointing, "part": part})
 
 
 def memory(training: Training) -> Memory:
@@ -182,6 +224,7 @@ def memory(training: Training) -> Memory:
         reference=reference,
         activations=_activations(training),
         logits=8.0 * shape.vocabulary * min(_TILE, scored),
+        overhead=PROCESS if training.on_cpu else OVERHEAD,
     )
 
 
@@ -200,8 +243,12 @@ def _base_bytes(training: Training) -> float:
         # Embedding, head and norms are not quantized.
         matrices = shape.layers * shape.layer
         return NF4 * matrices + training.number * (shape.parameters - matrices)
-    if training.lora is not None:
+    if training.lora is not None and not training.on_cpu:
         return float(training.number * shape.parameters)
+    if training.lora is not None:
+        # Autocast casts a frozen weight each time, and the backward pass reads the copy.
+        copies = 2.0 * shape.layers * shape.layer if training.half and not training.checkpointing else 0.0
+        return 4.0 * shape.parameters + copies
     # Weights that are trained are float32; in half precision autocast keeps a bfloat16 copy beside them.
     return (6.0 if training.half else 4.0) * shape.parameters
 
@@ -231,12 +278,14 @@ def _activations(training: Training) -> float:
     """Bytes kept for the backward pass of a micro-batch, masks and unpacked experts included."""
     shape = training.shape
     tokens = training.batch * training.row
+    if training.part is not None:
+        tokens = min(tokens, max(training.part, training.row))
     layer = tokens * layer_bytes(training)
     unpacked = 0
     if training.quantize is not None and shape.experts > 1:
         # 4-bit experts are unpacked whole, and kept where a layer is not run again.
         unpacked = training.number * shape.layer
-    sequences = training.batch
+    sequences = max(tokens // training.row, 1)
     if training.kind == "dpo" and not training.share_prompt:
         sequences *= 2
     mask = 0
@@ -244,7 +293,7 @@ def _activations(training: Training) -> float:
         # Padded rows need a mask of width x width, as truth values and as numbers to add.
         mask = sequences * (training.prompt + training.speech) ** 2 * (1 + training.number)
     if training.checkpointing:
-        inputs = tokens * training.number * shape.hidden * shape.layers
+        inputs = tokens * training.stream * shape.hidden * shape.layers
         return inputs + layer + mask + unpacked
     return shape.layers * (layer + unpacked) + mask
 
@@ -277,6 +326,43 @@ def shortfall(training: Training, card: Card) -> float:
     return memory(training).total / GIB - card.gib * (1 - MARGIN)
 
 
+def half_on_cpu(shape: Shape | None) -> bool:
+    """Whether a training on this CPU computes in bfloat16 where nothing is said: it has AMX, and the model is no toy.
+
+    Without AMX bfloat16 is slower than float32 on many CPUs. Models below SMALL keep float32 everywhere, so that what
+    is known of them does not depend on the machine.
+    """
+    if shape is None or shape.parameters < SMALL:
+        return False
+    import torch
+
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return not torch.cuda.is_available() and bool(supported())
+
+
+def _group_memory() -> float:
+    """Bytes that this process's container holds, without copies of files, which the system gives up when asked."""
+    held = float((_GROUP / "memory.current").read_text(encoding="utf-8"))
+    for line in (_GROUP / "memory.stat").read_text(encoding="utf-8").splitlines():
+        name, value = line.split()
+        if name in ("active_file", "inactive_file"):
+            held -= float(value)
+    return held
+
+
+def machine() -> Card:
+    """The memory that this process can have on this machine, as a card; a container's limit counts."""
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    limit = _GROUP / "memory.max"
+    if limit.is_file() and limit.read_text(encoding="utf-8").strip().isdigit():
+        free = min(free, float(limit.read_text(encoding="utf-8")) - _group_memory())
+    # What the process holds already is part of any estimate.
+    held = psutil.Process().memory_info().rss
+    return Card(name="this machine", gib=(free + held) / GIB)
+
+
 def refuse(training: Training, card: Card, name: str) -> None:
     """Make sure that a training fits.
 
@@ -294,8 +380,13 @@ def refuse(training: Training, card: Card, name: str) -> None:
     over = shortfall(training, card)
     if over <= 0:
         return
-    where = "1 card" if training.processes == 1 else f"each of {training.processes} cards"
     needed = memory(training)
+    if training.on_cpu:
+        raise UserError(
+            f"{name}: needs about {needed.total / GIB:.1f} GiB ({needed}), and {card.gib:.1f} GiB of memory are free "
+            f"here; {_advice(training, card)}"
+        )
+    where = "1 card" if training.processes == 1 else f"each of {training.processes} cards"
     raise UserError(
         f"{name}: needs about {needed.total / GIB:.0f} GiB on {where} ({needed}), {over:.0f} GiB more than "
         f"{card.name} has to give; {_advice(training, card)}"
@@ -304,6 +395,15 @@ def refuse(training: Training, card: Card, name: str) -> None:
 
 def _changes(training: Training) -> list[tuple[str, dict[str, Any]]]:
     """Settings that save memory, with the fields they change; those that change least of the training come first."""
+    if training.on_cpu:
+        half = (training.prompt + training.speech) // 2
+        return [
+            ("train.gradient_checkpointing true", {"checkpointing": True}),
+            ("share_prompt true", {"share_prompt": training.kind == "dpo"}),
+            ("train.per_device_train_batch_size 1 with gradient_accumulation_steps", {"batch": 1}),
+            (f"train.max_length {half}", {"prompt": max(half - training.speech, 1)}),
+            ("lora.r 16 in place of training every weight", {"lora": training.lora or 16}),
+        ]
     return [
         ("train.per_device_train_batch_size 1 with gradient_accumulation_steps", {"batch": 1}),
         ("train.gradient_checkpointing true", {"checkpointing": True}),
@@ -338,6 +438,8 @@ def _advice(training: Training, card: Card) -> str:
         names.append(name)
         if shortfall(training, card) <= 0:
             return f"set {', '.join(names)}"
+    if training.on_cpu:
+        return "take a larger machine, a smaller model or shorter rows"
     return "take a larger card, a smaller model or shorter rows"
 
 

@@ -2,14 +2,12 @@
 
 Rows are sorted by length inside their batch, never across batches, so a step learns from the same rows as without
 packing. Linear layers see every real token once, and tokens with which all rows of a line begin once for all. Attention
-runs on groups of rows of similar length. The last layer computes only the outputs that are read. Loss and gradient are
-those of one row at a time, up to the order of sums.
+runs on groups of rows of similar length. Loss and gradient are those of one row at a time, up to the order of sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_packed"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose layers are known here: norm, attention with `o_proj`, residual, norm, `mlp`, residual."""
+"""Model types that are known to pass the options of a call on to their attention."""
 FORWARD = 64
 """Fixed cost of a forward and backward, in tokens."""
 GROUP = 16
@@ -126,8 +124,6 @@ class Line:
     """(rows, width) of each group that attends together, without the shared beginning."""
     wanted: Tensor
     """(W,) indices of the tokens after which the model is read, row after row."""
-    read: int = 1
-    """Number of these tokens in each row."""
 
 
 def make_line(rows: Sequence[list[int]], read: int = 1) -> Line:
@@ -162,7 +158,6 @@ def make_line(rows: Sequence[list[int]], read: int = 1) -> Line:
         shared=shared,
         groups=tuple(groups),
         wanted=torch.tensor(wanted),
-        read=read,
     )
 
 
@@ -187,7 +182,6 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     line: Line | None = None,
-    wanted: list[Tensor] | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each row of a line, and from each row to the shared beginning.
@@ -199,8 +193,6 @@ def packed_attention(
         value: (1, key heads, T, size of a head).
         attention_mask: used where there is no line, as transformers' `sdpa` uses it.
         line: the rows.
-        wanted: given in the last layer only: an empty list, to which the outputs at the wanted tokens are added,
-            (1, W, heads x size). Nothing else is computed then, and the returned tensor only has the right shape.
         options: of the model's call, such as `scaling` and `dropout`.
 
     Returns:
@@ -213,23 +205,20 @@ def packed_attention(
     beginning_key, keys = _split_tokens(key, sizes)
     beginning_value, values = _split_tokens(value, sizes)
     outputs = []
-    if wanted is not None:
-        read = query[0].transpose(0, 1).index_select(0, line.wanted)
-        queries = list(read.split([rows * line.read for rows, _ in line.groups]))
-    elif line.shared:
+    if line.shared:
         outputs.append(_attend(module, (beginning_query, beginning_key, beginning_value), None, options))
-    masks = _masks(line, wanted is not None)
-    for (rows, _), mask, *tokens in zip(line.groups, masks, queries, keys, values, strict=True):
+    for (rows, width), *tokens in zip(line.groups, queries, keys, values, strict=True):
         group_query, group_key, group_value = (part.unflatten(0, (rows, -1)).transpose(1, 2) for part in tokens)
+        mask = None
         if line.shared:
+            # SDPA's own causal flag aligns queries and keys at the first token, here they align at the last. Padding
+            # needs no mask: it ends its row, so no real token looks at it.
+            mask = torch.ones(width, line.shared + width, dtype=torch.bool).tril(line.shared)[None, None]
             group_key = torch.cat([beginning_key.expand(rows, -1, -1, -1), group_key], 2)
             group_value = torch.cat([beginning_value.expand(rows, -1, -1, -1), group_value], 2)
         outputs.append(_attend(module, (group_query, group_key, group_value), mask, options))
     joined = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    if wanted is None:
-        return joined[None], None
-    wanted.append(joined.flatten(1)[None])
-    return query.detach().transpose(1, 2), None
+    return joined[None], None
 
 
 def _split_tokens(states: Tensor, sizes: list[int]) -> tuple[Tensor, list[Tensor]]:
@@ -239,24 +228,6 @@ def _split_tokens(states: Tensor, sizes: list[int]) -> tuple[Tensor, list[Tensor
     # split, not slices: its backward is one copy, where each slice's would add to a table of all tokens.
     beginning, *groups = states[0].transpose(0, 1).split(sizes)
     return beginning.transpose(0, 1)[None], groups
-
-
-def _masks(line: Line, only_wanted: bool) -> Iterator[Tensor | None]:
-    """The mask of each group; None where plain causal attention is right."""
-    # Padding needs no mask: it ends its row, so no real token looks at it.
-    ends = line.position_ids[0, line.wanted] if only_wanted else None
-    start = 0
-    for rows, width in line.groups:
-        if ends is not None:
-            stop = start + rows * line.read
-            group_ends = ends[start:stop].view(rows, 1, line.read, 1)
-            start = stop
-            yield torch.arange(line.shared + width) <= group_ends
-        elif line.shared:
-            # SDPA's own causal flag aligns queries and keys at the first token, here they align at the last.
-            yield torch.ones(width, line.shared + width, dtype=torch.bool).tril(line.shared)[None, None]
-        else:
-            yield None
 
 
 def _attend(
@@ -289,47 +260,18 @@ def read_line(body: Any, line: Line) -> Tensor:
     """The hidden states at the wanted tokens of a line, (W, size).
 
     Args:
-        body: the decoder of a `packable` model, without gradient checkpointing, whose second forward would not know
-            which tokens are wanted.
+        body: the decoder of a `packable` model.
         line: the rows.
     """
     if body.config._attn_implementation != NAME:
         body.set_attn_implementation(NAME)
-    with _only_wanted(body.layers[-1], line):
-        output = body(
-            input_ids=line.input_ids,
-            position_ids=line.position_ids,
-            # transformers passes a mask of four dimensions on unchanged, and `packed_attention` ignores it: without
-            # one, transformers would build a causal mask over the whole line.
-            attention_mask=line.input_ids[None, None],
-            line=line,
-            use_cache=False,
-        )
-    return output.last_hidden_state[0]
-
-
-@contextmanager
-def _only_wanted(layer: Any, line: Line) -> Iterator[None]:
-    """Let the last layer compute the wanted tokens only; it needs all others for their keys and values alone."""
-
-    attention_outputs: list[Tensor] = []
-
-    def wanted_outputs(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (attention_outputs.pop(),)
-
-    def forward(hidden_states: Tensor, **options: Any) -> Tensor:
-        # The layer of all FAMILIES, with the residual cut to the wanted tokens.
-        residual = hidden_states.index_select(1, line.wanted)
-        attended, _ = layer.self_attn(layer.input_layernorm(hidden_states), wanted=attention_outputs, **options)
-        residual = residual + attended
-        return residual + layer.mlp(layer.post_attention_layernorm(residual))
-
-    # The attention module reshapes what `packed_attention` returns to (1, T, ...), which W outputs do not fit. So they
-    # take another way: through the list, and into the output projection by a hook.
-    hook = layer.self_attn.o_proj.register_forward_pre_hook(wanted_outputs)
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward
-        hook.remove()
+    output = body(
+        input_ids=line.input_ids,
+        position_ids=line.position_ids,
+        # transformers passes a mask of four dimensions on unchanged, and `packed_attention` ignores it: without one,
+        # transformers would build a causal mask over the whole line.
+        attention_mask=line.input_ids[None, None],
+        line=line,
+        use_cache=False,
+    )
+    return output.last_hidden_state[0].index_select(0, line.wanted)

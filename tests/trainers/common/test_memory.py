@@ -165,6 +165,34 @@ def test_what_does_not_fit_is_refused_with_changes_that_make_it_fit():
         card_of("h100-80")
 
 
+def test_a_container_s_limit_counts_without_its_copies_of_files(tmp_path, monkeypatch):
+    from debate_rl.trainers.common import memory as room
+
+    monkeypatch.setattr(room, "_GROUP", tmp_path)
+    unlimited = room.machine().gib
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room.machine().gib == pytest.approx(unlimited, rel=0.5)
+    (tmp_path / "memory.max").write_text(f"{1 << 20}\n")
+    (tmp_path / "memory.current").write_text(f"{3 << 20}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\nactive_file {1 << 20}\ninactive_file {1 << 20}\n")
+    import psutil
+
+    assert room.machine().gib <= 1.2 * psutil.Process().memory_info().rss / GIB
+
+
+def test_on_a_cpu_the_advice_is_about_memory_here():
+    long = Training(kind="sft", shape=LLAMA, prompt=7000, speech=300, lora=16, half=False, on_cpu=True)
+    with pytest.raises(UserError) as error:
+        refuse(long, card_of(38), "stages.sft")
+    line = str(error.value)
+    assert (
+        line.startswith("stages.sft: needs about 3")
+        and "38.0 GiB of memory are free here; set train.max_length" in line
+    )
+    with pytest.raises(UserError, match="take a larger machine, a smaller model or shorter rows"):
+        refuse(long, card_of(8), "stages.sft")
+
+
 def test_hours_follow_from_the_operations_of_a_token():
     t = Training(kind="sft", shape=LLAMA, prompt=1, speech=0, checkpointing=False)
     second = 312e12 * 0.35 / (6 * LLAMA.used)

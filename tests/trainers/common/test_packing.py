@@ -106,7 +106,7 @@ def test_a_line_gives_what_each_row_gives_alone(family, start, read, monkeypatch
     assert got.keys() == expected.keys()
     for name, gradient in got.items():
         assert torch.allclose(gradient, expected[name], atol=2e-4, rtol=1e-3), name
-    # What stood in place for the line is gone: the model reads plain batches as before.
+    # The model reads plain batches as before.
     assert torch.allclose(alone(model, rows, read), wanted, atol=1e-5)
 
 
@@ -126,11 +126,18 @@ def test_models_of_another_kind_are_not_packed():
     assert not packable(eager)
 
 
-def test_lines_are_for_one_process_on_cpu_without_checkpointing(tmp_path):
+def test_lines_are_for_one_process_on_cpu_with_and_without_checkpointing(tmp_path):
     from debate_rl.trainers.common.arguments import training_arguments
     from debate_rl.trainers.common.binary_trainer import in_lines
 
-    for options, expected in (({}, True), ({"gradient_checkpointing": True}, False)):
-        config = training_arguments("classifier", {"use_cpu": True, **options}, tmp_path, seed=0)
-        assert in_lines(network("llama"), config) is expected
+    rows = [[5, 6, 7], [9, 8, 7, 6]]
+    for checkpointing in (False, True):
+        options = {"use_cpu": True, "gradient_checkpointing": checkpointing}
+        config = training_arguments("classifier", options, tmp_path, seed=0)
+        model = network("llama")
+        assert in_lines(model, config)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train()
+        assert torch.allclose(read_line(model.model, make_line(rows)), alone(model, rows, 1), atol=1e-5)
     assert isinstance(make_line([[1, 2]]), Line)
