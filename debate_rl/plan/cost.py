@@ -72,7 +72,8 @@ def bills(
     Raises:
         UserError: the folder holds no finished run, or see `estimates`.
     """
-    trainings = {row.stage: row for row in estimates(run, {row.stage for row in planned}, like)}
+    stages = {row.stage for row in planned}
+    trainings = {training.stage: training for training in estimates(run, stages, like)}
     seconds_per_work = {} if like is None else _like(run, like)
     priced = []
     for row in planned:

@@ -41,9 +41,9 @@ def attack_run(
     """
     run = kept_run(folder)
     source, games = _kept(run, stage)
-    engine, search = run.open_engine(), Search(seed=seed)
-    attacked = attack_judge(draw(games, limit), run.judge_named(judge), engine, names, search)
-    return attacked.model_copy(update={"table": attacked.table.model_copy(update={"source": source})})
+    attacked = attack_judge(draw(games, limit), run.judge_named(judge), run.open_engine(), names, Search(seed=seed))
+    table = attacked.table.model_copy(update={"source": source})
+    return attacked.model_copy(update={"table": table})
 
 
 def _kept(run: Run, stage: str | None) -> tuple[str, list[Transcript]]:
@@ -73,10 +73,17 @@ def _kept(run: Run, stage: str | None) -> tuple[str, list[Transcript]]:
 
 def _of_protocol(source: str, games: Sequence[Transcript], own: str) -> tuple[str, list[Transcript]]:
     """The games of the run's own protocol; of another one where all are of that."""
-    names = sorted({game.protocol.name for game in games})
-    if own not in names and len(names) > 1:
-        raise UserError(f"{source}: no debate of protocol {own!r}, but of {', '.join(names)}; name another stage")
-    wanted = own if own in names else names[0]
-    kept = [game for game in games if game.protocol.name == wanted]
-    left = f"; {len(games) - len(kept)} of other protocols left out" if len(kept) < len(games) else ""
-    return f"{source}, protocol {wanted}{left}", kept
+    by_protocol: dict[str, list[Transcript]] = {}
+    for game in games:
+        by_protocol.setdefault(game.protocol.name, []).append(game)
+    protocol = own
+    if own not in by_protocol:
+        protocol, *others = sorted(by_protocol)
+        if others:
+            names = ", ".join([protocol, *others])
+            raise UserError(f"{source}: no debate of protocol {own!r}, but of {names}; name another stage")
+    chosen = by_protocol[protocol]
+    words = f"{source}, protocol {protocol}"
+    if len(chosen) < len(games):
+        words += f"; {len(games) - len(chosen)} of other protocols left out"
+    return words, chosen

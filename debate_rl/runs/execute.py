@@ -73,23 +73,19 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
         fingerprint = fingerprints[name]
         final = run.folder / name
         built_on = _built_on(run, name)
-        if (final / run_files.STAGE).is_file() and not stage.repeats:
-            note = read_note(final)
-            if note.fingerprint != fingerprint:
-                raise UserError(f"{final}: made from input files that have changed since; give the run a new name=...")
-            changed = [other for other, made in built_on.items() if note.built_on.get(other, made) != made]
-            if not note.passing_failures and not changed:
-                done[name] = read_json(final / run_files.METRICS)
-                run.say(f"{name}: done before")
-                continue
-            if note.passing_failures:
-                count = note.passing_failures
-                run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
-            else:
-                run.say(f"{name}: made again, since {changed[0]} was")
-        # A finished stage that came here is to be made anew, which the other run did not do.
-        reused = None if stage.repeats or final.exists() else _reuse(run, name, fingerprint, built_on)
-        done[name] = _run_stage(run, name, stage, fingerprint, built_on) if reused is None else reused
+        metrics: Metrics | None = None
+        if not stage.repeats:
+            if (final / run_files.STAGE).is_file():
+                metrics = _done_before(run, name, fingerprint, built_on)
+                if metrics is not None:
+                    done[name] = metrics
+                    continue
+            # A stage that is to be made anew is not taken from the other run, which did not make it anew.
+            if not final.exists():
+                metrics = _reuse(run, name, fingerprint, built_on)
+        if metrics is None:
+            metrics = _run_stage(run, name, stage, fingerprint, built_on)
+        done[name] = metrics
         write_json(run.folder / run_files.METRICS, _all_metrics(run))
     run.finish_tracking()
     if run.paid:
@@ -97,6 +93,28 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
         tokens = run.paid["prompt_tokens"] + run.paid["new_tokens"]
         run.say(f"paid so far: {run.paid['answers']:,} answers, {tokens:,} tokens{cost}")
     return done
+
+
+def _done_before(run: Run, name: str, fingerprint: str, built_on: dict[str, str]) -> Metrics | None:
+    """Metrics of a finished stage; None where it is to be made again, which is said with the reason.
+
+    Raises:
+        UserError: its files were changed, or files that its settings name.
+    """
+    folder = run.folder / name
+    note = read_note(folder)
+    if note.fingerprint != fingerprint:
+        raise UserError(f"{folder}: made from input files that have changed since; give the run a new name=...")
+    if note.passing_failures:
+        count = note.passing_failures
+        run.say(f"{name}: {count} games failed for causes that may have passed; they are tried again")
+        return None
+    for other, files_digest in built_on.items():
+        if note.built_on.get(other, files_digest) != files_digest:
+            run.say(f"{name}: made again, since {other} was")
+            return None
+    run.say(f"{name}: done before")
+    return dict(read_json(folder / run_files.METRICS))
 
 
 def _reuse(run: Run, name: str, fingerprint: str, built_on: dict[str, str]) -> Metrics | None:
@@ -162,6 +180,7 @@ def passing_failures(folder: Path) -> int:
     for path in folder.rglob("*.jsonl"):
         with path.open("rb") as file:
             for line in file:
+                # Few lines hold a failure: parsing every game of a large run would take minutes.
                 if b'"failure":{' in line:
                     count += _passing_in(json.loads(line))
     return count
@@ -191,11 +210,13 @@ def stage_fingerprints(config: Config) -> dict[str, str]:
 
 def _built_on(run: Run, name: str) -> dict[str, str]:
     """Digest of the files of each finished stage that a stage builds on, by name."""
-    stages, digests = run.config.stages, {}
-    earlier = list(stages)[: list(stages).index(name)]
-    for other in earlier:
+    digests: dict[str, str] = {}
+    stage = run.config.stages[name]
+    for other, earlier in run.config.stages.items():
+        if other == name:
+            break  # a stage builds only on those before it
         note = run.folder / other / run_files.STAGE
-        if stages[name].builds_on(other, stages[other]) and note.is_file():
+        if stage.builds_on(other, earlier) and note.is_file():
             digests[other] = digest(read_json(note).get("files"))
     return digests
 
@@ -203,8 +224,10 @@ def _built_on(run: Run, name: str) -> dict[str, str]:
 def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: dict[str, str]) -> Metrics:
     """Run one stage in its working folder, which takes its final name when everything is in it."""
     working, final = run.folder / f".{name}", run.folder / name
-    note, made_from = working / "fingerprint", digest([fingerprint, built_on])
-    if working.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != made_from):
+    note = working / "fingerprint"
+    made_from = digest([fingerprint, built_on])
+    begun_from = note.read_text(encoding="utf-8") if note.is_file() else None
+    if begun_from != made_from:
         remove_inside(working, run.folder)  # begun from another config, other files or other stages
     write_text(note, made_from)
     began, cpu = time.perf_counter(), _cpu_seconds()
@@ -242,6 +265,7 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
         **({"paid_so_far": run.paid} if run.paid else {}),
     }
     write_json(working / run_files.TIMING, counts)
+    # The rename is the moment at which the stage is finished: killed before it, a run goes on in the working folder.
     remove_inside(final, run.folder)
     working.rename(final)
     run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
@@ -271,9 +295,12 @@ def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
     names = list(config.stages)
     # From the last stage to the first: a stage that is needed brings in what it builds on, which comes before it.
     for index in reversed(range(len(names))):
-        if names[index] in chosen:
-            stage = config.stages[names[index]]
-            chosen |= {other for other in names[:index] if stage.builds_on(other, config.stages[other])}
+        if names[index] not in chosen:
+            continue
+        stage = config.stages[names[index]]
+        for other in names[:index]:
+            if stage.builds_on(other, config.stages[other]):
+                chosen.add(other)
     if table is not None:
         chosen |= {name for name, stage in config.stages.items() if stage.repeats}
     return chosen
@@ -281,11 +308,14 @@ def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
 
 def _columns(config: Config, table: str) -> set[str]:
     """Stages that are columns of a weak-to-strong table."""
-    tables = {name: stage.table_name(name) for name, stage in config.stages.items()}
-    if table not in tables.values():
-        known = [name for name in dict.fromkeys(tables.values()) if name is not None]
-        raise UserError(f"the config has no table {table!r}; {nearest(table, known)}")
-    return {name for name, own in tables.items() if own == table}
+    columns: dict[str, set[str]] = {}
+    for name, stage in config.stages.items():
+        stage_table = stage.table_name(name)
+        if stage_table is not None:
+            columns.setdefault(stage_table, set()).add(name)
+    if table not in columns:
+        raise UserError(f"the config has no table {table!r}; {nearest(table, list(columns))}")
+    return columns[table]
 
 
 def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -301,6 +331,7 @@ def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _all_metrics(run: Run) -> dict[str, Metrics]:
     """Metrics of the finished stages, by name."""
+    # Not those of this call alone: with `only`, earlier calls have finished other stages.
     names = [name for name in run.config.stages if (run.folder / name / run_files.STAGE).is_file()]
     return {name: read_json(run.folder / name / run_files.METRICS) for name in names}
 
@@ -313,5 +344,8 @@ def peak_memory() -> int:
 
 def _cpu_seconds() -> float:
     """CPU time of this process and of those it waited for, so far."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    seconds = 0.0
+    for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(processes)
+        seconds += usage.ru_utime + usage.ru_stime
+    return seconds

@@ -25,9 +25,11 @@ WHOLE = 1 << 20
 
 def input_files(tree: Any) -> dict[str, str]:
     """Digest of every file and folder that a tree of config values names, by path."""
-    if isinstance(tree, dict | list):
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if isinstance(tree, list):
         digests: dict[str, str] = {}
-        for value in tree.values() if isinstance(tree, dict) else tree:
+        for value in tree:
             digests |= input_files(value)
         return digests
     if not isinstance(tree, str) or not tree or len(tree) > 1024:
@@ -40,7 +42,10 @@ def input_files(tree: Any) -> dict[str, str]:
             return {}
     except (OSError, ValueError):
         return {}  # a text that can not be the name of a file
-    contents = [[str(file.relative_to(path)), _content(file)] for file in sorted(path.rglob("*")) if file.is_file()]
+    contents = []
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            contents.append([str(file.relative_to(path)), _content(file)])
     return {tree: digest(contents)}
 
 
@@ -60,8 +65,10 @@ def remove_inside(path: Path, folder: Path) -> None:
     Raises:
         ValueError: the path does not lie inside the folder; nothing is removed.
     """
+    # The last part is not resolved: of a link, the link itself is removed.
     place = path.parent.resolve() / path.name
-    if path.name in ("", ".", "..") or not place.is_relative_to(folder.resolve()) or place == folder.resolve():
+    has_name = path.name not in ("", ".", "..")
+    if not has_name or folder.resolve() not in place.parents:
         raise ValueError(f"{path} is not inside {folder}: it is not removed")
     if path.is_symlink():
         path.unlink()
@@ -107,8 +114,10 @@ def claim_folder(config: Config) -> Path:
         return folder
     held = load_config(path)
     finished = _finished(folder, held)
-    difference = _first_difference(_settled(held, finished), _settled(config, finished)) if finished else None
-    if difference:
+    difference = None
+    if finished:
+        difference = _first_difference(_settled(held, finished), _settled(config, finished))
+    if difference is not None:
         raise UserError(
             f"{folder} holds a run with another config ({difference}); "
             "give this one its own name with name=..., or remove the folder"
@@ -140,13 +149,15 @@ def _settled(config: Config, finished: Sequence[str]) -> dict[str, Any]:
 
 def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
     """The first key at which two trees differ, with both values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            difference = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-            if difference:
-                return difference
+    if old == new:
         return None
-    return None if old == new else f"{path}: {old!r} there, {new!r} now"
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return f"{path}: {old!r} there, {new!r} now"
+    for key in old | new:
+        difference = _first_difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        if difference is not None:
+            return difference
+    return None
 
 
 def code_state() -> dict[str, Any]:

@@ -21,8 +21,13 @@ def kept_run(folder: str | Path) -> Run:
     """
     root = existing(folder, "run").resolve()
     if root.is_file():
-        runs = [one for one in list(root.parents)[:3] if (one / run_files.CONFIG).is_file()]
-        raise UserError(f"{folder} is a file; give the folder of a run" + (f": {runs[0]}" if runs else ""))
+        message = f"{folder} is a file; give the folder of a run"
+        # The file may lie in the run, in a stage, or in an adapter's folder in a stage.
+        for parent in root.parents[:3]:
+            if (parent / run_files.CONFIG).is_file():
+                message += f": {parent}"
+                break
+        raise UserError(message)
     if not (root / run_files.CONFIG).is_file() and (root.parent / run_files.CONFIG).is_file():
         raise UserError(
             f"{folder} is a folder in a run; give the run and name the stage: {root.parent} --stage {root.name}"

@@ -85,6 +85,8 @@ def _side_by_side(config: Config, only: set[str] | None) -> None:
     Raises:
         UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
     """
+    # spawn: a forked process inherits locks of torch's threads that no thread will ever release. Leaving the block
+    # waits for all seeds, so that one seed's error does not stop the others.
     with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
         running = [pool.submit(_run_seed, one, only) for one in seed_configs(config)]
     for done in running:

@@ -71,12 +71,13 @@ class Tracker:
         """Log numbers; `step` names their axis, for example {"sft/step": 10}."""
         if self._run is None:
             return
+        step = step or {}
         with self._guarded("log"):
-            for axis in step or {}:
+            for axis in step:
                 self._run.define_metric(axis)
                 for key in values:
                     self._run.define_metric(key, step_metric=axis)
-            self._run.log({**values, **(step or {})})
+            self._run.log({**values, **step})
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Set final numbers of the run."""
@@ -139,8 +140,10 @@ def _reachable_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         return "disabled"
     switch = os.environ.get("WANDB_MODE", "").lower()
-    if mode == "auto" and switch in ("offline", "disabled", "online", "dryrun"):
-        mode = "offline" if switch == "dryrun" else cast(Mode, switch)
+    if switch == "dryrun":  # W&B's older word
+        switch = "offline"
+    if mode == "auto" and switch in ("offline", "disabled", "online"):
+        mode = cast(Mode, switch)
     if mode == "offline" or mode == "disabled":
         return mode
     url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))

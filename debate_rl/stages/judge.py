@@ -25,13 +25,13 @@ from debate_rl.judges.attacks.robustness import attack_judge
 from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lone, is_drawn
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
-from debate_rl.judges.scores import judge_change, judge_scores, order_effect
+from debate_rl.judges.scores import order_effect
 from debate_rl.records import write, write_json
 from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
 from debate_rl.stages.attacks import attack_numbers, compare_attacks, draw
 from debate_rl.stages.base import TrainingStage
-from debate_rl.stages.judge_result import JudgeAttacks, JudgeResult
+from debate_rl.stages.judge_result import JudgeAttacks, JudgeResult, before_and_after, judge_twice
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
@@ -274,26 +274,16 @@ def _compare(
     Returns:
         Four fields of a `JudgeResult`, and how many verdicts failed.
     """
-    old, new = _verdicts(games, before, run), _verdicts(games, after, run)
-    failed = 2 * len(games) - len(old) - len(new)
-    # Paired: on other games for each judge, the change would hold the difference of the games.
-    decided_by_both = {game.id for game, _ in old} & {game.id for game, _ in new}
-    old = [(game, verdict) for game, verdict in old if game.id in decided_by_both]
-    new = [(game, verdict) for game, verdict in new if game.id in decided_by_both]
-    write(out / run_files.BASE_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in old])
-    write(out / run_files.TEST_DEBATES, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in new])
-    stories = [game.question.cluster for game, _ in new]
-    p_old = [verdict.p[game.question.correct or 0] for game, verdict in old]
-    p_new = [verdict.p[game.question.correct or 0] for game, verdict in new]
-    shown_first = [mean_probability(verdict, (0, 1)) for _, verdict in new]
-    shown_second = [mean_probability(verdict, (1, 0)) for _, verdict in new]
-    measured = {
-        "before": judge_scores(p_old, stories),
-        "after": judge_scores(p_new, stories),
-        "change": judge_change(p_new, p_old, stories),
-        "order_effect": order_effect(shown_first, shown_second, stories),
-    }
-    return measured, failed
+    twice = judge_twice(games, before, after, run.engine)
+    decided = [games[index] for index in twice.indices]
+    for file_name, verdicts in ((run_files.BASE_DEBATES, twice.before), (run_files.TEST_DEBATES, twice.after)):
+        pairs = zip(decided, verdicts, strict=True)
+        write(out / file_name, [JudgedDebate(transcript=game, verdict=verdict) for game, verdict in pairs])
+    questions = [game.question for game in decided]
+    shown_first = [mean_probability(verdict, (0, 1)) for verdict in twice.after]
+    shown_second = [mean_probability(verdict, (1, 0)) for verdict in twice.after]
+    order = order_effect(shown_first, shown_second, [question.cluster for question in questions])
+    return {**before_and_after(twice, questions), "order_effect": order}, twice.failed
 
 
 def _attacked(stage: JudgeStage, rows: Rows) -> Rows:

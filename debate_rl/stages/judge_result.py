@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 from pydantic import ConfigDict, Field
 
+from debate_rl.engines.request import Engine
+from debate_rl.game.question import Question
+from debate_rl.game.transcript import Transcript
+from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.intervals import Effect
 from debate_rl.judges.agreement import Agreement
 from debate_rl.judges.attacks.robustness import AttackTable
-from debate_rl.judges.scores import Change, JudgeScores, OrderEffect
+from debate_rl.judges.judge import AnyJudge, judge_transcripts
+from debate_rl.judges.scores import Change, JudgeScores, OrderEffect, judge_change, judge_scores
 from debate_rl.stages.base import StageResult, is_absent
 from debate_rl.stages.training import TrainingResult
+
+
+class JudgedTwice(NamedTuple):
+    """Games with the verdicts of a judge before and after its training, those that both decided."""
+
+    indices: list[int]
+    """Of the games, among those that were to be judged."""
+    before: list[Verdict]
+    after: list[Verdict]
+    failed: int
+    """Verdicts that failed, of both judges."""
+
+
+def judge_twice(games: Sequence[Transcript], before: AnyJudge, after: AnyJudge, engine: Engine) -> JudgedTwice:
+    """Have games judged before and after a training.
+
+    Only games that both judges decided are given: on other games for each judge, the change would hold the difference
+    of the games.
+    """
+    old = judge_transcripts(games, before, engine)
+    new = judge_transcripts(games, after, engine)
+    both = JudgedTwice([], [], [], sum(isinstance(answer, Failure) for answer in (*old, *new)))
+    for index, (first, second) in enumerate(zip(old, new, strict=True)):
+        if isinstance(first, Verdict) and isinstance(second, Verdict):
+            both.indices.append(index)
+            both.before.append(first)
+            both.after.append(second)
+    return both
+
+
+def before_and_after(twice: JudgedTwice, questions: Sequence[Question]) -> dict[str, Any]:
+    """The fields `before`, `after` and `change` of a `JudgeResult`, from the questions of the games judged twice."""
+    stories = [question.cluster for question in questions]
+    p_before, p_after = [], []
+    for question, old, new in zip(questions, twice.before, twice.after, strict=True):
+        correct = question.correct or 0
+        p_before.append(old.p[correct])
+        p_after.append(new.p[correct])
+    return {
+        "before": judge_scores(p_before, stories),
+        "after": judge_scores(p_after, stories),
+        "change": judge_change(p_after, p_before, stories),
+    }
 
 
 class JudgeAttacks(StageResult):

@@ -19,9 +19,8 @@ from debate_rl.judges.agreement import Agreement, agreement, formatted
 from debate_rl.judges.calibration import fit_calibrator, split_clusters
 from debate_rl.judges.human_records import legs
 from debate_rl.judges.judge import Judge, judge_transcripts
-from debate_rl.judges.scores import judge_change, judge_scores
 from debate_rl.records import write, write_json
-from debate_rl.stages.judge_result import JudgeResult
+from debate_rl.stages.judge_result import JudgeResult, before_and_after, judge_twice
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.trainers.common.rows import judge_rows
 
@@ -132,17 +131,13 @@ def _compare(
     Returns:
         Five fields of a `JudgeResult`.
     """
-    old, new = _verdicts(humans, before, run), _verdicts(humans, after, run)
-    decided_by_both = {leg.transcript.id for leg, _ in old} & {leg.transcript.id for leg, _ in new}
-    if not decided_by_both:
+    twice = judge_twice([leg.transcript for leg in humans], before, after, run.engine)
+    if not twice.indices:
         raise UserError(f"neither {before.name} nor {after.name} has a verdict on a test game; see the context length")
-    # Paired: on other games for each judge, the change would hold the difference of the games.
-    old = [(leg, verdict) for leg, verdict in old if leg.transcript.id in decided_by_both]
-    new = [(leg, verdict) for leg, verdict in new if leg.transcript.id in decided_by_both]
-    human_legs = [leg for leg, _ in new]
+    human_legs = [humans[index] for index in twice.indices]
     write(out / run_files.HUMAN_DEBATES, human_legs)
-    write(out / run_files.BASE_DEBATES, [_leg(leg, verdict) for leg, verdict in old])
-    write(out / run_files.TEST_DEBATES, [_leg(leg, verdict) for leg, verdict in new])
+    write(out / run_files.BASE_DEBATES, list(map(_leg, human_legs, twice.before)))
+    write(out / run_files.TEST_DEBATES, list(map(_leg, human_legs, twice.after)))
 
     targets = [_p(leg) for leg in human_legs]
     stories = [leg.transcript.question.cluster for leg in human_legs]
@@ -150,19 +145,12 @@ def _compare(
     constant = [known.get(leg.transcript.present, 0.5) for leg in human_legs]
     rows = _human_rows(human_legs)
     rows.append(agreement("constant", constant, targets, correct, stories, None))
-    for judge, judged in ((before, old), (after, new)):
-        p = [verdict.p[0] for _, verdict in judged]
+    for judge, verdicts in ((before, twice.before), (after, twice.after)):
+        p = [verdict.p[0] for verdict in verdicts]
         rows.append(agreement(judge.name, p, targets, correct, stories, constant))
     run.say(formatted(rows))
-    p_old = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in old]
-    p_new = [verdict.p[leg.transcript.question.correct or 0] for leg, verdict in new]
-    return {
-        "before": judge_scores(p_old, stories),
-        "after": judge_scores(p_new, stories),
-        "change": judge_change(p_new, p_old, stories),
-        "humans": tuple(rows),
-        "failed": len(humans) - len(human_legs),
-    }
+    measured = before_and_after(twice, [leg.transcript.question for leg in human_legs])
+    return {**measured, "humans": tuple(rows), "failed": len(humans) - len(human_legs)}
 
 
 def _human_rows(legs: Sequence[JudgedDebate]) -> list[Agreement]:

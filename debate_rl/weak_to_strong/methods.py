@@ -113,9 +113,10 @@ def check_methods(methods: Mapping[str, Method], contexts: Mapping[str, Context]
         if context is None and method.context != "none":
             known = nearest(method.context, ["none", *contexts])
             raise UserError(f"method {name!r}: no context {method.context!r}; {known}")
+        if context is None or context.kind != "recorded":
+            continue
         # Recorded labels are those of one supervisor: there is nothing to combine, to read or to play again.
-        needs_games = method.members > 1 or method.student_reads == "context" or method.transfer.rounds > 1
-        if context is not None and context.kind == "recorded" and needs_games:
+        if method.members > 1 or method.student_reads == "context" or method.transfer.rounds > 1:
             raise UserError(
                 f"method {name!r}: context {method.context!r} holds labels and no games; set members: 1, "
                 "student_reads: item and transfer.rounds: 1"

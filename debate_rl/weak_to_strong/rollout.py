@@ -10,7 +10,7 @@ from debate_rl.arena.resume_log import Progress
 from debate_rl.arena.rollout import play_to_file
 from debate_rl.engines.request import Engine
 from debate_rl.errors import UserError
-from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
+from debate_rl.game.protocol import Protocol, Side, drawn_side
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
@@ -180,11 +180,15 @@ def open_games(
         belief: what is known of the models so far.
     """
     first = context.debater or debater
+    second = context.opponent or first
+    sides = belief.sides or {}
     games = []
     for item in items:
-        side = (belief.sides or {}).get(item.id) or drawn_side(f"seat {item.id}", seed)
-        taken = {side: first, other(side): context.opponent or first}
-        players: dict[Side, str] = {seat: taken[seat] for seat in SIDES}
+        side = sides.get(item.id) or drawn_side(f"seat {item.id}", seed)
+        # In the order of the sides, since the order is part of the game's record.
+        players: dict[Side, str] = {"A": first, "B": second}
+        if side == "B":
+            players = {"A": second, "B": first}
         game = open_transcript(item.question, rules, players, seed)
         if rules.calls == "rejected" and belief.p is not None:
             # The debater is called for the answer that the weak model rejects; a tie calls B.

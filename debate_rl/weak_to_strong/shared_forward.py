@@ -210,12 +210,13 @@ def _trunk(network: Any) -> tuple[Sequence[Any], int] | None:
     if len(stacks) != 1:
         return None
     layers = list(stacks[0])
-    adapted = _count_adapted(base)
     by_layer = [_count_adapted(layer) for layer in layers]
-    if sum(by_layer) != adapted:
+    if sum(by_layer) != _count_adapted(base):
         return None
-    first = next(number for number, count in enumerate(by_layer) if count)
-    return (layers, first) if first else None
+    adapted_layers = [number for number, count in enumerate(by_layer) if count]
+    first = adapted_layers[0]
+    # With an adapter in the first layer there is no trunk that members could share.
+    return None if first == 0 else (layers, first)
 
 
 def _count_adapted(module: Any) -> int:

@@ -99,22 +99,26 @@ class Seed:
         """Train the supervisors and the student of a method, round after round."""
         outcome, student = self._round(name, method)
         for number in range(2, method.transfer.rounds + 1):
-            outcome, student = self._round(f"{name}/round{number}", method, debater=student)
+            outcome, student = self._round(f"{name}/round{number}", method, student)
         return outcome
 
-    def _round(self, called: str, method: Method, debater: Weights | None = None) -> tuple[Outcome, Weights]:
-        """Play one round; `debater` is the student of the round before, None in the first.
+    def _round(self, called: str, method: Method, last_student: Weights | None = None) -> tuple[Outcome, Weights]:
+        """Train the supervisors and the student of one round.
+
+        Args:
+            called: name of the round in the study.
+            method: how labels are made and learnt from.
+            last_student: of the round before, who speaks in this round's games; None in the first round.
 
         Returns:
             Labels and predictions of the round, and its student.
         """
         # Supervisors of the first round are shared by name; later ones depend on this method's own student.
-        within = None if debater is None else called
-        p, supervisor = self.judged(method, self.splits.student, self.splits.test, student=debater, within=within)
+        within = None if last_student is None else called
+        p, supervisor = self.judged(method, self.splits.student, self.splits.test, student=last_student, within=within)
+        samples = self.reading.strong
         if method.student_reads == "context":
-            samples = self._played(method, 0, True, debater)
-        else:
-            samples = self.reading.strong
+            samples = self._played(method, 0, True, last_student)
         course = Course(
             trainings=self.trainings,
             strong=Weights(model=self.trainings.settings.strong),
@@ -136,7 +140,17 @@ class Seed:
     def judged(
         self, method: Method, *parts: Sequence[Item], student: Weights | None = None, within: str | None = None
     ) -> list[Floats]:
-        """P(answer 0) of the items of each part by a method's supervisors, (n,) a part."""
+        """P(answer 0) of the items of each part by a method's supervisors, (n,) a part.
+
+        Args:
+            method: how many supervisors there are, and what they read.
+            parts: items to label.
+            student: of the round before, who speaks in the games; None in the first round.
+            within: name of the round whose own the supervisors are; None where other methods share them.
+
+        Raises:
+            UserError: a recorded context lacks the label of an item, or a training or a game can not be done.
+        """
         context = self.reading.contexts.get(method.context)
         # A file of labels stands for a trained supervisor, so there is nothing to train or to play.
         if context is not None and context.kind == "recorded":
@@ -147,8 +161,8 @@ class Seed:
     def supervisors(self, method: Method, student: Weights | None = None, within: str | None = None) -> Supervisors:
         """Train the supervisors of a method; `student`, of the round before, then speaks in their games."""
         weak = Weights(model=self.trainings.settings.weak)
-        read = self.reader(method, student)
-        return train_supervisors(self.trainings, weak, self.splits.supervisor, read, method, self.seed, within)
+        texts_of = self.reader(method, student)
+        return train_supervisors(self.trainings, weak, self.splits.supervisor, texts_of, method, self.seed, within)
 
     def reader(self, method: Method, student: Weights | None = None) -> Callable[[int, Sequence[Item]], Samples]:
         """Gives what each member of a method's supervisors reads."""
@@ -261,9 +275,10 @@ def recorded(context: Context, task: str, items: Sequence[Item]) -> Floats:
     Raises:
         UserError: the file has no label for some of them.
     """
+    # Unbalanced: a file that was balanced anew would lack rows which the run's own items hold.
     rows = load(task, context.path, balanced=False).items
-    soft_labels = {row.id: row.soft_label for row in rows if row.soft_label is not None}
-    missing = [item.id for item in items if item.id not in soft_labels]
+    soft_labels = {row.id: row.soft_label for row in rows}
+    missing = [item.id for item in items if soft_labels.get(item.id) is None]
     if missing:
         raise UserError(
             f"{context.path}: no soft_label for {len(missing)} of {len(items)} items (the first is {missing[0]!r}); "

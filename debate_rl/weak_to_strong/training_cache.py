@@ -130,11 +130,12 @@ class Trainings:
         Raises:
             UserError: some texts are too long.
         """
-        cuts = self.settings.readout != "answers" and self._max_length is not None
-        # By identity: many members read the same samples, and comparing thousands of texts is slower than this check.
-        checked = any(other is samples and name == model for other, name in self._checked)
-        if cuts or checked:
+        if self.settings.readout != "answers" and self._max_length is not None:
             return
+        for other, name in self._checked:
+            # By identity: many members read the same samples, and comparing all their texts is slower than the check.
+            if other is samples and name == model:
+                return
         check_readable(samples.values(), model, what)
         self._checked.append((samples, model))
 
@@ -258,7 +259,9 @@ class Trainings:
         """
         paths = [self._prediction_path(member, texts) for member, texts in zip(members, samples, strict=True)]
         missing = [number for number, path in enumerate(paths) if not path.is_file()]
-        predictions = self._predict_missing([members[number] for number in missing], [samples[n] for n in missing])
+        missing_members = [members[number] for number in missing]
+        missing_samples = [samples[number] for number in missing]
+        predictions = self._predict_missing(missing_members, missing_samples)
         for number, p in zip(missing, predictions, strict=True):
             # Checked before writing: a diverged model's file would otherwise be read back as a finished prediction.
             if not np.isfinite(p).all():

@@ -5,7 +5,7 @@ Studies of several runs on the same items are joined by stacking their seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -69,9 +69,9 @@ class Hits(Record):
             if len(table) != seeds or lengths - {len(items)}:
                 shape = np.shape(table) if len(lengths) == 1 else "uneven"
                 raise ValueError(f"{part}.{name}: shape {shape}, not {seeds} seeds x {len(items)} items")
-            for row in table:
-                if not all(0 <= p <= 1 for p in row):
-                    raise ValueError(f"{part}.{name}: not all are probabilities between 0 and 1")
+            p = np.array(table, dtype=float)
+            if not ((p >= 0) & (p <= 1)).all():  # false for undefined ones as well
+                raise ValueError(f"{part}.{name}: not all are probabilities between 0 and 1")
 
     @property
     def seeds(self) -> int:
@@ -128,23 +128,25 @@ def stacked(held: Sequence[Hits]) -> Hits:
             raise UserError(
                 "weak-to-strong items differ between the runs; give all the same questions.seed, as a study does"
             )
-    test = {}
-    for name, table in first.test.items():
-        if all(name in hits.test for hits in held):
-            # The untrained model is the same in every run: one row serves all seeds.
-            test[name] = table if name == "untrained" else _stack([hits.test[name] for hits in held])
-    labels = {}
+    test = _stacked_tables([hits.test for hits in held])
+    if "untrained" in test:
+        # The untrained model is the same in every run: one row serves all seeds.
+        test["untrained"] = first.test["untrained"]
+    labels = _stacked_tables([hits.labels for hits in held])
     label_counts: dict[str, tuple[dict[str, int], ...]] = {}
-    for name in first.labels:
-        if all(name in hits.labels for hits in held):
-            labels[name] = _stack([hits.labels[name] for hits in held])
-            label_counts[name] = sum((hits.label_counts.get(name, ()) for hits in held), ())
+    for name in labels:
+        label_counts[name] = ()
+        for hits in held:
+            label_counts[name] += hits.label_counts.get(name, ())
     return first.model_copy(update={"test": test, "labels": labels, "label_counts": label_counts})
 
 
-def _stack(tables: Sequence[Table]) -> Table:
-    """The rows of all tables in one."""
-    rows: Table = ()
-    for table in tables:
-        rows += table
-    return rows
+def _stacked_tables(runs: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
+    """The rows of all runs by model, for the models that all of them have, in the order of the first."""
+    stacked_by_name: dict[str, Table] = {}
+    for name in runs[0]:
+        if all(name in tables for tables in runs):
+            stacked_by_name[name] = ()
+            for tables in runs:
+                stacked_by_name[name] += tables[name]
+    return stacked_by_name

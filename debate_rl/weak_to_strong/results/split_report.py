@@ -6,6 +6,7 @@ in one part; this is checked again here for parts that were made in another way.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,11 +80,10 @@ def _leak(selection: Selection, splits: Splits) -> Leak | None:
     """Leak of the items in the parts; None where they are too few."""
     used_ids = {item.id for item in splits.every}
     items = [item for item in selection.items if item.id in used_ids and item.answer]
-    # The leak is measured by cross-validation over groups, which needs every class in every fold.
-    zeros = sum(item.label == 0 for item in items)
-    ones = sum(item.label == 1 for item in items)
+    classes = Counter(item.label for item in items)
     groups = {item.cluster for item in items}
-    if min(zeros, ones, len(groups)) < FOLDS:
+    # The leak is measured by cross-validation over groups, which needs every class in every fold.
+    if min(classes[0], classes[1], len(groups)) < FOLDS:
         return None
     return answer_leak(items)
 

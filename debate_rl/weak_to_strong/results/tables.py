@@ -116,18 +116,21 @@ def rows(table: Table) -> dict[str, tuple[Cell | None, ...]]:
     """Cells by row, one for each column; None where a column lacks that model."""
     cells_by_name: dict[str, tuple[Cell | None, ...]] = {}
     for model in ("weak", "untrained", "strong"):
-        cells_by_name[ENDS[model]] = tuple(_end_cell(column, model) for column in table.columns)
+        cells_by_name[ENDS[model]] = _end_cells(table, model)
     for name in table.methods:
         cells_by_name[name] = tuple(_student_cell(column, name) for column in table.columns)
-    cells_by_name[ENDS["ceiling"]] = tuple(_end_cell(column, "ceiling") for column in table.columns)
+    cells_by_name[ENDS["ceiling"]] = _end_cells(table, "ceiling")
     # Studies by a trained head have no untrained model; a row that is empty in all columns is left out.
     return {name: cells for name, cells in cells_by_name.items() if any(cells)}
 
 
-def _end_cell(column: Column, model: str) -> Cell | None:
-    """Cell of a model that belongs to no method."""
-    accuracy = getattr(column.results, model)
-    return None if accuracy is None else Cell(accuracy=accuracy)
+def _end_cells(table: Table, model: str) -> tuple[Cell | None, ...]:
+    """Cells of a model that belongs to no method."""
+    cells: list[Cell | None] = []
+    for column in table.columns:
+        accuracy = getattr(column.results, model)
+        cells.append(None if accuracy is None else Cell(accuracy=accuracy))
+    return tuple(cells)
 
 
 def _student_cell(column: Column, name: str) -> Cell | None:

@@ -315,39 +315,6 @@ def report(
     return reports
 
 
-def check_lengths(reports: Mapping[str, PartReport], limit: int) -> None:
-    """Check that a model can read every item whole, so that none is cut or left out silently.
-
-    Raises:
-        UserError: items of a part are longer than the limit.
-    """
-    for name, part in reports.items():
-        if part.too_long and part.tokens is not None:
-            raise UserError(
-                f"weak-to-strong: {part.too_long} of {part.items} items of part {name!r} are longer than the model's "
-                f"{limit} tokens (the longest has {part.tokens[2]}); take a model with a longer context, or leave "
-                "them out with fitting(), which counts them"
-            )
-
-
-def fitting(
-    items: Sequence[Item], samples: Samples, count: Callable[[Sample], int], limit: int
-) -> tuple[list[Item], tuple[str, ...]]:
-    """Select the items that a model can read whole; call it before a split.
-
-    Returns:
-        These items, and the ids of those left out.
-    """
-    readable = []
-    left_out = []
-    for item in items:
-        if count(samples[item.id]) <= limit:
-            readable.append(item)
-        else:
-            left_out.append(item.id)
-    return readable, tuple(left_out)
-
-
 def token_counter(tokenizer: Any) -> Callable[[Sample], int]:
     """Make a function that counts the tokens of a sample: its prompt as engines encode it, and the longer answer."""
 
