@@ -413,6 +413,7 @@ def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
         quantize=stage.quantize,
         launch=stage.launch,
         processes=hardware.cards if hardware and stage.launch else None,
+        dtype=run.config.engine.judge_dtype,
         seed=run.config.seed * stage.seeds,  # the runs of a study train no model twice
     )
 

@@ -26,7 +26,7 @@ from debate_rl.records import Record, digest, read_json, write, write_json
 from debate_rl.trainers.classifier import predict
 from debate_rl.trainers.common.job import job_name, launch
 from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
-from debate_rl.trainers.common.settings import Job, Lora, Objective, StudentLoss, Weights
+from debate_rl.trainers.common.settings import Dtype, Job, Lora, Objective, StudentLoss, Weights
 from debate_rl.weak_to_strong.shared_forward import one_base, predict_together
 from debate_rl.weak_to_strong.tasks.items import Item, Sample, Samples
 from debate_rl.weak_to_strong.tasks.lengths import check_readable
@@ -57,6 +57,8 @@ class Settings(Record):
     processes: int | None = None
     """Number of processes of a launch; None takes that of the launch file."""
     seed: int = 0
+    dtype: Dtype = "float32"
+    """Number format of language models whose probabilities are read."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ class Trainings:
         if len(members) > 1 and one_base(members, self.settings.readout):
             first = list(samples[0])
             if all(list(texts) == first for texts in samples):
-                return predict_together(first, members, self.settings.readout, self._max_length)
+                return predict_together(first, members, self.settings.readout, self._max_length, self.settings.dtype)
         return [self._predict_alone(member, texts) for member, texts in zip(members, samples, strict=True)]
 
     def _predict_alone(self, weights: Weights, samples: Sequence[Sample]) -> Floats:
@@ -307,7 +309,10 @@ class Trainings:
         """File of a prediction, named by the content of weights and texts."""
         fingerprints = [None if path is None else fingerprint(path) for path in (weights.model, weights.adapter)]
         texts = [sample.model_dump(mode="json") for sample in samples]
-        name = digest([fingerprints, self.settings.readout, self._max_length, texts])
+        parts: list[Any] = [fingerprints, self.settings.readout, self._max_length, texts]
+        if self.settings.dtype != "float32":
+            parts.append(self.settings.dtype)
+        name = digest(parts)
         return self.folder / "predictions" / f"{name}.json"
 
     def _rows(self, data: TrainingData) -> Sequence[Row]:

@@ -299,7 +299,11 @@ def grpo_trainer(
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # the contract test is the warning
     logging.getLogger("trl.trainer.grpo_trainer").addFilter(_without_missing_rewards)
     local_engine = TransformersEngine(
-        device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
+        device=online.device,
+        dtype=online.dtype,
+        judge_dtype=online.judge_dtype,
+        batch_tokens=online.batch_tokens,
+        keep_tokens=True,
     )
     engine: TransformersEngine | Serving = local_engine
     start = Debater(name="start", model=job.model, adapter=job.adapter, temperature=online.temperature)
