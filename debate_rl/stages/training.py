@@ -63,7 +63,7 @@ def train(
         of_kind: fields of the job that only its kind has, such as DPO's objective.
 
     Returns:
-        Rows in the file, those left out by reason, those too long, steps and the mean loss.
+        Rows in the file, those left out by reason, those too long, steps, the mean loss, and warnings.
 
     Raises:
         UserError: no rows, the training can not be done as asked, or a row was lost.
@@ -92,6 +92,8 @@ def train(
     run.rest()
     result = launch(job, stage.launch, processes)
     name = run.name_of(out)
+    for warning in result.warnings:
+        run.say(f"  warning: {name}: {warning}")
     counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
     _track_curve(run, name, out)
@@ -114,6 +116,7 @@ def train(
         "too_long": result.too_long,
         "steps": result.steps,
         "train_loss": result.loss,
+        "warnings": list(result.warnings),
     }
 
 

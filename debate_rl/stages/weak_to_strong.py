@@ -445,6 +445,8 @@ def _say(run: Run, measured: Results) -> None:
     }
     parts = [f"{name} {estimate.value:.3f}" for name, estimate in references.items() if estimate is not None]
     run.say("  " + ", ".join(parts))
+    for warning in measured.warnings:
+        run.say(f"  warning: {warning}")
     for note in measured.notes:
         run.say(f"  {note}")
 

@@ -21,6 +21,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Floats
 from debate_rl.records import write_json
 from debate_rl.trainers.common.settings import Weights
+from debate_rl.trainers.common.warning_signs import said
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.label_study import Answers, Outcome, TruthPart, run_label_study
 from debate_rl.weak_to_strong.methods import Method, check_methods
@@ -221,6 +222,7 @@ def run_study(
         # Only a language model answers before training; a new head knows nothing.
         untrained=predict_untrained if settings.readout == "answers" else None,
     )
+    hits = hits.model_copy(update={"warnings": said(dict(sorted(trainings.warnings.items())))})
     write_json(folder / "hits.json", hits.model_dump(mode="json"))
     # Sorted by name: trainings were done in the order in which some method first needed them.
     write_json(folder / "index.json", dict(sorted(trainings.done.items())))

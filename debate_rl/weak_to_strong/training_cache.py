@@ -123,6 +123,8 @@ class Trainings:
         self._checked: list[tuple[Samples, str]] = []
         self.done: dict[str, str] = {}
         """Content name of each training, by its name in the study."""
+        self.warnings: dict[str, tuple[str, ...]] = {}
+        """Signs that a training taught nothing, by its name in the study."""
 
     def check_readable(self, samples: Samples, model: str, what: str) -> None:
         """Refuse texts that a model can not read whole, before anything is trained on them.
@@ -237,6 +239,7 @@ class Trainings:
         # Before the launch: a training that is cut off can then still be found by its name.
         self.done[called] = name
         result = launch(job.model_copy(update={"out": str(self.folder / name)}), settings.launch, settings.processes)
+        self.warnings[called] = result.warnings
         # Full training writes a model of its own; LoRA writes an adapter beside the base it started from.
         if settings.lora is None:
             return Weights(model=result.path)

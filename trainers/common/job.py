@@ -188,6 +188,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     from debate_rl.trainers.common.build_trainer import build_trainer, prepare
     from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave, history, mean_loss
     from debate_rl.trainers.common.load import load_tokenizer
+    from debate_rl.trainers.common.warning_signs import loss_signs
     from debate_rl.trainers.grpo.groups import arguments_of
 
     out = Path(job.out)
@@ -219,6 +220,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
         too_long=prepared.too_long,
         steps=trainer.state.global_step,
         loss=loss,
+        warnings=loss_signs(entries, job.kind),
         seconds=time.monotonic() - started,
     )
     if config.process_index == 0:

@@ -47,6 +47,8 @@ class Hits(Record):
     training: one row, whatever the number of seeds)."""
     labels: dict[str, Table]
     """Labels of D2 by method, in the order of the table, before any are left out."""
+    warnings: tuple[str, ...] = ()
+    """Signs that trainings of the study taught nothing, with the names of the trainings."""
     label_counts: dict[str, tuple[dict[str, int], ...]] = {}
     """Counts of labels by method and seed, see `weak_to_strong.labels.Labels.counts`."""
 
@@ -139,7 +141,8 @@ def stacked(held: Sequence[Hits]) -> Hits:
         if all(name in hits.labels for hits in held):
             labels[name] = _stack([hits.labels[name] for hits in held])
             label_counts[name] = sum((hits.label_counts.get(name, ()) for hits in held), ())
-    return first.model_copy(update={"test": test, "labels": labels, "label_counts": label_counts})
+    warnings = tuple(dict.fromkeys(line for hits in held for line in hits.warnings))
+    return first.model_copy(update={"test": test, "labels": labels, "label_counts": label_counts, "warnings": warnings})
 
 
 def _stack(tables: Sequence[Table]) -> Table:
