@@ -228,7 +228,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> Metrics:
     }
     if any(counts.values()):
         run.say("  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing".format(**counts))
-    warnings = [*metrics["warnings"], *_collapsed(run, out)]
+    warnings = [*metrics.get("warnings", ()), *_collapsed(run, out)]
     attacked = compare_attacks(test_games, before, after, stage, run, out, suffixes)
     return {**metrics, "warnings": warnings, **adversarial, **counts, **compared, **attacked}
 

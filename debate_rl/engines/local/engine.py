@@ -57,7 +57,7 @@ class TransformersEngine:
     ) -> None:
         self.keep_tokens = keep_tokens
         self.device = device_of(device)
-        self._networks = Networks(resolve, self.device, dtype, judge_dtype, revision)
+        self._networks = Networks(resolve, self.device, dtype, revision, judge_dtype)
         self._memory = Memory(batch_tokens, cache_tokens)
 
     @property

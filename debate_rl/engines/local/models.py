@@ -51,8 +51,8 @@ class Networks:
         resolve: turns the name of a model or adapter into a path or hub name.
         device: device of all models.
         dtype: number format in which texts are written; "auto" is the checkpoint's, None the fastest.
-        judge_dtype: number format in which probabilities are read.
         revision: revision of hub models.
+        judge_dtype: number format in which probabilities are read.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Networks:
         resolve: Callable[[str], str],
         device: torch.device,
         dtype: Format | None,
-        judge_dtype: Format,
         revision: str | None,
+        judge_dtype: Format = "float32",
     ) -> None:
         self.device = device
         self.loaded: dict[tuple[str, str], Loaded] = {}
