@@ -49,9 +49,10 @@ class JudgeSettings(Record):
     the same minus what the judge says without the debate. The last two average both orders in log-odds."""
     debias: Debias = "none"
     """Kind model: prior subtracts the judge's preference for the answer listed first, asked with neutral content."""
-    check: bool = False
+    check: bool | None = None
     """Kind model: before a stage's games, ask the judge at most 16 training questions, blind and with short passages,
-    and warn where it can not tell right answers from wrong ones. Turn it on for models that were never measured."""
+    and warn where it can not tell right answers from wrong ones. Empty does so where it is neither a lab model, whose
+    card says how it judges, nor trained by the run, whose judge stage measures it on debates."""
     votes: int = Field(default=1, ge=1)
     """Kinds reasoning and stated: number of draws that are combined."""
     combine: Literal["mean", "majority", "weighted"] = "mean"

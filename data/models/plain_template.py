@@ -31,6 +31,9 @@ TEMPLATE = (
 )
 """Labels stand on lines of their own: after a colon and a space, letters and answers would be other tokens than they
 are at the start of a line. A turn ends with the end-of-sequence token, which training teaches."""
+MARKS = ("User:", "Assistant:")
+"""Lines by which it opens a turn. Base models seldom write the end-of-sequence token: they go on with the next turn,
+where their texts are cut."""
 _FILE = "chat_template.jinja"
 
 

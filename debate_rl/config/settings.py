@@ -93,6 +93,11 @@ class EngineSettings(Record):
     device: str | None = None
     """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
     dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
+    """Number format in which debaters write; auto is the checkpoint's. Empty takes the fastest: 16 bits for models of
+    50 million weights or more where the machine computes in them, else float32 on a CPU."""
+    judge_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Number format of models whose probabilities are read: judges, supervisors, students. In 16 bits
+    verdicts are noisy, though the last layer stays in float32. A model that writes in another one is loaded twice."""
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
     cache_tokens: int = Field(default=32768, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -115,15 +116,66 @@ def _frame(tokenizer: Any, template: str) -> Frame:
     if dialogue.startswith(prompt) and len(prompt) <= start:
         before = dialogue[len(prompt) : start]
     after = dialogue[start + len(_PROBE) :]
-    # Added tokens count as well as special ones: the token that ends a turn need not be marked as special.
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    atomic = {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
+    atomic = _atomic_tokens(tokenizer)
     ends = [after.index(token) + len(token) for token in atomic if token in after]
     if ends:
         return Frame(before, after[: min(ends)])
     if tokenizer.eos_token is None:
         raise UserError(f"{tokenizer.name_or_path}: no token ends the assistant's turn; set an eos_token")
     return Frame(before, tokenizer.eos_token)
+
+
+def _atomic_tokens(tokenizer: Any) -> set[str]:
+    """Texts that are one token of the tokenizer wherever they stand."""
+    # Added tokens count as well as special ones: the token that ends a turn need not be marked as special.
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    return {token for token in [*added, *tokenizer.all_special_tokens] if len(token) > 1}
+
+
+def turn_marks(tokenizer: Any) -> tuple[str, ...]:
+    """Lines of plain text by which a chat template opens a turn; empty where tokens of their own do, or no line does.
+
+    A base model seldom writes the token that ends a turn: it goes on with the next one, of whichever role.
+
+    Example (the plain template):
+        ("User:", "Assistant:")
+    """
+    return _turn_marks(tokenizer, repr(tokenizer.chat_template)) if tokenizer.chat_template else ()
+
+
+@lru_cache(maxsize=32)
+def _turn_marks(tokenizer: Any, template: str) -> tuple[str, ...]:
+    """See `turn_marks`; the template's text is part of the cache key because a tokenizer may get another template."""
+    turns = [{"role": role, "content": _PROBE} for role in ("user", "assistant", "user")]
+    with suppress(UserError):  # a broken template is reported when it renders a prompt
+        # What stands before the first message is no turn that comes after another.
+        frames = applied(tokenizer, turns, add_generation_prompt=True).split(_PROBE)[1:]
+        atomic = _atomic_tokens(tokenizer)
+        marks: dict[str, None] = {}
+        for written in frames:
+            # The end of a turn may share its line with nothing else: only what begins a line can be told from a text.
+            for line in written.split("\n")[1:]:
+                if any(map(str.isalpha, line)) and not any(token in line for token in atomic):
+                    marks[line.strip()] = None
+        return tuple(sorted(marks, reverse=True))
+    return ()
+
+
+def text_before_stop(text: str, stops: Sequence[str], marks: Sequence[str] = ()) -> str | None:
+    """The text before its first stop text or its next turn; None if it holds neither.
+
+    Args:
+        text: what a model wrote.
+        stops: texts that end it anywhere.
+        marks: texts that end it at the beginning of a line (see `turn_marks`).
+    """
+    starts = [text.find(stop) for stop in stops if stop in text]
+    if marks:
+        # A mark that ends in a letter is a whole line: `assistants` is a word.
+        lines = [re.escape(mark) + ("\n" if mark[-1].isalnum() else "") for mark in marks]
+        next_turn = re.search(rf"^[ \t]*(?:{'|'.join(lines)})", text, re.M)
+        starts += [] if next_turn is None else [next_turn.start()]
+    return text[: min(starts)] if starts else None
 
 
 def closing_ids(tokenizer: Any) -> tuple[int, ...]:

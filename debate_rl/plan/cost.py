@@ -2,7 +2,9 @@
 
 Playing, per process, in bytes, for T = engine.batch_tokens and C = engine.cache_tokens:
 
-    weights      every model that the stage asks, in bfloat16 (float32 without a card), and an adapter for each player
+    weights      every model that the stage asks, those that write in engine.dtype (without one bfloat16, on a CPU what
+                 it computes fastest), those whose probabilities are read in engine.judge_dtype, and an adapter for each
+                 player
     cache        keys and values of T + C tokens
     activations  one layer's of T tokens
     logits       4 x vocabulary for each text that is written at a time
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from debate_rl.config.tree import load_config
+from debate_rl.engines.number_formats import BYTES, named_format, text_format
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.plan.plan import Planned, Share, plan
@@ -132,13 +135,15 @@ def _bill(
     )
 
 
-def playing_memory(run: Run, shares: Sequence[Share], half: bool) -> dict[str, float]:
+def playing_memory(run: Run, shares: Sequence[Share], on_card: bool) -> dict[str, float]:
     """Bytes on each card while a stage's games are played, by part; empty where a model's shape is not known.
+
+    A model that writes texts in one number format and is read in another is in memory twice.
 
     Args:
         run: the experiment.
         shares: what each model does in the stage.
-        half: whether weights have two bytes, else four.
+        on_card: whether it is played on a GPU, else on this machine's processor.
     """
     shapes: dict[str, Shape] = {}
     for share in shares:
@@ -146,19 +151,43 @@ def playing_memory(run: Run, shares: Sequence[Share], half: bool) -> dict[str, f
         if shape is None:
             return {}
         shapes[share.model] = shape
-    unit = 2 if half else 4
+    writers = {share.model: _unit(run, share.model, on_card) for share in shares if share.texts}
+    readers = {share.model: _unit(run, share.model, on_card, reads=True) for share in shares if not share.texts}
+    readers |= {share.model: _unit(run, share.model, on_card, reads=True) for share in shares if share.verdicts}
+    # One copy where both formats are the same.
+    others = {model: unit for model, unit in readers.items() if writers.get(model) != unit}
+    weights = {"weights": sum(unit * shapes[model].parameters for model, unit in writers.items())}
+    second = sum(unit * shapes[model].parameters for model, unit in others.items())
+    if set(others) & set(writers):
+        weights["weights read by judges"] = second
+    else:
+        weights["weights"] += second
+    units = {model: max(writers.get(model, 0), readers.get(model, 0)) for model in shapes}
     batch_tokens = run.config.engine.batch_tokens
     cached_tokens = batch_tokens + run.config.engine.cache_tokens
     texts_at_a_time = max(_rows(run, share) for share in shares)
     adapters = [shapes[share.model] for share in shares if share.adapter is not None]
     return {
-        "weights": float(unit * sum(shape.parameters for shape in shapes.values())),
+        **{name: float(size) for name, size in weights.items()},
         "adapters": 4.0 * sum(shape.lora(RANK) for shape in adapters),
-        "cache": max(_cache(shape, unit) for shape in shapes.values()) * cached_tokens,
-        "activations": max(_layer(shape, unit) for shape in shapes.values()) * batch_tokens,
+        "cache": max(_cache(shape, units[model]) for model, shape in shapes.items()) * cached_tokens,
+        "activations": max(_layer(shape, units[model]) for model, shape in shapes.items()) * batch_tokens,
         "logits": 4.0 * max(shape.vocabulary for shape in shapes.values()) * texts_at_a_time,
-        "overhead": OVERHEAD if half else 0.0,
+        "overhead": OVERHEAD if on_card else 0.0,
     }
+
+
+def _unit(run: Run, model: str, on_card: bool, reads: bool = False) -> int:
+    """Bytes of one weight of a model that writes texts, or whose probabilities are read."""
+    engine = run.config.engine
+    wanted = engine.judge_dtype if reads else engine.dtype
+    if wanted in BYTES:
+        return BYTES[wanted]
+    folder = run.resolve(model)
+    if on_card or not Path(folder).is_dir():
+        return 2 if on_card else 4
+    found = text_format(folder, "cpu") if wanted is None else named_format(wanted, folder)
+    return BYTES.get(found, 4)
 
 
 def _cache(shape: Shape, unit: int) -> float:

@@ -13,6 +13,7 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.errors import UserError
+from debate_rl.judges.grid import GRID_FILE, Grid
 from debate_rl.judges.signal import SIGNAL_FILE, Signal
 from debate_rl.records import read_json, write_text
 from debate_rl.report import wording
@@ -136,6 +137,7 @@ def render(
         judges=[judge_view(stage) for stage in run.of("judge")],
         judge_errors=errors,
         signals=_signals(run),
+        grids=_grids(run),
         transfer=transfer,
         recovered=findings(transfer),
         training=[training_view(stage) for stage in run.of(*TRAINING)],
@@ -156,6 +158,12 @@ def _signals(run: RunFolder) -> dict[Signal, list[str]]:
         if path.is_file():
             signals.setdefault(Signal.model_validate(read_json(path)), []).append(stage.name)
     return signals
+
+
+def _grids(run: RunFolder) -> dict[str, Grid]:
+    """Stages whose verdicts lie on a grid."""
+    paths = {stage.name: stage.folder / GRID_FILE for stage in run.stages}
+    return {name: Grid.model_validate(read_json(path)) for name, path in paths.items() if path.is_file()}
 
 
 def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:

@@ -90,6 +90,7 @@ class TrainingView(NamedTuple):
     curves: list[Figure]
     left_out: list[str]
     """Names of the numbers that were logged and are not drawn."""
+    warnings: list[str]
 
 
 def ratings_view(stage: Stage, legs: Legs | None) -> RatingsView:
@@ -208,7 +209,7 @@ def training_view(stage: Stage) -> TrainingView:
     """Draw the numbers that a training stage logged."""
     series, left_out = logged_series(stage.history)
     curves = [figures.training_curve(line.name, line.points) for line in series]
-    return TrainingView(stage.name, stage.kind, stage.numbers, curves, left_out)
+    return TrainingView(stage.name, stage.kind, stage.numbers, curves, left_out, stage.metrics.get("warnings", []))
 
 
 def _unit(legs: Legs | None) -> str:

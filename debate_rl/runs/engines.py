@@ -85,14 +85,33 @@ def open_engine(config: Config, resolve: Callable[[str], str]) -> Engine:
         folder = Path(config.runs) / config.name
         ledger = folder / "paid.jsonl" if (folder / run_files.CONFIG).is_file() else None
         budget = Budget(ledger, wanted.budget.tokens, wanted.budget.money, wanted.prices)
-        return ServerEngine(wanted.server(), resolve, budget)
+        from debate_rl.data.models.plain_template import MARKS
+
+        # A server does not show its template, so what the config says of it is taken.
+        marks = MARKS if config.models.template == "plain" else ()
+        return ServerEngine(wanted.server(), resolve, budget, marks=marks)
     from debate_rl.engines.local.engine import TransformersEngine
 
     return TransformersEngine(
         resolve,
         device=wanted.device,
         dtype=wanted.dtype,
+        judge_dtype=wanted.judge_dtype,
         batch_tokens=wanted.batch_tokens,
         revision=wanted.revision,
         cache_tokens=wanted.cache_tokens,
     )
+
+
+def formats_said(config: Config, resolve: Callable[[str], str]) -> str | None:
+    """What a run says of the number formats of its models; None where there is nothing to say."""
+    wanted = config.engine
+    if wanted.kind == "server":
+        return None
+    from debate_rl.engines.local.models import device_of
+    from debate_rl.engines.number_formats import formats_line
+
+    folders = {name: resolve(name) for name in config.models.by_role().values()}
+    # A hub model that was not fetched yet has no files to look into.
+    there = {name: folder for name, folder in folders.items() if Path(folder).is_dir()}
+    return formats_line(there, device_of(wanted.device).type, wanted.dtype, wanted.judge_dtype)

@@ -32,7 +32,7 @@ from debate_rl.game import run_files
 from debate_rl.game.verdict import PASSING_KINDS
 from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_json, write_text
 from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
-from debate_rl.runs.judge_check import check_judge
+from debate_rl.runs.judge_check import check_judge, say_grid, wants_check
 from debate_rl.runs.run import Run
 from debate_rl.stages.base import Metrics, Stage
 
@@ -236,9 +236,10 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
     place = f"[{list(run.config.stages).index(name) + 1}/{len(run.config.stages)}] {name}"
     run.say(f"{place}: started")
     with heartbeat(place, run.say, lambda: run.last_said):
-        if run.config.judge.check and stage.asks_judge:
+        if stage.asks_judge and wants_check(run):
             check_judge(run, working)
         result = stage.execute(run, working)
+        say_grid(run, working)
     metrics = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
     write_json(working / run_files.METRICS, metrics)
     note.unlink()

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from debate_rl.data.models import SHIPPED
+from debate_rl.judges.grid import GRID_FILE, grid_of
 from debate_rl.judges.judge import Judge
 from debate_rl.judges.signal import SIGNAL_FILE, Signal, measure_signal
 from debate_rl.records import read_json, write_json
 from debate_rl.runs.run import Run
+
+
+def wants_check(run: Run) -> bool:
+    """Whether the judge of the stage at work is checked before its games (see `judge.check`)."""
+    wanted = run.config.judge.check
+    judge = run.judge()
+    if wanted is not None or not isinstance(judge, Judge):
+        return bool(wanted)
+    # A judge that the run trained reads debates, and without any it may have no signal.
+    trained = judge.model != (run.config.judge.model or run.config.models.judge) or judge.adapter is not None
+    return not trained and Path(run.resolve(judge.model)).parent != SHIPPED
+
+
+def say_grid(run: Run, out: Path) -> None:
+    """Say that a stage's verdicts lie on a grid, where they do, and keep it in the stage's folder for the page."""
+    grid = grid_of(out)
+    if grid.matters:
+        write_json(out / GRID_FILE, grid.model_dump(mode="json"))
+        run.say(f"  warning: {grid.line}")
 
 
 def check_judge(run: Run, out: Path) -> None:

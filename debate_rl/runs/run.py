@@ -29,7 +29,7 @@ from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest, write_json
-from debate_rl.runs.engines import load_splits, open_engine, passage_counter, shared_engine
+from debate_rl.runs.engines import formats_said, load_splits, open_engine, passage_counter, shared_engine
 from debate_rl.runs.tracking import Tracker
 from debate_rl.stages.base import is_path
 
@@ -74,6 +74,9 @@ class Run:
     def engine(self) -> Engine:
         """The engine with this run's store in front, opened when first needed."""
         if self._front is None:
+            formats = formats_said(self.config, self.resolve) if self._engine is None else None
+            if formats is not None:
+                self.say(formats)
             own = self._engine or self.open_engine()
             self._stored, self._front = shared_engine(own, self.folder / "store", self.config, self.crew)
             self._engine = own

@@ -339,6 +339,7 @@ def settings(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = Non
             server=server,
             device=engine.device,
             dtype=engine.dtype,
+            judge_dtype=engine.judge_dtype,
             batch_tokens=engine.batch_tokens,
         )
     except ValidationError as error:

@@ -26,7 +26,7 @@ from debate_rl.judges.attacks.sycophancy import both_kinds, consultants, fit_lon
 from debate_rl.judges.calibration import Calibrator, Kind, fit_calibrator, split_clusters
 from debate_rl.judges.judge import Judge, judge_transcripts, mean_probability
 from debate_rl.judges.scores import order_effect
-from debate_rl.records import write, write_json
+from debate_rl.records import read, write, write_json
 from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
 from debate_rl.stages.attacks import attack_numbers, compare_attacks, draw
@@ -36,6 +36,7 @@ from debate_rl.stages.training import train, trained_judge
 from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, verdict_rows
 from debate_rl.trainers.common.rows import judge_rows
 from debate_rl.trainers.common.settings import Kind as TrainingKind
+from debate_rl.trainers.common.warning_signs import is_one_class, one_class_sign
 
 if TYPE_CHECKING:
     from debate_rl.plan.counting_engine import CountingEngine
@@ -190,6 +191,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
     failed_games = sum(leg.failure is not None for leg in legs)
     if failed_games or failed_verdicts:
         run.say(f"  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing")
+    metrics["warnings"] = (*metrics["warnings"], *_collapsed(run, out))
     attacks: JudgeAttacks | None = compare_attacks(test_games, before, after, stage, run, out, suffixes)
     return JudgeResult(
         **metrics,
@@ -200,6 +202,16 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
         attacks=attacks,
         **attack_numbers(attacks),
     )
+
+
+def _collapsed(run: Run, out: Path) -> list[str]:
+    """A warning where the trained judge gives one answer to all test debates."""
+    judged = [leg for leg in read(out / run_files.TEST_DEBATES, JudgedDebate) if leg.verdict is not None]
+    p = [leg.verdict.p[0] for leg in judged if leg.verdict is not None]
+    if not is_one_class(p, [int(leg.transcript.question.correct == 0) for leg in judged]):
+        return []
+    run.say(f"  warning: {run.name_of(out)}: {one_class_sign(len(p))}")
+    return [one_class_sign(len(p))]
 
 
 def learnt_and_held_out(

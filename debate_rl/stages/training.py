@@ -41,6 +41,8 @@ class TrainingResult(StageResult):
     steps: int
     train_loss: float
     """Mean over the training."""
+    warnings: tuple[str, ...] = ()
+    """Signs that the training taught nothing (trainers/common/warning_signs.py)."""
 
 
 class CardFacts(NamedTuple):
@@ -109,6 +111,8 @@ def train(
     run.rest()  # before the training needs the devices' memory
     result = launch(job, stage.launch, processes)
     name = run.name_of(out)
+    for warning in result.warnings:
+        run.say(f"  warning: {name}: {warning}")
     # Checked before the cards are written, which tell readers what was learnt from.
     counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
@@ -132,6 +136,7 @@ def train(
         "too_long": result.too_long,
         "steps": result.steps,
         "train_loss": result.loss,
+        "warnings": result.warnings,
     }
 
 

@@ -421,6 +421,7 @@ def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
         quantize=stage.quantize,
         launch=stage.launch,
         processes=hardware.cards if hardware and stage.launch else None,
+        dtype=run.config.engine.judge_dtype,
         seed=run.config.seed * stage.seeds,  # the runs of a study train no model twice
     )
 
@@ -452,6 +453,8 @@ def _say(run: Run, measured: Results) -> None:
     }
     parts = [f"{name} {estimate.value:.3f}" for name, estimate in references.items() if estimate is not None]
     run.say("  " + ", ".join(parts))
+    for warning in measured.warnings:
+        run.say(f"  warning: {warning}")
     for note in measured.notes:
         run.say(f"  {note}")
 

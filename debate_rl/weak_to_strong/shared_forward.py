@@ -16,7 +16,7 @@ import numpy as np
 
 from debate_rl.intervals import Floats
 from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow
-from debate_rl.trainers.common.settings import Weights
+from debate_rl.trainers.common.settings import Dtype, Weights
 from debate_rl.weak_to_strong.tasks.items import Sample
 
 BATCH_TOKENS = 8192
@@ -33,7 +33,11 @@ def one_base(members: Sequence[Weights], readout: str) -> bool:
 
 
 def predict_together(
-    samples: Sequence[Sample], members: Sequence[Weights], readout: str, max_length: int | None = None
+    samples: Sequence[Sample],
+    members: Sequence[Weights],
+    readout: str,
+    max_length: int | None = None,
+    dtype: Dtype = "float32",
 ) -> list[Floats]:
     """Predict P(answer 0) of the same samples by each of several members, k times (n,).
 
@@ -42,6 +46,7 @@ def predict_together(
         members: adapters of one base, or probes on it (`one_base`).
         readout: answers or probe.
         max_length: length to which probes cut texts, as in training.
+        dtype: number format of a language model that is read.
 
     Raises:
         UserError: a model can not be loaded, or a sample is longer than its context.
@@ -49,7 +54,7 @@ def predict_together(
     if readout == "probe":
         p = _probes(samples, members, max_length)
     else:
-        p = _adapters(samples, members)
+        p = _adapters(samples, members, dtype)
     return [np.asarray(row, dtype=float) for row in p]
 
 
@@ -72,6 +77,7 @@ def _probes(samples: Sequence[Sample], members: Sequence[Weights], max_length: i
     import torch
 
     from debate_rl.trainers.classifier import ClassifierCollator, cut_texts, encode_texts, free_pad_id
+    from debate_rl.trainers.common.heads import Float32Linear
     from debate_rl.trainers.common.load import load_model, load_tokenizer
 
     first = members[0].model
@@ -81,9 +87,9 @@ def _probes(samples: Sequence[Sample], members: Sequence[Weights], max_length: i
     network = load_model(first, "classifier", trainable=False).to(device).eval()
     # The heads of all members as one head of 2 k classes, in place of the first member's own.
     weights = torch.cat([_read_tensor(member.model, head_name) for member in members])
-    head = torch.nn.Linear(weights.shape[1], len(weights), bias=False)
+    head = Float32Linear(weights.shape[1], len(weights), bias=False)
     head.weight = torch.nn.Parameter(weights, requires_grad=False)
-    setattr(network, head_name.split(".")[0], head.to(device, next(network.parameters()).dtype))
+    setattr(network, head_name.split(".")[0], head.to(device))
     network.config.num_labels = network.num_labels = len(weights)
     rows = [ClassifierRow(id=str(number), prompt=sample.prompt) for number, sample in enumerate(samples)]
     encoded = cut_texts(tokenizer, encode_texts(tokenizer, rows), max_length)
@@ -107,7 +113,7 @@ def _read_tensor(model: str, name: str) -> Any:
         return file.get_tensor(name)
 
 
-def _adapters(samples: Sequence[Sample], members: Sequence[Weights]) -> Floats:
+def _adapters(samples: Sequence[Sample], members: Sequence[Weights], dtype: Dtype) -> Floats:
     """P(answer 0) by LoRA adapters of one base, (k, n)."""
     import torch
 
@@ -118,7 +124,7 @@ def _adapters(samples: Sequence[Sample], members: Sequence[Weights]) -> Floats:
     count = len(members)
     device = _device()
     tokenizer = load_tokenizer(base)
-    network = _load_with_adapters(base, members).to(device).eval()
+    network = _load_with_adapters(base, members, dtype).to(device).eval()
     rows = [JudgeRow(prompt=sample.prompt, candidates=sample.candidates, target=0.5) for sample in samples]
     encoded = encode_judge_rows(tokenizer, rows)
     # Each row stands in the batch once per member, so fewer rows fit.
@@ -146,13 +152,13 @@ def _adapters(samples: Sequence[Sample], members: Sequence[Weights]) -> Floats:
     return np.asarray(torch.softmax(pairs, -1)[..., 0].numpy(), dtype=float)
 
 
-def _load_with_adapters(base: str, members: Sequence[Weights]) -> Any:
+def _load_with_adapters(base: str, members: Sequence[Weights], dtype: Dtype) -> Any:
     """The base with all members' adapters, named m0, m1, ..."""
     from debate_rl.engines.load import load_adapter
     from debate_rl.engines.weights import check_adapter
     from debate_rl.trainers.common.load import load_model
 
-    model = load_model(base, trainable=False)
+    model = load_model(base, trainable=False, dtype=dtype)
     for number, member in enumerate(members):
         check_adapter(base, str(member.adapter))
         model = load_adapter(model, str(member.adapter), f"m{number}")

@@ -23,6 +23,7 @@ from debate_rl.intervals import Floats
 from debate_rl.judges.calibration import Calibrator
 from debate_rl.records import write, write_json
 from debate_rl.trainers.common.settings import Weights
+from debate_rl.trainers.common.warning_signs import said
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.debate_function import DebateFunction, DebateScore, summary
 from debate_rl.weak_to_strong.label_study import Answers, Outcome, TruthPart, run_label_study
@@ -263,6 +264,7 @@ def run_study(
     debates = list(chain.from_iterable(seed.debates for seed in seeds))
     if debates:
         write_json(folder / "debate_function.json", [one.model_dump(mode="json") for one in debates])
+    hits = hits.model_copy(update={"warnings": said(dict(sorted(trainings.warnings.items())))})
     write_json(folder / "hits.json", hits.model_dump(mode="json"))
     # Sorted by name: trainings were done in the order in which some method first needed them.
     write_json(folder / "index.json", dict(sorted(trainings.done.items())))

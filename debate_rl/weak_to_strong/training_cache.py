@@ -26,7 +26,7 @@ from debate_rl.records import Record, digest, read_json, write, write_json
 from debate_rl.trainers.classifier import predict
 from debate_rl.trainers.common.job import job_name, launch
 from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
-from debate_rl.trainers.common.settings import Job, Lora, Objective, StudentLoss, Weights
+from debate_rl.trainers.common.settings import Dtype, Job, Lora, Objective, StudentLoss, Weights
 from debate_rl.weak_to_strong.shared_forward import one_base, predict_together
 from debate_rl.weak_to_strong.tasks.items import Item, Sample, Samples
 from debate_rl.weak_to_strong.tasks.lengths import check_readable
@@ -57,6 +57,8 @@ class Settings(Record):
     processes: int | None = None
     """Number of processes of a launch; None takes that of the launch file."""
     seed: int = 0
+    dtype: Dtype = "float32"
+    """Number format of language models whose probabilities are read."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class Trainings:
         self._checked: list[tuple[Samples, str]] = []
         self.done: dict[str, str] = {}
         """Content name of each training, by its name in the study."""
+        self.warnings: dict[str, tuple[str, ...]] = {}
+        """Signs that a training taught nothing, by its name in the study."""
 
     def check_readable(self, samples: Samples, model: str, what: str) -> None:
         """Refuse texts that a model can not read whole, before anything is trained on them.
@@ -236,6 +240,7 @@ class Trainings:
         # Before the launch: a training that is cut off can then still be found by its name.
         self.done[called] = name
         result = launch(job.model_copy(update={"out": str(self.folder / name)}), settings.launch, settings.processes)
+        self.warnings[called] = result.warnings
         # Full training writes a model of its own; LoRA writes an adapter beside the base it started from.
         if settings.lora is None:
             return Weights(model=result.path)
@@ -277,7 +282,7 @@ class Trainings:
         if len(members) > 1 and one_base(members, self.settings.readout):
             first = list(samples[0])
             if all(list(texts) == first for texts in samples):
-                return predict_together(first, members, self.settings.readout, self._max_length)
+                return predict_together(first, members, self.settings.readout, self._max_length, self.settings.dtype)
         return [self._predict_alone(member, texts) for member, texts in zip(members, samples, strict=True)]
 
     def _predict_alone(self, weights: Weights, samples: Sequence[Sample]) -> Floats:
@@ -310,7 +315,10 @@ class Trainings:
         """File of a prediction, named by the content of weights and texts."""
         fingerprints = [None if path is None else fingerprint(path) for path in (weights.model, weights.adapter)]
         texts = [sample.model_dump(mode="json") for sample in samples]
-        name = digest([fingerprints, self.settings.readout, self._max_length, texts])
+        parts: list[Any] = [fingerprints, self.settings.readout, self._max_length, texts]
+        if self.settings.dtype != "float32":
+            parts.append(self.settings.dtype)
+        name = digest(parts)
         return self.folder / "predictions" / f"{name}.json"
 
     def _rows(self, data: TrainingData) -> Sequence[Row]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from debate_rl.engines.chat import closing_ids, end_tokens, frame
+from debate_rl.data.models.library import cache_folder
+from debate_rl.data.models.plain_template import MARKS, TEMPLATE, with_plain_template
+from debate_rl.engines.chat import closing_ids, end_tokens, frame, text_before_stop, turn_marks
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Completion, Message, Request, Sampling
 from debate_rl.trainers.common.load import load_tokenizer
@@ -67,3 +69,67 @@ def test_an_end_of_turn_need_not_be_a_special_token(models):
     tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<stop>")
     assert frame(tokenizer).after.strip() == "<stop>"
     assert tokenizer.convert_tokens_to_ids("<stop>") in end_tokens(tokenizer)
+
+
+CHATML = "{% for m in messages %}<|user|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}<|user|>assistant\n"
+HEADINGS = "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}### assistant\n"
+LLAMA_2 = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "marks"),
+    [(TEMPLATE, MARKS), (CHATML, ()), (HEADINGS, ("### user", "### assistant")), (LLAMA_2, ()), (None, ())],
+)
+def test_lines_that_open_a_turn_are_marks_where_no_token_does(models, template, marks):
+    tokenizer = load_tokenizer(models[0])
+    tokenizer.chat_template = template
+    assert turn_marks(tokenizer) == marks
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("yes\n\nUser:\nno", "yes\n\n"),
+        ("yes\n Assistant: no", "yes\n"),
+        ("User:\nno", ""),
+        ("the User: said", None),
+        ("yes\nusers: none", None),
+    ],
+)
+def test_a_text_ends_where_a_line_opens_the_next_turn(text, before):
+    assert text_before_stop(text, (), MARKS) == before
+    assert text_before_stop("a\nassistants", (), ("assistant",)) is None
+    assert text_before_stop("a stop b\nUser: c", ("stop",), MARKS) == "a "
+
+
+def test_a_base_model_that_goes_on_with_the_next_turn_is_stopped_there(tmp_path):
+    """A tiny model with a word that ends a line and opens a turn, once with the template that knows it."""
+    words = [*(f"w{number}" for number in range(40)), "\nUser:"]
+    whole = tiny_model(tmp_path / "whole", words=words)
+    plain = str(tmp_path / "plain")
+    shutil.copytree(whole, plain)
+    (Path(plain) / "chat_template.jinja").write_text(TEMPLATE)
+    assert turn_marks(load_tokenizer(plain)) == MARKS
+    engine = TransformersEngine()
+    sampling = Sampling(max_new_tokens=60)
+    message = (Message(role="user", content="w1 w2"),)
+    cut = engine.generate([Request(messages=message, model=plain, sampling=sampling, seed=n) for n in range(20)])
+    assert not any("User:" in one.text for one in cut)
+    assert sum(one.finish == "stop" and one.new_tokens < 60 for one in cut) >= 5, "else nothing was tried"
+    # The other template has tokens for its turns, and the word is a word like others.
+    free = engine.generate([Request(messages=message, model=whole, sampling=sampling, seed=n) for n in range(20)])
+    assert any("User:" in one.text for one in free)
+
+
+@pytest.mark.slow
+def test_a_real_base_model_writes_one_turn():
+    folder = cache_folder() / "gemma3-270m"
+    if not (folder / "config.json").is_file():
+        pytest.skip("gemma3-270m is not there: debate-rl models get gemma3-270m")
+    model = with_plain_template(str(folder))
+    message = (Message(role="user", content="What do plants make with the help of light? Answer in one sentence."),)
+    sampling = Sampling(max_new_tokens=60, temperature=0.7)
+    texts = TransformersEngine().generate(
+        [Request(messages=message, model=model, sampling=sampling, seed=seed) for seed in range(4)]
+    )
+    assert all(text_before_stop(one.text, (), MARKS) is None for one in texts)

@@ -11,8 +11,10 @@ from debate_rl.records import read_json
 from debate_rl.report.page import render
 from debate_rl.report.run_folder import load_run
 from debate_rl.runs.execute import run_stages
+from debate_rl.runs.judge_check import wants_check
 from debate_rl.runs.run import Run
 from tests.judges.games import asked, logs
+from tests.tiny import tiny_model
 
 QUESTIONS = [asked(number, correct=number % 2) for number in range(20)]
 BLIND, OPEN_BOOK = (load_protocol(name, prompts="default") for name in ("blind", "open_book"))
@@ -79,3 +81,17 @@ def test_a_run_says_it_once_a_judge_and_the_report_shows_it(tmp_path):
     assert sum("warning: judge 'base judge': it can not tell" in line for line in said) == 1
     page = render(load_run(tmp_path / "k"))
     assert "Before one, two: judge" in page and "Warning: it favours the answer listed first" in page
+
+
+def test_a_judge_is_checked_unless_it_is_a_lab_model_trained_by_the_run_or_told_not_to(tmp_path):
+    def wanted(name="base judge", adapter=None, **judge):
+        run = Run(parse_config({"judge": judge, "models": {"judge": "lab-small"}}))
+        if adapter is not None:
+            run.model_judge = lambda at=None: Judge(name=name, model="lab-small", adapter=adapter)
+        return wants_check(run)
+
+    real = tiny_model(tmp_path / "real")
+    assert not wanted() and wanted(check=True)
+    assert wanted(model=real) and not wanted(model=real, check=False) and not wanted(model="lab-base")
+    assert not wanted(adapter="judge/adapter") and wanted(adapter="judge/adapter", check=True)
+    assert not wanted(kind="reasoning", model=real)

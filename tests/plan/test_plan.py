@@ -222,7 +222,7 @@ def test_memory_and_hours_on_a_card(tmp_path):
     one = config(
         tmp_path, "card", models=dict.fromkeys(("debater", "judge", "weak", "strong"), model),
         stages={"tournament": {"players": ["base", "base@4"]}},
-        engine={"batch_tokens": 32768, "cache_tokens": 16384},
+        engine={"batch_tokens": 32768, "cache_tokens": 16384, "judge_dtype": "bfloat16"},
     )  # fmt: skip
     rows = plan(Run(one))
     (bill,) = bills(Run(one), rows, card_of("h100-80gb"), hourly=2.5)
@@ -234,6 +234,10 @@ def test_memory_and_hours_on_a_card(tmp_path):
     assert slower.hours > bill.hours and shared.hours == pytest.approx(slower.hours / 4)
     (unknown,) = bills(Run(one), rows, card_of(80))
     assert unknown.hours is None and unknown.cost is None and unknown.play_gib == bill.play_gib
+    # A judge in float32 is a second model in memory, with twice the bytes.
+    engine = one.engine.model_copy(update={"judge_dtype": "float32"})
+    (twice,) = bills(Run(one.model_copy(update={"engine": engine})), rows, card_of("h100-80gb"))
+    assert "weights 15.0, weights read by judges 29.9" in twice.parts
 
 
 def test_a_server_is_paid_by_its_tokens(tmp_path):

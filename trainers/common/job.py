@@ -241,6 +241,7 @@ def open_trainer(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -
 def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result:
     """Build the trainer, train, save."""
     from debate_rl.trainers.common.history import history, mean_loss
+    from debate_rl.trainers.common.warning_signs import loss_signs
 
     out = Path(job.out)
     trainer, prepared, _ = open_trainer(job, callbacks, quiet)
@@ -263,6 +264,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
         too_long=prepared.too_long,
         steps=trainer.state.global_step,
         loss=loss,
+        warnings=loss_signs(entries, job.kind),
         seconds=time.monotonic() - started,
     )
     if config.process_index == 0:

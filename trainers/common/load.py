@@ -73,6 +73,10 @@ def load_model(
         transformers.logging.set_verbosity(level)
     if experts:
         _quantize_experts(network)
+    if kind != "causal":
+        from debate_rl.trainers.common.heads import compute_in_float32  # here: it loads torch
+
+        compute_in_float32(network, model)
     network.config.use_cache = False
     if adapter is None:
         return network

@@ -203,5 +203,7 @@ class Result(Record):
     steps: int
     loss: float
     """Mean over the training."""
+    warnings: tuple[str, ...] = ()
+    """Signs that it taught nothing (see `warning_signs`)."""
     seconds: float
     """Wall time of the last part: from the start, or from the checkpoint that it resumed from."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.engines.number_formats import Format
 from debate_rl.records import Record
 from debate_rl.trainers.grpo.custom import RewardFunction
 from debate_rl.trainers.grpo.settings import Alarms
@@ -71,7 +72,7 @@ class Judging(Record):
     """JSON-lines file with the transcripts that `watch` measures on."""
     device: str | None = None
     """Device of the measurements: cpu, cuda, cuda:1...; None uses a GPU if there is one."""
-    dtype: str | None = None
+    dtype: Format | None = None
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
+from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids, turn_marks
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
 from debate_rl.engines.request import (
@@ -64,7 +64,7 @@ class Serving:
         self._tokenizer = tokenizer
         self._marks = marks_of(tokenizer)
         self._ends = end_tokens(tokenizer)
-        self._there = _open_server(online.server, rank, self._ends)
+        self._there = _open_server(online.server, rank, tokenizer)
         self._local_weights: set[tuple[str, str | None]] = set()
         if not online.server.verdicts:
             self._local_weights |= _weights(online.judge)
@@ -238,11 +238,12 @@ class Serving:
             print(f"{folder.name} was not unloaded: {complaint}", flush=True)
 
 
-def _open_server(server: Server, rank: int, ends: frozenset[int]) -> ServerEngine:
+def _open_server(server: Server, rank: int, tokenizer: Any) -> ServerEngine:
     """The server's engine. All processes write what they paid beside one ledger."""
     ledger = None if server.ledger is None else Path(server.ledger)
     budget = Budget(ledger, server.tokens, server.money, server.prices, rank)
-    return ServerEngine(server.settings(), budget=budget, keep_tokens=True, ends=ends)
+    ends, marks = end_tokens(tokenizer), turn_marks(tokenizer)
+    return ServerEngine(server.settings(), budget=budget, keep_tokens=True, ends=ends, marks=marks)
 
 
 def _weights(judge: AnyJudge) -> set[tuple[str, str | None]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from debate_rl.engines.number_formats import Format
 from debate_rl.engines.server.budget import Price
 from debate_rl.engines.server.settings import ServerSettings
 from debate_rl.engines.weights import fingerprint
@@ -184,8 +185,10 @@ class Online(Record):
     and adapters are folders that it can read."""
     device: str | None = None
     """Device of judge and opponents: cpu, cuda, cuda:1...; None uses a GPU if there is one."""
-    dtype: str | None = None
-    """Number format of judge and opponents: float32, bfloat16, float16 or auto; None is float32 on a CPU, else auto."""
+    dtype: Format | None = None
+    """Number format in which opponents write: float32, bfloat16, float16 or auto; None is the fastest."""
+    judge_dtype: Format = "float32"
+    """Number format in which the judge's probabilities are read."""
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
 

@@ -342,7 +342,11 @@ def grpo_trainer(
     _check_options(config, online, block, len(rows) // block, job)
     silence_trl()
     local_engine = TransformersEngine(
-        device=online.device, dtype=online.dtype, batch_tokens=online.batch_tokens, keep_tokens=True
+        device=online.device,
+        dtype=online.dtype,
+        judge_dtype=online.judge_dtype,
+        batch_tokens=online.batch_tokens,
+        keep_tokens=True,
     )
     engine: TransformersEngine | Serving = local_engine
     start = Debater(name="start", model=job.model, adapter=job.adapter, temperature=online.temperature)

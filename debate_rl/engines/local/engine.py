@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from debate_rl.engines.chat import candidate_ids, prompt_ids
+from debate_rl.engines.chat import candidate_ids, prompt_ids, text_before_stop
 from debate_rl.engines.local.kv_cache import Encoded, Memory, Usage
 from debate_rl.engines.local.models import Loaded, Networks, device_of
 from debate_rl.engines.local.prefix import Row
 from debate_rl.engines.local.sampling import Continuation, Draw, decode, token_logprobs
+from debate_rl.engines.number_formats import Format, float32_head
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
 from debate_rl.records import digest
 
@@ -34,7 +35,9 @@ class TransformersEngine:
     Args:
         resolve: turns the name of a model or adapter into a path or hub name.
         device: "cpu", "cuda", "cuda:1"...; None takes a GPU if there is one.
-        dtype: "float32", "bfloat16", "float16" or "auto" (the checkpoint's); None is float32 on CPU, auto on GPU.
+        dtype: number format in which texts are written: "float32", "bfloat16", "float16" or "auto" (the checkpoint's);
+            None is the fastest (see `number_formats.text_format`).
+        judge_dtype: number format in which probabilities are read. A model that writes in another is loaded twice.
         batch_tokens: tokens in memory at once, padding and new tokens included.
         revision: revision of hub models.
         cache_tokens: tokens whose keys and values are kept between calls, besides those of a batch.
@@ -45,16 +48,16 @@ class TransformersEngine:
         self,
         resolve: Callable[[str], str] = str,
         device: str | None = None,
-        dtype: str | None = None,
+        dtype: Format | None = None,
         batch_tokens: int = 16384,
         revision: str | None = None,
         cache_tokens: int = 32768,
         keep_tokens: bool = False,
+        judge_dtype: Format = "float32",
     ) -> None:
         self.keep_tokens = keep_tokens
         self.device = device_of(device)
-        self.dtype = dtype or ("float32" if self.device.type == "cpu" else "auto")
-        self._networks = Networks(resolve, self.device, self.dtype, revision)
+        self._networks = Networks(resolve, self.device, dtype, revision, judge_dtype)
         self._memory = Memory(batch_tokens, cache_tokens)
 
     @property
@@ -88,7 +91,7 @@ class TransformersEngine:
 
     def let_go(self, name: str) -> None:
         """Forget a held model and everything encoded with it."""
-        self._memory.release(self.revision(name, None))
+        self._memory.release(_memory_key(self._networks.load(name), self.revision(name, None)))
         self._networks.let_go(name)
 
     def revision(self, model: str, adapter: str | None) -> str:
@@ -128,7 +131,8 @@ class TransformersEngine:
             extra = [request.sampling.max_new_tokens for request in accepted]
             revision = self.revision(model, adapter)
             with self._networks.adapted(loaded, model, adapter) as network:
-                for encoded in self._memory.encoded(network, loaded.shares, revision, rows, extra):
+                memory_key = _memory_key(loaded, revision)
+                for encoded in self._memory.encoded(network, loaded.shares, memory_key, rows, extra):
                     wave = [accepted[index] for index in encoded.members]
                     answers.update(self._decode_wave(loaded, revision, wave, encoded, rows))
         return [answers[request] for request in requests]
@@ -139,7 +143,7 @@ class TransformersEngine:
         """Continue the rows of one wave, and yield each request with its text."""
 
         def stopped(row: int, tokens: list[int]) -> bool:
-            return _text_before_stop(loaded.tokenizer, tokens, requests[row].sampling.stop) is not None
+            return _text_before_stop(loaded, tokens, requests[row].sampling.stop) is not None
 
         assert encoded.continued is not None
         draws = [Draw(request.sampling, uniforms(request)) for request in requests]
@@ -149,17 +153,17 @@ class TransformersEngine:
                 yield request, _broken_weights(request)
             else:
                 prompt_tokens = len(rows[index].tokens)
-                yield request, self._completion(loaded.tokenizer, revision, request, prompt_tokens, continuation)
+                yield request, self._completion(loaded, revision, request, prompt_tokens, continuation)
 
     def _completion(
-        self, tokenizer: Any, revision: str, request: Request, prompt_tokens: int, continuation: Continuation
+        self, loaded: Loaded, revision: str, request: Request, prompt_tokens: int, continuation: Continuation
     ) -> Completion:
         """The record of one continued row."""
         tokens = continuation.tokens
         self.usage.new_tokens += len(tokens)
-        text = _text_before_stop(tokenizer, tokens, request.sampling.stop)
+        text = _text_before_stop(loaded, tokens, request.sampling.stop)
         if text is None:
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
         drawn: Ids | None = None
         if self.keep_tokens:
             # With its end token: a policy has to learn when to stop.
@@ -178,7 +182,7 @@ class TransformersEngine:
         """Scores of distinct choices."""
         answers: dict[Choice, Scores | EngineFailure] = {}
         for (model, adapter), group in _by_weights(choices).items():
-            loaded = self._networks.load(model)
+            loaded = self._networks.load(model, reads=True)
             revision = self.revision(model, adapter)
             prompts = _encode_prompts(loaded.tokenizer, (choice.messages for choice in group))
             encode_candidate = cache(partial(candidate_ids, loaded.tokenizer))
@@ -195,7 +199,7 @@ class TransformersEngine:
             distinct_pairs: dict[Pair, None] = {}
             for pairs in pairs_by_choice.values():
                 distinct_pairs.update(dict.fromkeys(pairs))
-            with self._networks.adapted(loaded, model, adapter) as network:
+            with self._networks.adapted(loaded, model, adapter) as network, float32_head(network):
                 logprob_by_pair = self._score(network, loaded, revision, distinct_pairs)
             for choice, pairs in pairs_by_choice.items():
                 logprobs = tuple(logprob_by_pair[pair] for pair in pairs)
@@ -222,7 +226,8 @@ class TransformersEngine:
             longest = max(len(ids) for _, ids in row_pairs)
             rows.append(Row(row_tokens, longest))
         scores: dict[Pair, float] = {}
-        for encoded in self._memory.encoded(network, loaded.shares, revision, rows, [0] * len(rows)):
+        memory_key = _memory_key(loaded, revision)
+        for encoded in self._memory.encoded(network, loaded.shares, memory_key, rows, [0] * len(rows)):
             # All candidates of a wave are scored in one call, over its logits in one piece.
             positions: list[int] = []
             tokens: list[int] = []
@@ -265,6 +270,11 @@ def uniforms(request: Request) -> np.ndarray:
     return stream.random(request.sampling.max_new_tokens)
 
 
+def _memory_key(loaded: Loaded, revision: str) -> str:
+    """What keys and values in memory belong to: the weights, in their number format."""
+    return f"{revision} {loaded.number_format}"
+
+
 def _broken_weights(question: Request | Choice) -> EngineFailure:
     """The failure of weights that are damaged, or were trained until they diverged."""
     weights = question.model if question.adapter is None else f"{question.model} with {question.adapter}"
@@ -284,10 +294,9 @@ def _by_weights(questions: Sequence[Q]) -> dict[tuple[str, str | None], list[Q]]
     return groups
 
 
-def _text_before_stop(tokenizer: Any, tokens: list[int], stops: tuple[str, ...]) -> str | None:
-    """The text before the first stop text; None if it contains none."""
-    if not stops:
+def _text_before_stop(loaded: Loaded, tokens: list[int], stops: tuple[str, ...]) -> str | None:
+    """The text before the first stop text or the mark of the next turn; None if it contains none."""
+    if not stops and not loaded.marks:
         return None
-    text = tokenizer.decode(tokens, skip_special_tokens=True)
-    starts = [text.find(stop) for stop in stops if stop in text]
-    return text[: min(starts)] if starts else None
+    text: str = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+    return text_before_stop(text, stops, loaded.marks)

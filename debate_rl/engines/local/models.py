@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 
-from debate_rl.engines.chat import end_tokens
+from debate_rl.engines.chat import end_tokens, turn_marks
 from debate_rl.engines.load import context_of, load_adapter, load_network, load_tokenizer
 from debate_rl.engines.local.attention import NAME, register
 from debate_rl.engines.local.encoding import encode
 from debate_rl.engines.local.prefix import Row, Trie, Wave
+from debate_rl.engines.number_formats import Format, named_format, text_format
 from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.records import digest
+
+HELD = "held"
+"""Stands for the number format of models that are in memory already."""
 
 
 @dataclass
@@ -28,12 +32,16 @@ class Loaded:
     tokenizer: Any
     ends: frozenset[int]
     """Token ids that end an answer."""
+    marks: tuple[str, ...]
+    """Lines by which its template opens a turn, and an answer ends."""
     limit: int
     """Tokens that the model can read."""
     shares: bool
     """Whether rows may share keys and values; otherwise they are taken one at a time."""
     adapters: dict[str, str] = field(default_factory=dict)
     """Name of each adapter in the model, by fingerprint."""
+    number_format: str = "float32"
+    """Number format of its weights; keys and values of one format are of no use to another."""
 
 
 class Networks:
@@ -42,15 +50,25 @@ class Networks:
     Args:
         resolve: turns the name of a model or adapter into a path or hub name.
         device: device of all models.
-        dtype: dtype of the weights; "auto" is the checkpoint's.
+        dtype: number format in which texts are written; "auto" is the checkpoint's, None the fastest.
         revision: revision of hub models.
+        judge_dtype: number format in which probabilities are read.
     """
 
-    def __init__(self, resolve: Callable[[str], str], device: torch.device, dtype: str, revision: str | None) -> None:
+    def __init__(
+        self,
+        resolve: Callable[[str], str],
+        device: torch.device,
+        dtype: Format | None,
+        revision: str | None,
+        judge_dtype: Format = "float32",
+    ) -> None:
         self.device = device
-        self.loaded: dict[str, Loaded] = {}
+        self.loaded: dict[tuple[str, str], Loaded] = {}
+        """By name and number format; a model that is held stands under `HELD`, whatever its format."""
         self._resolve = resolve
         self._dtype = dtype
+        self._judge_dtype = judge_dtype
         self._hub_revision = revision
         self._fingerprint = cache(fingerprint)
         self._held: dict[str, str] = {}
@@ -59,37 +77,56 @@ class Networks:
         """Fingerprint of the weights of a model with its adapter."""
         if model in self._held:
             return digest(["held", model])
-        base = self._fingerprint(self._resolve(model))
+        path = self._resolve(model)
+        base = self._fingerprint(path)
+        formats = [self._format(path, reads) for reads in (False, True)]
+        # In another format the same weights give other answers, which a store must not take for these.
+        if formats != ["float32", "float32"]:
+            base = digest([base, *formats])
         if adapter is None:
             return base
         return digest([base, self._fingerprint(self._resolve(adapter))])
 
-    def load(self, name: str) -> Loaded:
-        """Return a model, loading it on first use.
+    def load(self, name: str, reads: bool = False) -> Loaded:
+        """Return a model, loading it on first use: once, or twice where it writes in one number format and is read in
+        another.
+
+        Args:
+            name: of the model.
+            reads: whether its probabilities are read, else it writes texts.
 
         Raises:
             UserError: there is no such model, or it has no safetensors weights.
         """
-        if name not in self.loaded:
+        if name in self._held:
+            return self.loaded[name, HELD]
+        path = self._resolve(name)
+        check_weights(path)
+        number_format = self._format(path, reads)
+        if (name, number_format) not in self.loaded:
             from transformers import AutoModelForCausalLM
 
-            path = self._resolve(name)
-            check_weights(path)
             tokenizer = load_tokenizer(path, self._hub_revision)
             with LOADING, _whole():
-                model = load_network(AutoModelForCausalLM, path, self._dtype, revision=self._hub_revision)
-            self.loaded[name] = _loaded(model.to(self.device).eval().requires_grad_(False), tokenizer)
-        return self.loaded[name]
+                model = load_network(AutoModelForCausalLM, path, number_format, revision=self._hub_revision)
+            model = model.to(self.device).eval().requires_grad_(False)
+            self.loaded[name, number_format] = _loaded(model, tokenizer, number_format)
+        return self.loaded[name, number_format]
+
+    def _format(self, path: str, reads: bool) -> str:
+        """Number format of a model that is read, or that writes."""
+        wanted = self._judge_dtype if reads else self._dtype
+        return text_format(path, self.device.type) if wanted is None else named_format(wanted, path)
 
     def hold(self, name: str, model: Any, tokenizer: Any) -> None:
         """Serve a model that is in memory already (see `TransformersEngine.hold`)."""
         # Its attention is replaced while it is held; `let_go` puts this one back.
         self._held[name] = model.config._attn_implementation
-        self.loaded[name] = _loaded(model, tokenizer)
+        self.loaded[name, HELD] = _loaded(model, tokenizer, HELD)
 
     def let_go(self, name: str) -> None:
         """Forget a held model and restore its own attention."""
-        loaded = self.loaded.pop(name)
+        loaded = self.loaded.pop((name, HELD))
         loaded.model.set_attn_implementation(self._held.pop(name))
 
     @contextlib.contextmanager
@@ -114,7 +151,7 @@ class Networks:
                 self._add_adapter(loaded, path, revision)
             except UserError:
                 # A part of the adapter may be in the model: it is loaded anew on its next use.
-                self.loaded.pop(model)
+                self.loaded.pop((model, loaded.number_format))
                 raise
         loaded.model.set_adapter(loaded.adapters[revision])
         yield loaded.model
@@ -148,10 +185,11 @@ def _whole() -> Iterator[None]:
         deepspeed.set_hf_deepspeed_config(training)
 
 
-def _loaded(model: Any, tokenizer: Any) -> Loaded:
+def _loaded(model: Any, tokenizer: Any, number_format: str) -> Loaded:
     """A model with what the engine needs to know about it."""
     limit = context_of(model.config) or 1 << 30
-    return Loaded(model, tokenizer, end_tokens(tokenizer, model.generation_config), limit, can_share(model))
+    ends = end_tokens(tokenizer, model.generation_config)
+    return Loaded(model, tokenizer, ends, turn_marks(tokenizer), limit, can_share(model), number_format=number_format)
 
 
 def device_of(name: str | None) -> torch.device:

@@ -98,14 +98,6 @@ def token_ids(listed: Any) -> tuple[int, ...] | None:
     return tuple(int(token) for token in listed)
 
 
-def text_before_stop(text: str, stops: Sequence[str]) -> str | None:
-    """The text before the first stop text; None where it holds none."""
-    starts = [text.find(stop) for stop in stops if stop in text]
-    if not starts:
-        return None
-    return text[: min(starts)]
-
-
 def read_usage(reply: dict[str, Any]) -> Usage:
     """Count the tokens of an answer.
 

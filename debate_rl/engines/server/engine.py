@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 
+from debate_rl.engines.chat import text_before_stop
 from debate_rl.engines.marks import neutral
 from debate_rl.engines.parallel import Parts, side_by_side
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
@@ -23,7 +24,6 @@ from debate_rl.engines.server.answers import (
     read_texts,
     read_usage,
     shares,
-    text_before_stop,
     token_ids,
     usage_or_none,
 )
@@ -52,6 +52,7 @@ class ServerEngine:
         budget: counts what is paid; None counts without limits.
         keep_tokens: ask for token ids, of prompts and texts; servers that have none are asked for texts alone.
         ends: token ids at which texts end, beside the server's own; only servers like vLLM know them.
+        marks: lines by which the template of its models opens a turn, where texts end as well (`chat.turn_marks`).
 
     Raises:
         UserError: the url is not valid, or the key is not set.
@@ -64,6 +65,7 @@ class ServerEngine:
         budget: Budget | None = None,
         keep_tokens: bool = False,
         ends: Iterable[int] = (),
+        marks: Sequence[str] = (),
     ) -> None:
         self._endpoint = Endpoint(settings)
         self.url = self._endpoint.url
@@ -79,6 +81,7 @@ class ServerEngine:
         """Whether the server can score whole candidates; None until that was tried."""
         self._keep_tokens = keep_tokens
         self._ends = sorted(ends)
+        self._marks = tuple(marks)
         self.prompt_tokens = 0
         self.new_tokens = 0
 
@@ -200,8 +203,10 @@ class ServerEngine:
         # Left out where they say nothing: some servers refuse a field that they do not know, whatever it says.
         if count > 1:
             body["n"] = count
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        # Behind a line's end: a server stops at a text wherever it stands.
+        stops = [*sampling.stop, *(f"\n{mark}" for mark in self._marks)]
+        if stops:
+            body["stop"] = stops
         if self._ends:
             body["stop_token_ids"] = self._ends
         if self._keep_tokens:
@@ -235,7 +240,7 @@ class ServerEngine:
                 completions.append(EngineFailure(kind=kind, message=message))
                 continue
             # A server that takes `stop` cuts the text itself; for a model that refuses the field it is done here.
-            cut = text_before_stop(raw.text, request.sampling.stop)
+            cut = text_before_stop(raw.text, request.sampling.stop, self._marks)
             if cut is not None:
                 raw = RawText(text=cut, finish="stop", ids=None)
             completions.append(

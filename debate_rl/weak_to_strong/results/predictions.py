@@ -47,6 +47,8 @@ class Hits(Record):
     training: one row, whatever the number of seeds)."""
     labels: dict[str, Table]
     """Labels of D2 by method, in the order of the table, before any are left out."""
+    warnings: tuple[str, ...] = ()
+    """Signs that trainings of the study taught nothing, with the names of the trainings."""
     label_counts: dict[str, tuple[dict[str, int], ...]] = {}
     """Counts of labels by method and seed, see `weak_to_strong.labels.Labels.counts`."""
 
@@ -138,7 +140,11 @@ def stacked(held: Sequence[Hits]) -> Hits:
         label_counts[name] = ()
         for hits in held:
             label_counts[name] += hits.label_counts.get(name, ())
-    return first.model_copy(update={"test": test, "labels": labels, "label_counts": label_counts})
+    every_warning: dict[str, None] = {}
+    for hits in held:
+        every_warning.update(dict.fromkeys(hits.warnings))
+    changes = {"test": test, "labels": labels, "label_counts": label_counts, "warnings": tuple(every_warning)}
+    return first.model_copy(update=changes)
 
 
 def _stacked_tables(runs: Sequence[Mapping[str, Table]]) -> dict[str, Table]:

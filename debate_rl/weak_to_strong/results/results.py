@@ -13,6 +13,7 @@ import numpy as np
 
 from debate_rl.intervals import Effect, Estimate, Floats
 from debate_rl.records import Record
+from debate_rl.trainers.common.warning_signs import is_one_class, one_class_sign, said
 from debate_rl.weak_to_strong.results.pgr import Recovered, above_zero, compare_pgr, recovered
 from debate_rl.weak_to_strong.results.predictions import ENDS, Hits, right
 from debate_rl.weak_to_strong.results.seed_item_bootstrap import Crossed, placements
@@ -30,6 +31,19 @@ class Scores(Record):
     """Area under the ROC curve of P(answer 0), mean over seeds; None where the test items are of one class."""
     brier: Estimate
     """Mean (P - truth)^2: 0 is perfect, .25 is P = 1/2 everywhere."""
+
+
+class Spread(Record):
+    """What a model's probabilities on the test items look like, over all seeds.
+
+    Example:
+        Spread(first=.52, deviation=.31)
+    """
+
+    first: float
+    """Share of items to which it gives answer 0; a tie counts half."""
+    deviation: float
+    """Standard deviation of its probabilities; 0 where it says the same of every item."""
 
 
 class Agreement(Record):
@@ -88,6 +102,10 @@ class Results(Record):
     """Comparisons of every two methods, the later one of the table first."""
     scores: dict[str, Scores] = {}
     """Scores of every model, by its name in `Hits.test`."""
+    spreads: dict[str, Spread] = {}
+    """What the answers of every model look like, by its name in `Hits.test`."""
+    warnings: tuple[str, ...] = ()
+    """Signs that a model taught nothing or learnt nothing: its numbers are none of the method's."""
     notes: tuple[str, ...] = ()
     """Problems of the models or the data, and what to change."""
     test_items: int
@@ -114,6 +132,8 @@ def results(hits: Hits) -> Results:
         methods=tuple(_method_result(name, hits, scores) for name in hits.methods),
         comparisons=tuple(comparisons),
         scores=scores,
+        spreads={name: _spread(np.array(p)) for name, p in hits.test.items()},
+        warnings=(*_collapsed(hits), *hits.warnings),
         notes=advice(hits),
         test_items=len(hits.test_items),
         seeds=hits.seeds,
@@ -152,6 +172,22 @@ def _scores(p: Floats, hits: Hits) -> Scores:
         auroc=sample.auroc(2, p, truth).estimate() if has_auroc else None,
         brier=sample.contrast(*weights[1]).estimate(),
     )
+
+
+def _spread(p: Floats) -> Spread:
+    """What (S, N) probabilities look like."""
+    first = (np.sign(np.round(p - 0.5, 9)) + 1) / 2
+    return Spread(first=float(first.mean()), deviation=float(p.std()))
+
+
+def _collapsed(hits: Hits) -> tuple[str, ...]:
+    """A line about the models that give one answer throughout."""
+    signs = {}
+    for name, rows in hits.test.items():
+        collapsed = [f"seed {number}" for number, p in enumerate(rows) if is_one_class(p, hits.test_truth)]
+        for seed in collapsed:
+            signs[f"{name}, {seed}" if hits.seeds > 1 else name] = [one_class_sign(len(hits.test_items))]
+    return said(signs)
 
 
 def _agreement(method: str, hits: Hits) -> Agreement:

@@ -196,7 +196,7 @@ def footnotes(table: Table) -> list[str]:
             f"{column.label}: {column.weak} supervises {column.strong}; {study.weak.n} test items in "
             f"{study.weak.clusters} clusters, {seeds}"
         )
-        notes = list(study.notes)
+        notes = [*(f"warning: {warning}" for warning in study.warnings), *study.notes]
         if column.account is not None:
             notes += column.account.notes
         lines += [f"{column.label}: {note}" for note in notes]

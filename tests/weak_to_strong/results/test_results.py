@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from debate_rl.weak_to_strong.results.predictions import Hits
+from debate_rl.trainers.common.warning_signs import one_class_sign
+from debate_rl.weak_to_strong.results.predictions import Hits, stacked
 from debate_rl.weak_to_strong.results.results import Results, advice, results
+from debate_rl.weak_to_strong.results.tables import Column, Table, footnotes
 from tests.weak_to_strong.drawn import GOOD, study
 
 
@@ -74,6 +76,20 @@ def test_a_supervisor_without_errors_or_without_test_items():
     without = {name: table for name, table in hits.test.items() if name != "none/supervisor"}
     none = results(hits.model_copy(update={"test": without})).methods[0]
     assert none.supervisor is None and none.agreement is None and none.student is not None
+
+
+def test_a_model_of_one_class_is_warned_of_in_the_table_and_others_are_not(found):
+    assert found.warnings == () and 0.4 < found.spreads["weak"].first < 0.6 and found.spreads["weak"].deviation > 0.1
+    hits = study(GOOD)
+    flat = tuple(tuple(0.5 + p / 1000 for p in row) for row in hits.test["debate/student"])
+    collapsed = hits.model_copy(update={"test": {**hits.test, "debate/student": flat}, "warnings": ("a: it fell",)})
+    once = results(collapsed)
+    names = ", ".join(f"debate/student, seed {seed}" for seed in range(3))
+    assert once.warnings == (f"{names}: {one_class_sign(300)}", "a: it fell")
+    assert once.spreads["debate/student"].first == 1 and once.spreads["debate/student"].deviation < 0.001
+    column = Column(label="c", weak="w", strong="s", results=once)
+    assert any(line.startswith("c: warning: debate/student") for line in footnotes(Table(name="t", columns=(column,))))
+    assert stacked([collapsed, collapsed]).warnings == ("a: it fell",)
 
 
 def test_undecided_models_are_half_right():
