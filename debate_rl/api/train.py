@@ -170,6 +170,7 @@ def train_grpo(
             protocol=rules,
             judge=placed,
             temperature=debater.temperature,
+            players=debater.manner,
             rewards=rewards,
             opponents=Opponents(kind="self", players=()),
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from debate_rl.engines.local.prefix import Row, Trie, Wave
 from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.records import digest
+
+if TYPE_CHECKING:
+    from debate_rl.engines.grammars import Grammars
 
 
 @dataclass
@@ -34,6 +37,17 @@ class Loaded:
     """Whether rows may share keys and values; otherwise they are taken one at a time."""
     adapters: dict[str, str] = field(default_factory=dict)
     """Name of each adapter in the model, by fingerprint."""
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiles the grammars that answers keep to; made on first use, which takes a second.
+
+        Raises:
+            UserError: the tokenizer's tokens can not be spelled.
+        """
+        from debate_rl.engines.grammars import Grammars  # here: few runs need it
+
+        return Grammars(self.tokenizer, self.model.config.get_text_config().vocab_size, self.ends)
 
 
 class Networks:
