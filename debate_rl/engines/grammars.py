@@ -42,7 +42,7 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int, ends: Iterable[int]) -> None:
-        self._tokenizer, self._whole_words = _spelled(tokenizer, max(vocabulary, len(tokenizer)), sorted(ends))
+        self._tokenizer, self._whole_words = _spelled(tokenizer, max(vocabulary, len(tokenizer)), tuple(sorted(ends)))
         self._compiled: Callable[[str], Any] = lru_cache(maxsize=_COMPILED)(self._compile)
 
     def matcher(self, grammar: str) -> Matcher:
@@ -122,7 +122,8 @@ def _first_line(message: str) -> str:
     return message.splitlines()[0] if message else "unknown reason"
 
 
-def _spelled(tokenizer: Any, size: int, ends: list[int]) -> tuple[Any, bool]:
+@lru_cache(maxsize=8)  # takes seconds, and online training holds its model anew at every step
+def _spelled(tokenizer: Any, size: int, ends: tuple[int, ...]) -> tuple[Any, bool]:
     """The library's form of a tokenizer, the bytes of every token; and whether its tokens are whole words.
 
     Raises:
@@ -133,7 +134,7 @@ def _spelled(tokenizer: Any, size: int, ends: list[int]) -> tuple[Any, bool]:
     if not ends:
         raise UserError(f"{tokenizer.name_or_path}: no token ends an answer, so it can not keep to a grammar")
     try:
-        return llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=ends), False
+        return llguidance.hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=list(ends)), False
     except ValueError as error:
         spelled = _spelled_by_decoding(tokenizer, size)
         if spelled is None:
@@ -141,8 +142,8 @@ def _spelled(tokenizer: Any, size: int, ends: list[int]) -> tuple[Any, bool]:
                 f"{tokenizer.name_or_path}: its tokens can not be spelled ({_first_line(str(error))}), so quotes can "
                 "not be constrained; set players.quotes.constrained false"
             ) from error
-    wrapper = llguidance.TokenizerWrapper(_Spelling(tokenizer, spelled, ends))
-    return llguidance.LLTokenizer(wrapper, eos_token=ends), True
+    wrapper = llguidance.TokenizerWrapper(_Spelling(tokenizer, spelled, list(ends)))
+    return llguidance.LLTokenizer(wrapper, eos_token=list(ends)), True
 
 
 class _Spelling:

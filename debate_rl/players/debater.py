@@ -107,7 +107,7 @@ def _fill_in(opening: str, answer: str, question: str) -> str:
         return opening.format(answer=answer, question=question)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         reason = f"{error} is not known" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"opening: {reason}; write {{answer}} and {{question}}, and other braces twice") from error
+        raise ValueError(f"{reason}; write {{answer}} and {{question}}, and other braces twice") from error
 
 
 class Debater(Record):
