@@ -178,6 +178,7 @@ def train_grpo(
             protocol=rules,
             judge=placed,
             temperature=debater.temperature,
+            players=debater.manner,
             rewards=rewards,
             reward=reward,
             opponents=Opponents(kind="self", players=()),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from debate_rl.engines.server.budget import Price
-from debate_rl.engines.server.settings import ServerSettings
+from debate_rl.engines.server.settings import ServerSettings, Software
 from debate_rl.game.protocol import Protocol, load_protocol
 from debate_rl.records import Record
 
@@ -85,6 +85,9 @@ class EngineSettings(Record):
     refused: dict[str, tuple[Literal["max_tokens", "temperature", "top_p", "seed", "stop", "n"], ...]] = {}
     """Request fields that a server's model does not take: {gpt-5: [max_tokens, temperature, top_p]}; what is not named
     here is learnt from its first refusal. Without max_tokens, max_completion_tokens is sent."""
+    software: Software | None = None
+    """What the server runs. Fields that OpenAI's API does not have are sent as it calls them: the opening of players,
+    the grammar of their quotes, and their repetition penalty. Empty has none of these."""
     load_adapters: bool = False
     """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
     budget: BudgetSettings = BudgetSettings()
@@ -157,6 +160,7 @@ class EngineSettings(Record):
             retries=self.retries,
             timeout=self.timeout,
             deployed=self.revision,
+            software=self.software,
             load_adapters=self.load_adapters,
             refused={name: tuple(fields) for name, fields in self.refused.items()},
         )

@@ -19,6 +19,7 @@ from debate_rl.config.kinds import STAGES
 from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Tracking
 from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.judges.settings import JudgeSettings
+from debate_rl.players.debater import PlayerSettings
 from debate_rl.records import Record, explain
 from debate_rl.stages.base import Stage
 
@@ -28,6 +29,7 @@ _ENGINE = {
     "timeout",
     "key_env",
     "load_adapters",
+    "software",
     "refused",
     "budget",
     "prices",
@@ -65,6 +67,7 @@ class Config(Record):
     models: Models = Models()
     engine: EngineSettings = EngineSettings()
     protocol: ProtocolSettings = ProtocolSettings()
+    players: PlayerSettings = PlayerSettings()
     judge: JudgeSettings = JudgeSettings()
     tracking: Tracking = Tracking()
     hardware: Hardware | None = None
@@ -105,6 +108,22 @@ class Config(Record):
     def question_seed(self) -> int:
         """Seed of the test questions and the weak-to-strong items."""
         return self.seed if self.questions.seed is None else self.questions.seed
+
+    @model_validator(mode="after")
+    def _server_can_do_it(self) -> Config:
+        players = self.players
+        beyond = {
+            "opening": bool(players.opening),
+            "quotes.constrained": players.quotes.constrained,
+            "repetition_penalty": players.repetition_penalty != 1,
+        }
+        named = next((key for key, wanted in beyond.items() if wanted), None)
+        if named is not None and self.engine.kind == "server" and self.engine.software is None:
+            raise ValueError(
+                f"players.{named}: OpenAI's API has no field for it; set engine.software to vllm, sglang or llama.cpp "
+                "if the server runs one of them, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Config:

@@ -13,6 +13,14 @@ K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
 
 
+def _is_one(value: float) -> bool:
+    return value == 1
+
+
+def _is_empty(value: str | None) -> bool:
+    return not value
+
+
 class Message(Record):
     """One chat message.
 
@@ -25,7 +33,7 @@ class Message(Record):
 
 
 class Sampling(Record):
-    """Sampling parameters. Nothing else is applied: no hidden top-k, no repetition penalty."""
+    """Sampling parameters. Nothing else is applied: no hidden top-k, no repetition penalty but the one given."""
 
     max_new_tokens: int = Field(default=300, ge=1)
     temperature: float = Field(default=1.0, ge=0)
@@ -33,6 +41,10 @@ class Sampling(Record):
     top_p: float = Field(default=1.0, gt=0, le=1)
     stop: tuple[str, ...] = ()
     """Texts that end the answer, besides the model's own end of turn. They are not part of the answer."""
+    # Left out of a dump where it says nothing: dumps are in the keys of stores and in the random numbers of requests.
+    repetition_penalty: float = Field(default=1.0, ge=1, exclude_if=_is_one)
+    """Divides the logits of tokens that stand in the prompt or the answer (multiplies negative ones), as transformers,
+    vLLM and SGLang do (Keskar et al. 2019); 1 changes nothing."""
 
 
 class Request(Record):
@@ -49,6 +61,15 @@ class Request(Record):
     sampling: Sampling = Sampling()
     seed: int = 0
     """Two draws from one prompt are two requests with different seeds."""
+    opening: str = Field(default="", exclude_if=_is_empty)
+    """Beginning of the assistant's message; the answer is what follows it, and does not repeat it."""
+    grammar: str | None = Field(default=None, exclude_if=_is_empty)
+    """Lark grammar (llguidance) that the answer keeps to, from its first character; an answer that reaches the limit of
+    tokens is the beginning of such a text."""
+
+    def trimmed(self, text: str) -> str:
+        """An answer without the spaces around it; behind an opening the first space parts two words, and stays."""
+        return text.rstrip() if self.opening else text.strip()
 
 
 class Choice(Record):

@@ -110,7 +110,7 @@ def _render(prompts: str, protocol: str, seat: str, values: dict[str, Any]) -> l
     return [{"role": role, "content": content.strip()} for role, content in messages if content.strip()]
 
 
-def _plain(value: str) -> str:
+def without_marks(value: str) -> str:
     """Remove the mark that opens a message, and break up anything that could pass for a mark of a quote."""
     value = value.replace(_MARK, "")
     # Searched in the folded text: a tokenizer may read a wide or accented "<" as the plain one.
@@ -121,7 +121,7 @@ def _plain(value: str) -> str:
 def _seat_name(transcript: Transcript, side: Side) -> str:
     """Name of a seat in prompts: its letter, and the player's name where the protocol shows it."""
     if transcript.protocol.identities == "shown":
-        return f"{side} ({_plain(transcript.players[side])})"
+        return f"{side} ({without_marks(transcript.players[side])})"
     return side
 
 
@@ -140,7 +140,7 @@ def _speech_values(transcript: Transcript, speeches: Sequence[Speech]) -> list[S
         ShownSpeech(
             side=speech.side,
             name=_seat_name(transcript, speech.side),
-            answer=_plain(transcript.question.answers[SIDES.index(speech.side)]),
+            answer=without_marks(transcript.question.answers[SIDES.index(speech.side)]),
             turn=speech.turn,
             text=shown_text(speech, transcript.protocol),
         )
@@ -192,11 +192,11 @@ def _debater_values(transcript: Transcript, side: Side, turn: int) -> dict[str, 
     protocol = transcript.protocol
     answer = SIDES.index(side)
     return {
-        "passage": _plain(question.shown_passage),
-        "question": _plain(question.text),
-        "answers": [_plain(answer) for answer in question.answers],
-        "own": _plain(question.answers[answer]),
-        "other": _plain(question.answers[1 - answer]),
+        "passage": without_marks(question.shown_passage),
+        "question": without_marks(question.text),
+        "answers": [without_marks(answer) for answer in question.answers],
+        "own": without_marks(question.answers[answer]),
+        "other": without_marks(question.answers[1 - answer]),
         "side": side,
         "name": _seat_name(transcript, side),
         "alone": protocol.speakers_see == "own",
@@ -288,8 +288,8 @@ def _judge_values(
     protocol = transcript.protocol
     _, wording = _prompt_set(protocol.prompts)
     values: dict[str, Any] = {
-        "question": _plain(question.text),
-        "answers": [_plain(question.answers[i]) for i in order],
+        "question": without_marks(question.text),
+        "answers": [without_marks(question.answers[i]) for i in order],
         "reply": wording,
         "sides": list(sides),
         "speeches": _speech_values(transcript, seen_by_judge(transcript, sides, turns)),
@@ -300,7 +300,7 @@ def _judge_values(
     }
     # Left out otherwise, not empty: a template that shows the passage to a judge who must not read it then fails.
     if protocol.judge_reads_passage:
-        values["passage"] = _plain(question.shown_passage)
+        values["passage"] = without_marks(question.shown_passage)
     return values
 
 

@@ -150,6 +150,12 @@ def _in_word(character: str) -> bool:
     return character.isalnum() or unicodedata.combining(character) > 0
 
 
+@lru_cache(maxsize=4096)
+def in_word(character: str) -> bool:
+    """Whether a character of a passage is read as part of a word, in the form in which it is compared."""
+    return any(map(_in_word, _folded(character)))
+
+
 def locate(quote: str, passage: str, threshold: float = 90.0) -> Location:
     """Check one quote against a passage: verdict, span in the passage, similarity in percent."""
     normalised_quote = _normalised(quote)[0].strip(_EDGES)

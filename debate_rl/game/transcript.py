@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from pydantic import Field
+
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Protocol, Side, drawn_side, other
 from debate_rl.game.question import Question
+from debate_rl.game.quote_grammar import QuoteRules
 from debate_rl.game.quotes import Quote, check_quotes
 from debate_rl.records import Record, digest, folded
 
@@ -32,6 +35,10 @@ _ESCAPES = str.maketrans(
         "\x00": "",
     }
 )
+
+
+def _is_absent(value: object) -> bool:
+    return not value
 
 
 class Draft(Record):
@@ -71,6 +78,12 @@ class Origin(Record):
     seed: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    # Left out of a file where they say nothing, so that speeches of plain players are written as ever.
+    repetition_penalty: float | None = Field(default=None, exclude_if=_is_absent)
+    opening: str = Field(default="", exclude_if=_is_absent)
+    """Beginning of the speech that the player was given; a part of its text."""
+    quotes: QuoteRules | None = Field(default=None, exclude_if=_is_absent)
+    """Rules that its quotes were held to while it was written; None where they were free."""
     max_new_tokens: int | None = None
     prompt_tokens: int = 0
     new_tokens: int = 0

@@ -106,7 +106,7 @@ def _speech(
     origin = draw.player.origin(request, answer)
     if drafts:
         origin = origin.model_copy(update={"drafts": drafts})
-    return read_speech(answer.text, draw.transcript, draw.side, draw.turn, origin)
+    return read_speech(request.opening + answer.text, draw.transcript, draw.side, draw.turn, origin)
 
 
 def _failure(draw: Draw, answer: EngineFailure) -> Failure:

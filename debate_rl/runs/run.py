@@ -246,6 +246,7 @@ class Run:
             opponents=opponents,
             temperature=self.config.engine.temperature,
             reuse_opponents=self.config.engine.reuse_opponents,
+            **dict(self.config.players),
         )
 
     def judge(self, at: str | None = None) -> AnyJudge:

@@ -258,6 +258,7 @@ class WeakToStrongStage(TrainingStage):
             best_of=best_of,
             refine=refine,
             temperature=run.config.engine.temperature,
+            **dict(run.config.players),
         )
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:

@@ -14,7 +14,7 @@ from debate_rl.game.protocol import Protocol, Side, drawn_side
 from debate_rl.game.transcript import Transcript, open_transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
-from debate_rl.players.debater import Debater
+from debate_rl.players.debater import Debater, PlayerSettings
 from debate_rl.records import digest
 from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
@@ -101,13 +101,15 @@ class Rollout:
         players = {name: self._player(name, belief, context.temperature) for name in names}
         judge = self.judge() if judged or _needs_judge(games, players.values()) else None
         # Weights by content, not by path: a student trained anew under the same path plays new games.
-        revisions = [
-            [name, self.engine.revision(player.model, player.adapter), player.temperature]
-            for name, player in players.items()
-        ]
+        revisions = []
+        for name, player in players.items():
+            identity = [name, self.engine.revision(player.model, player.adapter), player.temperature]
+            if player.manner != PlayerSettings():
+                identity.append(player.manner.model_dump(mode="json"))
+            revisions.append(identity)
         key = [
             [[game.id, game.called] for game in games],
-            sorted(revisions),  # the names come from a set
+            sorted(revisions, key=lambda identity: str(identity[0])),  # the names come from a set
             None if judge is None else judge.model_dump(mode="json"),
         ]
         name = digest(key)

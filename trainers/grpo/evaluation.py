@@ -172,7 +172,7 @@ class Watcher(CurveCallback[Point]):
                 pool_games.append(game)
         if not self._pool_legs:
             self._pool_legs = self._play_pool(pool_games)
-        with at_the_table(self.trainer, self.engine, self.online.temperature) as policy:
+        with at_the_table(self.trainer, self.engine, self.online.temperature, self.online.players) as policy:
             players = {**self.players, POLICY: policy}
             policy_legs = play(policy_games, players, self.engine, self.online.judge)
         legs = dict(self._pool_legs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from debate_rl.engines.chat import prompt_ids
+from debate_rl.engines.opening import request_ids
 from debate_rl.errors import UserError
 from debate_rl.game.protocol import SIDES, Side, other
 from debate_rl.game.question import Question
@@ -190,7 +190,7 @@ def playable(job: Job, tokenizer: Any, context: float) -> Playable:
     online = online_of(job)
     protocol = online.protocol
     questions = read(job.rows, Question)
-    policy = Debater(name=POLICY, model=job.model)
+    policy = Debater(name=POLICY, model=job.model).model_copy(update=dict(online.players))
     selection = Playable([], [], len(questions), {UNKNOWN: 0, NO_PASSAGE: 0, TOO_LONG: 0}, [])
     for index, question in enumerate(questions):
         if protocol.needs_passage and not question.passage:
@@ -203,7 +203,7 @@ def playable(job: Job, tokenizer: Any, context: float) -> Playable:
         # In a consultancy for B nobody speaks in a turn of A's; the side present is asked then.
         first_speakers = game.speakers(0) or game.present
         request = policy.request(game, first_speakers[0], 0)
-        prompt = list(prompt_ids(tokenizer, request.messages))
+        prompt = list(request_ids(tokenizer, request))
         # Only the first prompt is known before the games: later ones hold speeches that are not written yet.
         longest = len(prompt) + protocol.max_new_tokens
         if longest > context:

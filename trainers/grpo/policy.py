@@ -23,7 +23,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
-from debate_rl.players.debater import Debater
+from debate_rl.players.debater import Debater, PlayerSettings
 from debate_rl.records import write_json
 from debate_rl.trainers.grpo.groups import POLICY
 from debate_rl.trainers.grpo.selfplay import LATE
@@ -63,7 +63,9 @@ def save_adapter(trainer: Any, folder: Path, model: str) -> None:
 
 
 @contextlib.contextmanager
-def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature: float) -> Iterator[Debater]:
+def at_the_table(
+    trainer: Any, engine: TransformersEngine | Serving, temperature: float, manner: PlayerSettings | None = None
+) -> Iterator[Debater]:
     """The trainer's policy as a player.
 
     A local engine gets the model itself, gathered and in evaluation mode. A server is sent the adapter.
@@ -72,6 +74,7 @@ def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature
         trainer: holds the policy.
         engine: answers for the player while the context is open.
         temperature: of the player.
+        manner: how it writes; None is plainly.
 
     Raises:
         UserError: the server does not take the adapter.
@@ -79,10 +82,11 @@ def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature
     # The last digits of a probability depend on what the engine has encoded before. A resumed training has not seen
     # the earlier steps, so no step may depend on them.
     engine.release()
+    changes = {"temperature": temperature, **dict(manner or PlayerSettings())}
     if isinstance(engine, Serving):
         _send_policy(trainer, engine)
         engine.retokenized = 0
-        yield engine.player.model_copy(update={"temperature": temperature})
+        yield engine.player.model_copy(update=changes)
         return
     name = f"{POLICY}@{trainer.state.global_step}"
     with whole(trainer) as network:
@@ -90,7 +94,7 @@ def at_the_table(trainer: Any, engine: TransformersEngine | Serving, temperature
         network.eval()
         engine.hold(name, network, trainer.processing_class)
         try:
-            yield Debater(name=POLICY, model=name, temperature=temperature)
+            yield Debater(name=POLICY, model=name).model_copy(update=changes)
         finally:
             engine.let_go(name)
             network.train(was_training)

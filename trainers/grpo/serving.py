@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids, turn_marks
+from debate_rl.engines.chat import closing_ids, end_tokens, turn_marks
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.marks import marks_of, neutral
+from debate_rl.engines.opening import request_ids
 from debate_rl.engines.request import (
     Choice,
     Completion,
     EngineFailure,
-    Message,
     Request,
     Scores,
     answer_distinct,
@@ -109,9 +109,9 @@ class Serving:
             self._unload(folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of a prompt as it is sent."""
-        return prompt_ids(self._tokenizer, self._neutralised(messages))
+    def encode(self, request: Request) -> tuple[int, ...]:
+        """Token ids of a prompt and its opening as they are sent."""
+        return request_ids(self._tokenizer, self._neutralised(request))
 
     def generate(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write a text for each request; the policy's texts carry their tokens.
@@ -167,7 +167,7 @@ class Serving:
         sent = []
         for request, by_policy in zip(requests, is_policy, strict=True):
             if by_policy:
-                request = request.model_copy(update={"messages": self._neutralised(request.messages)})
+                request = self._neutralised(request)
             sent.append(request)
         answers = []
         for request, by_policy, answer in zip(requests, is_policy, self._there.generate(sent), strict=True):
@@ -182,7 +182,7 @@ class Serving:
         Raises:
             UserError: the server encoded the prompt differently from the training.
         """
-        ours = self.encode(request.messages)
+        ours = self.encode(request)
         if answer.prompt_ids is not None and answer.prompt_ids != ours:
             raise UserError(
                 f"{self._there.url} reads a prompt as {len(answer.prompt_ids)} tokens, and training reads other ones "
@@ -190,7 +190,7 @@ class Serving:
                 "model's (vllm serve --chat-template, --tokenizer), or set server_roles: none"
             )
         if answer.tokens is not None:
-            return self._until_end_of_turn(answer, answer.tokens)
+            return self._until_end_of_turn(request, answer, answer.tokens)
         self.retokenized += 1
         ids = tuple(self._tokenizer(answer.text, add_special_tokens=False)["input_ids"])
         if answer.finish == "stop":
@@ -198,7 +198,7 @@ class Serving:
             ids += closing_ids(self._tokenizer)
         return answer.model_copy(update={"tokens": ids})
 
-    def _until_end_of_turn(self, answer: Completion, tokens: tuple[int, ...]) -> Completion:
+    def _until_end_of_turn(self, request: Request, answer: Completion, tokens: tuple[int, ...]) -> Completion:
         """Cut a speech after its end of turn.
 
         A server that stops at another token than the template's end of turn goes on to write the opponent's turn.
@@ -209,16 +209,18 @@ class Serving:
         if end == len(tokens) - 1:
             return answer.model_copy(update={"finish": "stop"})
         text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
-        return answer.model_copy(update={"text": text.strip(), "tokens": tokens[: end + 1], "finish": "stop"})
+        return answer.model_copy(update={"text": request.trimmed(text), "tokens": tokens[: end + 1], "finish": "stop"})
 
-    def _neutralised(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Messages without control marks of the usual templates or of the policy's.
+    def _neutralised(self, request: Request) -> Request:
+        """A request whose messages are without control marks of the usual templates or of the policy's.
 
         The server engine does this too, but knows the usual templates only.
         """
-        return tuple(
-            message.model_copy(update={"content": neutral(message.content, self._marks)}) for message in messages
+        messages = tuple(
+            message.model_copy(update={"content": neutral(message.content, self._marks)})
+            for message in request.messages
         )
+        return request.model_copy(update={"messages": messages, "opening": neutral(request.opening, self._marks)})
 
     def _adapter_folder(self, step: int) -> Path:
         """Folder of a step's adapter."""

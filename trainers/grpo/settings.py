@@ -10,11 +10,11 @@ from pydantic import Field, model_validator
 
 from debate_rl.engines.number_formats import Format
 from debate_rl.engines.server.budget import Price
-from debate_rl.engines.server.settings import ServerSettings
+from debate_rl.engines.server.settings import ServerSettings, Software
 from debate_rl.engines.weights import fingerprint
 from debate_rl.game.protocol import Protocol
 from debate_rl.judges.judge import AnyJudge
-from debate_rl.players.debater import Debater
+from debate_rl.players.debater import Debater, PlayerSettings
 from debate_rl.records import Record
 from debate_rl.trainers.grpo.custom import RewardFunction
 
@@ -121,6 +121,8 @@ class Server(Record):
     """Name for the weights behind the url."""
     key_env: str | None = None
     """Environment variable that holds the API key."""
+    software: Software | None = None
+    """What the server runs (see `engines.server.settings`)."""
     concurrency: int = Field(default=16, ge=1)
     """Requests in flight at a time."""
     timeout: float = Field(default=120.0, gt=0)
@@ -146,7 +148,13 @@ class Server(Record):
             timeout=self.timeout,
             deployed=self.revision,
             load_adapters=True,
+            software=self.software,
         )
+
+
+def _is_plain(players: PlayerSettings) -> bool:
+    # Left out of a dump then, which names a training.
+    return players == PlayerSettings()
 
 
 class Online(Record):
@@ -162,6 +170,9 @@ class Online(Record):
     """The training judge, whose verdicts become rewards."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of the policy. Its log-probabilities are computed at this temperature too."""
+    players: PlayerSettings = Field(default=PlayerSettings(), exclude_if=_is_plain)
+    """How the policy writes its speeches. It learns the tokens that it draws, by their probabilities without these
+    settings; an opening is part of the prompt."""
     rewards: Rewards = Rewards()
     opponents: Opponents = Opponents()
     reward: RewardFunction = None

@@ -21,8 +21,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from debate_rl.engines.chat import closing_ids, end_tokens, prompt_ids
+from debate_rl.engines.chat import closing_ids, end_tokens
 from debate_rl.engines.local.engine import TransformersEngine
+from debate_rl.engines.opening import request_ids
 from debate_rl.engines.request import Request
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
@@ -164,7 +165,7 @@ class DebateGRPOTrainer(GRPOTrainer):
         groups = [read_group_key(key) for key in keys[:: self.copies]]
         self._check_batch(keys, groups)
         stream = [self.args.seed, self.state.global_step]
-        with at_the_table(self, self.engine, self.online.temperature) as policy:
+        with at_the_table(self, self.engine, self.online.temperature, self.online.players) as policy:
             encode = self._prompt_encoder()
             participants = Participants(policy, self.opponent, self.engine, self.judge, encode, self.payer)
             result = rollout(groups, self.copies, self.questions, self.online, participants, stream)
@@ -198,12 +199,13 @@ class DebateGRPOTrainer(GRPOTrainer):
         cache: dict[Any, tuple[int, ...]] = {}
 
         def encode(request: Request) -> tuple[int, ...]:
-            if request.messages not in cache:
+            key = (request.messages, request.opening)
+            if key not in cache:
                 if isinstance(self.engine, Serving):
-                    cache[request.messages] = self.engine.encode(request.messages)
+                    cache[key] = self.engine.encode(request)
                 else:
-                    cache[request.messages] = prompt_ids(self.processing_class, request.messages)
-            return cache[request.messages]
+                    cache[key] = request_ids(self.processing_class, request)
+            return cache[key]
 
         return encode
 
@@ -349,7 +351,8 @@ def grpo_trainer(
         keep_tokens=True,
     )
     engine: TransformersEngine | Serving = local_engine
-    start = Debater(name="start", model=job.model, adapter=job.adapter, temperature=online.temperature)
+    start = Debater(name="start", model=job.model, adapter=job.adapter)
+    start = start.model_copy(update={"temperature": online.temperature, **dict(online.players)})
     if online.server is not None:
         engine = Serving(online, local_engine, out, tokenizer, job.model, config.process_index)
         start = start.model_copy(update={"model": online.server.model})

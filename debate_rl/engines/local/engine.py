@@ -17,6 +17,7 @@ from debate_rl.engines.local.models import Loaded, Networks, device_of
 from debate_rl.engines.local.prefix import Row
 from debate_rl.engines.local.sampling import Continuation, Draw, decode, token_logprobs
 from debate_rl.engines.number_formats import Format, float32_head
+from debate_rl.engines.opening import request_ids
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
 from debate_rl.records import digest
 
@@ -119,15 +120,17 @@ class TransformersEngine:
         answers: dict[Request, Completion | EngineFailure] = {}
         for (model, adapter), group in _by_weights(requests).items():
             loaded = self._networks.load(model)
-            prompts = _encode_prompts(loaded.tokenizer, (request.messages for request in group))
+            prompts = _encode_requests(loaded.tokenizer, group)
             accepted: list[Request] = []
+            rows: list[Row] = []
             for request in group:
-                failure = self._too_long(loaded, prompts[request.messages], request.sampling.max_new_tokens)
+                prompt = prompts[request.messages, request.opening]
+                failure = self._too_long(loaded, prompt, request.sampling.max_new_tokens)
                 if failure is None:
                     accepted.append(request)
+                    rows.append(Row(prompt, 1))
                 else:
                     answers[request] = failure
-            rows = [Row(prompts[request.messages], 1) for request in accepted]
             extra = [request.sampling.max_new_tokens for request in accepted]
             revision = self.revision(model, adapter)
             with self._networks.adapted(loaded, model, adapter) as network:
@@ -146,11 +149,16 @@ class TransformersEngine:
             return _text_before_stop(loaded, tokens, requests[row].sampling.stop) is not None
 
         assert encoded.continued is not None
-        draws = [Draw(request.sampling, uniforms(request)) for request in requests]
+        draws = []
+        for index, request in zip(encoded.members, requests, strict=True):
+            matcher = None if request.grammar is None else loaded.grammars.matcher(request.grammar)
+            draws.append(Draw(request.sampling, uniforms(request), rows[index].tokens, matcher))
         continuations = decode(encoded.continued, draws, loaded.ends, stopped)
         for index, request, continuation in zip(encoded.members, requests, continuations, strict=True):
             if continuation.finish == "not a number":
                 yield request, _broken_weights(request)
+            elif continuation.finish == "grammar":
+                yield request, _no_token(request)
             else:
                 prompt_tokens = len(rows[index].tokens)
                 yield request, self._completion(loaded, revision, request, prompt_tokens, continuation)
@@ -170,7 +178,7 @@ class TransformersEngine:
             end = () if continuation.end_token is None else (continuation.end_token,)
             drawn = (*tokens, *end)
         return Completion(
-            text=text.strip(),
+            text=request.trimmed(text),
             prompt_tokens=prompt_tokens,
             new_tokens=len(tokens),
             finish="length" if continuation.finish == "length" else "stop",
@@ -279,6 +287,24 @@ def _broken_weights(question: Request | Choice) -> EngineFailure:
     """The failure of weights that are damaged, or were trained until they diverged."""
     weights = question.model if question.adapter is None else f"{question.model} with {question.adapter}"
     return EngineFailure(kind="not a number", message=f"{weights} gave logits that are no numbers; train it anew")
+
+
+def _no_token(request: Request) -> EngineFailure:
+    """The failure of a tokenizer without a token for what the grammar asks for next."""
+    return EngineFailure(
+        kind="grammar",
+        message=f"{request.model} has no token that its grammar allows next; its tokenizer can not write the passage",
+    )
+
+
+def _encode_requests(tokenizer: Any, requests: Iterable[Request]) -> dict[tuple[tuple[Message, ...], str], Ids]:
+    """Token ids of each distinct prompt with its opening; several draws from one prompt need them once."""
+    encoded: dict[tuple[tuple[Message, ...], str], Ids] = {}
+    for request in requests:
+        key = (request.messages, request.opening)
+        if key not in encoded:
+            encoded[key] = request_ids(tokenizer, request)
+    return encoded
 
 
 def _encode_prompts(tokenizer: Any, prompts: Iterable[tuple[Message, ...]]) -> dict[tuple[Message, ...], Ids]:

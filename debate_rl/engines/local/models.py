@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,8 @@ from debate_rl.records import digest
 
 HELD = "held"
 """Stands for the number format of models that are in memory already."""
+if TYPE_CHECKING:
+    from debate_rl.engines.grammars import Grammars
 
 
 @dataclass
@@ -42,6 +44,17 @@ class Loaded:
     """Name of each adapter in the model, by fingerprint."""
     number_format: str = "float32"
     """Number format of its weights; keys and values of one format are of no use to another."""
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Compiles the grammars that answers keep to; made on first use, which takes a second.
+
+        Raises:
+            UserError: the tokenizer's tokens can not be spelled.
+        """
+        from debate_rl.engines.grammars import Grammars  # here: few runs need it
+
+        return Grammars(self.tokenizer, self.model.config.get_text_config().vocab_size, self.ends)
 
 
 class Networks:

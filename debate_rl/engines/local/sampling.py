@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from transformers import DynamicCache
 
 from debate_rl.engines.local.prefix import Row
 from debate_rl.engines.request import Sampling
+
+if TYPE_CHECKING:
+    from debate_rl.engines.grammars import Matcher
 
 _SCORED_TOGETHER = 256
 """Positions whose logits are in double precision at once."""
@@ -65,6 +68,10 @@ class Draw:
     sampling: Sampling
     uniforms: np.ndarray
     """(max_new_tokens,) in [0, 1): one random number per token."""
+    prompt: Sequence[int] = ()
+    """Token ids in front of the new ones; a repetition penalty counts them."""
+    matcher: Matcher | None = None
+    """Tells which tokens may come next; None allows all of them."""
 
 
 @dataclass
@@ -79,21 +86,30 @@ class Continuation:
     """Without the end token."""
     end_token: int | None = None
     """None if a stop text or the limit ended the row."""
-    finish: Literal["stop", "length", "not a number"] = "length"
-    """Why the row ended; not a number: its logits are not finite."""
+    finish: Literal["stop", "length", "not a number", "grammar"] = "length"
+    """Why the row ended; not a number: its logits are not finite; grammar: no token continues the row."""
 
 
-def draw(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms: np.ndarray) -> torch.Tensor:
+def draw(
+    logits: torch.Tensor,
+    samplings: Sequence[Sampling],
+    uniforms: np.ndarray,
+    forbidden: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Sample one token per row by inverting the row's distribution at its own uniform number.
 
     Args:
         logits: (rows, vocabulary).
         samplings: temperature and top_p of each row; temperature 0 takes the likeliest token.
         uniforms: (rows,) in [0, 1).
+        forbidden: (rows, vocabulary), True for tokens that may not be drawn; None forbids nothing.
 
     Returns:
         Token ids (rows,); `BROKEN` where a row's logits are not finite.
     """
+    if forbidden is not None:
+        # Before top_p, which is a share of what may be drawn.
+        logits = logits.masked_fill(forbidden, -torch.inf)
     # Double precision: a row's token must not change with the rows that are batched beside it.
     temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
     top_p = torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=logits.device)
@@ -128,13 +144,19 @@ def decode(
     """
     continuations = [Continuation() for _ in draws]
     active = list(range(len(draws)))
+    penalties = _Penalties(draws, rows.logits)
     step = 0
     while True:
         uniforms = np.array([draws[row].uniforms[step] for row in active])
-        new = draw(rows.logits, [draws[row].sampling for row in active], uniforms)
+        forbidden, stuck = _forbidden(draws, active, rows.logits)
+        logits = penalties.applied(rows.logits, active)
+        new = draw(logits, [draws[row].sampling for row in active], uniforms, forbidden)
         going = []
         for position, (row, token) in enumerate(zip(active, new.tolist(), strict=True)):
             continuation = continuations[row]
+            if row in stuck:
+                continuation.finish = "grammar"
+                continue
             if token == BROKEN:
                 continuation.finish = "not a number"
                 continue
@@ -147,6 +169,10 @@ def decode(
                 continuation.finish = "stop"
             elif step + 1 < len(draws[row].uniforms):
                 going.append(position)
+                penalties.add(row, token)
+                matcher = draws[row].matcher
+                if matcher is not None:
+                    matcher.read(token)
         if not going:
             return continuations
         selected = None
@@ -156,6 +182,77 @@ def decode(
             active = [active[position] for position in going]
         rows.step(new, selected)
         step += 1
+
+
+def _forbidden(
+    draws: Sequence[Draw], active: Sequence[int], logits: torch.Tensor
+) -> tuple[torch.Tensor | None, set[int]]:
+    """The tokens that the matchers forbid in this step.
+
+    Args:
+        draws: of all rows.
+        active: the rows that go on.
+        logits: (active rows, vocabulary).
+
+    Returns:
+        (active rows, vocabulary), True where forbidden, None where no row has a matcher; and the rows that no token
+        continues, which are left as they are.
+    """
+    if all(draws[row].matcher is None for row in active):
+        return None, set()
+    vocabulary = logits.size(-1)
+    allowed = np.ones((len(active), vocabulary), dtype=np.uint8)
+    stuck: set[int] = set()
+    for position, row in enumerate(active):
+        matcher = draws[row].matcher
+        if matcher is None:
+            continue
+        tokens = matcher.allowed()
+        if tokens is None:
+            stuck.add(row)
+        else:
+            # A tokenizer may know fewer tokens than the model has logits, or more.
+            known = tokens[:vocabulary]
+            allowed[position, : len(known)] = known
+            allowed[position, len(known) :] = 0
+    return torch.from_numpy(allowed == 0).to(logits.device), stuck
+
+
+class _Penalties:
+    """Repetition penalties: the logit of every token that a row has read is divided, or multiplied if negative.
+
+    Args:
+        draws: of all rows.
+        logits: (rows, vocabulary), for size and device.
+    """
+
+    def __init__(self, draws: Sequence[Draw], logits: torch.Tensor) -> None:
+        self._strength = {}
+        self._read: dict[int, torch.Tensor] = {}
+        for row, drawn in enumerate(draws):
+            penalty = drawn.sampling.repetition_penalty
+            if penalty != 1:
+                read = torch.zeros(logits.size(-1), dtype=torch.bool, device=logits.device)
+                read[torch.tensor(sorted(set(drawn.prompt)), dtype=torch.long, device=logits.device)] = True
+                self._read[row] = read
+                self._strength[row] = penalty
+
+    def applied(self, logits: torch.Tensor, active: Sequence[int]) -> torch.Tensor:
+        """Logits of the active rows with their penalties."""
+        if not self._read:
+            return logits
+        logits = logits.clone()
+        for position, row in enumerate(active):
+            if row in self._read:
+                own = logits[position]
+                penalised = torch.where(own > 0, own / self._strength[row], own * self._strength[row])
+                logits[position] = torch.where(self._read[row], penalised, own)
+        return logits
+
+    def add(self, row: int, token: int) -> None:
+        """Count a token that a row has drawn."""
+        if row in self._read:
+            self._read[row][token] = True
 
 
 def token_logprobs(logits: torch.Tensor, positions: Sequence[int], tokens: Sequence[int]) -> list[float]:

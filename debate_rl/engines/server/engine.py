@@ -7,6 +7,7 @@ tokens and money are counted (see `budget`). Several servers stand behind one ur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
@@ -29,6 +30,7 @@ from debate_rl.engines.server.answers import (
 )
 from debate_rl.engines.server.budget import Budget, Paid, most_prompt_tokens
 from debate_rl.engines.server.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
+from debate_rl.engines.server.extra_fields import extra_fields, refused_grammar
 from debate_rl.engines.server.first_token import candidate_scores, logprob
 from debate_rl.engines.server.refused_fields import RefusedFields
 from debate_rl.engines.server.settings import ServerSettings
@@ -39,6 +41,8 @@ TOP = 20
 """Log-probabilities asked for: what OpenAI gives at most, and vLLM by default."""
 MOST_N = 64
 """Largest number of texts of one request."""
+_GRAMMAR = re.compile("grammar|guid|structured|ebnf", re.IGNORECASE)
+"""How servers name what they refuse in a grammar."""
 NO_LOGPROBS = "log-probabilities"
 """Kind of failure: the server gives no log-probabilities."""
 
@@ -79,6 +83,7 @@ class ServerEngine:
         """Whether the server writes one text a request only; learnt from its first answer to `n`."""
         self._scores_whole: bool | None = None
         """Whether the server can score whole candidates; None until that was tried."""
+        self._software = settings.software
         self._keep_tokens = keep_tokens
         self._ends = sorted(ends)
         self._marks = tuple(marks)
@@ -174,6 +179,8 @@ class ServerEngine:
             if "return_token_ids" in body and "return_token_ids" in reply.message:
                 self._keep_tokens = False
                 return self._write(requests)
+            if first.grammar is not None and self._software is not None and _GRAMMAR.search(reply.message):
+                raise UserError(refused_grammar(f"takes no grammar ({reply.message})", self._software, self.url))
             # Some servers answer 500 to `n`, so "server" may be a refusal of it as well.
             if reply.kind in ("server", "request") and count > 1:
                 return self._write_alone(requests)
@@ -199,6 +206,7 @@ class ServerEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": _seed(request),
+            **extra_fields(request, self._software, self.url),
         }
         # Left out where they say nothing: some servers refuse a field that they do not know, whatever it says.
         if count > 1:
@@ -245,7 +253,7 @@ class ServerEngine:
                 raw = RawText(text=cut, finish="stop", ids=None)
             completions.append(
                 Completion(
-                    text=clean_text(raw.text),
+                    text=self._checked(request, clean_text(raw.text)),
                     prompt_tokens=usage.prompt,
                     new_tokens=new_tokens,
                     finish=raw.finish,
@@ -255,6 +263,21 @@ class ServerEngine:
                 )
             )
         return completions
+
+    def _checked(self, request: Request, text: str) -> str:
+        """A text as the answer of a request.
+
+        Raises:
+            UserError: it does not keep to its grammar: the server does not know the field, and says nothing.
+        """
+        if request.opening and text.startswith(request.opening):
+            text = text[len(request.opening) :]  # some servers give what they went on from as well
+        if request.grammar is not None and self._software is not None:
+            from debate_rl.engines.grammars import follows  # here: few requests have a grammar
+
+            if not follows(request.grammar, text):
+                raise UserError(refused_grammar("did not keep to a grammar", self._software, self.url))
+        return text
 
     def _score(self, choice: Choice) -> Scores | EngineFailure:
         """The log-probabilities of one choice's candidates."""
@@ -369,9 +392,12 @@ class ServerEngine:
             UserError: the key, path or model is refused; or as for `_ask`.
         """
         name = self._served.name(question.model, question.adapter)
-        most_prompt = most_prompt_tokens(question.messages)
+        messages = question.messages
+        if isinstance(question, Request) and question.opening:
+            messages = (*messages, Message(role="assistant", content=question.opening))
+        most_prompt = most_prompt_tokens(messages)
         while True:
-            sent = {"messages": _as_sent(question.messages), **self._fields.accepted(name, body)}
+            sent = {"messages": _as_sent(messages), **self._fields.accepted(name, body)}
             reply = self._ask(question, "/chat/completions", sent, most_prompt, new)
             if not isinstance(reply, EngineFailure):
                 return reply
@@ -438,12 +464,14 @@ def _seed(request: Request) -> int:
     """
     messages = [message.model_dump() for message in request.messages]
     identity = [messages, request.sampling.model_dump(mode="json"), request.seed]
+    if request.opening:
+        identity.append(request.opening)
     return int(digest(identity), 16) % (1 << 31)
 
 
 def _all_but_seed(request: Request) -> tuple[Any, ...]:
     """What draws from one prompt have in common."""
-    return (request.messages, request.model, request.adapter, request.sampling)
+    return (request.messages, request.model, request.adapter, request.sampling, request.opening, request.grammar)
 
 
 def _as_sent(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict
 
 from debate_rl.records import Record
+
+Software = Literal["vllm", "sglang", "llama.cpp"]
+"""Servers whose fields beside OpenAI's are known."""
 
 
 class ServerSettings(Record):
@@ -31,6 +36,8 @@ class ServerSettings(Record):
     """Seconds before the first retry; doubled for each further one, up to half a minute, plus as much jitter."""
     deployed: str | None = None
     """Name of the weights behind the url, under which the store keeps their answers; None takes the url."""
+    software: Software | None = None
+    """What the server runs; None sends no field but those of OpenAI's API."""
     load_adapters: bool = False
     """Have a vLLM server load the adapters that it lacks."""
     refused: dict[str, tuple[str, ...]] = {}

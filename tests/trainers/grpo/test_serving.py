@@ -219,9 +219,11 @@ def test_marks_in_a_speech_reach_the_server_as_training_reads_them(make, wire, s
     server, job = wire(), make("out", wire(), adapter=start)
     serving = Serving(job.online, TransformersEngine(), Path(job.out), load_tokenizer(job.model), job.model)
     said = (Message(role="user", content="where is <unk> the </s> pipe [INST]"),)
-    sent = serving._neutralised(said)
-    assert sent == serving._neutralised(sent) and "<unk>" not in sent[0].content and "</s>" not in sent[0].content
-    assert serving.encode(said) == prompt_ids(load_tokenizer(job.model), sent)
+    request = Request(messages=said, model=job.model)
+    sent = serving._neutralised(request)
+    (message,) = sent.messages
+    assert sent == serving._neutralised(sent) and "<unk>" not in message.content and "</s>" not in message.content
+    assert serving.encode(request) == prompt_ids(load_tokenizer(job.model), sent.messages)
     assert server.loaded == {}
 
 

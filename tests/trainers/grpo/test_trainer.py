@@ -1,6 +1,7 @@
 """Online training on a tiny model: what is sampled is learnt, kills lose nothing, mistakes are said in a line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from transformers import TrainerCallback
 from debate_rl.engines.local.engine import TransformersEngine, uniforms
 from debate_rl.engines.local.sampling import draw
 from debate_rl.errors import UserError
+from debate_rl.game.quote_grammar import QuoteRules
 from debate_rl.judges.judge import Judge
-from debate_rl.players.debater import Debater
+from debate_rl.players.debater import Debater, PlayerSettings
 from debate_rl.records import read_json, read_log, write, write_json
 from debate_rl.trainers.common.arguments import training_arguments
 from debate_rl.trainers.common.build_trainer import build_trainer, prepare
@@ -114,6 +116,27 @@ def test_tokens_learnt_are_those_that_the_policy_drew_as_it_stood(make, monkeypa
     monkeypatch.setattr(trainer, "roll", check)
     trainer.train()
     assert len(found) == 3 * 8 and all(found)
+
+
+def test_an_opening_is_part_of_the_prompt_and_only_what_the_policy_drew_is_learnt(make, monkeypatch):
+    manner = PlayerSettings(opening="the answer is {answer} because", quotes=QuoteRules(constrained=True), top_p=0.9)
+    trainer = built(make(players=manner, train={"max_steps": 1}))
+    tokenizer, rolled, seen = trainer.processing_class, trainer.roll, []
+
+    def check(keys):
+        columns = rolled(keys)
+        texts = [speech for leg in trainer.played.legs for speech in leg.transcript.speeches]
+        seen.extend(zip(columns["prompt_ids"], columns["completion_ids"], strict=True))
+        assert all(speech.origin.opening and speech.text.startswith(speech.origin.opening) for speech in texts)
+        assert all(speech.origin.quotes == manner.quotes for speech in texts)
+        return columns
+
+    monkeypatch.setattr(trainer, "roll", check)
+    trainer.train()
+    assert len(seen) == 8
+    for prompt, completion in seen:
+        assert re.search(r"the answer is \w+ because$", tokenizer.decode(prompt))
+        assert 0 < len(completion) <= 8
 
 
 def test_the_loss_counts_learnt_speeches_and_the_weights_move(make, start):
