@@ -58,7 +58,7 @@ class MatchRecord(Record):
         width = max(6, *(len(name) for name in names))
         lines = [f"{'player':<{width}}  {'matches won':<20}  won-tied-lost"]
         for row in self.players:
-            bye = f"  {self.byes[row.player]} byes" if row.player in self.byes else ""
+            bye = f"  byes {self.byes[row.player]}" if row.player in self.byes else ""
             lines.append(
                 f"{row.player:<{width}}  {row.share:.2f}".ljust(width + 24) + f"{row.won}-{row.tied}-{row.lost}{bye}"
             )

@@ -47,15 +47,15 @@ def swiss_fault(players: int, rounds: int) -> str | None:
     """Explain why so many players can not play so many Swiss rounds; None if they can."""
     if players < FEWEST:
         return (
-            f"a Swiss schedule needs {FEWEST} players or more, got {players}; schedule: round_robin has every pair meet"
+            f"schedule: swiss needs {FEWEST} players or more, got {players}; schedule: round_robin has every pair meet"
         )
     fewest, most = math.ceil(math.log2(players)), players - 1 + players % 2
     if rounds < fewest:
-        return (
-            f"{players} players need {fewest} Swiss rounds or more, got {rounds}: with fewer some can not be compared"
-        )
+        return f"rounds: {players} players need {fewest} Swiss rounds or more to be compared, got {rounds}"
     if rounds > most:
-        return f"{players} players have met after {most} Swiss rounds, got {rounds}; set rounds to {most} or less"
+        return (
+            f"rounds: {players} players have met after {most} Swiss rounds, got {rounds}; set rounds to {most} or less"
+        )
     return None
 
 

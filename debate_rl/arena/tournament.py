@@ -201,9 +201,8 @@ def play_tournament(
             return legs
         # Whole questions: what a player says on one is written, read and judged once for all who meet it.
         chunk = len(seatings) * max(1, CHUNK // len(seatings))
-        path = Path(folder) / run_files.DEBATES
-        options = LogOptions(chunk=chunk, on_leg=on_leg)
-        return play_to_file(games, players_by_name, engine, judge, path, settings.opponents, progress, options)
+        log, options = Path(folder) / run_files.DEBATES, LogOptions(chunk=chunk, on_leg=on_leg)
+        return play_to_file(games, players_by_name, engine, judge, log, settings.opponents, progress, options)
 
     rounds: list[Round] = []
     standings = MatchTally()

@@ -43,11 +43,6 @@ def judge_benchmark(
     readout: Annotated[
         Literal["letters", "answers", "answers_pmi"], typer.Option(help="Kind model: what its verdict is read from.")
     ] = "letters",
-    debias: Annotated[
-        Literal["none", "prior"],
-        typer.Option(help="Kind model: prior subtracts its preference for what is listed first."),
-    ] = "none",
-    adapter: Annotated[Path | None, typer.Option(help="Adapter of the model.")] = None,
     as_json: Json = False,
 ) -> None:
     """Score a judge on pairs of replies, both orders: accuracy by JudgeBench's rule, consistency, kappa."""
@@ -63,13 +58,7 @@ def judge_benchmark(
         from debate_rl.judges.settings import JudgeSettings
 
         try:
-            settings = JudgeSettings(
-                kind=kind,
-                model=judge,
-                readout=readout,
-                debias=debias,
-                adapter=None if adapter is None else str(adapter),
-            )
+            settings = JudgeSettings(kind=kind, model=judge, readout=readout)
         except ValidationError as error:
             raise UserError(f"--judge {judge}: {explain(error)}") from error
         is_plain = settings == JudgeSettings(model=judge)

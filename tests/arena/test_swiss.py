@@ -51,7 +51,7 @@ def test_the_last_one_rests_and_nobody_rests_twice():
     ("players", "rounds", "said"),
     [
         (3, 2, "needs 4 players or more, got 3; schedule: round_robin"),
-        (8, 2, "8 players need 3 Swiss rounds or more, got 2"),
+        (8, 2, "8 players need 3 Swiss rounds or more to be compared, got 2"),
         (6, 6, "have met after 5 Swiss rounds, got 6"),
         (5, 6, "have met after 5 Swiss rounds, got 6"),
     ],

@@ -48,7 +48,6 @@ def test_what_does_not_go_together_is_one_line(call, pairs, tmp_path):
     named = (*benchmark, "--judge", "lab-small", "--pairs")
     assert "not found" in mistake(call(*named, tmp_path / "none.jsonl"))
     assert "readout" in mistake(call(*named, pairs, "--kind", "stated", "--readout", "answers"))
-    assert "adapter_config.json" in mistake(call(*named, pairs, "--adapter", tmp_path))
     assert "model not found" in mistake(call(*benchmark, "--judge", "nosuch-model", "--pairs", pairs))
 
 

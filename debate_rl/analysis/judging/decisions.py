@@ -297,7 +297,7 @@ def formatted(rows: Sequence[BenchmarkRow]) -> str:
         if row.consistent is not None and row.consistent < FOLLOWS_ORDER:
             parts.append(
                 f"{row.judge}: its decisions follow the order in which the replies are listed; for a small model try "
-                "--debias prior or --readout answers"
+                "--readout answers"
             )
     kappas = []
     for first, second in combinations(rows, 2):
