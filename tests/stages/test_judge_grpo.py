@@ -47,16 +47,24 @@ def quiet(found, said=None):
     return Run(found, say=(lambda line: None) if said is None else said.append)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The form, then online training, then turns, then a comparison."""
-    folder = tmp_path_factory.mktemp("runs")
-    found = config(folder, {
-        "states": STATES, "rl": RL, "turns": ROUNDS,
-        "judges": {"judges": ["base", "states", "rl", "turns.judge"], "players": ["turns.1"], "questions": 4},
-    })  # fmt: skip
+def train(folder, stages):
+    """A finished run: its config, what was measured, its folder, and what it said."""
+    found = config(folder, stages)
     said: list[str] = []
     return found, run_stages(quiet(found, said)), folder / "on", said
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The form, then online training."""
+    return train(tmp_path_factory.mktemp("runs"), {"states": STATES, "rl": RL})
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    """The form, then debaters and judge in turns, then a comparison."""
+    judges = {"judges": ["base", "states", "turns.judge"], "players": ["turns.1"], "questions": 4}
+    return train(tmp_path_factory.mktemp("runs"), {"states": STATES, "turns": ROUNDS, "judges": judges})
 
 
 def test_the_form_is_taught_without_right_answers(finished):
@@ -90,14 +98,21 @@ def test_the_judge_learns_from_games_that_it_is_not_watched_on(finished):
 def test_later_stages_are_judged_by_its_statements(finished):
     found, _, _, _ = finished
     run = quiet(found)
-    judge = run.judge("judges")
+    run.at = None  # after all stages
+    judge = run.judge()
     assert isinstance(judge, StatedJudge) and judge.model == "rl/model" and judge.max_new_tokens == 6
-    assert run.judge_named("turns.judge.1").model == "turns/judge1/model"
     assert not isinstance(run.judge_named("base"), StatedJudge)
 
 
-def test_turns_train_both_and_measure_each(finished):
-    _, metrics, folder, _ = finished
+def test_a_plan_counts_the_games_and_the_answers(finished):
+    found, _, _, _ = finished
+    rows = {row.stage: row for row in plan(quiet(found), {"states", "rl"})}
+    assert rows["rl"].debates == 10 + 6 and rows["rl"].note == "trains"
+
+
+@pytest.mark.slow
+def test_turns_train_both_and_measure_each(turned):
+    found, metrics, folder, _ = turned
     result = metrics["turns"]
     assert [turn["debater"] for turn in result["turns"]] == ["base", "turns.1", "turns.2"]
     assert [turn["judge"] for turn in result["turns"]] == ["states", "turns.judge.1", "turns.judge.2"]
@@ -106,31 +121,34 @@ def test_turns_train_both_and_measure_each(finished):
     assert second["adapter"].endswith("turns/debater1/adapter")
     assert first["online"]["judge"]["model"].endswith("states/model")
     assert len(second["online"]["judge"]["members"]) == 2
+    assert quiet(found).judge_named("turns.judge.1").model == "turns/judge1/model"
     assert (folder / "turns/debater1/baselines.jsonl").is_file()  # one game a question, compared by side
     played = read(folder / "turns/games2.jsonl", JudgedDebate)
     assert {name for leg in played for name in leg.transcript.players.values()} == {"turns.1", "turns.2"}
 
 
-def test_judges_are_compared_on_the_same_games(finished):
-    _, metrics, _, said = finished
+@pytest.mark.slow
+def test_judges_are_compared_on_the_same_games(turned):
+    _, metrics, _, said = turned
     rows = metrics["judges"]["rows"]
-    assert [row["judge"] for row in rows] == ["base", "states", "rl", "turns.judge"]
+    assert [row["judge"] for row in rows] == ["base", "states", "turns.judge"]
     assert rows[0]["change"] is None and {row["games"] for row in rows} == {4}
     assert any("accuracy" in line and "Brier" in line for line in said)
 
 
-def test_a_finished_run_does_nothing_again(finished):
-    found, metrics, _, _ = finished
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_again(turned):
+    found, metrics, _, _ = turned
     said: list[str] = []
     again = run_stages(quiet(found, said))
     assert again["turns"] == metrics["turns"] and all("done before" in line for line in said if ":" in line)
 
 
-def test_a_plan_counts_the_answers_and_the_turns(finished):
-    found, _, _, _ = finished
-    rows = {row.stage: row for row in plan(quiet(found), {"states", "rl", "turns", "judges"})}
-    assert rows["rl"].debates == 10 + 6 and rows["rl"].note == "trains"
-    assert rows["turns"].debates > 3 * 4
+@pytest.mark.slow
+def test_a_plan_counts_the_turns(turned):
+    found, _, _, _ = turned
+    rows = {row.stage: row for row in plan(quiet(found), {"states", "turns", "judges"})}
+    assert rows["turns"].debates > 3 * 4 and rows["turns"].note == "trains" and rows["judges"].verdicts > 0
 
 
 @pytest.mark.parametrize(
