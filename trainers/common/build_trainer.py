@@ -381,6 +381,8 @@ def _make_trainer(job: Job, tokenizer: Any, prepared: Prepared, config: Any, cal
     """Load the model and build the trainer of the job's kind around it."""
     adapter = _adapter_to_load(job)
     model = _load_policy(job, adapter)
+    if config.bf16:
+        float32_head(model)
     if job.lora is not None and job.adapter is not None:
         warning = other_scale(job.adapter, job.lora.r, job.lora.alpha)
         if warning is not None:
@@ -405,7 +407,6 @@ def _load_policy(job: Job, adapter: str | None) -> Any:
     dtype, init = _model_options(job)
     head = job.kind if job.kind in ("classifier", "reward") else "causal"
     model = load_model(job.model, head, adapter, True, dtype, job.quantize, **init)
-    float32_head(model)
     if job.lora is None and job.adapter is not None:
         # peft froze the base when it put the adapter on.
         return model.merge_and_unload().requires_grad_(True)

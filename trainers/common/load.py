@@ -101,16 +101,16 @@ def float32_head(model: Any) -> None:
     """
     import torch
 
+    class Float32Linear(torch.nn.Linear):
+        def forward(self, states: Any) -> Any:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(states.to(self.weight.dtype))
+
     head = model.get_output_embeddings() or getattr(model, "score", None)
-    if head is None or head.weight.device.type != "cpu":
-        return
-    forward = head.forward
-
-    def exact(states: Any) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            return forward(states.to(head.weight.dtype))
-
-    head.forward = exact
+    # The class changes, not the instance's `forward`: peft trains a copy of a classifier's head, and a copy of a
+    # function would still call the head that it was made for.
+    if type(head) is torch.nn.Linear and head.weight.device.type == "cpu":
+        head.__class__ = Float32Linear
 
 
 def _has_experts(model: str) -> bool:

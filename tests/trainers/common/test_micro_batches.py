@@ -86,3 +86,22 @@ def test_a_loss_with_a_threshold_over_its_batch_is_not_split(make_job):
         "classifier", train={"per_device_train_batch_size": 8}, loss=StudentLoss(kind="confidence"), out="confident"
     )
     assert open_trainer(job, quiet=True).trainer.budget is None
+
+
+@pytest.mark.parametrize("kind", ["classifier", "judge"])
+def test_under_autocast_a_head_is_read_in_float32_and_a_new_one_learns(make_job, kind):
+    train = {"bf16": True, "gradient_checkpointing": True, "max_steps": 1}
+    trainer = open_trainer(make_job(kind, train=train, out=f"half-{kind}"), quiet=True).trainer
+    network = trainer.model.get_base_model()
+    head = network.score if kind == "classifier" else network.lm_head
+    seen = []
+    calls = []
+    head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    network.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    before = {name: p.detach().clone() for name, p in head.named_parameters() if p.requires_grad}
+    trainer.train()
+    assert set(seen) == {torch.float32}
+    assert len(calls) == 2, "a checkpointed layer runs again in the backward pass"
+    assert (kind == "classifier") == bool(before)
+    for name, parameter in head.named_parameters():
+        assert name not in before or not torch.equal(parameter, before[name])
