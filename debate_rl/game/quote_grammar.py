@@ -25,16 +25,16 @@ class QuoteRules(Record):
     """What may stand between the tags of a quote.
 
     Example:
-        QuoteRules(constrained=True, min_words=4, max_words=30)
+        QuoteRules(constrained=True, min_words=4, max_words=20)
     """
 
     constrained: bool = False
     """Have everything between `<quote>` and `</quote>` stand in the passage, word for word."""
     min_words: int = Field(default=4, ge=1)
     """Words of a quote, at least. Models that may stop at once quote a single "and"."""
-    max_words: int | None = Field(default=40, ge=1)
+    max_words: int | None = Field(default=20, ge=1)
     """Words of a quote, at most: without a limit small models copy until the speech is full, and the quote is never
-    closed. Empty has none."""
+    closed. A speech needs some 1.5 tokens a word of it. Empty has none."""
     sentences: bool = False
     """Quote whole sentences only. Where no sentence keeps to `max_words`, there is no limit."""
 
