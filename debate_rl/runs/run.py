@@ -31,7 +31,7 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import digest, write_json
 from debate_rl.runs.engines import formats_said, load_splits, open_engine, passage_counter, shared_engine
 from debate_rl.runs.tracking import Tracker
-from debate_rl.stages.base import is_path
+from debate_rl.stages.base import Stage, is_path
 
 
 class Run:
@@ -292,7 +292,10 @@ class Run:
             model, adapter = trained_elsewhere(name, self.config.models.judge)
             path = Path(name) / run_files.CALIBRATOR
             calibrator = load_calibrator(path) if path.is_file() else None
-            return self._asked_like_the_run(Judge(name=name, model=model, adapter=adapter, calibrator=calibrator))
+            judge = Judge(name=name, model=model, adapter=adapter, calibrator=calibrator)
+            own_stage = _stage_of(Path(name))
+            settings = None if own_stage is None else own_stage.judged_as(self.config.judge)
+            return self._asked_like_the_run(judge, settings)
         made_by = next((other for other in stages if name in stages[other].makes_judges(other)), name)
         if made_by not in stages:
             return Judge(name=name, model=name)
@@ -389,11 +392,9 @@ def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
         UserError: the folder is missing or holds no trained weights.
     """
     folder = existing(path, "player's folder").resolve()
-    config_path = folder.parent / run_files.CONFIG
-    if config_path.is_file():
-        stage = load_config(config_path).stages.get(folder.name)
-        if stage is not None and stage.makes_players:
-            folder = folder.parent / stage.makes(folder.name)[folder.name]
+    stage = _stage_of(folder)
+    if stage is not None and stage.makes_players:
+        folder = folder.parent / stage.makes(folder.name)[folder.name]
     for candidate in (folder / "adapter", folder):
         if (candidate / "adapter_config.json").is_file():
             return base, str(candidate)
@@ -404,3 +405,10 @@ def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
         f"{path} holds no trained weights; name the folder of a training stage (with adapter/ or model/ in it), "
         "or an adapter's own folder"
     )
+
+
+def _stage_of(folder: Path) -> Stage | None:
+    """The stage of another run whose folder this is; None for other folders."""
+    folder = folder.resolve()
+    config_path = folder.parent / run_files.CONFIG
+    return load_config(config_path).stages.get(folder.name) if config_path.is_file() else None
