@@ -20,6 +20,7 @@ class Questions(Record):
     """Where the questions come from and how many are used of each split."""
 
     source: Literal["lab", "quality", "nyu", "sciq", "file"] = "lab"
+    """Where questions come from: generated, a published data set, or a file of your own."""
     path: str | None = None
     """File or folder of the source; the lab needs none, and for sciq none takes the hub's."""
     family: str = "whereabouts"
@@ -45,9 +46,13 @@ class Models(Record):
     """Model of each role: a lab model, a library model (`debate-rl models list`), a folder or a hub name."""
 
     debater: str = "lab-base"
+    """Plays, and is trained by sft, dpo and grpo stages."""
     judge: str = "lab-base"
+    """Decides; a judge stage finetunes it."""
     weak: str = "lab-small"
+    """The supervisors of weak-to-strong stages."""
     strong: str = "lab-base"
+    """The student of weak-to-strong stages, and its ceiling."""
     template: Literal["plain"] | None = None
     """plain: a chat template of `User:` and `Assistant:` for models that have none, such as base models."""
 
@@ -91,6 +96,7 @@ class EngineSettings(Record):
     load_adapters: bool = False
     """Have a vLLM server load adapters that it lacks; it must see their folders, and allow it."""
     budget: BudgetSettings = BudgetSettings()
+    """Limit on what a server is asked for; see below."""
     prices: dict[str, Price] = {}
     """Prices of a server's models for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
     device: str | None = None
@@ -181,7 +187,9 @@ class Tracking(Record):
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online where a key is set and the server answers, else offline."""
     project: str = "debate-rl"
+    """Project of Weights & Biases."""
     entity: str | None = None
+    """Team or user of Weights & Biases; empty takes the default of the account."""
     group: str | None = None
     """Stands before the run's name; a study puts its own name here for the runs of its seeds."""
 
@@ -194,11 +202,17 @@ class ProtocolSettings(Record):
     turns: int | None = None
     """Turns of this protocol. In other protocols each side speaks as often, unless they have a fixed shape (claim)."""
     max_new_tokens: int | None = None
+    """Longest speech, in tokens; empty takes the protocol's own."""
     max_words: int | None = None
+    """Longest speech, in words, as the prompt asks for; empty asks for none."""
     near_quotes: float | None = None
+    """Least similarity, of 100, of a quote that counts as near."""
     scratchpad: Literal["none", "private", "public"] | None = None
+    """Whether speakers think first between scratchpad tags, and who reads it."""
     identities: Literal["hidden", "shown"] | None = None
+    """shown: players are named to each other and the judge. hidden: they are not."""
     needs_passage: bool | None = None
+    """Whether questions without a passage are refused."""
     prompts: str | None = None
     """Prompt set of every protocol: default, small (models under a billion parameters), lab, or a folder."""
     passage_tokens: int | None = Field(default=None, ge=1)

@@ -55,6 +55,7 @@ class Config(Record):
     name: str = "experiment"
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
     seed: int = Field(default=0, ge=0)
+    """Seed of everything that is drawn: questions, sides, speeches, trainings."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
     processes: int = Field(default=1, ge=1)
@@ -64,12 +65,19 @@ class Config(Record):
     reuse: str | None = None
     """Folder of a finished run: stages that would be made from the very same settings are copied from it."""
     questions: Questions = Questions()
+    """What is debated."""
     models: Models = Models()
+    """Model of each role."""
     engine: EngineSettings = EngineSettings()
+    """How models are run: in this process or at a server, number formats, temperature."""
     protocol: ProtocolSettings = ProtocolSettings()
+    """Rules of the games: a protocol that ships or a YAML file, and changes to it."""
     players: PlayerSettings = PlayerSettings()
+    """How players write their speeches, beside the temperature."""
     judge: JudgeSettings = JudgeSettings()
+    """How judges come to a verdict."""
     tracking: Tracking = Tracking()
+    """Weights & Biases."""
     hardware: Hardware | None = None
     """Empty takes what is there."""
     stages: dict[str, SerializeAsAny[Stage]] = {}

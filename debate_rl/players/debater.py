@@ -86,6 +86,7 @@ class PlayerSettings(Record):
     """Divides the logits of tokens that the player has read or written; 1 does nothing. It counts the passage too, so
     a high one keeps players from quoting."""
     quotes: QuoteRules = QuoteRules()
+    """Quotes by construction; see below."""
 
     @field_validator("opening")
     @classmethod

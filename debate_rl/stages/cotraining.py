@@ -111,6 +111,7 @@ class CotrainingStage(Stage):
     held_out: str | JudgeSettings = "lab-base"
     """Judge that watches and never learns: a judge stage, `base`, another model, or settings as of `judge`."""
     turns: int = Field(default=3, ge=1)
+    """How often the debaters, then the judge, are trained."""
     learns: Literal["both", "debater"] = "both"
     """debater: the judge stays as it is, for comparison."""
     debater: GrpoStage = GrpoStage(watch=None)

@@ -38,6 +38,7 @@ class DpoStage(TrainingStage):
     preferences: str = "preferences"
     """Stage that made the rows."""
     objective: Objective = Objective()
+    """The loss; see below."""
     share_prompt: bool = False
     """Encode each prompt once for both speeches: the same numbers in about half the time, for models with full
     attention in every layer (Llama, Qwen 2 and 3, Mixtral)."""

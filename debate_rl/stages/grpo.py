@@ -65,6 +65,7 @@ class WatchSettings(Record):
     second: str | JudgeSettings | None = None
     """Held-out judge: a judge stage, `base` for the judge model as it is, another model, or settings as of `judge`."""
     alarms: Alarms = Alarms()
+    """When an alarm sounds; see below."""
 
 
 class GrpoStage(TrainingStage):
@@ -74,6 +75,7 @@ class GrpoStage(TrainingStage):
     start: str = "sft"
     """Earlier stage whose debater is trained further; KL (`train.beta`) is taken to it."""
     protocol: str | None = None
+    """Protocol of the games; empty takes the run's."""
     questions: int | None = Field(default=None, ge=1)
     """Training questions that are played; empty takes all but those of `watch`."""
     skip: int = Field(default=0, ge=0)
@@ -81,6 +83,7 @@ class GrpoStage(TrainingStage):
     temperature: float | None = Field(default=None, gt=0)
     """Sampling temperature of the policy and its opponents during training; empty takes engine.temperature."""
     rewards: Rewards = Rewards()
+    """How verdicts become rewards; see below."""
     opponent: Literal["self", "start", "pool", "players"] = "self"
     """Who speaks for the other side: the current policy (which learns on both), what it started from (a frozen
     opponent), past checkpoints drawn by rating, or `players`, which are frozen as well."""

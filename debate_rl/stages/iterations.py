@@ -86,6 +86,7 @@ class IterationsStage(Stage):
     start: str = "sft"
     """Earlier stage whose debater the first iteration plays and trains."""
     iterations: int = Field(default=2, ge=1)
+    """How often games are played, judged and trained on."""
     preferences: PreferencesStage = PreferencesStage()
     """How each iteration makes its rows; the player is the newest debater."""
     dpo: DpoStage = DpoStage()
@@ -106,6 +107,7 @@ class IterationsStage(Stage):
     ridge: float = Field(default=0.1, ge=0)
     """See the tournament's."""
     resamples: int = Field(default=1000, ge=10)
+    """Bootstrap resamples of the intervals."""
 
     @model_validator(mode="after")
     def _roles_are_its_own(self) -> IterationsStage:

@@ -70,9 +70,11 @@ class JudgeStage(TrainingStage):
     players: tuple[str, ...] = ("base", "sft")
     """Whose debates the judge learns from."""
     protocols: tuple[str, ...] = ("debate", "single")
+    """Protocols of the games it learns from."""
     questions: int = Field(default=200, ge=2)
     """Training questions; a quarter of the stories is held out to calibrate on."""
     calibrate: Literal["temperature", "platt", "isotonic", "none"] = "temperature"
+    """Map from the judge's probabilities to calibrated ones, fitted on the held-out stories."""
     calibrate_lone: bool = True
     """Calibrate lone speakers (consultancies) apart from debates; else one map serves all protocols."""
     train_attacks: tuple[str, ...] = ()

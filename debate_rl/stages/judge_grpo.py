@@ -49,6 +49,7 @@ class JudgeWatchSettings(Record):
     questions: int = Field(default=40, ge=2)
     """Training questions kept for it, the last ones; their games are not learnt from."""
     alarms: Alarms = Alarms()
+    """When an alarm sounds; see below."""
 
 
 class JudgeGrpoResult(StageResult):

@@ -83,6 +83,7 @@ class JudgesStage(Stage):
     players: tuple[str, ...] = Field(default=("sft",), min_length=1)
     """Whose debates with themselves are judged."""
     protocol: str | None = None
+    """Protocol of the games; empty takes the run's."""
     questions: int | None = Field(default=None, ge=1)
     """Test questions; empty takes all."""
     attacks: bool | tuple[str, ...] = False

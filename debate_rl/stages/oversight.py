@@ -53,11 +53,15 @@ class OversightStage(Stage):
         ),
         min_length=1,
     )
+    """Protocols that are compared, on the same questions."""
     reference: str | None = None
     """The protocol that every other one is compared with; empty is debate, else the first."""
     players: tuple[str, ...] = Field(default=("dpo",), min_length=1)
+    """Players whose debates and consultancies are judged; each plays both sides."""
     questions: int | None = Field(default=None, ge=1)
+    """Test questions; empty takes all."""
     opponents: int = Field(default=2, ge=0)
+    """Simulated opponents of Best-of-N players."""
     second: str | JudgeSettings | None = None
     """An independent judge that is shown every finished game as well: a judge stage, `base` for the judge model as it
     is, another model, or settings as of `judge`."""

@@ -85,6 +85,7 @@ class PreferencesStage(Stage):
     by the mean verdict of the finished games through it, that branch in every turn of one side (full), in one drawn by
     seed (half), or in the first (single)."""
     player: str = "sft"
+    """Player whose speeches are compared."""
     best_of: int = Field(default=4, ge=2)
     """Candidates for each speech (best_of_n)."""
     opponents: int = Field(default=2, ge=0)
@@ -103,14 +104,17 @@ class PreferencesStage(Stage):
     critic: str | None = None
     """Player whose model criticises; empty is the player itself."""
     questions: int = Field(default=200, ge=1)
+    """Training questions."""
     skip: int = Field(default=0, ge=0)
     """Training questions left out before the first, so that another stage can have them."""
     pairs_per_pool: int = Field(default=1, ge=1)
+    """Pairs of each set of candidates, the widest gaps first."""
     min_gap: float = Field(default=0.0, ge=0, le=1)
     """Least difference in the judge's probability between chosen and rejected."""
     balance_sides: bool = False
     """Leave out pairs of the side that has more, drawn by their content, until both sides have as many."""
     protocol: str | None = None
+    """Protocol of the games; empty takes the run's."""
 
     @field_validator("protocol")
     @classmethod

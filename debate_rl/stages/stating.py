@@ -42,6 +42,7 @@ class StatedJudgeStage(TrainingStage):
     players: tuple[str, ...] = ("sft",)
     """Whose debates with themselves the judge reads."""
     protocols: tuple[str, ...] = ("debate",)
+    """Protocols of the games it learns from."""
     debates: tuple[str, ...] = ()
     """Earlier stages whose debates on training questions are read instead, such as [judge, grpo]; nobody plays then."""
     questions: int = Field(default=200, ge=2)

@@ -63,6 +63,7 @@ class TournamentStage(Stage):
     rounds: int | None = Field(default=None, ge=1)
     """Rounds of a Swiss schedule."""
     protocol: str | None = None
+    """Protocol of the games; empty takes the run's."""
     questions: int | None = Field(default=None, ge=1)
     """Test questions; empty takes all."""
     opponents: int = Field(default=2, ge=0)
@@ -70,6 +71,7 @@ class TournamentStage(Stage):
     ridge: float = Field(default=0.1, ge=0)
     """Penalty that keeps the ratings of undefeated players finite."""
     resamples: int = Field(default=1000, ge=10)
+    """Bootstrap resamples of the intervals."""
     evidence_probes: int = Field(default=40, ge=0)
     """Speeches of each player and side whose quotes alone are shown to the untrained judge, who guesses the side."""
 

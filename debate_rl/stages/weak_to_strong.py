@@ -89,7 +89,9 @@ class WeakToStrongStage(TrainingStage):
     student: int = Field(default=200, ge=2)
     """D2: items that the supervisor labels for the student."""
     test: int = Field(default=200, ge=2)
+    """Items that everyone is tested on."""
     seeds: int = Field(default=2, ge=1)
+    """Trainings of each method with other seeds."""
     supervisor_reads_passage: bool = True
     """Whether the weak supervisor may read the passage as well; the student always does."""
     family: str | None = None

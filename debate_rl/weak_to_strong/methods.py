@@ -67,6 +67,7 @@ class Method(Record):
     student_reads: Literal["item", "context"] = "item"
     """Text of the student. context: the first member's games as well, with the passage, in training and in the test."""
     transfer: Transfer = Transfer()
+    """How labels reach the student; see below."""
 
     @model_validator(mode="after")
     def _agree(self) -> Method:

@@ -19,9 +19,11 @@ class Lora(Record):
     """Settings of a low-rank adapter. Published: r 64 for SFT; r 128, alpha 16 for DPO (Arnesen et al. 2024)."""
 
     r: int = Field(default=64, ge=1)
+    """Rank."""
     alpha: int = Field(default=64, ge=1)
     """Updates are scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the adapter's input while it is trained."""
     target_modules: str | list[str] = "all-linear"
     """Layers that are adapted; `all-linear` is every linear layer except the head."""
 
@@ -48,6 +50,7 @@ class Objective(Record):
     """
 
     loss: Literal["dpo", "ipo"] = "dpo"
+    """dpo: soft DPO. ipo: soft IPO."""
     target: Target = "prob"
     """How the judge's two probabilities give the probability that the chosen speech is better."""
     gamma: float | None = Field(default=None, gt=0)

@@ -33,7 +33,9 @@ class Price(Record):
     """
 
     prompt: float = Field(ge=0)
+    """For a million tokens that the model reads."""
     new: float = Field(ge=0)
+    """For a million tokens that the model writes."""
     cached: float | None = Field(default=None, ge=0)
     """Prompt tokens that the server says it took from its cache; empty is the price of others."""
 
