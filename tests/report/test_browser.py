@@ -67,7 +67,8 @@ def until(browser, script, *values):
 
 def go_to(browser, address):
     """Follow a link of the page, and wait until the table or the debate is there."""
-    browser.execute_script("document.querySelector('dialog').close(); location.hash = arguments[0]", address)
+    browser.execute_script("document.querySelector('dialog').close()")
+    browser.execute_script("location.hash = arguments[0]", address)
     shown = "document.querySelector('.found').textContent.includes(' of ')"
     until(browser, f"document.querySelector('dialog').open && {shown}" if "id=" in address else shown)
 
@@ -168,8 +169,7 @@ def test_a_debate_opens_beside_its_story_with_three_kinds_of_quotes(opened):
     assert left["right"] < right["left"] and abs(left["top"] - right["top"]) < 20
     jumps = opened.execute_script("return document.querySelectorAll('.reader .jump').length")
     assert jumps and texts(opened, ".reader .passage [data-quote]")
-    story = opened.execute_script("return document.querySelector('.reader .passage .text').cloneNode(true)") is not None
-    assert story and "B read first" in texts(opened, ".reader .verdict table")[0]
+    assert "B read first" in texts(opened, ".reader .verdict table")[0]
     colours = opened.execute_script("""
         return ['exact', 'invalid'].map(look =>
             getComputedStyle(document.querySelector('.reader .speech mark.' + look)).backgroundColor)
