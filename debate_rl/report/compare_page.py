@@ -76,9 +76,11 @@ def write_comparison(folders: Sequence[str | Path], out: Path | None = None) -> 
 
 
 def _names(paths: Sequence[Path], runs: Sequence[RunFolder]) -> list[str]:
-    """Names of the runs, or their paths where two have the same."""
-    names = [run.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    """Names of the runs; where two have the same, those of their folders, or else their paths."""
+    for names in ([run.name for run in runs], [path.resolve().name for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def _aligned(tables: Sequence[Sequence[EffectRow]]) -> list[Compared]:
