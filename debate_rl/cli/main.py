@@ -40,6 +40,7 @@ from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.models import models_app  # noqa: E402
 from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
+from debate_rl.cli.report import plot, report  # noqa: E402
 from debate_rl.cli.reproduce import reproduce  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
@@ -203,22 +204,8 @@ def ratings(
     typer.echo(json.dumps(rated.to_json(), indent=2) if as_json else str(rated))
 
 
-@app.command()
-@at_work("report")
-def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, for example runs/quickstart.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Where to write index.html; default FOLDER/report.")] = None,
-    transcripts: Annotated[int, typer.Option(help="Transcripts shown in full.", min=0)] = 12,
-) -> None:
-    """Write the results of a run or study as one HTML page."""
-    from debate_rl.report.page import write_report
-    from debate_rl.report.study_page import study_seeds
-    from debate_rl.runs.study import write_study
-
-    if study_seeds(folder):
-        typer.echo(write_study(folder, out or folder / "report")[1])
-        return
-    typer.echo(write_report(folder, out or folder / "report", transcripts))
+app.command()(report)
+app.command()(plot)
 
 
 def _renamed(group: typer.Typer, old: str, advice: str) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from debate_rl.judges.attacks.robustness import AttackRow
 from debate_rl.report import figures
-from debate_rl.report.figures import Figure, Labelled
+from debate_rl.report.chart import Figure, Labelled
 from debate_rl.stages.judge import JudgeAttacks
 
 

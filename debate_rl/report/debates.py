@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from debate_rl.analysis.behaviour.behaviour import wins
 from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.records import explain, lines
-from debate_rl.report.figures import WinRate
+from debate_rl.report.chart import WinRate
 
 Pairing = tuple[str, ...]
 """Players of a leg, sorted."""
@@ -66,13 +66,14 @@ class Legs(NamedTuple):
         return rates
 
 
-def read_legs(stage: str, path: Path, keep: int) -> Legs:
+def read_legs(stage: str, path: Path, keep: int, show: Callable[[JudgedDebate], None] | None = None) -> Legs:
     """Read a stage's legs one at a time: a tournament on long stories is larger than memory should hold.
 
     Args:
         stage: its name.
         path: debates.jsonl.
         keep: candidates for each (protocol, players).
+        show: takes every leg, such as to write it for the page.
 
     Raises:
         UserError: a line is malformed; names file and line.
@@ -86,6 +87,8 @@ def read_legs(stage: str, path: Path, keep: int) -> Legs:
             leg = JudgedDebate.model_validate(value)
         except ValidationError as error:
             raise UserError(f"{path}:{line_number}: {explain(error)}") from error
+        if show is not None:
+            show(leg)
         game = leg.transcript
         count += 1
         grouped += bool(game.question.group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from debate_rl.report import figures
-from debate_rl.report.figures import Figure, Measure
+from debate_rl.report.chart import Figure, Measure
 from debate_rl.stages.grpo import GrpoResult
 
 

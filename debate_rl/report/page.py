@@ -1,8 +1,12 @@
-"""The page: one static HTML file of everything a run folder holds, with nothing to fetch and no script to run."""
+"""The page of a run: results as static HTML, with all debates in files beside it (see `debate_files`).
+
+One script of ours runs, which the page's content security policy names by its hash; no other can.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,25 +17,35 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.grid import GRID_FILE, Grid
 from debate_rl.judges.signal import SIGNAL_FILE, Signal
 from debate_rl.records import read_json, write_text
 from debate_rl.report import wording
-from debate_rl.report.debates import failures_by_kind, read_legs, sample
-from debate_rl.report.figures import Figure, to_svg
-from debate_rl.report.run_folder import RunFolder, load_run
+from debate_rl.report.chart import Figure
+from debate_rl.report.debate_files import DebateWriter, Keep, keep_in
+from debate_rl.report.debates import Legs, failures_by_kind, read_legs, sample
+from debate_rl.report.findings import asked, basis, findings
+from debate_rl.report.reading_room import Room, complete
+from debate_rl.report.render import to_svg
+from debate_rl.report.run_folder import RunFolder, Stage, load_run
 from debate_rl.report.stage_views import (
+    JudgeView,
+    OversightView,
+    RatingsView,
     grpo_view,
     iterations_view,
+    judge_debates,
     judge_view,
     oversight_view,
     ratings_view,
     reading_view,
     training_view,
 )
-from debate_rl.report.transcripts import exhibit
+from debate_rl.report.transcripts import Exhibit, exhibit
 from debate_rl.report.transfer_tables import load_tables, write_tables
-from debate_rl.report.transfer_view import findings, transfer_views
+from debate_rl.report.transfer_view import TransferView, recovered, transfer_views
 from debate_rl.weak_to_strong.results.tables import ENDS, Table
 
 TRAINING = ("sft", "dpo", "grpo", "preferences", "judge")
@@ -41,21 +55,22 @@ class Section(NamedTuple):
     """A section of the page."""
 
     heading: str
+    short: str
+    """Name in the navigation."""
     kinds: tuple[str, ...]
     """Kinds of stages that it shows."""
 
 
 SECTIONS = {
-    "ratings": Section("Leaderboard", ("tournament",)),
-    "iterations": Section("Iterated training", ("iterations",)),
-    "online": Section("Online training", ("grpo",)),
-    "oversight": Section("Judge accuracy by protocol", ("oversight",)),
-    "reading": Section("Untrained readers", ("reading",)),
-    "judge": Section("Judge calibration", ("judge",)),
-    "transfer": Section("Weak-to-strong", ("weak_to_strong",)),
-    "behaviour": Section("Behaviour of the debaters", ("tournament",)),
-    "training": Section("Training", TRAINING),
-    "transcripts": Section("Transcripts", ("tournament", "oversight", "iterations")),
+    "ratings": Section("Leaderboard", "Ratings", ("tournament",)),
+    "iterations": Section("Iterated training", "Iterations", ("iterations",)),
+    "online": Section("Online training", "Online", ("grpo",)),
+    "oversight": Section("Judge accuracy by protocol", "Protocols", ("oversight",)),
+    "reading": Section("Untrained readers", "Readers", ("reading",)),
+    "judge": Section("Judge calibration", "Judge", ("judge",)),
+    "transfer": Section("Weak-to-strong", "Weak-to-strong", ("weak_to_strong",)),
+    "behaviour": Section("Behaviour of the debaters", "Behaviour", ("tournament",)),
+    "training": Section("Training", "Training", TRAINING),
 }
 """Sections by their anchor."""
 OPTIONAL = {"reading", "iterations", "grpo"}
@@ -73,12 +88,12 @@ def write_report(
     table: Sequence[EffectRow] | None = None,
     errors: JudgeErrors | None = None,
 ) -> Path:
-    """Write the page of a run.
+    """Write the page of a run, all of its debates beside it, and a page for sending with a sample of them.
 
     Args:
         run_folder: runs/NAME, at any point of its life; what is not finished is named in the page.
-        out: folder for index.html, and for tables/ where the run has weak-to-strong stages.
-        transcripts: at most so many are shown in full, chosen by id and not by outcome.
+        out: folder for index.html, share.html and debates/, and for tables/ where the run has weak-to-strong stages.
+        transcripts: debates in share.html at most, chosen by id and not by outcome.
         table: the run's effects, if they are known already; None measures them.
         errors: effects of errors in the verdicts; None takes those that a finished report stage has written, if any.
 
@@ -90,12 +105,18 @@ def write_report(
     """
     if transcripts < 0:
         raise UserError(f"transcripts is the number shown, 0 or more, not {transcripts}")
-    page = Path(out) / "index.html"
+    page, fresh = Path(out) / "index.html", Path(out) / ".debates"
     run = load_run(run_folder)
     tables = load_tables([run])
     rows = effects([run_folder]) if table is None else table
-    # The page comes first: tables of an older report stay whole if rendering fails.
-    write_text(page, render(run, transcripts, rows, tables, errors or _stored_errors(Path(run_folder))))
+    shutil.rmtree(fresh, ignore_errors=True)
+    pages = render_pages(run, transcripts, rows, tables, errors or _stored_errors(Path(run_folder)), keep_in(fresh))
+    # The pages come first: what an older report wrote stays whole if rendering fails.
+    write_text(page, pages.main)
+    write_text(page.with_name("share.html"), pages.share)
+    shutil.rmtree(page.with_name("debates"), ignore_errors=True)
+    if fresh.is_dir():
+        fresh.rename(page.with_name("debates"))
     write_tables(tables, Path(out) / "tables")
     return page
 
@@ -106,48 +127,168 @@ def _stored_errors(run_folder: Path) -> JudgeErrors | None:
     return JudgeErrors.model_validate(read_json(paths[0])) if paths else None
 
 
-def render(
+class Pages(NamedTuple):
+    """The two pages of a run, as text."""
+
+    main: str
+    """Takes all debates from the files beside it."""
+    share: str
+    """Holds a sample of the debates in itself."""
+
+
+def render_pages(
     run: RunFolder,
     transcripts: int = 12,
     table: Sequence[EffectRow] = (),
     tables: Sequence[Table] | None = None,
     errors: JudgeErrors | None = None,
+    keep: Keep | None = None,
+) -> Pages:
+    """The pages as text (see `write_report`).
+
+    Args:
+        run: the run.
+        transcripts: debates in the page for sending.
+        table: the run's effects.
+        tables: its weak-to-strong tables; None reads them.
+        errors: effects of errors in the verdicts.
+        keep: takes the parts of all debates; None drops them.
+    """
+    writer = DebateWriter(keep or (lambda key, text: None))
+    legs = {stage.name: _read_stage(stage, writer, transcripts) for stage in run.stages if stage.legs}
+    writer.close()
+    chosen = sample(legs.values(), transcripts)
+    parts: dict[str, str] = {}
+    sample_writer = DebateWriter(parts.__setitem__)
+    for name in dict.fromkeys(stage for stage, _ in chosen):
+        one = sample_writer.open(name)
+        for stage, leg in chosen:
+            if stage == name:
+                one.add(leg)
+        one.close()
+    sample_writer.close()
+    html = _render(run, legs, chosen, table, load_tables([run]) if tables is None else tables, errors)
+    played = sum(stage_legs.played for stage_legs in legs.values())
+    all_sets = [one for one in writer.sets if one.debates]
+    return Pages(
+        main=complete(html, Room(all_sets, played, {})),
+        share=complete(html, Room(sample_writer.sets, played, parts)),
+    )
+
+
+def render(
+    run: RunFolder,
+    transcripts: int = 12,
+    table: Sequence[EffectRow] = (),
+    tables: Sequence[Table] | None = None,
 ) -> str:
-    """The page as text (see `write_report`)."""
-    legs = {stage.name: read_legs(stage.name, stage.legs, transcripts) for stage in run.stages if stage.legs}
+    """The page as text, without the files beside it (see `render_pages`)."""
+    return render_pages(run, transcripts, table, tables).main
+
+
+def _read_stage(stage: Stage, writer: DebateWriter, keep: int) -> Legs:
+    """Read the debates of a stage and write them for the page, of a judge also its test debates."""
+    assert stage.legs is not None, "only stages that played are read"
+    one = writer.open(stage.name)
+    stage_legs = read_legs(stage.name, stage.legs, max(keep, 1), one.add)
+    one.close()
+    for when, file in (("before", run_files.BASE_DEBATES), ("after", run_files.TEST_DEBATES)):
+        if stage.kind == "judge" and (stage.folder / file).is_file():
+            one = writer.open(judge_debates(stage.name, when))
+            read_legs(stage.name, stage.folder / file, 0, one.add)
+            one.close()
+    return stage_legs
+
+
+def _render(
+    run: RunFolder,
+    legs: Mapping[str, Legs],
+    chosen: Sequence[tuple[str, JudgedDebate]],
+    table: Sequence[EffectRow],
+    tables: Sequence[Table],
+    errors: JudgeErrors | None,
+) -> str:
+    """The page with a gap where the debates stand, which `complete` fills."""
     failed = []
     for stage_legs in legs.values():
         failed += [(stage_legs.stage, leg) for leg in stage_legs.failed]
     kinds = {stage.kind for stage in run.stages}
     ratings = [ratings_view(stage, legs.get(stage.name)) for stage in run.of("tournament")]
     ratings_by_stage = {view.stage: view.result.ratings for view in ratings}
-    transfer = transfer_views(load_tables([run]) if tables is None else tables)
-    template = environment().get_template("page.j2")
-    html = template.render(
-        run=run,
-        effects=by_group(table),
-        seeds=[],
-        sections={anchor: section.heading for anchor, section in SECTIONS.items() if kinds & set(section.kinds)},
-        absent=[section.heading for section in SECTIONS.values() if not (kinds | OPTIONAL) & set(section.kinds)],
-        ratings=ratings,
-        iterations=[iterations_view(stage, legs.get(stage.name)) for stage in run.of("iterations")],
-        online=[grpo_view(stage, legs.get(stage.name)) for stage in run.of("grpo")],
-        oversight=[oversight_view(stage, legs.get(stage.name), ratings_by_stage) for stage in run.of("oversight")],
-        readings=[reading_view(stage) for stage in run.of("reading")],
-        judges=[judge_view(stage) for stage in run.of("judge")],
-        judge_errors=errors,
-        signals=_signals(run),
-        grids=_grids(run),
-        transfer=transfer,
-        recovered=findings(transfer),
-        training=[training_view(stage) for stage in run.of(*TRAINING)],
-        exhibits=[exhibit(stage, leg) for stage, leg in sample(legs.values(), transcripts)],
-        played=sum(stage_legs.played for stage_legs in legs.values()),
-        failed=failed[:MAX_FAILURES],
-        failed_more=max(0, len(failed) - MAX_FAILURES),
-        failed_kinds=failures_by_kind([leg for _, leg in failed]),
+    oversight = [oversight_view(stage, legs.get(stage.name), ratings_by_stage) for stage in run.of("oversight")]
+    judges = [judge_view(stage) for stage in run.of("judge")]
+    transfer = transfer_views(tables, set(legs))
+    played = sum(stage_legs.played for stage_legs in legs.values())
+    html = (
+        environment()
+        .get_template("page.j2")
+        .render(
+            run=run,
+            asked=asked(run),
+            basis=basis(run, played, len(failed)),
+            findings=findings(table, recovered(transfer)),
+            key_figure=_key_figure(ratings, oversight, judges, transfer),
+            effects=by_group(table),
+            seeds=[],
+            sections={anchor: section for anchor, section in SECTIONS.items() if kinds & set(section.kinds)},
+            absent=[section.heading for section in SECTIONS.values() if not (kinds | OPTIONAL) & set(section.kinds)],
+            ratings=ratings,
+            iterations=[iterations_view(stage, legs.get(stage.name)) for stage in run.of("iterations")],
+            online=[grpo_view(stage, legs.get(stage.name)) for stage in run.of("grpo")],
+            oversight=oversight,
+            readings=[reading_view(stage) for stage in run.of("reading")],
+            judges=judges,
+            judge_errors=errors,
+            signals=_signals(run),
+            grids=_grids(run),
+            transfer=transfer,
+            training=[training_view(stage) for stage in run.of(*TRAINING)],
+            shown=_first_exhibit(legs, chosen),
+            failed=failed[:MAX_FAILURES],
+            failed_more=max(0, len(failed) - MAX_FAILURES),
+            failed_kinds=failures_by_kind([leg for _, leg in failed]),
+        )
     )
-    return wording.printable(html)
+    return wording.bidi_shown(wording.printable(html))
+
+
+class KeyFigure(NamedTuple):
+    """The figure on the first screen."""
+
+    figure: Figure
+    caption: str
+    section: str
+
+
+def _key_figure(
+    ratings: Sequence[RatingsView],
+    oversight: Sequence[OversightView],
+    judges: Sequence[JudgeView],
+    transfer: Sequence[TransferView],
+) -> KeyFigure | None:
+    """The first of these that the run has: accuracy over rating, accuracy by protocol, PGR, ratings, calibration."""
+    for view in oversight:
+        if view.over_rating is not None:
+            return KeyFigure(view.over_rating, "Each point is a debater against itself.", "oversight")
+    for view in oversight:
+        return KeyFigure(view.accuracy, "Chance is one half.", "oversight")
+    for table in transfer:
+        for column in table.columns:
+            return KeyFigure(column.pgr or column.accuracy, "Students of a weak supervisor.", "transfer")
+    for tournament in ratings:
+        return KeyFigure(tournament.elo, "Elo, mean of all players 1000.", "ratings")
+    for judge in judges:
+        return KeyFigure(judge.calibration, "On the dashed line a judge means what it says.", "judge")
+    return None
+
+
+def _first_exhibit(legs: Mapping[str, Legs], chosen: Sequence[tuple[str, JudgedDebate]]) -> Exhibit | None:
+    """The debate on the first screen: of the sample the first in which two sides speak."""
+    candidates = list(chosen) or sample(legs.values(), 12)
+    for stage, leg in candidates:
+        if len(leg.transcript.players) > 1:
+            return exhibit(stage, leg)
+    return exhibit(*candidates[0]) if candidates else None
 
 
 def _signals(run: RunFolder) -> dict[Signal, list[str]]:
@@ -185,11 +326,17 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters = (wording.number, wording.count, wording.duration, wording.percent, wording.floor_text, wording.units)
-    environment.filters.update({function.__name__: function for function in (*filters, wording.slug, svg)})
+    for function in (*filters, wording.slug, wording.debates_link, svg):
+        environment.filters[function.__name__] = function
     environment.globals["ends"] = ENDS
     return environment
 
 
-def svg(figure: Figure) -> Markup:
-    """A figure as markup: the renderer has escaped the text in it."""
-    return Markup(to_svg(figure))
+def svg(figure: Figure, page: str | None = "") -> Markup:
+    """A figure as markup: the renderer has escaped the text in it.
+
+    Args:
+        figure: to show.
+        page: address of the page that holds the debates; empty for this one, None if there is none.
+    """
+    return Markup(to_svg(figure, page))

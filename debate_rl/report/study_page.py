@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import yaml
 
@@ -14,11 +12,13 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.records import write_text
+from debate_rl.report.findings import asked, findings
 from debate_rl.report.page import by_group, environment
 from debate_rl.report.run_folder import RunFolder, load_run, seed_folder
+from debate_rl.report.side_by_side import Side, main_figures, page_address
 from debate_rl.report.transfer_tables import load_tables, write_tables
 from debate_rl.report.transfer_view import transfer_views
-from debate_rl.report.wording import printable
+from debate_rl.report.wording import bidi_shown, printable
 
 
 class SeedCost(NamedTuple):
@@ -80,31 +80,37 @@ def write_study_page(folder: str | Path, out: str | Path, table: Sequence[Effect
         UserError: the folder is no study, or the page can not be written.
     """
     runs = seed_runs(folder)
+    loaded = [load_run(run) for run in runs]
     costs = [_seed_cost(seed, run, Path(out)) for seed, run in zip(study_seeds(folder), runs, strict=True)]
     if not costs:
         raise UserError(f"{folder} is no study; its config has no seeds")
     page = Path(out) / "index.html"
-    tables = load_tables([load_run(run) for run in runs])
+    tables = load_tables(loaded)
+    sides = []
+    for cost, run in zip(costs, loaded, strict=True):
+        sides.append(Side(f"seed {cost.seed}", cost.address, main_figures(run), [], 0, run.unfinished))
+    whole = load_run(folder)
     template = environment().get_template("study.j2")
     html = template.render(
-        run=load_run(folder),
+        run=whole,
+        asked=asked(loaded[0]),
+        findings=findings(table),
+        sides=sides,
         costs=costs,
         effects=by_group(table),
         seeds=[(cost.seed, cost.address) for cost in costs],
         transfer=transfer_views(tables),
     )
-    write_text(page, printable(html))
+    write_text(page, bidi_shown(printable(html)))
     write_tables(tables, Path(out) / "tables")
     return page
 
 
 def _seed_cost(seed: int, folder: Path, out: Path) -> SeedCost:
     run = load_run(folder)
-    pages = sorted(page for page in folder.glob("*/index.html") if not page.parent.name.startswith("."))
     return SeedCost(
         seed=seed,
-        # Relative, so that the folder can be moved or served as a whole.
-        address=quote(Path(os.path.relpath(pages[0], out)).as_posix()) if pages else None,
+        address=page_address(folder, out),
         seconds=sum(_timings(run, "seconds")),
         peak=int(max(_timings(run, "peak_memory_mib"), default=0)),
         unfinished=run.unfinished,

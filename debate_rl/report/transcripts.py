@@ -1,6 +1,6 @@
-"""Transcripts laid out for reading: speeches cut at their quotes, the passage cut at the quoted spans, the verdict.
+"""Debates laid out for reading: speeches cut at their quotes, the quoted spans of the passage, the verdict.
 
-Everything here is plain text with labels; the template escapes it. The pieces of a passage join to the passage.
+Everything here is plain text with labels; the template and the page's script escape it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ from debate_rl.judges.judge import probability
 
 Look = Literal["plain", "exact", "near", "invalid", "scratchpad"]
 
-WHOLE = 900
-"""Characters up to which a passage is shown whole."""
-AROUND = 220
-"""Characters shown on each side of a quoted span of a longer passage."""
 _SCRATCHPAD = re.compile(r"<scratchpad>.*?(?:</scratchpad>|\Z)", re.DOTALL)
 
 
@@ -56,12 +52,18 @@ class ShownSpeech(NamedTuple):
     origin: str
 
 
-class Excerpt(NamedTuple):
-    """A stretch of the passage."""
+class Marked(NamedTuple):
+    """A stretch of the passage that quotes match.
 
-    pieces: tuple[Piece, ...]
-    cut_before: bool
-    cut_after: bool
+    Example:
+        Marked(start=120, end=151, look="exact", numbers=(2,))
+    """
+
+    start: int
+    end: int
+    look: Look
+    numbers: tuple[int, ...]
+    """Quotes that end here, numbered through the transcript."""
 
 
 class ShownAsk(NamedTuple):
@@ -70,6 +72,9 @@ class ShownAsk(NamedTuple):
     how: str
     p: tuple[float, float]
     logprobs: tuple[float, float]
+    after_turn: int | None
+    text: str | None
+    """What the judge wrote, if it did."""
 
 
 class Seat(NamedTuple):
@@ -80,42 +85,29 @@ class Seat(NamedTuple):
     """None where nobody argued for it."""
     answer: str
     correct: bool | None
-    p: float
+    p: float | None
 
 
 class Exhibit(NamedTuple):
-    """A judged transcript, ready to show."""
+    """A debate, ready to show."""
 
     id: str
     stage: str
     leg: JudgedDebate
     seats: tuple[Seat, ...]
     speeches: tuple[ShownSpeech, ...]
-    excerpts: tuple[Excerpt, ...]
-    passage: tuple[Piece, ...]
-    """The whole passage; empty where the question has none or the excerpts show all of it."""
-    passage_length: int
+    marked: tuple[Marked, ...]
+    """Stretches of the passage, in order."""
     asks: tuple[ShownAsk, ...]
-    between: tuple[tuple[int, float], ...]
-    """(after turn, probability of answer A) where the judge was asked between turns."""
     right: bool | None
-    """Whether the verdict is right; None for unknown answers and for a probability of .5."""
+    """Whether the verdict is right; None without a verdict, for unknown answers and for a probability of .5."""
 
 
 def exhibit(stage: str, leg: JudgedDebate) -> Exhibit:
-    """Lay out one judged leg; it must have a verdict."""
+    """Lay out one leg, judged or failed."""
     game, verdict = leg.transcript, leg.verdict
-    assert verdict is not None, "legs.sample gives judged legs only"
     passage = game.question.passage or ""
     speeches, quotes = _speeches(game.speeches, passage)
-    found_quotes = [numbered for numbered in quotes if numbered.quote.passage_start is not None]
-    is_whole = len(passage) <= WHOLE
-    windows = [(0, len(passage))] if is_whole else _windows(passage, found_quotes)
-    excerpts = []
-    for start, end in windows:
-        if end > start:
-            pieces = cut_passage(passage, found_quotes, start, end)
-            excerpts.append(Excerpt(pieces, cut_before=start > 0, cut_after=end < len(passage)))
     p_correct = leg.p_correct
     return Exhibit(
         id=game.id,
@@ -123,17 +115,14 @@ def exhibit(stage: str, leg: JudgedDebate) -> Exhibit:
         leg=leg,
         seats=_seats(leg, verdict),
         speeches=speeches,
-        excerpts=tuple(excerpts),
-        passage=() if is_whole else cut_passage(passage, found_quotes, 0, len(passage)),
-        passage_length=len(passage),
-        asks=tuple(_shown_ask(ask) for ask in verdict.asks if ask.after_turn is None),
-        between=tuple((turn, p[0]) for turn, p in enumerate(verdict.after_turn, start=1)),
+        marked=mark_passage(quotes, len(passage)),
+        asks=tuple(_shown_ask(ask) for ask in verdict.asks) if verdict else (),
         # A probability of exactly one half is no decision.
         right=None if p_correct is None or p_correct == 0.5 else p_correct > 0.5,
     )
 
 
-def _seats(leg: JudgedDebate, verdict: Verdict) -> tuple[Seat, ...]:
+def _seats(leg: JudgedDebate, verdict: Verdict | None) -> tuple[Seat, ...]:
     """Both sides, argued for or not: the judge gives each answer a probability."""
     question, players = leg.transcript.question, leg.transcript.players
     seats = []
@@ -143,7 +132,7 @@ def _seats(leg: JudgedDebate, verdict: Verdict) -> tuple[Seat, ...]:
             player=players.get(side),
             answer=question.answers[index],
             correct=None if question.correct is None else question.correct == index,
-            p=verdict.p[index],
+            p=None if verdict is None else verdict.p[index],
         )
         seats.append(seat)
     return tuple(seats)
@@ -176,23 +165,24 @@ def cut_speech(speech: Speech, first: int = 1, passage: str = "") -> tuple[tuple
     return tuple(piece for piece in pieces if piece.text), tuple(numbered)
 
 
-def cut_passage(passage: str, quotes: Sequence[Numbered], start: int, end: int) -> tuple[Piece, ...]:
-    """Cut passage[start:end] at the spans that quotes match; where exact and near overlap, exact shows."""
-    spans = [(numbered.quote.passage_start or 0, numbered.quote.passage_end or 0, numbered) for numbered in quotes]
-    edges: set[int] = set()
-    for span_start, span_end, _ in spans:
-        edges.update(edge for edge in (span_start, span_end) if start < edge < end)
-    pieces = []
-    for low, high in pairwise([start, *sorted(edges), end]):
+def mark_passage(quotes: Sequence[Numbered], length: int) -> tuple[Marked, ...]:
+    """The stretches of a passage of some length that quotes match; where exact and near overlap, exact shows."""
+    spans = []
+    for numbered in quotes:
+        start, end = numbered.quote.passage_start, numbered.quote.passage_end
+        if start is not None and end is not None:
+            spans.append((start, min(end, length), numbered))
+    edges = {start for start, _, _ in spans} | {end for _, end, _ in spans}
+    marked = []
+    for low, high in pairwise(sorted(edges)):
         # Between two neighbouring edges nothing begins or ends, so a span covers the piece whole or not at all.
         covering = [span for span in spans if span[0] <= low and high <= span[1]]
-        look: Look = "plain"
-        if covering:
-            is_exact = any(numbered.quote.verdict == "exact" for _, _, numbered in covering)
-            look = "exact" if is_exact else "near"
-        ending = tuple(numbered.number for _, span_end, numbered in covering if span_end == high)
-        pieces.append(Piece(passage[low:high], look, ending))
-    return tuple(piece for piece in pieces if piece.text)
+        if not covering:
+            continue
+        is_exact = any(numbered.quote.verdict == "exact" for _, _, numbered in covering)
+        ending = tuple(numbered.number for _, end, numbered in covering if end == high)
+        marked.append(Marked(low, high, "exact" if is_exact else "near", ending))
+    return tuple(marked)
 
 
 def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[ShownSpeech, ...], list[Numbered]]:
@@ -205,28 +195,6 @@ def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[ShownSpee
         origin = _origin_line(speech.origin)
         shown.append(ShownSpeech(speech.side, speech.origin.player, speech.turn, pieces, origin))
     return tuple(shown), quotes
-
-
-def _windows(passage: str, quotes: Sequence[Numbered]) -> list[tuple[int, int]]:
-    """Stretches around the quoted spans, widened to whole words; overlapping ones are joined."""
-    windows: list[tuple[int, int]] = []
-    for start, end in sorted((q.quote.passage_start or 0, q.quote.passage_end or 0) for q in quotes):
-        low, high = _to_space(passage, start - AROUND, -1), _to_space(passage, end + AROUND, 1)
-        if windows and low <= windows[-1][1]:
-            windows[-1] = (windows[-1][0], max(high, windows[-1][1]))
-        else:
-            windows.append((low, high))
-    return windows
-
-
-def _to_space(passage: str, position: int, step: Literal[-1, 1]) -> int:
-    """The nearest space from here outwards, at most 40 characters away."""
-    position = max(0, min(len(passage), position))
-    for _ in range(40):
-        if position in (0, len(passage)) or passage[position - (step < 0)].isspace():
-            break
-        position += step
-    return position
 
 
 def _quote_note(quote: Quote, passage: str) -> str:
@@ -267,4 +235,6 @@ def _shown_ask(ask: Ask) -> ShownAsk:
     elif ask.sides:
         how = f"{ask.sides[0]} read first"
     p = probability(ask.logprobs)
-    return ShownAsk(f"{how}, answer {'AB'[ask.order[0]]} listed first", (p, 1 - p), ask.logprobs)
+    return ShownAsk(
+        f"{how}, answer {'AB'[ask.order[0]]} listed first", (p, 1 - p), ask.logprobs, ask.after_turn, ask.text
+    )

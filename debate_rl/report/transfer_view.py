@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from debate_rl.report import figures
-from debate_rl.report.figures import Figure, Labelled, StudentPoint
+from debate_rl.report.chart import Figure, Labelled, StudentPoint
+from debate_rl.report.wording import debates_link
 from debate_rl.weak_to_strong.results.results import Comparison, MethodResult, Results
 from debate_rl.weak_to_strong.results.tables import AXES, ENDS, Cell, Column, Table, cost_text, rows
 
@@ -47,15 +48,20 @@ class TransferView(NamedTuple):
     cost: str
 
 
-def transfer_views(tables: Sequence[Table]) -> list[TransferView]:
-    """What the page shows of each table."""
+def transfer_views(tables: Sequence[Table], stages: Collection[str] = ()) -> list[TransferView]:
+    """What the page shows of each table.
+
+    Args:
+        tables: as `load_tables` gives them.
+        stages: those whose debates the page holds; points of a column lead to its stage's.
+    """
     views = []
     for table in tables:
         view = TransferView(
             stage=table.name,
             table=table,
             rows=rows(table),
-            columns=[_column_view(column, table) for column in table.columns],
+            columns=[_column_view(column, table, stages) for column in table.columns],
             grids=[_grid_view(name, table) for name in table.methods] if table.grid else [],
             cost="" if table.cost is None else cost_text(table.cost),
         )
@@ -63,31 +69,44 @@ def transfer_views(tables: Sequence[Table]) -> list[TransferView]:
     return views
 
 
-def _column_view(column: Column, table: Table) -> ColumnView:
+def _column_view(column: Column, table: Table, stages: Collection[str]) -> ColumnView:
     results = column.results
     label = column.label if len(table.columns) > 1 else ""
     suffix = f", {label}" if label else ""
-    pgr = [Labelled(method.name, method.pgr.pgr) for method in results.methods if method.pgr.pgr is not None]
+    link = _stage_link(column, table, stages)
+    pgr = []
+    for method in results.methods:
+        if method.pgr.pgr is not None:
+            pgr.append(Labelled(method.name, method.pgr.pgr, link=link))
     leading, others = _split_comparisons(results)
+    accuracies = _accuracies(results, link)
     return ColumnView(
         label=label,
         column=column,
-        accuracy=figures.student_accuracy(f"Accuracy of students on the test items{suffix}", _accuracies(results)),
+        accuracy=figures.student_accuracy(f"Accuracy of students on the test items{suffix}", accuracies),
         pgr=figures.pgr_by_method(f"Gap recovered (PGR){suffix}", pgr) if pgr else None,
-        lines=_lines(column, AXES[table.over], suffix) if table.over and column.points else None,
+        lines=_lines(column, AXES[table.over], suffix, link) if table.over and column.points else None,
         first=leading,
         others=others,
     )
 
 
-def _accuracies(results: Results) -> list[Labelled]:
+def _stage_link(column: Column, table: Table, stages: Collection[str]) -> str:
+    """Debates of the stage of a column: "scaling-large" is the column "large" of the table "scaling"."""
+    for name in (column.label, table.name, f"{table.name}-{column.label}"):
+        if name in stages:
+            return debates_link(name)
+    return ""
+
+
+def _accuracies(results: Results, link: str) -> list[Labelled]:
     """Students between the strong model's other ends and the ceiling, which comes last."""
     ends = []
     for model, name in ENDS.items():
         estimate = getattr(results, model)
         if estimate is not None:
             ends.append(Labelled(name, estimate, is_reference=True))
-    students = [Labelled(method.name, method.student) for method in results.methods]
+    students = [Labelled(method.name, method.student, link=link) for method in results.methods]
     # `ENDS` lists the ceiling last.
     return [*ends[:-1], *students, ends[-1]]
 
@@ -104,13 +123,13 @@ def _split_comparisons(results: Results) -> tuple[list[Comparison], list[Compari
     return leading, others
 
 
-def _lines(column: Column, over: str, suffix: str) -> Figure:
+def _lines(column: Column, over: str, suffix: str, link: str) -> Figure:
     """Students' accuracies over the number in which their methods differ."""
     students = []
     for method in column.results.methods:
         point = column.points.get(method.name)
         if point is not None:
-            students.append(StudentPoint(point.line, point.x, method.name, method.student))
+            students.append(StudentPoint(point.line, point.x, method.name, method.student, link))
     weak, ceiling = column.results.weak.value, column.results.ceiling.value
     return figures.students_over(f"Accuracy of students over {over}{suffix}", over, students, weak, ceiling)
 
@@ -129,14 +148,14 @@ def _grid_view(method: str, table: Table) -> GridView:
     )
 
 
-def findings(views: Sequence[TransferView]) -> dict[str, str]:
+def recovered(views: Sequence[TransferView]) -> dict[str, str]:
     """The gap that the first and the last method of the first table recover, for the top of the page."""
-    recovered = {}
+    gaps = {}
     for column in views[0].columns if views else ():
         for method in _first_and_last(column.column.results):
             name = f"{method.name}, {column.label}" if column.label else method.name
-            recovered[name] = method.pgr_text
-    return recovered
+            gaps[name] = method.pgr_text
+    return gaps
 
 
 def _first_and_last(results: Results) -> tuple[MethodResult, ...]:

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from debate_rl.arena import progress
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import JudgeScores
 
 _UNPRINTABLE = {code: "\ufffd" for code in (*range(32), 127, 0xFFFE, 0xFFFF) if code not in (9, 10)}
+
+
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls of the direction of writing: with them a text can look like another one."""
+
+
+def bidi_shown(text: str) -> str:
+    """Text in which controls of the direction of writing are written out, as in "[U+202E]"."""
+    return _BIDI.sub(lambda match: f"[U+{ord(match[0]):04X}]", text)
+
+
+def debates_link(stage: str, **filters: str) -> str:
+    """Address of a stage's debates in the page, those that match.
+
+    Example:
+        >>> debates_link("oversight", protocol="debate", player="dpo@4")
+        '#debates?stage=oversight&protocol=debate&player=dpo%404'
+    """
+    return f"#debates?{urlencode({'stage': stage, **filters})}"
 
 
 def printable(text: str) -> str:

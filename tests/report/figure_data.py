@@ -1,8 +1,11 @@
 """What a figure shows, read from its specification."""
 
+import base64
+import gzip
+import json
 import xml.etree.ElementTree as ElementTree
 
-from debate_rl.report.figures import to_svg
+from debate_rl.report.render import to_svg
 
 
 def rows(figure, **wanted):
@@ -34,3 +37,8 @@ def drawn(figure):
 def texts(figure):
     """Texts that the SVG shows."""
     return [element.text for element in drawn(figure).iter() if element.tag.endswith("}text")]
+
+
+def unpacked(path):
+    """What a part of the debates beside the page holds."""
+    return json.loads(gzip.decompress(base64.b64decode(path.read_text().split('"')[3])))

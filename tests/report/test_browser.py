@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
 HOSTILE = (
-    "<script>window.owned = 1; document.title = 'owned'</script><img src=x onerror='window.owned = 2'></div> "
+    "\u202e<script>window.owned = 1; document.title = 'owned'</script><img src=x onerror='window.owned = 2'></div> "
     "<quote>the pipe was moved to the {place} at</quote> <quote>ines buried it at sea</quote>"
 )
 
@@ -51,9 +51,33 @@ def opened(browser, run_folder, made, tmp_path_factory):
         speeches = [read_speech(said, game, s.side, s.turn, Origin(player="dpo")) for s in game.speeches]
         legs.append(leg.model_copy(update={"transcript": game.model_copy(update={"speeches": tuple(speeches)})}))
     write(path, legs)
-    browser.get(write_report(run, run / "report").as_uri())
+    page = write_report(run, run / "report").as_uri()
+    browser.get(page)
     browser.execute_script("document.querySelectorAll('details').forEach(found => found.open = true)")
+    browser.page = page
     return browser
+
+
+def until(browser, script, *values):
+    """Wait for a script's answer that is not empty; a busy machine may need long."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(f"return {script}", *values))
+
+
+def go_to(browser, address):
+    """Follow a link of the page, and wait until the table or the debate is there."""
+    browser.execute_script("document.querySelector('dialog').close()")
+    browser.execute_script("location.hash = arguments[0]", address)
+    shown = "document.querySelector('.found').textContent.includes(' of ')"
+    until(browser, f"document.querySelector('dialog').open && {shown}" if "id=" in address else shown)
+
+
+def press(browser, *keys):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    for key in keys:
+        ActionChains(browser).send_keys(key).perform()
 
 
 def texts(browser, selector):
@@ -64,11 +88,30 @@ def texts(browser, selector):
 
 def test_headings_and_leaderboard(opened):
     assert opened.title == "made \u00b7 debate-rl"
-    assert texts(opened, "h2") == [
-        "Effects", "Leaderboard", "Judge accuracy by protocol", "Judge calibration", "Weak-to-strong",
-        "Behaviour of the debaters", "Training", "Transcripts", "Failed legs", "Costs", "Config",
+    assert texts(opened, "main > section > h2") == [
+        "Leaderboard", "Judge accuracy by protocol", "Judge calibration", "Weak-to-strong",
+        "Behaviour of the debaters", "Training", "Debates", "Failed legs", "All effects", "Costs", "Config",
     ]  # fmt: skip
     assert sorted(texts(opened, ".leaderboard tbody th")) == ["base", "dpo", "sft"]
+
+
+def test_what_was_found_is_read_without_scrolling(opened):
+    opened.execute_script("scrollTo(0, 0)")
+    bottom = opened.execute_script("return document.querySelector('.findings li').getBoundingClientRect().bottom")
+    assert bottom < 800 and 3 <= len(texts(opened, ".findings li")) <= 5
+
+
+def test_tables_do_not_clip_at_1280_pixels(opened):
+    size = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        clipped = opened.execute_script("""
+            return [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1)
+                .map(box => box.textContent.trim().slice(0, 60));
+        """)
+        assert clipped == []
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_figures_have_size_and_their_marks_and_words_lie_inside(opened):
@@ -86,7 +129,7 @@ def test_figures_have_size_and_their_marks_and_words_lie_inside(opened):
         });
         return [figures.length, wrong.map(figure => figure.querySelector('title').textContent)];
     """)
-    assert outside == [19, []]
+    assert outside == [22, []]
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -100,38 +143,101 @@ def test_figures_take_the_colours_of_the_scheme(opened, dark):
     assert ink == page
 
 
-def test_quotes_have_three_colours_on_readable_ground(opened):
-    colours = opened.execute_script("""
-        return ['exact', 'near', 'invalid'].map(look =>
-            getComputedStyle(document.querySelector('.speech mark.' + look)).backgroundColor)
+def test_the_point_of_a_figure_leads_to_its_debates(opened):
+    opened.execute_script("document.querySelector('dialog').close()")
+    link = opened.execute_script("""
+        const link = document.querySelector('#ratings svg a');
+        link.dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}));
+        return [link.getAttribute('href'), link.querySelector('title').textContent];
     """)
-    assert len(set(colours)) == 3
-    assert "rgba(0, 0, 0, 0)" not in colours
+    assert link[0].startswith("#debates?stage=tournament&player=") and "Elo" not in link[0] and "[" in link[1]
+    until(opened, "document.querySelector('select[name=player]').value")
+    assert opened.execute_script("return document.querySelector('select[name=stage]').value") == "tournament"
 
 
-def test_speeches_stand_beside_the_passage(opened):
+def test_a_debate_opens_beside_its_story_with_three_kinds_of_quotes(opened):
+    go_to(opened, "#debates?stage=tournament&player=base&sort=surprise")
+    rows = int(until(opened, "document.querySelector('.found').textContent.match(/^[0-9]+/)[0]"))
+    assert rows == 60
+    go_to(opened, "#debates?stage=oversight&protocol=debate")
+    opened.execute_script("document.querySelector('.list a').click()")
+    until(opened, "document.querySelector('dialog').open && document.querySelector('.reader .passage .whole')")
     left, right = opened.execute_script("""
-        const debate = document.querySelector('.debate');
-        return ['.speeches', '.passage'].map(part => debate.querySelector(part).getBoundingClientRect().toJSON());
+        return ['.speeches', '.passage'].map(part =>
+            document.querySelector('.reader ' + part).getBoundingClientRect().toJSON());
     """)
     assert left["right"] < right["left"] and abs(left["top"] - right["top"]) < 20
-
-
-def test_number_of_a_quote_leads_to_its_passage(opened):
-    targets = opened.execute_script("""
-        const links = [...document.querySelectorAll('.speech sup a')];
-        return links.map(link => document.querySelector(link.getAttribute('href')) !== null);
+    jumps = opened.execute_script("return document.querySelectorAll('.reader .jump').length")
+    assert jumps and texts(opened, ".reader .passage [data-quote]")
+    assert "B read first" in texts(opened, ".reader .verdict table")[0]
+    colours = opened.execute_script("""
+        return ['exact', 'invalid'].map(look =>
+            getComputedStyle(document.querySelector('.reader .speech mark.' + look)).backgroundColor)
     """)
-    assert targets and all(targets)
+    assert len(set(colours)) == 2 and "rgba(0, 0, 0, 0)" not in colours
 
 
-def test_nothing_ran_and_nothing_was_refused(opened):
-    assert opened.execute_script("return window.owned === undefined && document.scripts.length === 0")
+def test_the_address_of_a_debate_opens_it_again(opened):
+    go_to(opened, "#debates?stage=oversight&protocol=single")
+    opened.execute_script("document.querySelector('.list a').click()")
+    until(opened, "document.querySelector('dialog').open && document.querySelector('.reader h3')")
+    address, words = opened.current_url, texts(opened, ".reader .meta")
+    opened.get("about:blank")
+    opened.get(address)
+    until(opened, "document.querySelector('dialog').open && document.querySelector('.reader h3')")
+    assert "id=" in address and texts(opened, ".reader .meta") == words
+
+
+def test_the_table_is_worked_by_keyboard(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    go_to(opened, "#debates?stage=oversight")
+    opened.execute_script("document.activeElement.blur()")
+    press(opened, "/", *"q-3")
+    until(opened, "document.querySelector('.found').textContent.startsWith('3 of 36')")
+    opened.execute_script("document.activeElement.blur()")
+    press(opened, "j", "j", Keys.ENTER)
+    until(opened, "document.querySelector('dialog').open && document.querySelector('.reader h3')")
+    assert "single" in texts(opened, ".reader .body > .meta")[0]
+    press(opened, "j")
+    until(opened, "document.querySelector('.reader .body > .meta').textContent.startsWith('blind')")
+    press(opened, Keys.ESCAPE)
+    until(opened, "!document.querySelector('dialog').open")
+    assert opened.execute_script("return document.activeElement.closest('tbody') !== null")
+
+
+@pytest.mark.parametrize("page", ["index.html", "share.html"])
+def test_hostile_text_never_runs_and_nothing_was_refused(opened, page):
+    opened.get(opened.page.replace("index.html", page))
+    go_to(opened, "#debates?stage=oversight")
+    opened.execute_script("document.querySelector('.list a').click()")
+    until(opened, "document.querySelector('dialog').open && document.querySelector('.reader .speech')")
+    assert any("window.owned = 1" in text for text in texts(opened, ".reader .speech .text"))
+    assert any("[U+202E]" in text for text in texts(opened, ".reader .speech .text"))
+    assert opened.execute_script("return window.owned === undefined && document.scripts.length === 1")
     assert opened.title == "made \u00b7 debate-rl"
-    assert any("window.owned = 1" in text for text in texts(opened, ".speech .text"))
     assert opened.execute_script("return document.querySelectorAll('img').length") == 0
     assert opened.get_log("browser") == []
-    assert opened.execute_script("return performance.getEntriesByType('resource').length") == 0
+    loaded = opened.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    beside = opened.page.replace("index.html", "debates/")
+    assert all(name.startswith(beside) for name in loaded)
+    assert page == "index.html" or not loaded
+
+
+def test_the_policy_lets_no_other_script_run(opened):
+    opened.execute_script("""
+        document.body.insertAdjacentHTML('beforeend', '<img src="x:" onerror="window.owned = 3">');
+        const box = document.createElement('div');
+        box.setAttribute('onclick', 'window.owned = 4');
+        document.body.append(box);
+        box.click();
+        document.body.insertAdjacentHTML('beforeend', '<iframe srcdoc="<script>parent.owned = 5</script>"></iframe>');
+    """)
+    until(opened, "document.readyState === 'complete'")
+    assert opened.execute_script("return window.owned === undefined")
+    opened.get_log("browser")
+    opened.get(opened.page)
+    opened.execute_script("document.querySelectorAll('details').forEach(found => found.open = true)")
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -166,11 +272,16 @@ def test_phone_shows_one_column_and_never_scrolls_sideways(opened):
     )
     try:
         assert opened.execute_script("return document.documentElement.scrollWidth") <= 375
+        go_to(opened, "#debates?stage=oversight")
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= 375
+        opened.execute_script("document.querySelector('.list a').click()")
+        until(opened, "document.querySelector('dialog').open && document.querySelector('.reader .passage')")
         tops = opened.execute_script("""
-            const debate = document.querySelector('.debate');
-            return ['.speeches', '.passage'].map(part => debate.querySelector(part).getBoundingClientRect().top);
+            return ['.speeches', '.passage'].map(part =>
+                document.querySelector('.reader ' + part).getBoundingClientRect().top);
         """)
         assert tops[0] < tops[1]
+        opened.execute_script("document.querySelector('dialog').close()")
         smallest = opened.execute_script("""
             return Math.min(...[...document.querySelectorAll('svg.plot text')].map(text =>
                 parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b)))

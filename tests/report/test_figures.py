@@ -8,7 +8,7 @@ import pytest
 from debate_rl.intervals import Estimate
 from debate_rl.judges.scores import judge_scores
 from debate_rl.report import figures
-from debate_rl.report.figures import (
+from debate_rl.report.chart import (
     ACCURACY,
     ELO,
     Labelled,
@@ -16,8 +16,8 @@ from debate_rl.report.figures import (
     RatedAccuracy,
     StudentPoint,
     WinRate,
-    to_svg,
-)  # fmt: skip
+)
+from debate_rl.report.render import to_svg
 from tests.report.figure_data import described, drawn, rows, texts
 
 HOSTILE = "</svg><script>alert(1)</script> \"' & {{ 7 * 7 }} \x1b[31m \x00 \ud800 \uffff datum.value"
@@ -166,7 +166,8 @@ def test_calibration_shows_every_bin_with_its_count(one_of_each):
 
 
 def test_a_training_curve_says_where_it_begins_and_ends(one_of_each):
-    assert rows(one_of_each["training_curve"]) == [{"step": 1, "value": 0.5}, {"step": 2, "value": 0.4}]
+    drawn_rows = [(row["step"], row["value"]) for row in rows(one_of_each["training_curve"])]
+    assert drawn_rows[:2] == [(1, 0.5), (2, 0.4)]
     assert "0.5 at step 1, 0.4 at step 2, between 0.4 and 0.5" in drawn(one_of_each["training_curve"]).get("aria-label")
 
 

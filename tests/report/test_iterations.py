@@ -2,6 +2,7 @@
 
 import pytest
 
+from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.iterations import curve
 from debate_rl.arena.ratings import rate
 from debate_rl.arena.tournament import outcomes
@@ -42,11 +43,12 @@ def _legs(made, questions):
 
 def test_the_curve_stands_in_the_page(run):
     folder, points = run
-    html = render(load_run(folder))
+    html = render(load_run(folder), table=effects([folder]))
     section = html[html.index('<section id="iterations"') :]
     assert f"+{points[2].over_start.value:.0f}" in section and "Elo over sft" in section
     assert section.count("<svg") == 1 and "5e-05" in section
-    assert "it.2 over sft" in html[html.index('<section id="summary"') : html.index('<section id="iterations"')]
+    summary = html[html.index('<section id="summary"') : html.index('<section id="iterations"')]
+    assert "it.2 is stronger than sft" in summary
 
 
 def test_the_curve_begins_at_the_start(run):
@@ -74,6 +76,6 @@ def test_consultants_have_a_curve_without_ratings(made, tmp_path):
     folder = made.open_run(tmp_path / "run", stages=("it",))
     made.put(folder, "it", {"points": [p.model_dump(mode="json") for p in points], "legs": 16}, kind="iterations",
              legs=legs)  # fmt: skip
-    html = render(load_run(folder))
+    html = render(load_run(folder), table=effects([folder]))
     section = html[html.index('<section id="iterations"') :]
     assert "consultant" in section and "Elo over" not in section.partition("</section>")[0]

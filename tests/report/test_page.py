@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,9 +12,10 @@ from debate_rl.errors import UserError
 from debate_rl.game.verdict import Failure
 from debate_rl.records import read_json, write, write_json
 from debate_rl.report import load_run, write_report
-from debate_rl.report.page import ERRORS, render
+from debate_rl.report.page import ERRORS, render, render_pages
 from debate_rl.report.wording import number
 from tests import SHARED
+from tests.report.figure_data import unpacked
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 HOSTILE = (
@@ -85,14 +88,21 @@ def hostile_run(made, folder):
     return run
 
 
-def test_page_is_one_file_that_fetches_and_runs_nothing(run_folder, tmp_path):
+@pytest.mark.parametrize("name", ["index.html", "share.html"])
+def test_page_fetches_nothing_and_runs_one_script_that_its_policy_names(run_folder, tmp_path, name):
     path = write_report(run_folder, tmp_path / "report")
     assert path == tmp_path / "report" / "index.html"
-    assert {file.name for file in path.parent.iterdir()} == {"index.html", "tables"}
-    page = Page(path.read_text(encoding="utf-8"))
-    assert not page.all("script")
+    assert {file.name for file in path.parent.iterdir()} == {"index.html", "share.html", "debates", "tables"}
+    path = path.with_name(name)
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.all("script") == [{}]
+    script = html.split("<script>")[1].split("</script>")[0]
+    named = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    dynamic = " 'strict-dynamic'" if name == "index.html" else ""
+    assert policy.startswith(f"default-src 'none'; script-src 'sha256-{named}'{dynamic}; style-src 'unsafe-inline';")
+    assert "unsafe-eval" not in policy and "connect-src" not in policy
     addresses = [v for _, found in page.elements for k, v in found.items() if k in ("src", "href", "action", "data")]
     assert all(value == "data:," or value.startswith("#") for value in addresses)
     assert "url(" not in path.read_text(encoding="utf-8")
@@ -100,9 +110,10 @@ def test_page_is_one_file_that_fetches_and_runs_nothing(run_folder, tmp_path):
 
 def test_every_section_is_there(page):
     anchors = {found["id"] for found in page.all("section") if "id" in found}
-    assert anchors == {"summary", "ratings", "oversight", "judge", "transfer", "behaviour", "training", "transcripts",
+    assert anchors == {"summary", "ratings", "oversight", "judge", "transfer", "behaviour", "training", "debates",
                        "failures", "costs", "config"}  # fmt: skip
     links = {found["href"].removeprefix("#") for found in page.all("a")}
+    links = {link for link in links if not link.startswith("debates?")}
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
     assert links <= set(ids)
@@ -111,10 +122,11 @@ def test_every_section_is_there(page):
 
 def test_every_figure_has_a_title_and_an_alternative_text(page, html):
     shown = page.all("svg")
-    # elo, wins, accuracy over rating, protocols, their calibration, judge, its coverage, transfer, curves
-    assert len(shown) == 1 + 1 + 1 + 1 + 3 + 2 + 2 + 2 + 3 * 2
+    # the first screen's; elo, wins, accuracy over rating, protocols, their calibration, judge, before and after, its
+    # coverage, transfer, quotes, curves
+    assert len(shown) == 1 + 1 + 1 + 1 + 1 + 3 + 1 + 2 + 2 + 2 + 1 + 3 * 2
     assert all(figure["role"] == "img" and len(figure["aria-label"]) > 20 for figure in shown)
-    assert len(page.all("title")) == 1 + len(shown)
+    assert len([found for name, found in page.elements if name == "title"]) > 1 + len(shown)  # those of points as well
     assert not re.search(r'"[^"<>]*\b(nan|inf)\b[^"<>]*"', html)
 
 
@@ -182,11 +194,13 @@ def test_failed_legs_costs_and_training_are_listed(page):
     assert "rows 400 tokens 52 000 train loss 0.41" in page.text
 
 
-def test_quotes_have_looks_and_their_numbers_lead_to_the_passage(page):
-    assert {found["class"] for found in page.all("mark")} == {"exact", "near", "invalid"}
-    assert any(found["href"].startswith("#quote-") for found in page.all("a"))
-    assert len(page.all("details", class_="debate")) == 12
-    assert "12 of 144 legs" in page.text
+def test_every_point_says_what_it_is_and_leads_to_its_debates(run_folder, page, html):
+    links = {found["href"] for found in page.all("a") if found["href"].startswith("#debates?")}
+    for filters in ("stage=tournament&player=dpo&other=sft", "stage=oversight&protocol=single&player=dpo",
+                    "stage=oversight&protocol=blind", "stage=tournament&player=base"):  # fmt: skip
+        assert f"#debates?{filters}" in links
+    assert re.search(r"<title>dpo against base: [0-9.]+ %, n \d+</title>", html)
+    assert re.search(r'<a href="#debates\?stage=judge%2C\+after\+finetuning&amp;sure=0.9-1"><path', html)
 
 
 def test_two_pages_of_one_run_are_the_same_to_the_byte(run_folder, html):
@@ -194,9 +208,9 @@ def test_two_pages_of_one_run_are_the_same_to_the_byte(run_folder, html):
 
 
 def test_no_transcripts_where_none_are_wanted(run_folder):
-    page = Page(render(load_run(run_folder), transcripts=0))
-    assert not page.all("details", class_="debate")
-    assert "0 of 144 legs" in page.text and "context: prompt" in page.text
+    page = Page(render_pages(load_run(run_folder), transcripts=0).share)
+    assert not page.all("table", class_="list") and "context: prompt" in page.text
+    assert "none was put into this page" in page.text
     with pytest.raises(UserError, match="0 or more"):
         write_report(run_folder, run_folder, transcripts=-1)
 
@@ -256,7 +270,7 @@ def test_several_stages_of_a_kind_are_told_apart(made, run_folder, tmp_path):
     page = Page(render(load_run(run), transcripts=2))
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
-    assert "Highest rated, second round" in page.text
+    assert "#debates?stage=second+round&player=dpo" in {found.get("href") for found in page.all("a")}
 
 
 def test_slope_is_given_over_three_players_and_not_over_two(made, html, tmp_path):
@@ -267,9 +281,9 @@ def test_slope_is_given_over_three_players_and_not_over_two(made, html, tmp_path
 
 
 def test_nothing_hostile_is_markup(made, tmp_path):
-    page = Page(render(load_run(hostile_run(made, tmp_path))))
-    assert not page.all("script") and not page.all("img") and not page.all("i")
-    assert len(page.all("b")) == len(page.all("div", class_="verdict"))  # the page's own
+    html = render(load_run(hostile_run(made, tmp_path)))
+    page = Page(html.replace(html.split("<script>")[1].split("</script>")[0], ""))
+    assert page.all("script") == [{}] and not page.all("img") and not page.all("i") and not page.all("b")
     attributes = {name for _, found in page.elements for name in found}
     assert not {name for name in attributes if name.startswith("on")}
     for said in (
@@ -283,6 +297,7 @@ def test_nothing_hostile_is_markup(made, tmp_path):
     assert "</mark><b>the pipe was moved</b>" in page.text
     assert "</pre><script>alert(6)" in page.text
     assert "\x1b" not in page.text and "\ufffd[31m" in page.text
+    assert "\u202e" not in html and "[U+202E]" in page.text
 
 
 def test_many_failures_are_counted_and_the_first_listed(made, tmp_path):
@@ -306,13 +321,15 @@ def test_real_human_debates_are_shown(made, tmp_path):
     made.oversight_stage(run, [made.question(n) for n in range(4)])
     real = legs(nyu.sessions(SHARED / "data/nyu_2023"))
     write(run / "oversight" / "debates.jsonl", real)
-    page = Page(render(load_run(run), transcripts=6))
-    assert len(page.all("details", class_="debate")) == 6
-    assert page.text.count("Whole passage, 2") > 3  # 20,000 characters and more
-    assert f"6 of {len(real)} legs" in page.text
+    write_report(run, tmp_path / "out", transcripts=6)
+    rows = unpacked(tmp_path / "out" / "debates" / "s0-rows.js")
+    assert len(rows["rows"]) == len(real) and rows["questions"][0][1] == real[0].transcript.question.text
+    stories = [text for path in (tmp_path / "out" / "debates").glob("story-*.js") for text in unpacked(path)]
+    assert sorted(stories) == sorted({leg.transcript.question.passage for leg in real})
+    assert f"A sample of 6 of {len(real)} debates" in (tmp_path / "out" / "share.html").read_text(encoding="utf-8")
 
 
-def test_effects_come_first_and_readers_have_a_section(made, tmp_path):
+def test_findings_come_first_and_readers_have_a_section(made, tmp_path):
     run = made.open_run(tmp_path / "run", stages=("reading",))
     legs = {
         name: [made.leg(made.question(n), ("dpo", "dpo"), name) for n in range(6)] for name in ("open_book", "blind")
@@ -320,7 +337,7 @@ def test_effects_come_first_and_readers_have_a_section(made, tmp_path):
     rows = [{"model": NAMES[0], "protocol": name, "scores": scores(found).model_dump()} for name, found in legs.items()]
     made.put(run, "reading", {"rows": rows, "failed": 1}, legs=[one for found in legs.values() for one in found])
     page = Page(write_report(run, tmp_path / "out").read_text(encoding="utf-8"))
-    assert [found["id"] for found in page.all("section")][:3] == ["effects", "summary", "reading"]
+    assert [found["id"] for found in page.all("section")][:2] == ["summary", "reading"]
     assert "open_book" in page.text and "1 failed" in page.text and NAMES[0] in page.text
     assert "judge, open-book accuracy" in page.text and "seeds: [0, 1, 2]" in page.text
     assert "effects" not in [found.get("id") for found in Page(render(load_run(run))).all("section")]

@@ -28,7 +28,7 @@ def table(name="x over y"):
 
 def test_the_table_and_the_costs_of_every_seed(study, tmp_path):
     html = write_study_page(study, study / "report", table()).read_text()
-    assert html.count('href="../seed0/report/index.html"') == 2 and "seed12/" not in html and "seed 12" in html
+    assert html.count('href="../seed0/report/index.html"') == 3 and "seed12/" not in html and "seed 12" in html
     assert "\u221212.3" in html and "[\u221220.0, \u22124.0]" in html and ">no<" in html
     assert "2 min 30 s" in html and "<td>dpo</td>" in html  # 75 s for each seed; what is not finished
     elsewhere = write_study_page(study, tmp_path / "out", table()).read_text()

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.quotes import Quote, check_quotes
 from debate_rl.game.transcript import Origin, Speech, open_transcript, read_speech
-from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
-from debate_rl.report.transcripts import Numbered, cut_passage, cut_speech, exhibit
+from debate_rl.game.verdict import Ask, Failure, JudgedDebate, Verdict
+from debate_rl.report.transcripts import Numbered, cut_speech, exhibit, mark_passage
 
 PASSAGE = "on monday the pipe was moved to the shed. on tuesday ines moved it to the barn, and all saw it."
 
@@ -69,28 +69,19 @@ def test_pieces_of_a_speech_hold_all_its_words(parts):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 95), st.integers(0, 95)).map(sorted).filter(lambda s: s[0] < s[1]), max_size=6),
-    st.integers(0, 40),
-    st.integers(41, 95),
+    st.lists(st.tuples(st.integers(0, 95), st.integers(0, 95)).map(sorted).filter(lambda s: s[0] < s[1]), max_size=6)
 )
-def test_pieces_of_a_passage_are_the_passage(spans, start, end):
-    pieces = cut_passage(PASSAGE, numbered(*spans), start, end)
-    assert joined(pieces) == PASSAGE[start:end]
-    marked = {i for a, b in spans for i in range(max(a, start), min(b, end)) if a <= i}
-    place, found = start, set()
-    for piece in pieces:
-        if piece.look != "plain":
-            found |= set(range(place, place + len(piece.text)))
-        place += len(piece.text)
-    inside = {i for a, b in spans if start <= a and b <= end for i in range(a, b)}
-    assert inside <= found <= marked
+def test_marks_of_a_passage_cover_what_quotes_match_and_nothing_else(spans):
+    marked = mark_passage(numbered(*spans), len(PASSAGE))
+    covered = [place for mark in marked for place in range(mark.start, mark.end)]
+    assert covered == sorted({place for start, end in spans for place in range(start, end)})
+    assert sorted(number for mark in marked for number in mark.numbers) == list(range(1, len(spans) + 1))
 
 
 def test_exact_shows_where_exact_and_near_overlap():
     quotes = [*numbered((0, 20)), Numbered(2, numbered((10, 30), verdict="near")[0].quote)]
-    pieces = cut_passage(PASSAGE, quotes, 0, len(PASSAGE))
-    assert [(len(p.text), p.look, p.numbers) for p in pieces[:3]] == [
-        (10, "exact", ()), (10, "exact", (1,)), (10, "near", (2,))
+    assert [tuple(mark) for mark in mark_passage(quotes, len(PASSAGE))] == [
+        (0, 10, "exact", ()), (10, 20, "exact", (1,)), (20, 30, "near", (2,))
     ]  # fmt: skip
 
 
@@ -106,40 +97,22 @@ def long_leg(made, quotes=("ines hid the key under the third stone",)):
     return JudgedDebate(transcript=game.add(speeches), verdict=Verdict(judge="judge", p=(0.65, 0.35), asks=asks))
 
 
-def test_long_passage_shows_the_surroundings_of_quotes_and_the_whole_apart(made):
-    leg = long_leg(made, ("ines hid the key under the third stone", "the mayor burnt the map at noon"))
-    found = exhibit("oversight", leg)
-    assert len(found.excerpts) == 2
-    assert joined(found.passage) == leg.transcript.question.passage
-    for excerpt in found.excerpts:
-        text = joined(excerpt.pieces)
-        assert excerpt.cut_before and excerpt.cut_after
-        assert 400 < len(text) < 700
-        assert text in leg.transcript.question.passage
-        assert any(piece.look == "exact" and piece.numbers for piece in excerpt.pieces)
-    assert {n for x in found.excerpts for p in x.pieces for n in p.numbers} == {1, 2, 3, 4}
-
-
-def test_excerpts_begin_and_end_at_whole_words(made):
-    leg = long_leg(made)
+def test_quotes_are_marked_where_they_stand_in_a_long_passage(made):
+    quotes = ("ines hid the key under the third stone", "the mayor burnt the map at noon")
+    leg = long_leg(made, quotes)
     passage = leg.transcript.question.passage
-    text = joined(exhibit("oversight", leg).excerpts[0].pieces)
-    start = passage.index(text)
-    assert passage[start - 1].isspace() or text[0].isspace()
-    assert passage[start + len(text)].isspace() or text[-1].isspace()
+    found = exhibit("oversight", leg)
+    assert [(passage[mark.start : mark.end], mark.numbers) for mark in found.marked] == [
+        (quotes[0], (1, 3)), (quotes[1], (2, 4))
+    ]  # fmt: skip
 
 
-def test_long_passage_without_a_found_quote_shows_none_of_it(made):
-    leg = long_leg(made)
-    bare = leg.transcript.speeches[0].model_copy(update={"text": "I say so.", "quotes": ()})
-    found = exhibit("s", leg.model_copy(update={"transcript": leg.transcript.model_copy(update={"speeches": (bare,)})}))
-    assert found.excerpts == () and found.passage_length > 10_000
-
-
-def test_short_passage_is_shown_once(made):
-    found = exhibit("tournament", made.leg(made.question(3), ("dpo", "sft")))
-    assert len(found.excerpts) == 1 and found.passage == ()
-    assert not found.excerpts[0].cut_before and not found.excerpts[0].cut_after
+def test_a_failed_debate_is_shown_without_a_verdict(made):
+    leg = made.leg(made.question(3), ("dpo", "sft"))
+    failure = Failure(seat="judge", kind="server", message="500")
+    found = exhibit("s", leg.model_copy(update={"verdict": None, "failure": failure}))
+    assert found.asks == () and found.right is None and [seat.p for seat in found.seats] == [None, None]
+    assert len(found.speeches) == 2
 
 
 def test_verdict_is_told_in_both_orders(made):

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from debate_rl.report.transfer_view import findings, transfer_views
+from debate_rl.report.transfer_view import recovered, transfer_views
 from debate_rl.weak_to_strong.results.results import results
 from debate_rl.weak_to_strong.results.tables import Column, Cost, Point, Table
 from tests.report.figure_data import described, texts
@@ -33,8 +33,8 @@ def test_students_stand_between_the_ends_and_pgr_beside_them():
 def test_no_gap_no_figure_of_it():
     found = view(column(ceiling=0.6))
     assert found.columns[0].pgr is None
-    assert findings([found])["debate"].startswith("undefined: the gap")
-    assert findings([]) == {}
+    assert recovered([found])["debate"].startswith("undefined: the gap")
+    assert recovered([]) == {}
 
 
 def test_leading_comparisons_are_those_with_the_first_and_of_the_last():
