@@ -183,7 +183,7 @@ def test_an_ordinary_run_has_the_same_table_on_its_page(config):
     rows = read_effects(folder / "report" / "effects.json")
     assert rows == effects([folder]) and all(len(row.seeds) == 1 for row in rows)
     html = (folder / "report" / "index.html").read_text()
-    assert html.index('id="effects"') < html.index('id="summary"') < html.index('id="ratings"')
+    assert html.index('id="summary"') < html.index('id="ratings"') < html.index('id="effects"')
 
 
 def test_seeds_that_run_side_by_side_find_the_same(config, tmp_path):
