@@ -42,6 +42,7 @@ def models(path):
         "tournament",
         "weak-to-strong",
         "report",
+        "plot",
     ],
 )
 def test_every_command_has_help(call, words):
