@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from debate_rl.arena.rollout import check_played, play_to_file
 from debate_rl.arena.schedule import self_play
-from debate_rl.errors import UserError
+from debate_rl.errors import UserError, nearest
 from debate_rl.game import run_files
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
@@ -116,7 +116,12 @@ class JudgesStage(Stage):
         return bool(other.makes_judges(name) & set(self.judges)) or super().builds_on(name, other)
 
     def games(self, run: Run) -> list[Transcript]:
-        """Self-play on the test questions."""
+        """Self-play on the test questions.
+
+        Raises:
+            UserError: a judge is neither a stage's nor a model.
+        """
+        self._check_judges(run)
         questions = run.questions("test", self.questions)
         return self_play(self.players, questions, run.protocol(self.protocol), run.config.seed)
 
@@ -125,13 +130,7 @@ class JudgesStage(Stage):
         legs, debates, scale = self.play_some(run, name, engine)
         counted = engine.take(scale)
         games = [leg.transcript for leg in legs if spoken(leg)]
-        trained: set[str] = {"base"}
-        for other, stage in run.config.stages.items():
-            trained |= stage.makes_judges(other)
         for judge in self.judges:
-            if judge not in trained:
-                run.judge_named(judge)
-                run.resolve(judge)
             judge_transcripts(games, run.judge_to_be(judge), engine)
         return Rehearsed(debates, 1.0, added(counted, engine.take(scale)))
 
@@ -158,6 +157,21 @@ class JudgesStage(Stage):
             run.say(f"  {row}")
             rows.append(row)
         return JudgesResult(rows=tuple(rows), failed_games=len(legs) - len(played))
+
+    def _check_judges(self, run: Run) -> None:
+        """Make sure that every judge is a stage's, a folder, or a model by a name that may exist."""
+        trained = {"base"}
+        for other, stage in run.config.stages.items():
+            trained |= stage.makes_judges(other)
+        for judge in self.judges:
+            found = judge in trained or Path(run.resolve(judge)).is_dir()
+            if judge in run.config.stages and judge not in trained:
+                found = False
+            if not found and "/" not in judge and run.config.engine.kind != "server":
+                raise UserError(
+                    f"judges: {judge!r} is no stage that trains a judge, no folder, no hub name (OWNER/NAME), no lab "
+                    f"and no library model; {nearest(judge, sorted(trained))}"
+                )
 
     def _attacked(self, games: Sequence[Transcript], judge: AnyJudge, run: Run) -> AttackTable | None:
         """The attacks on one judge; None where it gives no verdicts to change."""

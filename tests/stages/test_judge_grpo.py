@@ -19,8 +19,8 @@ from debate_rl.stages.judge_grpo import JudgeGrpoStage
 from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 
 LORA = {"r": 4, "alpha": 8}
-STATES = {"kind": "stating", "players": ["base"], "questions": 12, "max_new_tokens": 6, "lora": None,
-          "train": {"max_steps": 25, "learning_rate": 3e-3, "per_device_train_batch_size": 24}}  # fmt: skip
+STATES = {"kind": "stating", "players": ["base"], "questions": 6, "max_new_tokens": 6, "lora": None,
+          "train": {"max_steps": 6, "learning_rate": 3e-3, "per_device_train_batch_size": 12}}  # fmt: skip
 RL = {"kind": "judge_grpo", "start": "states", "players": ["base"], "questions": 10, "max_new_tokens": 6,
       "watch": {"every": 2, "questions": 4}, "lora": None,
       "train": {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 16,
@@ -70,7 +70,7 @@ def turned(tmp_path_factory):
 def test_the_form_is_taught_without_right_answers(finished):
     _, metrics, folder, _ = finished
     rows = [row["completion"] for row in map(dict, _lines(folder / "states/rows.jsonl"))]
-    assert metrics["states"]["games"] == 12 and len(rows) == 24
+    assert metrics["states"]["games"] == 6 and len(rows) == 12
     assert all(row.endswith(" %") and int(row.split()[-2]) % 5 == 0 for row in rows)
 
 
@@ -175,6 +175,9 @@ def test_a_reward_that_can_not_be_imported_and_too_few_games_are_said_before_a_r
     half = config(tmp_path, {"states": STATES, "rl": {**RL, "lora": LORA}})
     with pytest.raises(UserError, match="set lora: null where it goes on"):
         plan(quiet(half))
+    unknown = config(tmp_path, {"states": STATES, "judges": {"judges": ["base", "state"], "players": ["base"]}})
+    with pytest.raises(UserError, match="'state' is no stage that trains a judge.*did you mean 'states'"):
+        plan(quiet(unknown))
     stage = JudgeGrpoStage(watch={"questions": 4})
     with pytest.raises(UserError, match="leaves 0 games"):
         judge_grpo.learnt_and_watched(stage, [], quiet(found).questions("train")[:4])
