@@ -50,7 +50,7 @@ API = {
     "Train": ("train_sft", "train_dpo", "train_judge", "train_grpo", "train_judge_grpo"),
     "Rate": ("rate", "read_votes"),
     "Transfer": ("train_weak_to_strong", "facilitate"),
-    "Players and judges": ("Debater", "Judge", "ReasoningJudge", "Panel", "FunctionJudge"),
+    "Players and judges": ("Debater", "Judge", "ReasoningJudge", "StatedJudge", "Panel", "FunctionJudge"),
     "Records": ("Question", "Protocol", "Transcript", "UserError"),
 }
 """Public names in the order of the page; a name of `debate_rl.__all__` that is missing here is added at its end."""
