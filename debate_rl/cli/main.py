@@ -36,6 +36,7 @@ from debate_rl.cli.execute import (  # noqa: E402
     config_or_lab,
     execute,
 )
+from debate_rl.cli.export import export  # noqa: E402
 from debate_rl.cli.judge import judge_app  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.models import models_app  # noqa: E402
@@ -60,6 +61,7 @@ app.add_typer(lab_app, name="lab")
 app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
 app.command("reproduce")(reproduce)
+app.command("export")(export)
 
 
 @app.command()
