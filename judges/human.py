@@ -207,6 +207,18 @@ def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> Judged
         if ended:
             break
         start = end
+    return judged_leg(game, judge, given)
+
+
+def judged_leg(game: Transcript, judge: str, given: Sequence[float]) -> JudgedDebate:
+    """The leg of a person who judged a game; if it decided early, the game ends with the last round that it read.
+
+    Args:
+        game: a finished game.
+        judge: name of the verdict.
+        given: probability of answer A after each round that was read.
+    """
+    ends = round_ends(game)
     verdict = _verdict(game, judge, given, ends)
     if len(given) == len(ends):
         return JudgedDebate(transcript=game, verdict=verdict)
