@@ -40,7 +40,7 @@ def judge_serve(
     except ImportError as error:
         raise UserError("judge serve needs two packages more: pip install 'debate-rl[serve]'") from error
     from debate_rl.judges.browser.sittings import Bench, judge_tokens
-    from debate_rl.judges.human import judgements
+    from debate_rl.judges.human import judgements, recorded_verdicts
     from debate_rl.records import locked
 
     people = judge or ["me"]
@@ -51,12 +51,14 @@ def judge_serve(
         with listen(port) as server:
             with at_work("judge serve"):
                 games = _games(source, overrides, stage, count)
+                others = {} if source is None or _is_config(source) else recorded_verdicts(source, stage)
                 bench = Bench(games, [f"human/{name}" for name in people], log, count)
             address = f"http://127.0.0.1:{server.getsockname()[1]}"
             for name, token in tokens.items():
                 typer.echo(f"{name}: {address}/j/{token}")
             typer.echo(f"verdicts: {log}; stop with Ctrl-C, every answer is kept")
-            serve(Pages(bench, {f"human/{name}": token for name, token in tokens.items()}).app(), server)
+            by_judge = {f"human/{name}": token for name, token in tokens.items()}
+            serve(Pages(bench, by_judge, others).app(), server)
 
 
 def _games(source: Path | None, overrides: list[str] | None, stage: str | None, count: int) -> list[Transcript]:
@@ -67,7 +69,7 @@ def _games(source: Path | None, overrides: list[str] | None, stage: str | None, 
     """
     from debate_rl.judges.human import saved_games
 
-    if source is not None and source.suffix not in (".yaml", ".yml"):
+    if source is not None and not _is_config(source):
         if overrides:
             raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
         return saved_games(source, stage)
@@ -78,6 +80,11 @@ def _games(source: Path | None, overrides: list[str] | None, stage: str | None, 
     if not games:
         raise UserError("no debate was played to its end; see the messages above")
     return games
+
+
+def _is_config(source: Path) -> bool:
+    """Whether models debate first; else the debates lie in a run or file."""
+    return source.suffix in (".yaml", ".yml")
 
 
 def _one_a_story(opened: list[Transcript], count: int) -> list[Transcript]:

@@ -78,10 +78,13 @@ class Pages:
     Args:
         bench: who judges what.
         tokens: token of each judge's address, by the name of its verdicts.
+        others: what other judges gave the correct answer, by game and judge; told after the decision.
     """
 
-    def __init__(self, bench: Bench, tokens: Mapping[str, str]) -> None:
-        self.bench, self.tokens = bench, tokens
+    def __init__(
+        self, bench: Bench, tokens: Mapping[str, str], others: Mapping[str, Mapping[str, float]] | None = None
+    ) -> None:
+        self.bench, self.tokens, self.others = bench, tokens, others or {}
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE),
             autoescape=True,
@@ -156,7 +159,9 @@ class Pages:
             return self._to(request)
         scored = _scored(self.bench.legs(judge))
         note = _again(request, sitting)
-        facts = _outcome(leg) | {"time": _clock(sitting.counted)}
+        # Only the names of models: people are not told what others said.
+        models = {name: p for name, p in self.others.get(game, {}).items() if not name.startswith("human/")}
+        facts = _outcome(leg) | {"time": _clock(sitting.counted), "models": models}
         return self._render("feedback.j2", request, judge, note=note, sitting=sitting, scored=scored, **facts)
 
     async def refused(self, request: Request, error: Exception) -> Response:

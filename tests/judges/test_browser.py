@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import shown_text
-from debate_rl.game.verdict import JudgedDebate
+from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.human import reward
 from debate_rl.judges.human_records import table
 from debate_rl.records import append, read, read_log
@@ -51,7 +51,8 @@ def games(stories=3, said="said {side}{turn}", turns=2):
 
 def put_run(folder, played):
     """A folder of a run with finished games."""
-    append(folder / "tournament" / "debates.jsonl", [JudgedDebate(transcript=one) for one in played])
+    legs = [JudgedDebate(transcript=one, verdict=Verdict(judge="lab-base", p=(0.73, 0.27))) for one in played]
+    append(folder / "tournament" / "debates.jsonl", legs)
     return folder
 
 
@@ -130,6 +131,8 @@ def test_a_person_judges_round_by_round_and_is_told_at_the_end(served):
     assert ("You were right" if right else "You were wrong") in page
     assert f"{reward(leg):+.3f}" in page and reward(leg) == pytest.approx(math.log2(leg.p_correct) - 0.1)
     assert "1 of 2 judged" in page and fetch(url)[1] == page
+    model = 73 if leg.transcript.question.correct == 0 else 27
+    assert f"lab-base read the whole debate and gave it {model} %" in page
 
 
 def test_no_story_comes_twice_and_the_log_is_scored_like_any(served, call):
