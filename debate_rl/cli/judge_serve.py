@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from debate_rl.cli.execute import Overrides, at_work
+from debate_rl.cli.execute import Overrides, at_work, config_or_lab
 from debate_rl.cli.judge import fresh_games
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
@@ -50,7 +50,7 @@ def judge_serve(
         tokens = judge_tokens(log, people)
         with listen(port) as server:
             with at_work("judge serve"):
-                games = _games(source, overrides, stage, count)
+                games = _games(source, overrides, stage, count, log)
                 others = {} if source is None or _is_config(source) else recorded_verdicts(source, stage)
                 bench = Bench(games, [f"human/{name}" for name in people], log, count)
             address = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -61,7 +61,9 @@ def judge_serve(
             serve(Pages(bench, by_judge, others).app(), server)
 
 
-def _games(source: Path | None, overrides: list[str] | None, stage: str | None, count: int) -> list[Transcript]:
+def _games(
+    source: Path | None, overrides: list[str] | None, stage: str | None, count: int, log: Path
+) -> list[Transcript]:
     """The games to judge.
 
     Raises:
@@ -75,11 +77,31 @@ def _games(source: Path | None, overrides: list[str] | None, stage: str | None, 
         return saved_games(source, stage)
     if stage is not None:
         raise UserError(f"--stage {stage} is of a run; a config's models play new debates")
-    played = fresh_games(source, overrides, lambda opened: _one_a_story(opened, count))
-    games = [game for game in played if game.complete]
+    games = _played_games(source, overrides, count, log)
     if not games:
         raise UserError("no debate was played to its end; see the messages above")
     return games
+
+
+def _played_games(source: Path | None, overrides: list[str] | None, count: int, log: Path) -> list[Transcript]:
+    """Debates of a config's models, kept beside the log: a judge who comes back must find the words that it read."""
+    from debate_rl.game.verdict import JudgedDebate
+    from debate_rl.records import append, digest, read_log
+
+    config = config_or_lab(source, overrides)
+    path = log.with_name(f"{log.stem}.games-{digest(config)}.jsonl")
+    games = {leg.transcript.id: leg.transcript for leg in read_log(path, JudgedDebate)}
+    wanted: list[Transcript] = []
+
+    def missing(opened: list[Transcript]) -> list[Transcript]:
+        wanted.extend(_one_a_story(opened, count))
+        return [game for game in wanted if game.id not in games]
+
+    for game in fresh_games(source, overrides, missing):
+        if game.complete:
+            append(path, [JudgedDebate(transcript=game)])
+            games[game.id] = game
+    return [games[game.id] for game in wanted if game.id in games]
 
 
 def _is_config(source: Path) -> bool:

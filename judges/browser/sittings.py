@@ -44,6 +44,8 @@ class Step(Record):
     percent: float | None = None
     """Probability of answer A."""
     final: bool = False
+    text: str = ""
+    """Of an opened game: hash of what was said in it. A game that was played anew is another one to read."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ class Bench:
         """Open the next game, unless one is open."""
         game = self.next_game(judge)
         if self.sitting(judge) is None and game is not None:
-            self._do(judge, game, "opened")
+            self._do(judge, game, "opened", text=digest(game))
 
     def pause(self, judge: str) -> None:
         """Stop the clock."""
@@ -226,8 +228,11 @@ class Bench:
         """Take a step into the picture; steps on games that are not here still count as stories that were seen."""
         self._stories.setdefault(step.judge, set()).add(step.story)
         game = self.games.get(step.game)
-        if game is not None:
-            self._sittings.setdefault((step.judge, step.game), Sitting(step.judge, game)).take(step)
+        if step.kind == "opened" and game is not None and step.text == digest(game):
+            self._sittings[step.judge, step.game] = Sitting(step.judge, game)
+        sitting = self._sittings.get((step.judge, step.game))
+        if sitting is not None:
+            sitting.take(step)
 
     def _record(self, sitting: Sitting) -> None:
         """Write the judged debate of a finished sitting."""

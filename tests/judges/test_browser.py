@@ -242,6 +242,32 @@ def test_a_server_that_died_before_the_verdict_was_written_writes_it_once(tmp_pa
         assert log.read_bytes() == whole
 
 
+def test_a_game_that_was_played_anew_is_not_gone_on_with(tmp_path):
+    log = tmp_path / "judgements.jsonl"
+    bench = Bench(games(), ["human/ann"], log, 3)
+    bench.start("human/ann")
+    opened = bench.sitting("human/ann").game
+    again = Bench(games(said="other words {side}{turn}"), ["human/ann"], log, 3)
+    assert again.sitting("human/ann") is None
+    assert again.next_game("human/ann").question.group != opened.question.group
+    assert Bench(games(), ["human/ann"], log, 3).sitting("human/ann").game == opened
+
+
+@pytest.mark.slow
+def test_debates_of_a_config_are_played_once(tmp_path):
+    log = tmp_path / "judgements.jsonl"
+    words = ("protocol.prompts=lab", "protocol.max_new_tokens=8", "--count", "1")
+    config = ROOT / "configs" / "quickstart.yaml"
+    with Server(config, log, *words) as server:
+        page = press(server.addresses["ann"] + "/start")[1]
+    (kept,) = tmp_path.glob("judgements.games-*.jsonl")
+    played = kept.read_bytes()
+    with Server(config, log, *words) as server:
+        again = press(server.addresses["ann"] + "/resume")[1]
+    speech = re.compile('<p class="text">.*?</p>', re.DOTALL)
+    assert kept.read_bytes() == played and speech.findall(again) == speech.findall(page) != []
+
+
 def test_time_without_a_server_and_in_pauses_is_not_counted(tmp_path):
     now = [1000.0]
     log = tmp_path / "judgements.jsonl"
@@ -350,8 +376,13 @@ def test_in_chromium_a_person_judges_a_hostile_debate(tmp_path):
     def text():
         return browser.execute_script("return document.body === null ? '' : document.body.innerText")
 
-    def click(label):
+    def wait(*words):
+        """Wait for the page that holds these words: a click does not wait for the answer."""
+        WebDriverWait(browser, 60).until(lambda _: any(one in text() for one in words))
+
+    def click(label, *words):
         browser.find_element(By.XPATH, f"//button[contains(., '{label}')]").click()
+        wait(*words)
 
     def say(percent):
         browser.find_element(By.ID, "percent").send_keys(percent)
@@ -359,34 +390,32 @@ def test_in_chromium_a_person_judges_a_hostile_debate(tmp_path):
     try:
         with Server(run, log) as server:
             browser.get(server.addresses["ann"])
-            click("Start debate 1 of 2")
-            assert "round 1 of 2" in text() and "<script>" not in text() and "\u2039script\u203a" in text()
+            click("Start debate 1 of 2", "round 1 of 2")
+            assert "<script>" not in text() and "\u2039script\u203a" in text()
             assert "[U+202E]" in text() and "\u202e" not in browser.page_source
             colours = browser.execute_script("""
                 return ['exact', 'invalid'].map(look =>
                     getComputedStyle(document.querySelector('.text mark.' + look)).backgroundColor)
             """)
             assert len(set(colours)) == 2
-            click("Read round 2")  # the field is empty: the browser sends nothing
-            assert "round 1 of 2" in text()
+            assert browser.execute_script("return !document.querySelector('form.answer').checkValidity()")
             say("60")
-            click("Read round 2")
-            assert "round 2 of 2" in text() and "you gave A 60 %" in text()
+            click("Read round 2", "round 2 of 2")
+            assert "you gave A 60 %" in text()
             browser.back()
-            WebDriverWait(browser, 60).until(lambda _: "round 2 of 2" in text())
+            wait("round 2 of 2")
             browser.refresh()
-            click("Pause")
-            assert "Paused" in text()
-            click("Continue")
+            click("Pause", "Paused")
+            click("Continue", "round 2 of 2")
             assert browser.execute_script("return window.owned === undefined && document.images.length === 0")
             browser.set_window_size(400, 800)
             assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
             say("80")
-            click("Decide")
-            assert "You were" in text() and "1 of 2 judged" in text()
+            click("Decide", "You were")
+            assert "1 of 2 judged" in text()
             browser.back()
             # Whichever page that is, it is no form of the debate that was decided.
-            WebDriverWait(browser, 60).until(lambda _: "You were" in text() or "Next debate" in text())
+            wait("You were", "Next debate")
             assert "owned" not in browser.title
             assert browser.get_log("browser") == []
         (leg,) = read(log, JudgedDebate)
