@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debate_rl.arena.tournament import Tally
 from debate_rl.errors import UserError
 from debate_rl.export.tables import Part, correct_side
+from debate_rl.game import run_files
 from debate_rl.game.transcript import seen_by_judge
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate
@@ -21,7 +22,7 @@ SCORER = "judge"
 
 
 def write_logs(parts: Sequence[Part], out: Path) -> list[Path]:
-    """Write RUN_STAGE.eval for every stage with debates.
+    """Write RUN_STAGE.eval for every stage with debates, and one more for each other file of judged debates.
 
     Raises:
         UserError: inspect_ai is not installed, or no stage has debates.
@@ -35,34 +36,40 @@ def write_logs(parts: Sequence[Part], out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for part in parts:
-        legs = [leg for file, leg in part.legs() if file == "debates.jsonl"]
-        if legs:
-            path = out / f"{part.run}_{part.stage.name}.eval"
-            write_eval_log(_log(part, legs), str(path))
+        by_file: dict[str, list[JudgedDebate]] = {}
+        for file, leg in part.legs():
+            by_file.setdefault(file, []).append(leg)
+        for file, legs in by_file.items():
+            # A judge stage has the same debates under the judge before and after its training.
+            name = part.stage.name if file == run_files.DEBATES else f"{part.stage.name}_{Path(file).stem}"
+            path = out / f"{part.run}_{name}.eval"
+            write_eval_log(_log(part, name, legs), str(path))
             paths.append(path)
     if not paths:
         raise UserError("no finished stage of this run has debates; there is nothing to export to inspect")
     return paths
 
 
-def _log(part: Part, legs: Sequence[JudgedDebate]) -> EvalLog:
-    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSpec
+def _log(part: Part, name: str, legs: Sequence[JudgedDebate]) -> EvalLog:
+    from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSpec, EvalStats
 
     samples = [_sample(leg, number) for number, leg in enumerate(legs, start=1)]
     judges = sorted({leg.verdict.judge for leg in legs if leg.verdict is not None})
-    written = datetime.fromtimestamp((part.stage.folder / "stage.json").stat().st_mtime, timezone.utc)
+    written = datetime.fromtimestamp((part.stage.folder / run_files.STAGE).stat().st_mtime, timezone.utc)
+    began = written - timedelta(seconds=float(part.stage.timing.get("seconds") or 0))
     return EvalLog(
         status="success",
         eval=EvalSpec(
-            created=written.isoformat(),
-            task=f"debate-rl/{part.stage.name}",
-            task_id=f"{part.run}-{part.stage.name}",
-            dataset=EvalDataset(name=part.stage.name, samples=len(samples)),
+            created=began.isoformat(),
+            task=f"debate-rl/{name}",
+            task_id=f"{part.run}-{name}",
+            dataset=EvalDataset(name=name, samples=len(samples)),
             model=", ".join(judges) or "none",
             config=EvalConfig(),
             metadata={"run": part.run, "stage": part.stage.name, "kind": part.stage.kind},
         ),
         results=_results(legs),
+        stats=EvalStats(started_at=began.isoformat(), completed_at=written.isoformat()),
         samples=samples,
     )
 

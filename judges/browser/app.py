@@ -108,7 +108,7 @@ class Pages:
         ]
         # Another site's name that leads to this machine must not reach the pages.
         hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-        handlers: Any = {HTTPException: self.refused, UserError: self.failed}
+        handlers: Any = {HTTPException: self.refused, UserError: self.failed, OSError: self.failed}
         return Starlette(routes=routes, middleware=[hosts], exception_handlers=handlers)
 
     async def home(self, request: Request) -> Response:

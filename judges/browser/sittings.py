@@ -180,6 +180,7 @@ class Bench:
 
     def start(self, judge: str) -> None:
         """Open the next game, unless one is open."""
+        self._catch_up(judge)
         game = self.next_game(judge)
         if self.sitting(judge) is None and game is not None:
             self._do(judge, game, "opened", text=digest(game))
@@ -205,6 +206,7 @@ class Bench:
         Raises:
             UserError: the number is no probability, or the disk is full.
         """
+        self._catch_up(judge)
         sitting = self.past(judge, game)
         if sitting is None or sitting.finished or round_ != sitting.round:
             return False
@@ -247,13 +249,17 @@ class Bench:
             self._legs[leg.verdict.judge, question.id] = leg
             self._stories.setdefault(leg.verdict.judge, set()).add(question.cluster)
 
+    def _catch_up(self, judge: str) -> None:
+        """Write the judged debates that are missing: a server died, or a disk was full, after the last answer."""
+        for sitting in self._sittings.values():
+            decided = sitting.judge == judge and sitting.finished
+            if decided and (judge, sitting.game.question.id) not in self._legs:
+                self._record(sitting)
+
     def _recover(self, sitting: Sitting) -> None:
         """Finish what a server that was killed left undone."""
-        if sitting.finished:
-            # It may have died between the last answer and the judged debate.
-            if (sitting.judge, sitting.game.question.id) not in self._legs:
-                self._record(sitting)
-        elif sitting.running_since is not None:
+        self._catch_up(sitting.judge)
+        if sitting.running_since is not None:
             # The time without a server is nobody's reading time.
             stopped = Step(
                 judge=sitting.judge,

@@ -126,6 +126,8 @@ def test_an_inspect_log_is_read_back_by_inspect(run, call, tmp_path):
     read_back = log.read_eval_log(path)
     legs = read(run / "tournament" / "debates.jsonl", JudgedDebate)
     assert len(read_back.samples) == len(legs) and read_back.status == "success"
+    assert read_back.stats.started_at < read_back.stats.completed_at
+    assert read_back.results.scores[0].metrics["accuracy"].metadata["stories"] == 6
     sample, leg = read_back.samples[0], legs[0]
     assert sample.scores["judge"].value == pytest.approx(leg.p_correct)
     assert leg.transcript.speeches[0].text in sample.messages[1].text

@@ -253,6 +253,21 @@ def test_a_game_that_was_played_anew_is_not_gone_on_with(tmp_path):
     assert Bench(games(), ["human/ann"], log, 3).sitting("human/ann").game == opened
 
 
+def test_an_answer_that_can_not_be_written_is_not_lost_without_a_word(tmp_path):
+    run, log = put_run(tmp_path / "run", games()), tmp_path / "judgements.jsonl"
+    with Server(run, log) as server:
+        home = server.addresses["ann"]
+        form = hidden(press(home + "/start")[1])
+        log.mkdir()  # as bad as a full disk
+        status, page, _, _ = fetch(home + "/answer", **form, percent="60", then="decide")
+        assert status == 500 and "Not saved" in page and "Traceback" not in page
+        log.rmdir()
+        _, page, url, _ = fetch(home + "/answer", **form, percent="60", then="decide")
+        assert "/feedback/" in url and "You were" in page
+    (leg,) = read(log, JudgedDebate)
+    assert leg.verdict.p[0] == pytest.approx(0.6)
+
+
 @pytest.mark.slow
 def test_debates_of_a_config_are_played_once(tmp_path):
     log = tmp_path / "judgements.jsonl"
