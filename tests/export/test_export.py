@@ -1,12 +1,18 @@
 """Exports are read back by the tools that they are for, and hold what the run holds."""
 
+import base64
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debate_rl.arena.match_record import MatchRecord, match_record
@@ -18,6 +24,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.scores import JudgeScores
 from debate_rl.records import read, read_json, write
 from debate_rl.trainers.common.rows import PreferenceRow
+from tests import ROOT
 from tests.command import mistake
 
 ROW = PreferenceRow(
@@ -104,18 +111,89 @@ def test_nothing_is_pushed_unless_asked_and_a_hub_that_is_away_is_one_line(run, 
 
     asked = []
 
-    class Hub:
+    class Away:
         def create_repo(self, *names, **options):
             asked.append((names, options))
             raise huggingface_hub.errors.OfflineModeIsEnabled("no network")
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Away)
     out = tmp_path / "set"
     assert call("export", run, "--to", "hf", "--out", out)[0] == 0 and asked == []
     said = mistake(call("export", run, "--to", "hf", "--out", out, "--push", "me/debates"))
     assert "not uploaded (no network)" in said and (out / "README.md").is_file()
     assert asked[0][0] == ("me/debates",) and asked[0][1]["private"] is True
     assert "--to hf" in mistake(call("export", run, "--push", "me/debates"))
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as an upload needs."""
+
+    asked: list = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        Hub.asked.append((self.path, self.headers["Authorization"], body))
+        address = f"http://{self.headers['Host']}/datasets/me/debates"
+        answer = {"url": address, "id": "me/debates", "commitOid": "0" * 40}
+        if self.path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            answer = {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]}
+        elif "/commit/" in self.path:
+            answer |= {"commitUrl": answer["url"] + "/commit/" + "0" * 40}
+        self.send(answer)
+
+    def do_GET(self):
+        self.send({"id": "me/debates", "sha": "0" * 40, "siblings": []})
+
+    def send(self, answer):
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.slow
+def test_a_push_uploads_the_folder_as_it_is_to_a_private_data_set(run, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Hub.asked.clear()
+    out = tmp_path / "set"
+    done = subprocess.run(
+        [sys.executable, "-m", "debate_rl", "export", run, "--to", "hf", "--out", out, "--push", "me/debates"],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "hf_secret",
+            "HF_HOME": str(tmp_path / "home"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert "hf_secret" not in done.stdout + done.stderr
+    paths = [path for path, _, _ in Hub.asked]
+    created = json.loads(Hub.asked[0][2])
+    assert paths[0] == "/api/repos/create" and created["type"] == "dataset", created
+    assert created.get("private") or created.get("visibility") == "private", created
+    commit = next(body for path, _, body in Hub.asked if "/commit/" in path)
+    uploaded = {}
+    for line in commit.splitlines():
+        entry = json.loads(line)
+        if entry["key"] == "file":
+            uploaded[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert set(uploaded) == names
+    assert uploaded["README.md"] == (out / "README.md").read_bytes()
 
 
 def test_an_inspect_log_is_read_back_by_inspect(run, call, tmp_path):
@@ -172,6 +250,7 @@ def test_a_study_exports_every_seed(made, run, call, tmp_path):
     assert sorted(set(ratings.run)) == ["seed0", "seed1"]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")), min_size=1, max_size=5))
 def test_any_text_comes_back_from_csv_and_parquet(tmp_path_factory, texts):
     out = tmp_path_factory.mktemp("texts")
