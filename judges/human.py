@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -52,15 +52,34 @@ def saved_games(path: str | Path, stage: str | None = None) -> list[Transcript]:
         UserError: nothing is there, or a line is malformed.
     """
     games: dict[str, Transcript] = {}
-    for file in _leg_files(existing(path, "run"), stage):
-        for leg in read(file, JudgedDebate):
-            game = leg.transcript
-            if game.complete and game.speeches and game.question.correct is not None:
-                games.setdefault(game.id, game)
+    for leg in _finished_legs(path, stage):
+        games.setdefault(leg.transcript.id, leg.transcript)
     if not games:
         where = f" in stage {stage!r}" if stage else ""
         raise UserError(f"{path}: no finished debate{where} with speeches and a known answer; give a run that has some")
     return list(games.values())
+
+
+def recorded_verdicts(path: str | Path, stage: str | None = None) -> dict[str, dict[str, float]]:
+    """Load what other judges gave the correct answer of the games of `saved_games`, after the whole game.
+
+    Returns:
+        For each game's name the probability of the correct answer by judge; games without a verdict are left out.
+    """
+    verdicts: dict[str, dict[str, float]] = {}
+    for leg in _finished_legs(path, stage):
+        if leg.verdict is not None and leg.p_correct is not None:
+            verdicts.setdefault(leg.transcript.id, {})[leg.verdict.judge] = leg.p_correct
+    return verdicts
+
+
+def _finished_legs(path: str | Path, stage: str | None) -> Iterator[JudgedDebate]:
+    """The legs of finished games with speeches and a known answer."""
+    for file in _leg_files(existing(path, "run"), stage):
+        for leg in read(file, JudgedDebate):
+            game = leg.transcript
+            if game.complete and game.speeches and game.question.correct is not None:
+                yield leg
 
 
 def _leg_files(root: Path, stage: str | None) -> list[Path]:
@@ -207,6 +226,18 @@ def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> Judged
         if ended:
             break
         start = end
+    return judged_leg(game, judge, given)
+
+
+def judged_leg(game: Transcript, judge: str, given: Sequence[float]) -> JudgedDebate:
+    """The leg of a person who judged a game; if it decided early, the game ends with the last round that it read.
+
+    Args:
+        game: a finished game.
+        judge: name of the verdict.
+        given: probability of answer A after each round that was read.
+    """
+    ends = round_ends(game)
     verdict = _verdict(game, judge, given, ends)
     if len(given) == len(ends):
         return JudgedDebate(transcript=game, verdict=verdict)

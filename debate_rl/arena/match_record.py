@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from debate_rl.game.verdict import JudgedDebate, Match
 from debate_rl.intervals import Estimate, mean
 from debate_rl.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Wins(Record):
@@ -51,6 +55,16 @@ class MatchRecord(Record):
     def cell(self, player: str, opponent: str) -> Wins | None:
         """The matches of one player against another; None where they never met."""
         return next((row for row in self.pairs if (row.player, row.opponent) == (player, opponent)), None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The win matrix as a data frame: one row for every two players that met, from the first one's side."""
+        import pandas as pd  # here: it takes a second, and the command line does without
+
+        rows = []
+        for wins in self.pairs:
+            share = {"share": wins.share.value, "share_low": wins.share.low, "share_high": wins.share.high}
+            rows.append({**wins.model_dump(exclude={"share"}), **share})
+        return pd.DataFrame(rows)
 
     def __str__(self) -> str:
         """Match wins of each player, then the win matrix in percent."""

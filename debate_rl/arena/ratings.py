@@ -12,7 +12,7 @@ import csv
 from collections.abc import Hashable, Sequence
 from itertools import combinations, pairwise, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, re
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
 from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ELO = 400 / np.log(10)
 """Elo points in one unit of theta (natural-log odds)."""
@@ -84,6 +87,30 @@ class Ratings(Record):
     """Matches of a player with itself: left out."""
     clusters: int
     ridge: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a player, best first: Elo and win rate with both ends of their intervals, and matches."""
+        rows = []
+        for row in self.standings:
+            rows.append(
+                {
+                    "player": row.player,
+                    "elo": row.rating.value,
+                    "elo_low": row.rating.low,
+                    "elo_high": row.rating.high,
+                    "win_rate": row.win_rate.value,
+                    "win_rate_low": row.win_rate.low,
+                    "win_rate_high": row.win_rate.high,
+                    "matches": row.rating.n,
+                }
+            )
+        return rows
+
+    def to_frame(self) -> pd.DataFrame:
+        """The `rows` as a data frame."""
+        import pandas as pd  # here: it takes a second, and the command line does without
+
+        return pd.DataFrame(self.rows())
 
     def to_json(self) -> dict[str, Any]:
         """Plain form: {"ratings": {player: elo}, "intervals": {player: [low, high] or None}, ...}, best first."""

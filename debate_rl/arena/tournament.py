@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SkipValidation
 
@@ -26,6 +27,9 @@ from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record, write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK = 128
 """Approximate number of games between two writes to the log."""
@@ -51,6 +55,18 @@ class Tournament(Record):
     def failed(self) -> int:
         """Legs without a verdict; they count for no one."""
         return sum(leg.verdict is None for leg in self.legs)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a player, best first: rating and win rate, matches won, the judge's accuracy on its self-play."""
+        table = self.ratings.to_frame()
+        accuracy = {name: scores.accuracy for name, scores in self.judge_accuracy.items()}
+        table["judge_accuracy"] = [accuracy[name].value if name in accuracy else None for name in table["player"]]
+        table["judge_accuracy_low"] = [accuracy[name].low if name in accuracy else None for name in table["player"]]
+        table["judge_accuracy_high"] = [accuracy[name].high if name in accuracy else None for name in table["player"]]
+        if self.matches is not None:
+            won = {row.player: row.share.value for row in self.matches.players}
+            table["matches_won"] = table["player"].map(won)
+        return table
 
 
 _CORRECT_SIDE = {0: 1, 1: -1, None: 0}

@@ -67,7 +67,7 @@ def judge_play(
 
     judge = f"human/{name}"
     if source is None or source.suffix in (".yaml", ".yml"):
-        games = _fresh_games(source, overrides, lambda opened: unjudged(opened, judge, log))
+        games = fresh_games(source, overrides, lambda opened: unjudged(opened, judge, log))
     else:
         if overrides:
             raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
@@ -76,7 +76,7 @@ def judge_play(
     typer.echo(f"{judged} judged; verdicts: {log}" if judged else "no debate judged; nothing was written")
 
 
-def _fresh_games(
+def fresh_games(
     config: Path | None, overrides: list[str] | None, order: Callable[[list[Transcript]], list[Transcript]]
 ) -> Iterator[Transcript]:
     """Debates of the untrained debater on test questions, each played when it is wanted.

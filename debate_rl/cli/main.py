@@ -36,7 +36,9 @@ from debate_rl.cli.execute import (  # noqa: E402
     config_or_lab,
     execute,
 )
+from debate_rl.cli.export import export  # noqa: E402
 from debate_rl.cli.judge import judge_app  # noqa: E402
+from debate_rl.cli.judge_serve import judge_serve  # noqa: E402
 from debate_rl.cli.lab import lab_app  # noqa: E402
 from debate_rl.cli.models import models_app  # noqa: E402
 from debate_rl.cli.rejudge import rejudge_app  # noqa: E402
@@ -55,12 +57,14 @@ app = typer.Typer(
     "Try it: debate-rl debate (one debate between small models that ship).",
 )
 judge_app.command("benchmark")(judge_benchmark)
+judge_app.command("serve")(judge_serve)
 app.add_typer(judge_app, name="judge")
 app.add_typer(rejudge_app, name="rejudge")
 app.add_typer(lab_app, name="lab")
 app.add_typer(models_app, name="models")
 app.add_typer(store_app, name="store")
 app.command("reproduce")(reproduce)
+app.command("export")(export)
 
 
 @app.command()

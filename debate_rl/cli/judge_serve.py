@@ -1,0 +1,117 @@
+"""`debate-rl judge serve`: people judge debates in a browser on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from debate_rl.cli.execute import Overrides, at_work, config_or_lab
+from debate_rl.cli.judge import fresh_games
+from debate_rl.errors import UserError
+from debate_rl.game.transcript import Transcript
+
+
+def judge_serve(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of a run, a file of judged debates, or a YAML config whose models debate first; default the "
+            "lab.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a person, in the records human/NAME; again for every other one. Default me."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Of a run: judge this stage's debates only.")] = None,
+    count: Annotated[int, typer.Option(help="Debates for each person.", min=1)] = 12,
+    log: Annotated[Path, typer.Option(help="Verdicts are added to this file of judged debates.")] = Path(
+        "judgements.jsonl"
+    ),
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8321,
+) -> None:
+    """Let people judge debates in a browser, without the passage: records and scores are those of judge play."""
+    try:
+        from debate_rl.judges.browser.app import Pages, listen, serve
+    except ImportError as error:
+        raise UserError("judge serve needs two packages more: pip install 'debate-rl[serve]'") from error
+    from debate_rl.judges.browser.sittings import Bench, judge_tokens
+    from debate_rl.judges.human import judgements, recorded_verdicts
+    from debate_rl.records import locked
+
+    people = judge or ["me"]
+    judgements(log)  # refuse a bad log before any model debates
+    busy = f"another server writes to {log}; stop it, or name another file with --log"
+    with locked(log.with_name(f".{log.name}.lock"), busy):
+        tokens = judge_tokens(log, people)
+        with listen(port) as server:
+            with at_work("judge serve"):
+                games = _games(source, overrides, stage, count, log)
+                others = {} if source is None or _is_config(source) else recorded_verdicts(source, stage)
+                bench = Bench(games, [f"human/{name}" for name in people], log, count)
+            address = f"http://127.0.0.1:{server.getsockname()[1]}"
+            for name, token in tokens.items():
+                typer.echo(f"{name}: {address}/j/{token}")
+            typer.echo(f"verdicts: {log}; stop with Ctrl-C, every answer is kept")
+            by_judge = {f"human/{name}": token for name, token in tokens.items()}
+            serve(Pages(bench, by_judge, others).app(), server)
+
+
+def _games(
+    source: Path | None, overrides: list[str] | None, stage: str | None, count: int, log: Path
+) -> list[Transcript]:
+    """The games to judge.
+
+    Raises:
+        UserError: there is none.
+    """
+    from debate_rl.judges.human import saved_games
+
+    if source is not None and not _is_config(source):
+        if overrides:
+            raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
+        return saved_games(source, stage)
+    if stage is not None:
+        raise UserError(f"--stage {stage} is of a run; a config's models play new debates")
+    games = _played_games(source, overrides, count, log)
+    if not games:
+        raise UserError("no debate was played to its end; see the messages above")
+    return games
+
+
+def _played_games(source: Path | None, overrides: list[str] | None, count: int, log: Path) -> list[Transcript]:
+    """Debates of a config's models, kept beside the log: a judge who comes back must find the words that it read."""
+    from debate_rl.game.verdict import JudgedDebate
+    from debate_rl.records import append, digest, read_log
+
+    config = config_or_lab(source, overrides)
+    path = log.with_name(f"{log.stem}.games-{digest(config)}.jsonl")
+    games = {leg.transcript.id: leg.transcript for leg in read_log(path, JudgedDebate)}
+    wanted: list[Transcript] = []
+
+    def missing(opened: list[Transcript]) -> list[Transcript]:
+        wanted.extend(_one_a_story(opened, count))
+        return [game for game in wanted if game.id not in games]
+
+    for game in fresh_games(source, overrides, missing):
+        if game.complete:
+            append(path, [JudgedDebate(transcript=game)])
+            games[game.id] = game
+    return [games[game.id] for game in wanted if game.id in games]
+
+
+def _is_config(source: Path) -> bool:
+    """Whether models debate first; else the debates lie in a run or file."""
+    return source.suffix in (".yaml", ".yml")
+
+
+def _one_a_story(opened: list[Transcript], count: int) -> list[Transcript]:
+    """The first games on so many stories, the same at every start."""
+    by_story: dict[str, Transcript] = {}
+    for game in opened:
+        by_story.setdefault(game.question.cluster, game)
+    return list(by_story.values())[:count]
