@@ -283,7 +283,10 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
         last = read_log(out / "watch" / f"step-{curve[-1].step:06d}.jsonl", Measured)
         write(out / run_files.DEBATES, [game.leg for game in last])
-        run.log_debates(run.name_of(out), [game.leg for game in last])
+        for point in curve if run.tracker.is_on else ():
+            watched_games = read_log(out / "watch" / f"step-{point.step:06d}.jsonl", Measured)
+            name = run.name_of(out)
+            run.log_debates(name, [game.leg for game in watched_games], step={f"{name}/step": float(point.step)})
     return {
         **metrics,
         "start": stage.start,
