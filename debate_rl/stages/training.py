@@ -16,6 +16,7 @@ from debate_rl.game.quotes import check_quotes
 from debate_rl.judges.judge import Judge
 from debate_rl.records import explain, read_json, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
+from debate_rl.stages.flat_metrics import flat_numbers
 from debate_rl.trainers.common.data_card import DataFacts, Gathered, write_data_card
 from debate_rl.trainers.common.model_card import write_model_card
 from debate_rl.trainers.common.rows import PreferenceRow
@@ -23,6 +24,8 @@ from debate_rl.trainers.common.settings import Job, Kind
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
+    from debate_rl.trainers.grpo.eval_metrics import Point
+    from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 
 
 class TrainingResult(StageResult):
@@ -137,6 +140,15 @@ def train(
         "train_loss": result.loss,
         "warnings": result.warnings,
     }
+
+
+def log_intervals(run: Run, name: str, points: Sequence[Point | JudgePoint]) -> None:
+    """Log the intervals of what was measured during an online training, whose values the trainer has logged."""
+    for point in points:
+        numbers = flat_numbers(point.model_dump(exclude={"step", "alarms"}), f"{name}/watch/")
+        ends = {key: value for key, value in numbers.items() if key.endswith((".low", ".high", ".p"))}
+        if ends:
+            run.tracker.log(ends, {f"{name}/step": float(point.step)})
 
 
 def _checked_counts(out: Path, rows: int) -> dict[str, Any]:

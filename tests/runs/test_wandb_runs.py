@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from debate_rl.config.tree import parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
+from debate_rl.intervals import Estimate
 from debate_rl.records import digest, read_json, write
 from debate_rl.runs import live_curve as live_curves
 from debate_rl.runs.execute import run_stages
@@ -17,8 +18,10 @@ from debate_rl.runs.live_curve import live_curve
 from debate_rl.runs.run import Run
 from debate_rl.runs.study import run_study
 from debate_rl.runs.tracking import Tracker
+from debate_rl.stages.training import log_intervals
 from debate_rl.trainers.common.job import run_job
 from debate_rl.trainers.common.settings import Job, Lora
+from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 from tests import ROOT
 from tests.runs.offline_run import offline_runs
 from tests.trainers.tiny import make_model, sft_examples
@@ -179,6 +182,14 @@ def test_a_file_that_is_half_written_or_begun_anew_is_followed(tmp_path):
     curve.path.write_text('{"step": 2, "loss": 0.4}\n{"step": 3, "loss": NaN}\n')
     curve.look()
     assert [values for _, values in tracker.entries] == [{"sft/loss": 0.5}, {"sft/loss": 0.4}]
+
+
+def test_what_is_measured_during_online_training_gets_its_intervals(tmp_path):
+    watched = Run(config(tmp_path))
+    watched._tracker = tracker = Recorder()
+    accuracy = Estimate(value=0.7, low=0.6, high=0.8, n=20, clusters=10)
+    log_intervals(watched, "grpo", [JudgePoint(step=10, accuracy=accuracy, ece=0.1), JudgePoint(step=20)])
+    assert tracker.entries == [({"grpo/step": 10.0}, {"grpo/watch/accuracy.low": 0.6, "grpo/watch/accuracy.high": 0.8})]
 
 
 @pytest.mark.slow
