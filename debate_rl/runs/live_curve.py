@@ -69,7 +69,7 @@ class _Curve:
     def look(self) -> None:
         """Log the lines that are new and whole."""
         # The training removes the file when it is finished, and a resumed one begins it anew.
-        with contextlib.suppress(OSError), self.path.open("rb") as file:
+        with contextlib.suppress(OSError, ValueError), self.path.open("rb") as file:
             if self.path.stat().st_size < self.position:
                 self.position = 0
             file.seek(self.position)

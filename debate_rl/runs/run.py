@@ -33,7 +33,7 @@ from debate_rl.records import write_json
 from debate_rl.runs.engines import formats_said, load_splits, open_engine, passage_counter, shared_engine
 from debate_rl.runs.live_curve import live_curve
 from debate_rl.runs.stage_log import log_folder
-from debate_rl.runs.tracking import Labels, Tracker
+from debate_rl.runs.tracking import Labels, Tracker, attempt
 from debate_rl.stages.base import is_path
 
 
@@ -160,7 +160,7 @@ class Run:
             return
         from debate_rl.report.debate_rows import COLUMNS, PAGE, debate_rows  # here: it loads the plotting library
 
-        with self.tracker.attempt(f"show debates of {stage}"):
+        with attempt(f"show debates of {stage}"):
             self.tracker.table(f"{stage}/debates", COLUMNS, debate_rows(legs, count), PAGE, step)
 
     def live_curve(self, name: str, out: Path) -> AbstractContextManager[None]:
@@ -169,7 +169,8 @@ class Run:
 
     def log_folder(self, name: str, out: Path, facts: dict[str, Any]) -> None:
         """Log what a training made to W&B, with its sources (see `debate_rl.runs.stage_log`)."""
-        log_folder(self, name, out, facts)
+        with attempt(f"log {name}"):
+            log_folder(self, name, out, facts)
 
     def write_page(self, out: Path, transcripts: int, table: Sequence[EffectRow], errors: JudgeErrors | None) -> Path:
         """Write the run's HTML page, and the effects of judge errors beside it.

@@ -9,6 +9,7 @@ from debate_rl.game import run_files
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import digest, read_json, scan_log, write_json
 from debate_rl.runs.live_curve import log_history
+from debate_rl.runs.tracking import attempt
 from debate_rl.stages.base import Metrics, Stage
 from debate_rl.stages.flat_metrics import flat_numbers
 
@@ -36,8 +37,13 @@ def log_stage(run: Run, name: str, metrics: Metrics) -> None:
         name: of the stage, whose folder is finished.
         metrics: what it measured.
     """
-    if run.config.tracking.mode == "disabled":
-        return
+    if run.config.tracking.mode != "disabled":
+        with attempt(f"log {name}"):
+            _log_stage(run, name, metrics)
+
+
+def _log_stage(run: Run, name: str, metrics: Metrics) -> None:
+    """See `log_stage`."""
     folder, note = run.folder / name, run.folder / LOGGED
     # Where nothing was made anew, W&B is not even opened. A page is written again by every call, but says what the
     # stages before it say.
@@ -49,9 +55,10 @@ def log_stage(run: Run, name: str, metrics: Metrics) -> None:
     if not tracker.is_on:
         return
     tracker.summary(flat_numbers(metrics, f"{name}/"))
-    tracker.summary(flat_numbers(read_json(folder / run_files.TIMING), f"{name}/cost/"))
+    if (folder / run_files.TIMING).is_file():
+        tracker.summary(flat_numbers(read_json(folder / run_files.TIMING), f"{name}/cost/"))
     _log_rest(run, name, folder)
-    with tracker.attempt(f"draw the charts of {name}"):
+    with attempt(f"draw the charts of {name}"):
         from debate_rl.report.stage_charts import stage_charts  # here: it loads the plotting library
 
         tracker.pages({f"{name}/charts/{key}": page for key, page in stage_charts(run.folder, name).items()})
@@ -79,7 +86,7 @@ def _log_rest(run: Run, name: str, folder: Path) -> None:
         log_history(run.tracker, name, folder)
     debates = folder / run_files.DEBATES
     if debates.is_file() and f"{name}/debates" not in run.tracker.tables:
-        with run.tracker.attempt(f"read the debates of {name}"):
+        with attempt(f"read the debates of {name}"):
             run.log_debates(name, (leg for _, leg in scan_log(debates, JudgedDebate)))
 
 
@@ -93,12 +100,13 @@ def log_study(run: Run, page: Path) -> None:
     if run.config.tracking.mode == "disabled":
         return
     note, table = run.folder / LOGGED, run.folder / run_files.EFFECTS
-    mark = {"effects": digest(read_json(table))}
-    if not (note.is_file() and read_json(note) == mark) and run.tracker.is_on:
-        _log_page(run, "report", page)
-        _log_effects(run, "report", table)
-        if run.tracker.is_on:
-            write_json(note, mark)
+    with attempt(f"log the study {run.config.name}"):
+        mark = {"effects": digest(read_json(table))}
+        if not (note.is_file() and read_json(note) == mark) and run.tracker.is_on:
+            _log_page(run, "report", page)
+            _log_effects(run, "report", table)
+            if run.tracker.is_on:
+                write_json(note, mark)
     run.finish_tracking()
 
 

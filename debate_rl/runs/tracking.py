@@ -187,14 +187,6 @@ class Tracker:
             self._run.log_artifact(artifact)
             self._artifacts[name] = artifact
 
-    @contextlib.contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Do something for W&B alone: a failure is said in one line, and tracking goes on without it."""
-        try:
-            yield
-        except Exception as error:  # what only W&B would have shown stops neither the run nor the rest
-            print(f"tracking: could not {what} ({_first_line(error)}); the rest is logged", file=sys.stderr)
-
     def _use(self, sources: Sequence[str]) -> None:
         """Mark artifacts as used by this run, where W&B can do so."""
         if not self._is_online:
@@ -242,6 +234,15 @@ class Tracker:
                 file=sys.stderr,
             )
             self._run = None
+
+
+@contextlib.contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """Do something for W&B alone: a failure is said in one line on stderr, and everything else goes on."""
+    try:
+        yield
+    except Exception as error:  # what only W&B would have shown stops neither the run nor the rest of the log
+        print(f"tracking: could not {what} ({_first_line(error)}); the rest is logged", file=sys.stderr)
 
 
 def _first_line(error: Exception) -> str:

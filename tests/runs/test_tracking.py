@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from debate_rl.runs.tracking import Tracker, _reachable_mode, _run_id
+from debate_rl.runs.tracking import Tracker, _reachable_mode, _run_id, attempt
 
 
 def read_back(folder):
@@ -136,8 +136,7 @@ def test_sources_are_marked_as_used_online_and_one_that_is_not_there_is_only_nam
     assert tracker.is_on and capsys.readouterr().err == ""
 
 
-def test_what_only_wandb_would_show_may_fail_alone(tmp_path, capsys):
-    tracker = Tracker("disabled", "p", None, "test", tmp_path, {})
-    with tracker.attempt("draw the charts of dpo"):
+def test_what_only_wandb_would_show_may_fail_alone(capsys):
+    with attempt("draw the charts of dpo"):
         raise ValueError("no ink\nat all")
     assert capsys.readouterr().err == "tracking: could not draw the charts of dpo (no ink); the rest is logged\n"

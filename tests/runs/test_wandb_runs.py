@@ -97,6 +97,7 @@ def test_a_run_that_was_not_tracked_can_be_logged_when_it_is_finished(tmp_path):
     stages = {"oversight": {"players": ["base"], "protocols": ["blind"]}}
     run(config(tmp_path, stages, tracking={"mode": "disabled"}))
     assert offline_runs(tmp_path / "runs") == []
+    (tmp_path / "runs" / "s" / "oversight" / "timing.json").unlink()  # as where it was made by an earlier version
     run(config(tmp_path, stages, tracking={"mode": "offline", "artifacts": False}))
     (kept,) = offline_runs(tmp_path / "runs")
     assert "oversight/rows/blind/-/scores/accuracy" in kept.summary
@@ -113,6 +114,15 @@ def test_the_seeds_of_a_study_are_grouped_under_its_name(tmp_path):
     assert {found.run["run_group"] for found in kept.values()} == {"s"}
     assert kept["s"].run["job_type"] == "study" and "<html" in kept["s"].media("report/page")[0]
     assert len({found.run["run_id"] for found in kept.values()}) == 3
+
+
+def test_a_damaged_note_of_what_was_logged_stops_no_run(tmp_path, capsys):
+    stages = {"oversight": {"players": ["base"], "protocols": ["blind"]}}
+    asked = config(tmp_path, stages, tracking={"mode": "disabled"})
+    run(asked)
+    (tmp_path / "runs" / "s" / "wandb-logged.json").write_text("{")
+    run(config(tmp_path, stages))
+    assert "tracking: could not log oversight" in capsys.readouterr().err and offline_runs(tmp_path / "runs") == []
 
 
 @pytest.mark.parametrize(
