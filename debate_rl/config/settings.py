@@ -6,7 +6,7 @@ The text under a field is its help.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -191,7 +191,16 @@ class Tracking(Record):
     entity: str | None = None
     """Team or user of Weights & Biases; empty takes the default of the account."""
     group: str | None = None
-    """Stands before the run's name; a study puts its own name here for the runs of its seeds."""
+    """Stands before the run's name, and W&B shows its runs together; a study puts its own name here for the runs of its
+    seeds."""
+    job_type: str | None = Field(default=None, min_length=1, max_length=64)
+    """W&B's job type, such as train or pilot."""
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+    """W&B's tags."""
+    notes: str | None = None
+    """W&B's notes: what this run is for."""
+    artifacts: bool = True
+    """Log debates, rows, adapters and the page as artifacts; false keeps them on this machine."""
 
 
 class ProtocolSettings(Record):

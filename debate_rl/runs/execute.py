@@ -18,7 +18,6 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from debate_rl.records import SUMS, Record, digest, read_json, read_kept, write_
 from debate_rl.runs.folder import alone, claim_folder, input_files, remove_inside, sweep_partials
 from debate_rl.runs.judge_check import check_judge, say_grid, wants_check
 from debate_rl.runs.run import Run
+from debate_rl.runs.stage_log import log_stage
 from debate_rl.stages.base import Metrics, Stage
 
 _CHANGE_LATER = ("README.md", run_files.TIMING)
@@ -78,6 +78,7 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
             if (final / run_files.STAGE).is_file():
                 metrics = _done_before(run, name, fingerprint, built_on)
                 if metrics is not None:
+                    log_stage(run, name, metrics)
                     done[name] = metrics
                     continue
             # A stage that is to be made anew is not taken from the other run, which did not make it anew.
@@ -85,6 +86,7 @@ def _run_stages(run: Run, only: set[str] | None) -> dict[str, Metrics]:
                 metrics = _reuse(run, name, fingerprint, built_on)
         if metrics is None:
             metrics = _run_stage(run, name, stage, fingerprint, built_on)
+        log_stage(run, name, metrics)
         done[name] = metrics
         write_json(run.folder / run_files.METRICS, _all_metrics(run))
     run.finish_tracking()
@@ -269,8 +271,6 @@ def _run_stage(run: Run, name: str, stage: Stage, fingerprint: str, built_on: di
     # The rename is the moment at which the stage is finished: killed before it, a run goes on in the working folder.
     remove_inside(final, run.folder)
     working.rename(final)
-    run.tracker.summary({f"{name}/{key}": value for key, value in flat(metrics).items()})
-    run.tracker.summary({f"{name}/cost/{key}": value for key, value in flat(counts).items()})
     run.say(f"{name}: finished in {seconds:.0f} s")
     return metrics
 
@@ -317,17 +317,6 @@ def _columns(config: Config, table: str) -> set[str]:
     if table not in columns:
         raise UserError(f"the config has no table {table!r}; {nearest(table, list(columns))}")
     return columns[table]
-
-
-def flat(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers at the top of a stage's metrics; of an estimate its value."""
-    numbers = {}
-    for key, value in metrics.items():
-        if isinstance(value, Mapping) and isinstance(value.get("value"), int | float):
-            numbers[key] = float(value["value"])
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            numbers[key] = float(value)
-    return numbers
 
 
 def _all_metrics(run: Run) -> dict[str, Metrics]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from debate_rl.judges.calibration import load_calibrator
 from debate_rl.judges.judge import AnyJudge, Judge
 from debate_rl.judges.settings import JudgeSettings, judge_of_kind
 from debate_rl.players.debater import Debater, read_name
-from debate_rl.records import digest, write_json
+from debate_rl.records import write_json
 from debate_rl.runs.engines import formats_said, load_splits, open_engine, passage_counter, shared_engine
-from debate_rl.runs.tracking import Tracker
+from debate_rl.runs.live_curve import live_curve
+from debate_rl.runs.stage_log import log_folder
+from debate_rl.runs.tracking import Labels, Tracker, attempt
 from debate_rl.stages.base import Stage, is_path
 
 
@@ -118,7 +121,9 @@ class Run:
         if self._tracker is None:
             wanted = self.config.tracking
             tree = self.config.model_dump(mode="json", by_alias=True)
-            self._tracker = Tracker(wanted.mode, wanted.project, wanted.entity, self.label, self.folder, tree)
+            job_type = wanted.job_type or ("study" if self.config.seeds else None)
+            labels = Labels(wanted.group or self.config.name, job_type, wanted.tags, wanted.notes)
+            self._tracker = Tracker(wanted.mode, wanted.project, wanted.entity, self.label, self.folder, tree, labels)
             if self._tracker.note:
                 self.say(self._tracker.note)
         return self._tracker
@@ -140,20 +145,32 @@ class Run:
         inside = out.name.lstrip(".")
         return f"{self.at}.{inside.removeprefix('iteration')}" if out.parent.name == f".{self.at}" else inside
 
-    def log_debates(self, stage: str, legs: Sequence[JudgedDebate], count: int = 32) -> None:
-        """Put a sample of debates, drawn by name, into a W&B table."""
-        drawn = sorted(legs, key=lambda leg: digest(leg.transcript.id))[:count]
-        columns = ["question", "protocol", "player A", "player B", "speeches", "correct", "p(A)", "failure"]
-        rows = []
-        for leg in drawn:
-            game = leg.transcript
-            said = "\n\n".join(f"{speech.side}: {speech.text}" for speech in game.speeches)
-            p = None if leg.verdict is None else leg.verdict.p[0]
-            failure = None if leg.failure is None else leg.failure.message
-            players = [game.players.get("A", "-"), game.players.get("B", "-")]
-            correct = None if game.question.correct is None else "AB"[game.question.correct]
-            rows.append([game.question.text, game.protocol.name, *players, said, correct, p, failure])
-        self.tracker.table(f"{stage}/debates", columns, rows)
+    def log_debates(
+        self, stage: str, legs: Iterable[JudgedDebate], count: int = 32, step: Mapping[str, float] | None = None
+    ) -> None:
+        """Put a sample of debates, drawn by name, into a W&B table.
+
+        Args:
+            stage: what they were played for, before the slash of the key.
+            legs: the debates.
+            count: at most so many.
+            step: the point of training at which they were played (see `Tracker.log`).
+        """
+        if not self.tracker.is_on:
+            return
+        from debate_rl.report.debate_rows import COLUMNS, PAGE, debate_rows  # here: it loads the plotting library
+
+        with attempt(f"show debates of {stage}"):
+            self.tracker.table(f"{stage}/debates", COLUMNS, debate_rows(legs, count), PAGE, step)
+
+    def live_curve(self, name: str, out: Path) -> AbstractContextManager[None]:
+        """Log the curve of a training to W&B while it trains (see `debate_rl.runs.live_curve`)."""
+        return live_curve(self.tracker, name, out)
+
+    def log_folder(self, name: str, out: Path, facts: dict[str, Any]) -> None:
+        """Log what a training made to W&B, with its sources (see `debate_rl.runs.stage_log`)."""
+        with attempt(f"log {name}"):
+            log_folder(self, name, out, facts)
 
     def write_page(self, out: Path, transcripts: int, table: Sequence[EffectRow], errors: JudgeErrors | None) -> Path:
         """Write the run's HTML page, and the effects of judge errors beside it.

@@ -30,6 +30,7 @@ from debate_rl.report.study_page import seed_runs, study_seeds, write_study_page
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.folder import alone, claim_folder
 from debate_rl.runs.run import Run
+from debate_rl.runs.stage_log import log_study
 
 
 def seed_configs(config: Config) -> list[Config]:
@@ -76,7 +77,9 @@ def run_study(
             for one in seed_configs(config):
                 say(f"seed {one.seed}:")
                 run_stages(Run(one, engine, say, crew), only)
-        return write_study(folder, folder / "report")[0]
+        rows, page = write_study(folder, folder / "report")
+        log_study(Run(config, engine, say), page)
+        return rows
 
 
 def _side_by_side(config: Config, only: set[str] | None) -> None:

@@ -30,6 +30,7 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import read_json, write, write_json
 from debate_rl.stages import grpo, judge_grpo
 from debate_rl.stages.base import Metrics, Stage, StageResult, TrainingStage
+from debate_rl.stages.flat_metrics import with_interval
 from debate_rl.stages.grpo import GrpoStage
 from debate_rl.stages.judge_grpo import JudgeGrpoStage
 from debate_rl.stages.judges import judged_games
@@ -379,6 +380,7 @@ def _measure(
     pays = paying_judge(stage, run, name, max(turn, 1))
     judged = judged_games(alone, judge, run)
     write(out / f"judged{turn}.jsonl", judged)
+    run.log_debates(name, judged, step={f"{name}/turn": float(turn)})
     by_watching = judged_games(alone, watching, run)
     values: dict[str, ByQuestion] = {
         "valid": _valid(alone),
@@ -460,4 +462,7 @@ def _numbers(name: str, measured: Turn) -> dict[str, float]:
         "held_out": measured.held_out,
         "proxy": measured.proxy,
     }
-    return {f"{name}/{key}": value.value for key, value in estimates.items() if value is not None}
+    numbers: dict[str, float] = {}
+    for key, value in estimates.items():
+        numbers |= with_interval(f"{name}/{key}", value)
+    return numbers

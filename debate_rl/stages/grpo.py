@@ -21,7 +21,7 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.habits import measured_habits, model_sizes, size_of
-from debate_rl.stages.training import CardFacts, start_from, train
+from debate_rl.stages.training import CardFacts, log_intervals, start_from, train
 from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, some_games
 from debate_rl.trainers.common.arguments import default_arguments
 from debate_rl.trainers.common.memory import Reference, sharding_of
@@ -286,7 +286,11 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
         last = read_log(out / "watch" / f"step-{curve[-1].step:06d}.jsonl", Measured)
         write(out / run_files.DEBATES, [game.leg for game in last])
-        run.log_debates(run.name_of(out), [game.leg for game in last])
+        name = run.name_of(out)
+        log_intervals(run, name, curve)
+        for point in curve if run.tracker.is_on else ():
+            watched_games = read_log(out / "watch" / f"step-{point.step:06d}.jsonl", Measured)
+            run.log_debates(name, [game.leg for game in watched_games], step={f"{name}/step": float(point.step)})
     return {
         **metrics,
         "start": stage.start,

@@ -36,6 +36,7 @@ from debate_rl.stages import dpo, preferences
 from debate_rl.stages.base import Metrics, Stage, StageResult, TrainingStage
 from debate_rl.stages.cards import complete_cards
 from debate_rl.stages.dpo import DpoResult, DpoStage
+from debate_rl.stages.flat_metrics import with_interval
 from debate_rl.stages.preferences import PreferencesStage
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, some_games
 from debate_rl.trainers.common.rows import PreferenceRow
@@ -282,7 +283,8 @@ def _execute(stage: IterationsStage, run: Run, out: Path) -> IterationsResult:
         accuracy[player_name] = scores(self_play_legs)
     for point in points:
         _log(run, name, point)
-    run.log_debates(name, legs)
+        played = [leg for leg in legs if point.player in leg.transcript.players.values()]
+        run.log_debates(name, played, step={f"{name}/iteration": float(point.iteration)})
     complete_cards(run, name, accuracy, ratings)
     return IterationsResult(
         points=tuple(points),
@@ -382,7 +384,9 @@ def _log(run: Run, name: str, point: Point) -> None:
         "judge_accuracy": point.judge.accuracy,
     }
     # The W&B axis is the iteration, not the order of logging: a stage that goes on logs all of its points again.
-    values = {f"{name}/{key}": estimate.value for key, estimate in estimates.items() if estimate is not None}
+    values: dict[str, float] = {}
+    for key, estimate in estimates.items():
+        values |= with_interval(f"{name}/{key}", estimate)
     run.tracker.log(values, {f"{name}/iteration": float(point.iteration)})
 
 

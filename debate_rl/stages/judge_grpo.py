@@ -24,7 +24,7 @@ from debate_rl.stages.base import StageResult, TrainingStage
 from debate_rl.stages.grpo import counted, generated
 from debate_rl.stages.judges import JudgesChange, MeasuredJudge, change, judged_games, measured_judge
 from debate_rl.stages.stating import StatedJudgeStage, finished_games, spoken, trained_weights
-from debate_rl.stages.training import CardFacts, start_from, train
+from debate_rl.stages.training import CardFacts, log_intervals, start_from, train
 from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, verdict_rows
 from debate_rl.trainers.common.arguments import default_arguments
 from debate_rl.trainers.common.settings import Kind
@@ -231,6 +231,7 @@ def learn(
     }
     metrics = train(run, stage, "grpo", games, out, base, start, CardFacts(card), judging=judging)
     curve = read_log(out / "curve.jsonl", JudgePoint)
+    log_intervals(run, run.name_of(out), curve)
     for point in curve:
         for alarm in point.alarms:
             run.say(f"  step {point.step}: {alarm}")

@@ -288,7 +288,6 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> PreferencesResult:
         raise UserError(_no_rows(played, dropped))
     write(out / run_files.POOLS, played.pools)
     write(out / "rows.jsonl", rows)
-    run.tracker.artifact(f"{run.label}-preferences", "dataset", out / "rows.jsonl", {"player": player.name})
     return PreferencesResult(
         questions=len(training_questions),
         pools=len(played.pools),

@@ -137,14 +137,11 @@ class TournamentStage(Stage):
         run.say(str(result.ratings))
         if result.matches is not None:
             run.say(str(result.matches))
-        elo = {row.player: row.rating.value for row in result.ratings.standings}
         alone = [leg for leg in legs if len(set(leg.transcript.players.values())) == 1]
         slope, crossed = measure(Rated(legs, self.ridge), alone), cross_play(legs)
         honest = honest_wins(Rated(legs, self.ridge, self.resamples))
         if honest is not None:
             run.say(str(honest))
-        run.tracker.log({f"elo/{name}": value for name, value in elo.items()})
-        run.tracker.log({f"accuracy/{name}": scores.accuracy.value for name, scores in result.judge_accuracy.items()})
         run.log_debates(out.name.lstrip("."), legs)
         complete_cards(run, out.name.lstrip("."), result.judge_accuracy, result.ratings)
         reader = Judge(name="reader", model=run.config.models.judge)

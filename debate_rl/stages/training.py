@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from debate_rl.data.sources.provenance import source_of
 from debate_rl.errors import UserError
-from debate_rl.game import run_files
 from debate_rl.game.quotes import check_quotes
 from debate_rl.judges.judge import Judge
 from debate_rl.records import explain, read_json, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
+from debate_rl.stages.flat_metrics import flat_numbers
 from debate_rl.trainers.common.data_card import DataFacts, Gathered, write_data_card
 from debate_rl.trainers.common.model_card import write_model_card
 from debate_rl.trainers.common.rows import PreferenceRow
@@ -24,6 +24,8 @@ from debate_rl.trainers.common.settings import Job, Kind
 
 if TYPE_CHECKING:
     from debate_rl.runs.run import Run
+    from debate_rl.trainers.grpo.eval_metrics import Point
+    from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 
 
 class TrainingResult(StageResult):
@@ -109,14 +111,14 @@ def train(
         raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
     processes = run.config.hardware.cards if run.config.hardware and stage.launch else None
     run.rest()  # before the training needs the devices' memory
-    result = launch(job, stage.launch, processes)
     name = run.name_of(out)
+    with run.live_curve(name, out):
+        result = launch(job, stage.launch, processes)
     for warning in result.warnings:
         run.say(f"  warning: {name}: {warning}")
     # Checked before the cards are written, which tell readers what was learnt from.
     counts = _checked_counts(out, len(rows))
     write_data_card(out, f"{run.label}: {name}", rows, counts, (cards.data if cards else None) or _facts(run, rows))
-    _track_curve(run, name, out)
     facts: dict[str, Any] = {
         "base model": base,
         "started from": start or "the base model",
@@ -129,7 +131,7 @@ def train(
     }
     weights = out / ("model" if stage.lora is None else "adapter")
     write_model_card(weights, f"{run.label}: {name}", facts, {"training loss": result.loss})
-    run.tracker.artifact(f"{run.label}-{name}", "model", weights, {**facts, "base fingerprint": result.base})
+    run.log_folder(name, out, {**facts, "base fingerprint": result.base})
     return {
         "rows": result.rows,
         "left_out": counts["left_out"],
@@ -138,6 +140,15 @@ def train(
         "train_loss": result.loss,
         "warnings": result.warnings,
     }
+
+
+def log_intervals(run: Run, name: str, points: Sequence[Point | JudgePoint]) -> None:
+    """Log the intervals of what was measured during an online training, whose values the trainer has logged."""
+    for point in points:
+        numbers = flat_numbers(point.model_dump(exclude={"step", "alarms"}), f"{name}/watch/")
+        ends = {key: value for key, value in numbers.items() if key.endswith((".low", ".high", ".p"))}
+        if ends:
+            run.tracker.log(ends, {f"{name}/step": float(point.step)})
 
 
 def _checked_counts(out: Path, rows: int) -> dict[str, Any]:
@@ -150,16 +161,6 @@ def _checked_counts(out: Path, rows: int) -> dict[str, Any]:
     if counts["read"] != rows or counts["trained"] + sum(counts["left_out"].values()) != rows:
         raise UserError(f"{out}: {rows} rows were written but the training accounts for {counts}; remove the folder")
     return counts
-
-
-def _track_curve(run: Run, name: str, out: Path) -> None:
-    """Log the history of a training to W&B, over its steps."""
-    for entry in read_json(out / run_files.HISTORY):
-        numbers = {}
-        for key, value in entry.items():
-            if key != "step" and isinstance(value, int | float):
-                numbers[f"{name}/{key}"] = float(value)
-        run.tracker.log(numbers, {f"{name}/step": float(entry.get("step", 0))})
 
 
 def _facts(run: Run, rows: Sequence[BaseModel]) -> DataFacts:

@@ -21,6 +21,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import read_json, write, write_json
 from debate_rl.stages.base import TrainingStage
+from debate_rl.stages.flat_metrics import with_interval
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, verdict_rows
 from debate_rl.trainers.common.settings import Kind, StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
@@ -432,12 +433,12 @@ def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
 def _track(run: Run, measured: Results) -> None:
     """Log the results to W&B: one table, and the values in the run's summary."""
     rows = []
-    summary = {}
+    summary: dict[str, float] = {}
     for model, measure, estimate in measures(measured):
         if estimate is not None:
             interval = [estimate.value, estimate.low, estimate.high, estimate.n, estimate.clusters]
             rows.append([model, measure, *interval])
-            summary[f"{run.at}/{model}/{measure}"] = estimate.value
+            summary |= with_interval(f"{run.at}/{model}/{measure}", estimate)
     run.tracker.table(f"{run.at}/results", ["model", "measure", "value", "low", "high", "n", "clusters"], rows)
     run.tracker.summary(summary)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from debate_rl.runs.tracking import Tracker, _reachable_mode, _run_id
+from debate_rl.runs.tracking import Tracker, _reachable_mode, _run_id, attempt
 
 
 def read_back(folder):
@@ -101,3 +101,42 @@ def test_a_tracker_that_breaks_stops_tracking_and_nothing_else(tmp_path, capsys)
     tracker.log({"a": 2.0})
     tracker.finish()
     assert capsys.readouterr().err.count("disk on fire") == 1
+
+
+class Online:
+    """A W&B run with a server behind it, as far as artifacts go."""
+
+    def __init__(self, there):
+        self.there, self.logged, self.used = there, [], []
+
+    def log_artifact(self, artifact):
+        self.logged.append(artifact)
+
+    def use_artifact(self, wanted):
+        name = wanted if isinstance(wanted, str) else wanted.name
+        if name.partition(":")[0] not in self.there:
+            raise ValueError("no such artifact")
+        self.used.append(name)
+
+
+def test_sources_are_marked_as_used_online_and_one_that_is_not_there_is_only_named(tmp_path, monkeypatch, capsys):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(wandb.Artifact, "wait", lambda self, timeout=None: self)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    tracker = Tracker("disabled", "p", None, "test", tmp_path, {})
+    tracker._wandb, tracker._is_online = wandb, True
+    tracker._run = run = Online({"x-sft", "x-rows"})
+    tracker.artifact("x-rows", "dataset", tmp_path / "rows.jsonl", {}, ["elsewhere"])
+    tracker.artifact("x-dpo", "model", tmp_path / "rows.jsonl", {}, ["x-rows", "x-sft"])
+    tracker.artifact("x-dpo", "model", tmp_path / "rows.jsonl", {}, ["x-rows"])
+    assert [artifact.name for artifact in run.logged] == ["x-rows", "x-dpo"]
+    assert run.used == ["x-rows", "x-sft:latest"]
+    assert run.logged[0].metadata["made from"] == ["elsewhere"]
+    assert tracker.is_on and capsys.readouterr().err == ""
+
+
+def test_what_only_wandb_would_show_may_fail_alone(capsys):
+    with attempt("draw the charts of dpo"):
+        raise ValueError("no ink\nat all")
+    assert capsys.readouterr().err == "tracking: could not draw the charts of dpo (no ink); the rest is logged\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from debate_rl.engines.weights import write_sums
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 
 _THIS_PART_ONLY = ("num_tokens", "num_input_tokens_seen", "step_time")
 """Counters that start at 0 again when a job is resumed, and times."""
@@ -44,6 +47,37 @@ class SumsAfterSave(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if args.world_size == 1 and folder.is_dir():
             write_sums(folder)
+        return control
+
+
+class LiveLog(TrainerCallback):
+    """Writes each entry of the log to a file at once, for those who watch while it trains.
+
+    The first of several processes writes it. A resumed training begins it anew: its history is whole in the end.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Begin an empty file."""
+        if state.is_world_process_zero:
+            path = Path(args.output_dir) / run_files.LIVE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("", encoding="utf-8")
+        return control
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Add the newest entry as a line."""
+        if state.is_world_process_zero and state.log_history:
+            lines = [json.dumps(entry) + "\n" for entry in history(state.log_history[-1:])]
+            # Only a view of what history.json will hold: an entry that can not be written as JSON is not worth a crash.
+            with (
+                contextlib.suppress(TypeError, OSError),
+                (Path(args.output_dir) / run_files.LIVE).open("a", encoding="utf-8") as file,
+            ):
+                file.writelines(lines)
         return control
 
 

@@ -207,7 +207,7 @@ def open_trainer(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -
 
     from debate_rl.trainers.common.arguments import training_arguments
     from debate_rl.trainers.common.build_trainer import build_trainer, prepare, training_of
-    from debate_rl.trainers.common.history import LogBeforeSave, SumsAfterSave
+    from debate_rl.trainers.common.history import LiveLog, LogBeforeSave, SumsAfterSave
     from debate_rl.trainers.common.load import load_tokenizer
     from debate_rl.trainers.grpo.groups import arguments_of, trl_arguments
     from debate_rl.trainers.grpo.judge_rollout import judge_arguments
@@ -231,7 +231,7 @@ def open_trainer(job: Job, callbacks: Sequence[Any] = (), quiet: bool = False) -
         of_job["gradient_checkpointing"] = training.checkpointing
         config = training_arguments(job.kind, train, Path(job.out) / "checkpoints", job.seed, of_job)
     set_seed(job.seed)  # a new adapter or head is drawn while the trainer is built
-    logged = [LogBeforeSave(), SumsAfterSave(), *callbacks]
+    logged = [LogBeforeSave(), SumsAfterSave(), LiveLog(), *callbacks]
     trainer = build_trainer(job, tokenizer, prepared, config, logged, None if training is None else training.part)
     if quiet:
         trainer.remove_callback(PrinterCallback)
