@@ -2,7 +2,7 @@
 
 A file of records is JSON lines in UTF-8. Whole files are written beside their final name and renamed, so a reader
 never sees half of one. Logs that grow (`append`) may end in a torn line after a crash; `read_log` drops that line,
-and `append` cuts it off.
+and `append` cuts it off. Long passages stand once in a file beside them (see `passages`); readers put them back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, TextIO, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from debate_rl.errors import UserError, existing
+from debate_rl.passages import KEY, Passages, passages_beside
 
 
 class Record(BaseModel):
@@ -250,11 +251,17 @@ def lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if existing(path, "file").is_dir():
         raise UserError(f"{path} is a folder; give the JSON-lines file in it")
     number = 0
+    passages: Passages | None = None
     with open_text(path) as file:
         try:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(line, f"{path}:{number}")
+                if not line.strip():
+                    continue
+                value = _object(line, f"{path}:{number}")
+                if KEY in line:
+                    passages = passages or passages_beside(path)
+                    value = passages.restored(value, f"{path}:{number}")
+                yield number, value
         except (UnicodeError, EOFError, OSError, zlib.error) as error:
             raise UserError(f"{path}:{number + 1}: not valid JSON (not UTF-8); {not_text(path, error)}") from error
 
@@ -321,9 +328,29 @@ def write_pieces(path: str | Path, pieces: Iterable[bytes]) -> None:
             partial.unlink(missing_ok=True)  # it exists only if something went wrong
 
 
-def write(path: str | Path, records: Iterable[BaseModel]) -> None:
-    """Write records as a whole JSON-lines file (see `write_text`), one at a time: lazy records are never all held."""
-    write_pieces(path, (record.model_dump_json().encode() + b"\n" for record in records))
+def write(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> None:
+    """Write records as a whole JSON-lines file (see `write_text`), one at a time: lazy records are never all held.
+
+    Args:
+        path: the file.
+        records: of any kind.
+        inline: write long passages into the lines, for a file that is to stand alone.
+    """
+    write_pieces(path, _dumped(path, records, inline))
+
+
+def _dumped(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> Iterator[bytes]:
+    """Yield the line of each record; when the last is taken, the passages that they name are on disk."""
+    passages = None if inline else passages_beside(path)
+    for record in records:
+        yield record.model_dump_json(context=passages).encode() + b"\n"
+    if passages is None:
+        return
+    # Before the lines: a crash in between leaves a passage that nothing names, never a line without its passage.
+    passage_lines = passages.unsaved_lines()
+    if passage_lines:
+        append_bytes(passages.path, passage_lines)
+        passages.saved()
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -456,8 +483,13 @@ def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
         raise UserError(f"{path}: not a {kind.__name__.lower()} ({explain(error)}); {fix}") from error
 
 
-def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
+def append(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> list[Span]:
     """Append records to a log; they are on disk when this returns.
+
+    Args:
+        path: the log.
+        records: of any kind.
+        inline: as for `write`.
 
     Returns:
         The span of each record's line.
@@ -465,7 +497,7 @@ def append(path: str | Path, records: Iterable[BaseModel]) -> list[Span]:
     Raises:
         UserError: the disk is full; what the log held before is intact.
     """
-    data = [record.model_dump_json().encode() + b"\n" for record in records]
+    data = list(_dumped(path, records, inline))
     start = append_bytes(path, b"".join(data))
     boundaries = accumulate(map(len, data), initial=start)
     return list(pairwise(boundaries))
@@ -518,11 +550,33 @@ def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
             if line.isspace():
                 continue
             try:
-                record = kind.model_validate_json(line)
+                record = parse_line(line, kind, path)
             except ValidationError as error:
                 message = f"{path}:{number}: not a {kind.__name__} ({explain(error)}); remove the line"
                 raise UserError(message) from error
             yield span, record
+
+
+def parse_line(line: bytes, kind: type[R], path: Path, passages: Passages | None = None) -> R:
+    """Read the record of one line.
+
+    Args:
+        line: the line.
+        kind: the record's class.
+        path: the file that it stands in.
+        passages: those beside the file; None reads them where the line names one.
+
+    Raises:
+        ValidationError: the line is no such record.
+        UserError: a passage is missing.
+    """
+    if KEY.encode() in line:
+        # A damaged line is explained by the class's own parser, below.
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+            value = json.loads(line)
+            passages = passages or passages_beside(path)
+            return kind.model_validate(passages.restored(value, path))
+    return kind.model_validate_json(line)
 
 
 def read_log(path: str | Path, kind: type[R]) -> list[R]:

@@ -200,7 +200,7 @@ def judge_in_person(
         except EOFError:
             say("(end of input: this debate is not recorded)")
             break
-        append(log, [leg])
+        append(log, [leg], inline=True)
         judged.add(game.question.id)
         say(_outcome(leg))
     return len(judged)

@@ -45,6 +45,24 @@ def tiny_model(
     return str(folder)
 
 
+def tiny_gemma(folder: Path, window: int = 5):
+    """Save a random Gemma 3, whose layers in turn see a window and everything before, and return the folder as text."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8, sliding_window=window, max_position_embeddings=512,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"], bos_token_id=None, eos_token_id=2,
+        pad_token_id=0, initializer_range=0.2,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def tiny_adapter(base: str, folder: Path, seed: int = 1, spread: float = 0.3):
     """Save a random LoRA adapter of a model (not the zero one that peft starts from)."""
     import torch

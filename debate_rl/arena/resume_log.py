@@ -14,7 +14,8 @@ from typing import Generic, TypeVar, overload
 from pydantic import BaseModel
 
 from debate_rl.errors import UserError
-from debate_rl.records import SUMS, Record, Span, append, read_log, scan_log
+from debate_rl.passages import passages_beside
+from debate_rl.records import SUMS, Record, Span, append, parse_line, read_log, scan_log
 
 W = TypeVar("W")
 D = TypeVar("D", bound=BaseModel)
@@ -49,8 +50,11 @@ class LoggedRecords(Sequence[D]):
     """
 
     def __init__(self, path: Path, kind: type[D], spans: array[int]) -> None:
+        self._path = path
         self._kind = kind
         self._spans = spans
+        # Held from now on, for the same reason as the open file below.
+        self._passages = passages_beside(path)
         # The file stays open: a log may be renamed or written anew (in the order of the schedule, from these very
         # records), and the open one still holds what the spans point at.
         self._file = os.open(path, os.O_RDONLY) if spans else -1
@@ -72,7 +76,8 @@ class LoggedRecords(Sequence[D]):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]  # as a list takes it: negative from the end, IndexError beyond
         start, end = self._spans[2 * position : 2 * position + 2]
-        return self._kind.model_validate_json(os.pread(self._file, end - start, start))
+        line = os.pread(self._file, end - start, start)
+        return parse_line(line, self._kind, self._path, self._passages)
 
 
 class Log(Generic[W, D]):

@@ -47,7 +47,7 @@ def rejudge_games(
     compared, judged_again = rejudge(legs, *judge_by_name(stages[0], judge, adapter), protocol_view, protocol)
     typer.echo(compared.model_dump_json(indent=2) if as_json else str(compared))
     if out is not None:
-        write(out, judged_again)
+        write(out, judged_again, inline=True)
 
 
 @rejudge_app.command("candidates")
@@ -75,4 +75,4 @@ def rejudge_candidates(
     compared, pools = rescore(folder, *judge_by_name(folder, judge, adapter), best_of)
     typer.echo(compared.model_dump_json(indent=2) if as_json else str(compared))
     if out is not None:
-        write(out, pools)
+        write(out, pools, inline=True)

@@ -18,7 +18,7 @@ import secrets
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from multiprocessing.connection import Client, Connection, Listener
@@ -301,6 +301,11 @@ def join(open_engine: OpenEngine, say: Callable[[str], None] = print) -> Crew | 
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
+        if _was_started_alone(os.environ):
+            say(
+                "accelerate was told of several processes and started this one alone, as it does on a CPU; for all of "
+                "them: accelerate launch --multi_gpu --num_processes N -m debate_rl ..."
+            )
         return None
     rank = int(os.environ["RANK"])
     local_rank = int(os.environ.get("LOCAL_RANK", rank))  # srun sets none
@@ -323,6 +328,15 @@ def join(open_engine: OpenEngine, say: Callable[[str], None] = print) -> Crew | 
     threading.Thread(target=_accept, args=(listener, crew), daemon=True).start()
     say(f"{size} processes answer; rank 0 writes")
     return crew
+
+
+def _was_started_alone(env: Mapping[str, str]) -> bool:
+    """Whether `accelerate launch` was told of several processes and started one.
+
+    Its launcher for one process (`simple_launcher`) gives the address at which processes meet only where it was told
+    of several, and then no number of them.
+    """
+    return "ACCELERATE_MIXED_PRECISION" in env and "MASTER_ADDR" in env and "WORLD_SIZE" not in env
 
 
 def _listen(host: str, key: bytes) -> Listener:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializationInfo, field_serializer
 
+from debate_rl.passages import Passages
 from debate_rl.records import Record
 
 Split = Literal["train", "validation", "test"]
@@ -37,6 +38,13 @@ class Question(Record):
     split: Split | None = None
     evidence: tuple[tuple[str, ...], ...] = Field(default=())
     """Sentences that back each answer best, where a data set names them; for analysis, never shown to a model."""
+
+    @field_serializer("passage", "excerpt")
+    def _by_reference(self, text: str | None, info: SerializationInfo) -> Any:
+        """The text itself, or in a file with passages beside it what names it there."""
+        if text is None or not isinstance(info.context, Passages):
+            return text
+        return info.context.reference(text)
 
     @property
     def shown_passage(self) -> str:

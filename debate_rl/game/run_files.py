@@ -3,8 +3,10 @@
 runs/NAME/
     config.yaml  code.json  metrics.json  store/  paid.jsonl
     STAGE/       stage.json, metrics.json, timing.json, and what the stage made:
-                 debates.jsonl, pools.jsonl, history.json, calibrator.json, effects.json
+                 debates.jsonl, pools.jsonl, passages.jsonl, history.json, calibrator.json, effects.json
 """
+
+from debate_rl import passages
 
 CONFIG = "config.yaml"
 """The resolved config, written first."""
@@ -20,6 +22,8 @@ DEBATES = "debates.jsonl"
 """Judged debates, one a line."""
 POOLS = "pools.jsonl"
 """Candidates of Best-of-N players with their scores."""
+PASSAGES = passages.NAME
+"""Long passages, each once, which the lines of the folder's other files name."""
 BASE_DEBATES = "base_debates.jsonl"
 """Test debates with the verdicts of the judge before its training."""
 TEST_DEBATES = "test_debates.jsonl"

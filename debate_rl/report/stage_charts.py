@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from debate_rl.report.chart import Figure
 from debate_rl.report.debates import Legs, read_legs
-from debate_rl.report.figures import Figure, to_svg
+from debate_rl.report.render import to_svg
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
 from debate_rl.report.stage_views import grpo_view, iterations_view, judge_view, oversight_view, ratings_view
 from debate_rl.report.transfer_tables import KIND as TRANSFER
@@ -53,6 +54,7 @@ def _figures(run: RunFolder, stage: Stage) -> dict[str, Figure | None]:
     if stage.kind == "judge":
         judge = judge_view(stage)
         return {
+            "calibration": judge.calibration,
             "calibration_before": judge.before,
             "calibration_after": judge.after,
             "coverage_before": judge.coverage_before,
@@ -97,4 +99,4 @@ def _legs(stage: Stage) -> Legs | None:
 def _page(figure: Figure) -> str:
     """A figure as a page; the renderer has escaped the text in it."""
     title = escape(printable(figure.to_dict(validate=False)["title"]["text"]))
-    return f"{_HEAD.format(title=title)}{to_svg(figure)}\n</body>\n</html>\n"
+    return f"{_HEAD.format(title=title)}{to_svg(figure, page=None)}\n</body>\n</html>\n"

@@ -131,3 +131,32 @@ def test_resting_ranks_open_their_engine_again(tmp_path):
 def test_a_process_alone_has_no_crew(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join(lambda told, local: ScriptedEngine()) is None
+
+
+def test_a_process_that_accelerate_started_alone_of_several_says_so(monkeypatch):
+    # What `accelerate launch --num_processes 2` sets on a CPU; with 1 process it gives no address.
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    said = []
+    assert join(None, said.append) is None and not said
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert join(None, said.append) is None
+    assert len(said) == 1 and "accelerate launch --multi_gpu --num_processes N" in said[0]
+
+
+def test_accelerate_still_passes_what_tells_of_processes_that_it_did_not_start(monkeypatch):
+    for name in ("WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    def passed(processes):
+        words = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+        args = launch_command_parser().parse_args([*words, "--dynamo_backend", "no", "-m", "debate_rl"])
+        args.use_cpu = True
+        return prepare_simple_launcher_cmd_env(args)[1]
+
+    names = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"}
+    assert names <= passed(2).keys() and "WORLD_SIZE" not in passed(2)
+    assert "MASTER_ADDR" not in passed(1)

@@ -25,7 +25,13 @@ class Layout(Protocol):
     """Decides what each token of a forward pass sees."""
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None = None,
     ) -> torch.Tensor:
         """Attention of the packed tokens in one layer.
 
@@ -35,6 +41,7 @@ class Layout(Protocol):
             key: (key-value heads, tokens, width) of the same tokens; the layout copies what it needs later.
             value: like key.
             scale: factor of the scores.
+            window: positions that a token sees in this layer, its own included; None is all before it.
 
         Returns:
             (heads, tokens, width).
@@ -125,15 +132,16 @@ def merge(out: torch.Tensor, lse: torch.Tensor, more: torch.Tensor, more_lse: to
 
 
 def read(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, bias: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention in which all queries see all keys.
+    """Attention in which all queries see all keys, unless a bias hides some.
 
     Args:
         query: (heads, queries, width).
         key: (key-value heads, keys, width).
         value: like key.
         scale: factor of the scores.
+        bias: (queries, keys), added to the scores.
 
     Returns:
         Outputs (heads, queries, width) and log-sum-exps (heads, queries).
@@ -141,7 +149,9 @@ def read(
     heads, count, width = query.shape
     # Query heads that share a key-value head become one block of queries, so the keys are not repeated.
     together = query.reshape(1, key.size(0), -1, width)
-    out, lse = attend(together, key[None], value[None], scale)
+    if bias is not None:
+        bias = bias.repeat(heads // key.size(0), 1)[None, None]
+    out, lse = attend(together, key[None], value[None], scale, bias=bias)
     return out.reshape(heads, count, width), lse.reshape(heads, count)
 
 
@@ -166,11 +176,11 @@ def _trie_attention(
         # A model that is held for training runs its ordinary passes through this function as well.
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return plain(module, query, key, value, attention_mask, scaling=scaling, **options)
-    extras = [name for name in ("softcap", "s_aux", "position_bias", "sliding_window") if options.get(name) is not None]
+    extras = [name for name in ("softcap", "s_aux", "position_bias") if options.get(name) is not None]
     if extras:
         raise ValueError(f"attention with {extras[0]} is not shared between rows")
     scale = query.size(-1) ** -0.5 if scaling is None else scaling
-    out = layout.attend(module.layer_idx, query[0], key[0], value[0], scale)
+    out = layout.attend(module.layer_idx, query[0], key[0], value[0], scale, options.get("sliding_window"))
     return out.transpose(0, 1)[None].contiguous(), None
 
 

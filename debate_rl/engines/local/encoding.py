@@ -15,6 +15,7 @@ import torch
 
 from debate_rl.engines.local.attention import attend, forward, merge, read
 from debate_rl.engines.local.prefix import Node, Row, Trie, Wave
+from debate_rl.engines.local.windows import Piece, piece_bias, pieces_of
 
 BLOCK = 256
 """Subtrees of up to this many tokens are one masked call: there a call costs more than the masked work in it."""
@@ -76,6 +77,9 @@ class Packed:
         """Packed positions of all requested logits, sorted."""
         self._layers = model.config.get_text_config().num_hidden_layers
         self._kv: dict[Node, torch.Tensor] = {}
+        self._pieces: dict[int, list[Piece]] = {}
+        """Pieces of the nodes for each width of a window."""
+        self._longest = max(end.start + len(end.tokens) for end, _ in rows)
 
     def ids(self) -> list[int]:
         """Token ids, packed."""
@@ -92,9 +96,18 @@ class Packed:
         return positions
 
     def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None = None,
     ) -> torch.Tensor:
         """Tokens see those before them in their node or block, then all nodes above (see `attention.Layout`)."""
+        # A window that is wider than every row hides nothing.
+        if window is not None and window < self._longest:
+            return self._attend_within(window, layer, query, key, value, scale)
         out = torch.zeros_like(query)
         lse = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
         group = query.size(0) // key.size(0)
@@ -128,6 +141,30 @@ class Packed:
             if not isinstance(where, slice):
                 out[:, where] = part
                 lse[:, where] = part_lse
+        self._record(layer, key, value)
+        return out
+
+    def _attend_within(
+        self, window: int, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Tokens see those in a window before them, piece by piece (see `windows`)."""
+        out = torch.zeros_like(query)
+        group = query.size(0) // key.size(0)
+        if window not in self._pieces:
+            self._pieces[window] = pieces_of(self.fresh, self.spans, window)
+        for piece in self._pieces[window]:
+            if self._attending(piece.where, layer) is None:
+                continue
+            start, end = piece.where
+            seen_keys, seen_values = [], []
+            for node, (low, high) in piece.sees:
+                node_keys, node_values = self._keys_of(node, layer, key, value)
+                seen_keys.append(node_keys[:, low:high])
+                seen_values.append(node_values[:, low:high])
+            keys = torch.cat(seen_keys, 1).repeat_interleave(group, 0)[None]
+            values = torch.cat(seen_values, 1).repeat_interleave(group, 0)[None]
+            bias = piece_bias(end - start, keys.size(2), window, query.device)
+            out[:, start:end] = attend(query[None, :, start:end], keys, values, scale, bias=bias)[0][0]
         self._record(layer, key, value)
         return out
 

@@ -260,7 +260,7 @@ class TransformersEngine:
         if total > loaded.limit:
             return EngineFailure(kind="context", message=f"{complaint} the model's {loaded.limit}")
         limit = self._memory.batch_tokens
-        # Models that do not share take one row at a time, outside the budget.
+        # Models that do not share take one prompt at a time, outside the budget.
         if loaded.shares and total > limit:
             return EngineFailure(kind="budget", message=f"{complaint} engine.batch_tokens {limit}; raise it")
         return None

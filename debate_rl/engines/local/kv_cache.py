@@ -85,10 +85,11 @@ class Memory:
         """
         self.usage.prompt_tokens += sum(len(row.tokens) for row in rows)
         if not shares:
-            for index, row in enumerate(rows):
-                alone = Alone(model, row)
+            for members in self._alike(rows, extra):
+                row = rows[members[0]]
+                alone = Alone(model, row, len(members))
                 self.usage.encoded_tokens += len(row.tokens)
-                yield Encoded((index,), [alone.logits], alone)
+                yield Encoded(members, [alone.row_logits] * len(members), alone)
             return
         ends = [self._trie.add(weights, row) for row in rows]
         # After all rows are added: a later row may split the nodes of an earlier one.
@@ -108,6 +109,18 @@ class Memory:
             # Also if the caller stops early or the GPU runs out of memory: the next call must find room.
             self._trie.evict(self.cache_tokens)
             self._trie.prune()
+
+    def _alike(self, rows: Sequence[Row], extra: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Yield the indexes of equal rows, as many together as fit into the budget."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(row.tokens, []).append(index)
+        for tokens, indexes in groups.items():
+            longest = len(tokens) + max(extra[index] for index in indexes)
+            # Every row has a copy of the prompt's keys and values.
+            size = max(1, self.batch_tokens // longest)
+            for start in range(0, len(indexes), size):
+                yield tuple(indexes[start : start + size])
 
     def _encode(self, model: Any, rows: Sequence[Row], wave: Wave, extra: Sequence[int]) -> Encoded:
         """Encode one wave, and prepare its rows for decoding if any will be continued."""

@@ -20,6 +20,7 @@ from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fin
 from debate_rl.errors import UserError
 from debate_rl.records import digest
 
+_TRIAL_WINDOW = 4
 HELD = "held"
 """Stands for the number format of models that are in memory already."""
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Loaded:
     limit: int
     """Tokens that the model can read."""
     shares: bool
-    """Whether rows may share keys and values; otherwise they are taken one at a time."""
+    """Whether rows may share keys and values; otherwise only equal prompts are taken together."""
     adapters: dict[str, str] = field(default_factory=dict)
     """Name of each adapter in the model, by fingerprint."""
     number_format: str = "float32"
@@ -223,24 +224,42 @@ def device_of(name: str | None) -> torch.device:
 def can_share(model: Any) -> bool:
     """Whether a model's rows may share keys and values; if so, switch it to the shared attention.
 
-    Every layer must attend to all earlier tokens, at positions that do not depend on the row's length. Then a small
-    trial must give the logits of plain calls, which exposes models that read positions or masks in their own way.
+    Every layer must attend to all earlier tokens or to a window of them, at positions that do not depend on the row's
+    length. Then a small trial must give the logits of plain calls, which exposes models that read positions or masks in
+    their own way.
     """
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    rope = getattr(text, "rope_parameters", None) or {}
-    if kinds != {"full_attention"} or getattr(text, "sliding_window", None) is not None:
+    if not kinds <= {"full_attention", "sliding_attention"}:
         return False
+    rope = getattr(text, "rope_parameters", None) or {}
+    # Models whose kinds of layers turn positions differently have the parameters of each kind (Gemma 3).
+    rope_types = [rope.get("rope_type"), *(rope[kind].get("rope_type") for kind in kinds if kind in rope)]
     # These two rescale all positions of a row that grows long.
-    if rope.get("rope_type") in ("dynamic", "longrope") or not model._supports_attention_backend:
+    if "dynamic" in rope_types or "longrope" in rope_types or not model._supports_attention_backend:
         return False
     register()
     original = model.config._attn_implementation
     model.set_attn_implementation(NAME)
-    if model.config._attn_implementation == NAME and _agrees(model, text.vocab_size):
-        return True
-    model.set_attn_implementation(original)
-    return False
+    with _narrow_windows(model, text):
+        agrees = model.config._attn_implementation == NAME and _agrees(model, text.vocab_size)
+    if not agrees:
+        model.set_attn_implementation(original)
+    return agrees
+
+
+@contextlib.contextmanager
+def _narrow_windows(model: Any, text: Any) -> Iterator[None]:
+    """Let layers with a window see `_TRIAL_WINDOW` positions, so that the few tokens of a trial do not fit into it."""
+    places = [place for place in (text, *model.modules()) if isinstance(getattr(place, "sliding_window", None), int)]
+    windows = [place.sliding_window for place in places]
+    for place in places:
+        place.sliding_window = _TRIAL_WINDOW
+    try:
+        yield
+    finally:
+        for place, window in zip(places, windows, strict=True):
+            place.sliding_window = window
 
 
 @torch.inference_mode()

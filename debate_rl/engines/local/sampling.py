@@ -39,26 +39,34 @@ class Continued(Protocol):
 
 
 class Alone:
-    """One row in transformers' own cache, for models whose layers do not all attend to everything before them.
+    """One prompt in transformers' own cache, for models whose rows can not share keys and values.
 
     Args:
         model: a causal language model of transformers.
         row: what to encode.
+        draws: number of rows that continue it.
     """
 
-    def __init__(self, model: Any, row: Row) -> None:
+    def __init__(self, model: Any, row: Row, draws: int = 1) -> None:
         self._model = model
         self._cache = DynamicCache(config=model.config)
-        self.logits = self._forward(torch.tensor(row.tokens, device=model.device), row.keep)
+        self.row_logits = self._forward(torch.tensor([row.tokens], device=model.device), row.keep)[0]
+        """(keep, vocabulary)."""
+        self.logits = self.row_logits[-1:].expand(draws, -1)
+        if draws > 1:
+            # Beam search's own method: it takes any indexes, and states of convolutions and recurrences have it too.
+            self._cache.reorder_cache(torch.zeros(draws, dtype=torch.long, device=model.device))
 
     def step(self, tokens: torch.Tensor, going: torch.Tensor | None) -> None:
-        """Add one token (see `Continued`)."""
-        self.logits = self._forward(tokens, 1)
+        """Add one token to each row (see `Continued`)."""
+        if going is not None:
+            self._cache.reorder_cache(going)
+        self.logits = self._forward(tokens[:, None], 1)[:, -1]
 
     @torch.inference_mode()
     def _forward(self, tokens: torch.Tensor, keep: int) -> torch.Tensor:
-        out = self._model(input_ids=tokens[None], past_key_values=self._cache, logits_to_keep=keep)
-        return out.logits[0]
+        out = self._model(input_ids=tokens, past_key_values=self._cache, logits_to_keep=keep)
+        return out.logits
 
 
 @dataclass(frozen=True)

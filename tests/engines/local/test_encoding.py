@@ -5,10 +5,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from debate_rl.engines.local import decode, encoding, prefix
+from debate_rl.engines.local import decode, encoding, prefix, windows
 from debate_rl.engines.local.models import Networks
 from debate_rl.engines.local.prefix import Row, Trie
-from tests.tiny import tiny_model
+from tests.tiny import tiny_gemma, tiny_model
 
 PIECE = st.lists(st.integers(6, 9), min_size=1, max_size=9)
 ROWS = st.lists(
@@ -18,10 +18,13 @@ ROWS = st.lists(
 SEVERAL = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tiny_model(tmp_path_factory.mktemp("model"), kv_heads=2)
-    return Networks(str, torch.device("cpu"), "float32", None).load(path).model
+@pytest.fixture(scope="module", params=["all before it", "windows"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    path = tiny_model(folder, kv_heads=2) if request.param == "all before it" else tiny_gemma(folder)
+    loaded = Networks(str, torch.device("cpu"), "float32", None).load(path)
+    assert loaded.shares
+    return loaded.model
 
 
 @pytest.fixture(params=[(1, 1), (6, 4), (10_000, 10_000)], ids=["in place", "both", "copied"])
@@ -29,6 +32,7 @@ def sizes(request, monkeypatch):
     """Every way of reading: each node by itself, small subtrees masked and the rest by itself, all in one."""
     monkeypatch.setattr(encoding, "BLOCK", request.param[0])
     monkeypatch.setattr(decode, "APART", request.param[1])
+    monkeypatch.setattr(windows, "PIECE", request.param[0])
 
 
 @torch.inference_mode()

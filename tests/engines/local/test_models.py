@@ -18,7 +18,18 @@ KINDS = {
     "learned positions": ("GPT2", {}, True),
     "half of the width is rotated": ("GPTNeoX", {}, True),
     "experts": ("Mixtral", {"num_key_value_heads": 2, "num_local_experts": 4, "sliding_window": None}, True),
-    "sliding window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 8}, False),
+    "sliding window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 8}, True),
+    "windows and full attention in turn": (
+        "Gemma3Text",
+        {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 8,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        True,
+    ),
     "soft caps and windows": ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}, False),
     "positions that depend on the length": (
         "Llama",
@@ -67,6 +78,31 @@ def test_every_kind_of_model_answers_as_it_does_alone(kind, tmp_path):
     together = engine.generate(requests)
     assert together == [TransformersEngine().generate([request])[0] for request in requests]
     assert (engine.usage.reused_tokens > 0) == KINDS[kind][2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_draws_of_one_prompt_read_it_once_and_are_those_of_single_calls(kind, tmp_path):
+    model = network(kind)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    prompt = ask(" ".join(f"w{(i * i) % 200}" for i in range(40)))
+    requests = []
+    for seed in range(6):
+        # Rows end at different steps, so some go on without the others.
+        sampling = Sampling(max_new_tokens=4 + 3 * seed, temperature=1.0)
+        requests.append(Request(messages=prompt, model=str(tmp_path), sampling=sampling, seed=seed))
+    engine = TransformersEngine()
+    together = engine.generate(requests)
+    assert engine.usage.encoded_tokens == together[0].prompt_tokens
+    assert together == [TransformersEngine().generate([request])[0] for request in requests]
+
+
+def test_a_window_is_that_of_the_model_after_the_trial(tmp_path):
+    model = network("windows and full attention in turn")
+    before = model(torch.arange(6, 40)[None]).logits
+    assert can_share(model) and model.config.sliding_window == 8
+    assert [layer.self_attn.sliding_window for layer in model.model.layers] == [8, None]
+    assert torch.allclose(model(torch.arange(6, 40)[None]).logits, before, atol=1e-6)
 
 
 def test_a_model_that_reads_positions_its_own_way_is_found_out():
