@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+SCIQ ?= ../shared/data/binary_tasks/sciq_test.jsonl
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables nyu-human nyu-judge test test-search test-stress test-slow lint docs bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables library nyu-human nyu-judge test test-search test-stress test-slow lint docs bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -37,6 +38,11 @@ lab-online: $(VENV)/.installed  ## online RL beside DPO and consultants, three s
 
 lab-tables: $(VENV)/.installed  ## the tables of weak-to-strong, five seeds: runs/lab_tables/report/index.html
 	$(BIN)/debate-rl run configs/tables/lab.yaml
+
+library: $(VENV)/.installed  ## real small models on SciQ: runs/library/report/index.html
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[library]'
+	$(BIN)/debate-rl models get smollm2-135m
+	$(BIN)/debate-rl run configs/library/sciq.yaml $(if $(wildcard $(SCIQ)),questions.path=$(SCIQ))
 
 nyu-human: $(VENV)/.installed  ## run the pipeline on the real human debates
 	test -f runs/tiny-model/config.json || $(BIN)/python -m debate_rl.data.tiny runs/tiny-model --text ../shared/data/nyu_2023/stories.jsonl
