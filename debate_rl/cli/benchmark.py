@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
 from debate_rl.cli.execute import Json, at_work
 from debate_rl.errors import UserError
-from debate_rl.records import explain
 
 if TYPE_CHECKING:
     from debate_rl.analysis.judging.decisions import BenchmarkRow, Decision
@@ -55,7 +53,10 @@ def judge_benchmark(
     elif judge is None or pairs is None:
         raise UserError("--pairs needs the judge that is asked: --judge NAME, such as --judge lab-base")
     else:
+        from pydantic import ValidationError
+
         from debate_rl.judges.settings import JudgeSettings
+        from debate_rl.records import explain
 
         try:
             settings = JudgeSettings(kind=kind, model=judge, readout=readout)

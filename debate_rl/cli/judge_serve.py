@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from debate_rl.cli.execute import Overrides, at_work, config_or_lab
 from debate_rl.cli.judge import fresh_games
 from debate_rl.errors import UserError
-from debate_rl.game.transcript import Transcript
+
+if TYPE_CHECKING:
+    from debate_rl.game.transcript import Transcript
 
 
 def judge_serve(

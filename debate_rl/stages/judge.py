@@ -193,7 +193,7 @@ def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
     failed_games = sum(leg.failure is not None for leg in legs)
     if failed_games or failed_verdicts:
         run.say(f"  {failed_games} games and {failed_verdicts} verdicts failed; they count for nothing")
-    metrics["warnings"] = (*metrics["warnings"], *_collapsed(run, out))
+    metrics["warnings"] = (*metrics.get("warnings", ()), *_collapsed(run, out))
     attacks: JudgeAttacks | None = compare_attacks(test_games, before, after, stage, run, out, suffixes)
     return JudgeResult(
         **metrics,

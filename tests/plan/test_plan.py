@@ -143,6 +143,8 @@ def test_readings_of_players_that_quote_are_those_that_a_run_asks_for(tmp_path):
     assert planned[1] - planned[0] == pytest.approx(measured[1] - measured[0], rel=0.3)
 
 
+TRAINED = {"rows": 0, "left_out": {}, "too_long": 0, "steps": 0, "train_loss": 0.0}
+"""What a training leaves that does nothing."""
 JUDGE = {"players": ["base"], "protocols": ["debate"], "calibrate": "platt"}
 
 
@@ -151,7 +153,7 @@ def judged(folder, monkeypatch, train=24, **settings):
     one = config(folder, "judged", test=12, train=train, stages={"judge": {**JUDGE, **settings}})
     (planned,) = plan(Run(one))
     for module in (judge, adversarial):
-        monkeypatch.setattr(module, "train", lambda *args, **kwargs: {})
+        monkeypatch.setattr(module, "train", lambda *args, **kwargs: dict(TRAINED))
     return planned, verdicts(played(one, script(1000)), "judge")
 
 

@@ -161,6 +161,10 @@ KNOWN = {
 """Published shapes, by the model's name in lower case, without its owner."""
 
 
+_KEYS = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads")
+"""What a config has to state; a recurrent model such as Mamba has no attention heads."""
+
+
 def shape_of(model: str) -> Shape | None:
     """The shape of a model folder, or of a hub name in `KNOWN`; None where it is neither.
 
@@ -177,7 +181,7 @@ def shape_of(model: str) -> Shape | None:
 
 def _from_config(config: dict[str, Any]) -> Shape | None:
     """The shape that a model's config states; None for another kind of model."""
-    if any(key not in config for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")):
+    if any(config.get(key) is None for key in _KEYS):
         return None
     heads = config["num_attention_heads"]
     return Shape(
