@@ -70,11 +70,7 @@ lint: $(VENV)/.dev  ## ruff, mypy and the layers of the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	@touch $@
-
-docs: $(VENV)/.docs  ## build the site, tutorials run: build/docs/index.html
+docs: $(VENV)/.dev  ## build the site, tutorials run: build/docs/index.html
 	$(QUIET) HF_HUB_OFFLINE=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 bench: $(VENV)/.dev  ## the benchmarks, each a table of two arms
