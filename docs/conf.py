@@ -23,6 +23,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries, with the paths of this machine
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
