@@ -94,21 +94,8 @@ def train(
     if not rows:
         raise UserError(f"{out.name.lstrip('.')}: no rows to train on; give it more questions or transcripts")
     write(out / "rows.jsonl", rows)
-    try:
-        job = Job(
-            kind=kind,
-            model=run.resolve(base),
-            adapter=None if start is None else run.resolve(start),
-            rows=str(out / "rows.jsonl"),
-            out=str(out),
-            lora=stage.lora,
-            quantize=stage.quantize,
-            train=stage.train,
-            seed=run.config.seed,
-            **of_kind,
-        )
-    except ValidationError as error:
-        raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
+    adapter = None if start is None else run.resolve(start)
+    job = _job(run, stage, out, kind=kind, model=run.resolve(base), adapter=adapter, **of_kind)
     processes = run.config.hardware.cards if run.config.hardware and stage.launch else None
     run.rest()  # before the training needs the devices' memory
     name = run.name_of(out)
@@ -140,6 +127,26 @@ def train(
         "train_loss": result.loss,
         "warnings": result.warnings,
     }
+
+
+def _job(run: Run, stage: TrainingStage, out: Path, **fields: Any) -> Job:
+    """The training as a job of its own, which may run in other processes.
+
+    Raises:
+        UserError: the settings do not go together.
+    """
+    try:
+        return Job(
+            rows=str(out / "rows.jsonl"),
+            out=str(out),
+            lora=stage.lora,
+            quantize=stage.quantize,
+            train=stage.train,
+            seed=run.config.seed,
+            **fields,
+        )
+    except ValidationError as error:
+        raise UserError(f"{run.name_of(out)}: {explain(error)}") from error
 
 
 def log_intervals(run: Run, name: str, points: Sequence[Point | JudgePoint]) -> None:
