@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SCIQ ?= ../shared/data/binary_tasks/sciq_test.jsonl
-WORKERS := -n auto --maxprocesses 4 --dist loadfile
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
 .PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables library nyu-human nyu-judge test test-search test-stress test-slow lint docs bench clean
