@@ -99,7 +99,9 @@ def nearness(texts: Sequence[str], query: str) -> list[float]:
     import bm25s  # here: only long passages need it
 
     words = bm25s.tokenize(list(texts), stopwords="en", show_progress=False, return_ids=False)
-    known = {word for text_words in words for word in text_words}
+    known: set[str] = set()
+    for text_words in words:
+        known.update(text_words)
     (query_words,) = bm25s.tokenize([query], stopwords="en", show_progress=False, return_ids=False)
     # The library has no answer for words that no text holds.
     asked = [word for word in query_words if word in known]

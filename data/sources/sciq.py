@@ -158,16 +158,24 @@ def load(
             is left.
     """
     folder = None if path is None else existing(path, "SciQ file or folder")
-    if folder is not None and folder.is_file():
-        questions = list(_questions(_checked(local_rows(folder)), min_words, seed, frozenset()).values())
-        split_of = {question.id: hashed_split(question.group) for question in questions}
-    else:
-        split_of = {}
+    if folder is None or not folder.is_file():
         questions = []
         for part in FILES if split is None else (split,):
-            earlier = {row.group for other in _EARLIER[part] for _, row in _rows(folder, other)}
-            of_part = _questions(_rows(folder, part), min_words, seed, frozenset(earlier))
-            questions += of_part.values()
-            split_of |= dict.fromkeys(of_part, part)
-    named = [question.model_copy(update={"split": split_of[question.id]}) for question in questions]
-    return sample([question for question in named if split in (None, question.split)], limit, seed)
+            questions += _of_split(folder, part, min_words, seed)
+        return sample(questions, limit, seed)
+    rows = _checked(local_rows(folder))
+    questions = []
+    for question in _questions(rows, min_words, seed, frozenset()).values():
+        hashed = hashed_split(question.group)
+        if split in (None, hashed):
+            questions.append(question.model_copy(update={"split": hashed}))
+    return sample(questions, limit, seed)
+
+
+def _of_split(folder: Path | None, split: Split, min_words: int, seed: int) -> list[Question]:
+    """The questions of one of the owner's splits whose supports stand in no earlier one."""
+    earlier: set[str] = set()
+    for other in _EARLIER[split]:
+        earlier.update(row.group for _, row in _rows(folder, other))
+    questions = _questions(_rows(folder, split), min_words, seed, frozenset(earlier)).values()
+    return [question.model_copy(update={"split": split}) for question in questions]

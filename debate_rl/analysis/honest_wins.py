@@ -89,10 +89,13 @@ def honest_wins(rated: Rated) -> HonestWins | None:
         The curve; None where fewer than three players met, since their gaps do not fix its four parameters.
     """
     legs = []
+    met: set[str] = set()
     for leg in rated.legs:
-        if leg.p_correct is not None and len(set(leg.transcript.players.values())) == 2:
+        players = set(leg.transcript.players.values())
+        if leg.p_correct is not None and len(players) == 2:
             legs.append(leg)
-    names = sorted({name for leg in legs for name in leg.transcript.players.values()})
+            met |= players
+    names = sorted(met)
     if len(names) < 3:
         return None
     resamples = min(rated.resamples, RESAMPLES)

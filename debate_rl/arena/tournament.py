@@ -60,9 +60,10 @@ class Tournament(Record):
         """One row a player, best first: rating and win rate, matches won, the judge's accuracy on its self-play."""
         table = self.ratings.to_frame()
         accuracy = {name: scores.accuracy for name, scores in self.judge_accuracy.items()}
-        table["judge_accuracy"] = [accuracy[name].value if name in accuracy else None for name in table["player"]]
-        table["judge_accuracy_low"] = [accuracy[name].low if name in accuracy else None for name in table["player"]]
-        table["judge_accuracy_high"] = [accuracy[name].high if name in accuracy else None for name in table["player"]]
+        ends = {"judge_accuracy": "value", "judge_accuracy_low": "low", "judge_accuracy_high": "high"}
+        for column, end in ends.items():
+            # None for a player without self-play.
+            table[column] = [getattr(accuracy.get(name), end, None) for name in table["player"]]
         if self.matches is not None:
             won = {row.player: row.share.value for row in self.matches.players}
             table["matches_won"] = table["player"].map(won)

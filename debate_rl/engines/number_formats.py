@@ -19,19 +19,22 @@ Format = Literal["float32", "bfloat16", "float16", "auto"]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGE = 50_000_000
 """Weights from which 16 bits pay on a CPU. Smaller models, such as those of the lab, write the same texts anywhere."""
+AMX = "_is_amx_tile_supported"
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies in bfloat16 (AMX, AVX512-BF16); others emulate it, which is slower than float32."""
+    return cpu_has(AMX) or cpu_has("_is_avx512_bf16_supported")
+
+
+def cpu_has(instructions: str) -> bool:
+    """Whether this CPU has instructions, by the name of PyTorch's question for them."""
     import torch
 
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        supported = getattr(torch.cpu, name, None)  # private: another version of torch may not have it
-        if supported is not None and supported():
-            return True
-    return False
+    supported = getattr(torch.cpu, instructions, None)  # private: another version of torch may not have it
+    return supported is not None and bool(supported())
 
 
 @cache

@@ -86,13 +86,15 @@ def quote_grammar(passage: str, rules: QuoteRules, inside: bool = False) -> str:
 
 def _counted(chunks: Sequence[Sequence[str]], rules: QuoteRules) -> str:
     """A regular expression for a number of words that some quote can have."""
+    longest = max(len("".join(part).split()) for part in chunks)
     # A passage of three words can not be quoted with four.
-    fewest = min(rules.min_words, max(len("".join(part).split()) for part in chunks))
+    fewest = min(rules.min_words, longest)
     most = rules.max_words
     if rules.sentences and most is not None:
         lengths = [[len(chunk.split()) for chunk in part] for part in chunks]
-        if not any(_fits(part, fewest, most) for part in lengths):
-            most = None
+        # Where all sentences are longer, the limit would leave nothing to quote.
+        has_quote = any(_fits(part, fewest, most) for part in lengths)
+        most = most if has_quote else None
     more = "" if most is None else str(most - 1)
     return f"/ ?([^ ]+ ){{{fewest - 1},{more}}}[^ ]+ ?/"
 

@@ -27,7 +27,7 @@ from debate_rl.report.chart import Figure
 from debate_rl.report.debate_files import DebateWriter, Keep, keep_in
 from debate_rl.report.debates import Legs, failures_by_kind, read_legs, sample
 from debate_rl.report.findings import asked, basis, findings
-from debate_rl.report.reading_room import Room, complete
+from debate_rl.report.reading_room import Room, complete, plain_templates
 from debate_rl.report.render import to_svg
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
 from debate_rl.report.stage_views import (
@@ -317,14 +317,7 @@ def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:
 
 def environment() -> jinja2.Environment:
     """The templates beside this file; every value is escaped, figures become SVG."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        # A misspelt name in a template fails in the tests instead of leaving a hole in the page.
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = plain_templates()
     filters = (wording.number, wording.count, wording.duration, wording.percent, wording.floor_text, wording.units)
     for function in (*filters, wording.slug, wording.debates_link, svg):
         environment.filters[function.__name__] = function

@@ -29,24 +29,33 @@ class Room(NamedTuple):
     """Parts that stand in the page itself; the others are files beside it."""
 
 
-def complete(html: str, room: Room) -> str:
-    """A page with its debates and its content security policy."""
-    shown = sum(one.debates for one in room.sets)
-    environment = jinja2.Environment(
+def plain_templates() -> jinja2.Environment:
+    """The templates beside this file, without filters of their own; every value is escaped."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        # A misspelt name in a template fails in the tests instead of leaving a hole in the page.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def complete(html: str, room: Room) -> str:
+    """A page with its debates and its content security policy."""
+    shown = sum(one.debates for one in room.sets)
     catalog = {"columns": COLUMNS, "sets": [[one.name, one.key, one.debates] for one in room.sets]}
-    text = environment.get_template("room.j2").render(
-        catalog=dumped(catalog),
-        sets=room.sets,
-        parts=room.parts,
-        shown=shown,
-        played=room.played,
-        alone=bool(room.parts),
+    text = (
+        plain_templates()
+        .get_template("room.j2")
+        .render(
+            catalog=dumped(catalog),
+            sets=room.sets,
+            parts=room.parts,
+            shown=shown,
+            played=room.played,
+            alone=bool(room.parts),
+        )
     )
     before, after = html.split(GAP)
     whole = before + bidi_shown(printable(text)) + f"<script>{_script()}</script>" + after

@@ -2,12 +2,15 @@
 
 import re
 import shlex
-import sys
+from functools import cache
 
 import pytest
+import typer
 import yaml
+from generate_reference import API, help_text, inner_records, walk
 
 import debate_rl as dr
+from debate_rl.cli.main import app
 from debate_rl.config.kinds import STAGES
 from debate_rl.config.tree import Config, parse_config
 from debate_rl.records import write
@@ -63,14 +66,9 @@ def test_a_command_that_is_shown_exists_with_its_options(words):
         assert options <= known[name] | {"--help"}, f"{words}: {options - known[name]}"
 
 
+@cache
 def reference_commands():
     """Every command with its options."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    import typer
-    from generate_reference import walk
-
-    from debate_rl.cli.main import app
-
     known = {}
     for path, command in walk(typer.main.get_command(app), ()):
         options = set()
@@ -119,9 +117,6 @@ def test_a_link_leads_somewhere(page):
 
 
 def test_every_config_key_has_its_help_in_the_reference():
-    sys.path.insert(0, str(ROOT / "docs"))
-    from generate_reference import help_text, inner_records
-
     waiting, seen, missing = [Config, *STAGES.values()], set(), []
     while waiting:
         record = waiting.pop()
@@ -136,9 +131,6 @@ def test_every_config_key_has_its_help_in_the_reference():
 
 
 def test_every_public_name_is_in_the_reference_and_documented():
-    sys.path.insert(0, str(ROOT / "docs"))
-    from generate_reference import API
-
     listed = {name for names in API.values() for name in names}
     assert set(dr.__all__) <= listed
     assert [name for name in dr.__all__ if not getattr(dr, name).__doc__] == []

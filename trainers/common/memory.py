@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from debate_rl.engines.number_formats import AMX, cpu_has
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.records import Record, read_yaml
 from debate_rl.trainers.common.model_shapes import Shape
@@ -336,8 +337,7 @@ def half_on_cpu(shape: Shape | None) -> bool:
         return False
     import torch
 
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return not torch.cuda.is_available() and bool(supported())
+    return not torch.cuda.is_available() and cpu_has(AMX)
 
 
 def _group_memory() -> float:

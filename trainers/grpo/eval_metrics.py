@@ -19,6 +19,18 @@ START = "start"
 """Name of the policy before training."""
 
 
+def logged_numbers(measured: Record, alarms: Sequence[str]) -> dict[str, float]:
+    """The values of a point of a curve by name, for a log, and how many alarms it set off."""
+    fields = measured.model_dump(exclude={"step", "alarms"}, exclude_none=True)
+    numbers = {}
+    for name, value in fields.items():
+        # Estimates and effects are logged without their intervals.
+        number = value["value"] if isinstance(value, dict) else value
+        numbers[name] = float(number)
+    numbers["alarms"] = float(len(alarms))
+    return numbers
+
+
 class Point(Record):
     """One measurement of the curve: the policy after `step` steps, 0 being before training.
 
@@ -61,14 +73,7 @@ class Point(Record):
     @property
     def numbers(self) -> dict[str, float]:
         """The values by name, for a log."""
-        fields = self.model_dump(exclude={"step", "alarms"}, exclude_none=True)
-        numbers = {}
-        for name, value in fields.items():
-            # Estimates and effects are logged without their intervals.
-            number = value["value"] if isinstance(value, dict) else value
-            numbers[name] = float(number)
-        numbers["alarms"] = float(len(self.alarms))
-        return numbers
+        return logged_numbers(self, self.alarms)
 
 
 class Measured(Record):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-from typing import Protocol as TypingProtocol
 
 import torch
 from accelerate.utils import gather_object
+from pydantic import BaseModel
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from debate_rl.arena.rollout import play
@@ -21,6 +21,7 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import append, read_log
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point, judged_leg, point
 from debate_rl.trainers.grpo.groups import POLICY
+from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 from debate_rl.trainers.grpo.policy import at_the_table
 from debate_rl.trainers.grpo.selfplay import schedule
 from debate_rl.trainers.grpo.settings import Online
@@ -28,39 +29,28 @@ from debate_rl.trainers.grpo.settings import Online
 CURVE = "curve.jsonl"
 
 
-class CurvePoint(TypingProtocol):
-    """What every curve's points have."""
-
-    @property
-    def step(self) -> int:
-        """Training steps so far."""
-
-    @property
-    def alarms(self) -> tuple[str, ...]:
-        """What is alarming."""
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The values by name, for a log."""
+P = TypeVar("P", Point, JudgePoint)
+G = TypeVar("G", bound=BaseModel)
 
 
-P = TypeVar("P", bound=CurvePoint)
-
-
-class CurveCallback(TrainerCallback, Generic[P]):
+class CurveCallback(TrainerCallback, Generic[P, G]):
     """Measures what is trained every few steps, right after the step is logged.
 
     Args:
         every: steps between two measurements.
         stop: whether an alarm ends the training.
-        points: those that were measured before; their steps are not measured again.
+        folder: the job's, where the curve and the games of each measurement are written.
+        point_type: record of a measurement.
+        game_type: record of one of its games.
     """
 
-    def __init__(self, every: int, stop: bool, points: Sequence[P]) -> None:
+    def __init__(self, every: int, stop: bool, folder: Path, point_type: type[P], game_type: type[G]) -> None:
         self.every = every
         self.stop = stop
+        self.folder = folder
+        self.game_type = game_type
         # A resumed training finds its points here and does not measure their steps again.
-        self.points: dict[int, P] = {point.step: point for point in points}
+        self.points: dict[int, P] = {point.step: point for point in read_log(folder / CURVE, point_type)}
         self.trainer: Any = None
         """Set once the trainer exists."""
         self._last_log: dict[str, float] = {}
@@ -106,11 +96,36 @@ class CurveCallback(TrainerCallback, Generic[P]):
         return measured
 
     def _measure(self, step: int) -> P:
-        """Measure, and write the point."""
+        """Measure, and write the point and its games."""
+        games = self._games()
+        is_main = self.trainer.accelerator.is_main_process
+        path = self._games_file(step)
+        # The games are written before the point: a training killed in between measures again and keeps these.
+        if is_main and not path.is_file():
+            append(path, games)
+        before = games if step == 0 else read_log(self._games_file(0), self.game_type)
+        measured = self._point(step, games, before).model_copy(update=self._last_log)
+        self.points[step] = measured
+        if is_main:
+            append(self.folder / CURVE, [measured])
+            for alarm in measured.alarms:
+                print(f"alarm at step {step}: {alarm}", flush=True)
+        self.trainer.accelerator.wait_for_everyone()
+        return measured
+
+    def _games_file(self, step: int) -> Path:
+        return self.folder / "watch" / f"step-{step:06d}.jsonl"
+
+    def _games(self) -> list[G]:
+        """The games of a measurement, in all processes the same."""
+        raise NotImplementedError
+
+    def _point(self, step: int, games: Sequence[G], before: Sequence[G]) -> P:
+        """The point of a step from its games and those of step 0."""
         raise NotImplementedError
 
 
-class Watcher(CurveCallback[Point]):
+class Watcher(CurveCallback[Point, Measured]):
     """Measures the policy every `watch.every` steps, right after the step is logged, and writes the curve.
 
     Args:
@@ -127,40 +142,21 @@ class Watcher(CurveCallback[Point]):
     ) -> None:
         if online.watch is None:
             raise ValueError("there is nothing to watch")
-        super().__init__(online.watch.every, online.watch.alarms.stop, read_log(out / CURVE, Point))
+        super().__init__(online.watch.every, online.watch.alarms.stop, out, Point, Measured)
         self.online = online
         self.watch = online.watch
         self.engine = engine
         self.players = {START: start.model_copy(update={"name": START})}
         self.players.update({player.name: player for player in self.watch.pool})
         self.games = schedule(list(self.players), questions, online, seed)
-        self.folder = out
         self._pool_legs: dict[str, JudgedDebate] = {}
         """Games of the pool among itself, by game; they are the same at every step, and played once."""
 
-    def _measure(self, step: int) -> Point:
-        """Play, judge twice, and write the point and its games."""
-        played = self._play()
-        is_main = self.trainer.accelerator.is_main_process
-        path = self._games_file(step)
-        # The games are written before the point: a training killed in between measures again and keeps these.
-        if is_main and not path.is_file():
-            append(path, played)
-        before = played if step == 0 else read_log(self._games_file(0), Measured)
-        measured = point(step, played, before, self.watch.alarms).model_copy(update=self._last_log)
-        self.points[step] = measured
-        if is_main:
-            append(self.folder / CURVE, [measured])
-            for alarm in measured.alarms:
-                print(f"alarm at step {step}: {alarm}", flush=True)
-        self.trainer.accelerator.wait_for_everyone()
-        return measured
+    def _point(self, step: int, games: Sequence[Measured], before: Sequence[Measured]) -> Point:
+        return point(step, games, before, self.watch.alarms)
 
-    def _games_file(self, step: int) -> Path:
-        return self.folder / "watch" / f"step-{step:06d}.jsonl"
-
-    def _play(self) -> list[Measured]:
-        """Play all games; each process plays its share and gets those of the others."""
+    def _games(self) -> list[Measured]:
+        """All games, played and judged; each process plays its share and gets those of the others."""
         accelerator = self.trainer.accelerator
         games = self.games[accelerator.process_index :: accelerator.num_processes]
         policy_games = []

@@ -9,7 +9,7 @@ from debate_rl.intervals import Effect, Estimate
 from debate_rl.judges.judge import mean_probability
 from debate_rl.judges.scores import confidences, ece, hits
 from debate_rl.records import Record
-from debate_rl.trainers.grpo.eval_metrics import Value, mean_value, paired_change
+from debate_rl.trainers.grpo.eval_metrics import Value, logged_numbers, mean_value, paired_change
 from debate_rl.trainers.grpo.settings import Alarms
 
 STATES_LESS = 0.1
@@ -52,13 +52,7 @@ class JudgePoint(Record):
     @property
     def numbers(self) -> dict[str, float]:
         """The values by name, for a log."""
-        fields = self.model_dump(exclude={"step", "alarms"}, exclude_none=True)
-        numbers = {}
-        for name, value in fields.items():
-            # Estimates and effects are logged without their intervals.
-            numbers[name] = float(value["value"] if isinstance(value, dict) else value)
-        numbers["alarms"] = float(len(self.alarms))
-        return numbers
+        return logged_numbers(self, self.alarms)
 
 
 def judge_point(step: int, games: Sequence[JudgedDebate], before: Sequence[JudgedDebate], alarms: Alarms) -> JudgePoint:

@@ -14,22 +14,22 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from trl import GRPOTrainer
 
-from debate_rl.engines.chat import end_tokens, prompt_ids
+from debate_rl.engines.chat import prompt_ids
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import judge_transcripts
-from debate_rl.records import append, read, read_log
+from debate_rl.records import read
 from debate_rl.trainers.common.settings import Job
 from debate_rl.trainers.grpo.custom import Payer
 from debate_rl.trainers.grpo.eval_metrics import judged_leg
-from debate_rl.trainers.grpo.evaluation import CURVE, CurveCallback
+from debate_rl.trainers.grpo.evaluation import CurveCallback
 from debate_rl.trainers.grpo.judge_metrics import JudgePoint, judge_point
 from debate_rl.trainers.grpo.judge_rollout import JUDGE_TERMS, judge_of, judge_rollout
 from debate_rl.trainers.grpo.judge_settings import JudgeWatch, Judging
 from debate_rl.trainers.grpo.policy import at_the_table
-from debate_rl.trainers.grpo.trainer import reward_functions, roll, silence_trl, training_columns
+from debate_rl.trainers.grpo.trainer import prepare_trainer, reward_functions, roll, silence_trl, training_columns
 
 
 class JudgeGRPOTrainer(GRPOTrainer):
@@ -84,7 +84,7 @@ class JudgeGRPOTrainer(GRPOTrainer):
         return columns
 
 
-class JudgeWatcher(CurveCallback[JudgePoint]):
+class JudgeWatcher(CurveCallback[JudgePoint, JudgedDebate]):
     """Measures the judge every `watch.every` steps on games that it does not learn from, and writes the curve.
 
     Args:
@@ -98,34 +98,16 @@ class JudgeWatcher(CurveCallback[JudgePoint]):
     def __init__(
         self, judging: Judging, watch: JudgeWatch, games: Sequence[Transcript], engine: TransformersEngine, out: Path
     ) -> None:
-        super().__init__(watch.every, watch.alarms.stop, read_log(out / CURVE, JudgePoint))
+        super().__init__(watch.every, watch.alarms.stop, out, JudgePoint, JudgedDebate)
         self.judging = judging
         self.watch = watch
         self.games = games
         self.engine = engine
-        self.folder = out
 
-    def _measure(self, step: int) -> JudgePoint:
-        """Judge the games, and write the point and the verdicts."""
-        judged = self._judge()
-        is_main = self.trainer.accelerator.is_main_process
-        path = self._games_file(step)
-        if is_main and not path.is_file():
-            append(path, judged)
-        before = judged if step == 0 else read_log(self._games_file(0), JudgedDebate)
-        measured = judge_point(step, judged, before, self.watch.alarms).model_copy(update=self._last_log)
-        self.points[step] = measured
-        if is_main:
-            append(self.folder / CURVE, [measured])
-            for alarm in measured.alarms:
-                print(f"alarm at step {step}: {alarm}", flush=True)
-        self.trainer.accelerator.wait_for_everyone()
-        return measured
+    def _point(self, step: int, games: Sequence[JudgedDebate], before: Sequence[JudgedDebate]) -> JudgePoint:
+        return judge_point(step, games, before, self.watch.alarms)
 
-    def _games_file(self, step: int) -> Path:
-        return self.folder / "watch" / f"step-{step:06d}.jsonl"
-
-    def _judge(self) -> list[JudgedDebate]:
+    def _games(self) -> list[JudgedDebate]:
         """The games with the judge's verdicts; each process judges its share and gets those of the others."""
         accelerator = self.trainer.accelerator
         games = self.games[accelerator.process_index :: accelerator.num_processes]
@@ -183,13 +165,7 @@ def judge_grpo_trainer(
         games=read(job.rows, Transcript),
         engine=engine,
     )
-    # TRL takes a completion without one of these tokens as cut off.
-    trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
-    if watcher is not None:
-        watcher.trainer = trainer
-    if trainer.ref_model is not None and job.adapter is not None:
-        # TRL loads the base as reference, but training starts from the base with an adapter merged into it.
-        trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(model.state_dict())
+    prepare_trainer(trainer, job, model, tokenizer, watcher)
     return trainer
 
 

@@ -31,7 +31,7 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import read
 from debate_rl.trainers.common.settings import Job
 from debate_rl.trainers.grpo.custom import Payer
-from debate_rl.trainers.grpo.evaluation import Watcher
+from debate_rl.trainers.grpo.evaluation import CurveCallback, Watcher
 from debate_rl.trainers.grpo.groups import GroupKey, block_of, check_rows, online_of, read_group_key
 from debate_rl.trainers.grpo.opponent_pool import League, draw_player
 from debate_rl.trainers.grpo.policy import PatientJudge, at_the_table, save_adapter, whole
@@ -376,15 +376,22 @@ def grpo_trainer(
         out=out,
         copies=copies,
     )
+    prepare_trainer(trainer, job, model, tokenizer, watcher)
+    trainer.add_callback(SnapshotCallback(trainer, watcher, job.model))
+    return trainer
+
+
+def prepare_trainer(
+    trainer: GRPOTrainer, job: Job, model: Any, tokenizer: Any, watcher: CurveCallback[Any, Any] | None
+) -> None:
+    """Set what TRL's constructor does not: where answers end, whom the curve measures, the reference."""
     # TRL takes a completion without one of these tokens as cut off.
     trainer.eos_token_ids = sorted(end_tokens(tokenizer, model.generation_config))
     if watcher is not None:
         watcher.trainer = trainer
-    trainer.add_callback(SnapshotCallback(trainer, watcher, job.model))
     if trainer.ref_model is not None and job.adapter is not None:
         # TRL loads the base as reference, but training starts from the base with an adapter merged into it.
         trainer.accelerator.unwrap_model(trainer.ref_model).load_state_dict(model.state_dict())
-    return trainer
 
 
 def _without_missing_rewards(record: logging.LogRecord) -> bool:

@@ -282,11 +282,14 @@ def formatted(rows: Sequence[BenchmarkRow]) -> str:
         line += ["-" if share is None else f"{share:.3f}" for share in (row.consistent, row.both, row.one, row.none)]
         body.append([*line, str(row.failed)])
     parts = [columns(head, body)]
-    sources = list(dict.fromkeys(source for row in rows for source in row.sources))
+    sources: dict[str, None] = {}
+    for row in rows:
+        sources.update(dict.fromkeys(row.sources))
     if sources:
         body = []
         for row in rows:
-            body.append([row.judge, *(f"{row.sources[name]:.2f}" if name in row.sources else "-" for name in sources)])
+            cells = [f"{row.sources[name]:.2f}" if name in row.sources else "-" for name in sources]
+            body.append([row.judge, *cells])
         parts.append(columns(["accuracy by source, %", *sources], body))
     for row in rows:
         if row.groups_right is not None:
