@@ -16,7 +16,7 @@ from tests.runs.test_run import results, run, small, start
 
 KILLS = int(os.environ.get("KILLS", "20"))
 CORRUPTIONS = int(os.environ.get("CORRUPTIONS", "30"))
-STAGES = ("sft", "judge", "preferences", "dpo", "tournament", "report")
+STAGES = ("sft", "judge", "preferences", "dpo", "grpo", "tournament", "report")
 KEPT = (".lock",)
 
 

@@ -14,7 +14,8 @@ from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
-from debate_rl.game.transcript import Transcript
+from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge, Panel, judge_transcripts, models_of
 from debate_rl.judges.settings import JudgeSettings
 from debate_rl.players.debater import Debater, read_name
@@ -284,13 +285,12 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
             run.say(f"  step {point.step}: {alarm}")
     if curve:
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
-        last = read_log(out / "watch" / f"step-{curve[-1].step:06d}.jsonl", Measured)
-        write(out / run_files.DEBATES, [game.leg for game in last])
+        write(out / run_files.DEBATES, watched_games(stage, run, out, curve[-1]))
         name = run.name_of(out)
         log_intervals(run, name, curve)
         for point in curve if run.tracker.is_on else ():
-            watched_games = read_log(out / "watch" / f"step-{point.step:06d}.jsonl", Measured)
-            run.log_debates(name, [game.leg for game in watched_games], step={f"{name}/step": float(point.step)})
+            legs = watched_games(stage, run, out, point)
+            run.log_debates(name, legs, step={f"{name}/step": float(point.step)})
     return {
         **metrics,
         "start": stage.start,
@@ -304,6 +304,31 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
         "skipped": counted(history),
         **({} if online.server is None else {"retokenized": counted(history, ("retokenized",))["retokenized"]}),
     }
+
+
+def watched_games(stage: GrpoStage, run: Run, out: Path, point: Point) -> list[JudgedDebate]:
+    """The games of one measurement of the curve.
+
+    Training writes where the weights of its players lie on this machine; here they have their names in the run again,
+    so that a run that is moved, or made elsewhere, has the same records.
+    """
+    players = {stage.start, *stage.players, *(stage.watch.pool if stage.watch else ())}
+    names: dict[str | None, str] = {}
+    for debater in map(run.debater, sorted(players)):
+        for name in filter(None, (debater.model, debater.adapter)):
+            names[run.resolve(name)] = name
+
+    def named(speech: Speech) -> Speech:
+        origin = speech.origin
+        changes = {"model": names.get(origin.model, origin.model), "adapter": names.get(origin.adapter, origin.adapter)}
+        return speech.model_copy(update={"origin": origin.model_copy(update=changes)})
+
+    legs = []
+    for game in read_log(out / "watch" / f"step-{point.step:06d}.jsonl", Measured):
+        speeches = tuple(named(speech) for speech in game.leg.transcript.speeches)
+        transcript = game.leg.transcript.model_copy(update={"speeches": speeches})
+        legs.append(game.leg.model_copy(update={"transcript": transcript}))
+    return legs
 
 
 def _value(point: Point) -> str:

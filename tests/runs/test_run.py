@@ -38,6 +38,10 @@ def small(tmp_path, name="small", stages=PIPELINE, own=None, **changes):
         },
         "preferences": {"best_of": 2, "opponents": 1, "questions": 8},
         "dpo": {"lora": lora, "train": FAST},
+        "grpo": {
+            "start": "sft", "lora": lora, "questions": 6, "watch": {"every": 2, "questions": 4},
+            "train": {**FAST, "num_generations": 2, "gradient_accumulation_steps": 1},
+        },
         "tournament": {"players": ["base", "sft", "dpo"] if "dpo" in stages else ["base", "base@2"], "resamples": 50},
         "oversight": {"players": ["dpo"], "protocols": ["debate", "single", "blind"]},
         "weak_to_strong": {

@@ -10,6 +10,7 @@ from debate_rl.engines.request import Message
 from debate_rl.engines.server.budget import Paid
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
+from debate_rl.game.verdict import JudgedDebate
 from debate_rl.plan.plan import plan
 from debate_rl.plan.training_cost import estimates
 from debate_rl.records import read, read_json, read_log
@@ -55,6 +56,13 @@ def finished(tmp_path_factory):
         "tournament": {"players": ["base", "grpo", "again"], "resamples": 20, "evidence_probes": 0},
     })  # fmt: skip
     return found, run_stages(quiet(found)), folder / "on"
+
+
+def test_watched_games_name_weights_as_the_run_does_and_not_by_their_place_on_this_machine(finished):
+    _, _, folder = finished
+    games = read(folder / "grpo" / "debates.jsonl", JudgedDebate)
+    origins = [speech.origin for game in games for speech in game.transcript.speeches]
+    assert {origin.model for origin in origins if origin.player == "start"} == {"lab-small"}
 
 
 def test_the_debater_is_a_player_of_later_stages_and_the_judge_learns_from_its_debates(finished):
