@@ -34,13 +34,12 @@ class LabStories(Record):
 
 
 def load_questions(
-    source: str,
+    source: str | LabStories,
     path: str | Path | None = None,
     split: Split | None = None,
     limit: int | None = None,
     seed: int = 0,
     *,
-    lab: LabStories | None = None,
     hard_only: bool = False,
     human: str | Path | None = None,
     min_passage_words: int = 1,
@@ -48,12 +47,12 @@ def load_questions(
     """Load questions.
 
     Args:
-        source: `lab` (generated), `quality`, `nyu` (the human debates), `sciq`, or `file` (JSON lines of `Question`).
+        source: `lab` (generated stories; `LabStories` for those of other settings), `quality`, `nyu` (the human
+            debates), `sciq`, or `file` (JSON lines of `Question`).
         path: the source's file or folder; the lab needs none, and for `sciq` none is the hub.
         split: train, validation or test. None takes every question, and from the lab the train split.
         limit: most questions, drawn by seed; None takes all, and 100 from the lab.
         seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
-        lab: the lab's stories; None takes its defaults.
         hard_only: only the questions that QuALITY marks as difficult.
         human: human debates (as the path of source `nyu`); questions on their stories are left out of the validation
             and test splits. A story is recognised by its id, its title, or its text (`stories.same_stories`).
@@ -61,7 +60,14 @@ def load_questions(
 
     Raises:
         UserError: unknown source or split, no path, a malformed file, or no question is left (names split and path).
+
+    Example:
+        >>> import debate_rl as dr
+        >>> len(dr.load_questions("lab", split="test", limit=5, seed=3))
+        5
     """
+    stories = source if isinstance(source, LabStories) else LabStories()
+    source = "lab" if isinstance(source, LabStories) else source
     if source not in SOURCES:
         raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)}")
     if split is not None and split not in SPLITS:
@@ -72,9 +78,8 @@ def load_questions(
     if source == "lab":
         from debate_rl.data.lab import world  # here: the other sources do not need it
 
-        lab = lab or LabStories()
         count = 100 if limit is None else limit
-        questions = world.questions(lab.family, split or "train", count, seed, **lab.knobs)
+        questions = world.questions(stories.family, split or "train", count, seed, **stories.knobs)
     elif source == "quality":
         questions = quality.load(path, hard_only, split, limit, seed, debated)
     elif source == "sciq":

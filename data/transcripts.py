@@ -68,6 +68,14 @@ def load_transcripts(
 
     Raises:
         UserError: unknown source, missing or malformed file.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> corpus = dr.load_transcripts("lab-gpt", questions, rules)
+        >>> len(corpus.transcripts), len(corpus.transcripts[0].speeches)
+        (4, 2)
     """
     left_out: dict[str, int] = {}
     notes: dict[str, int] = {}

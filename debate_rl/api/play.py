@@ -124,6 +124,16 @@ def preferences(debates: Debates, pairs_per_pool: int = 1, min_gap: float = 0.0)
 
     Raises:
         UserError: nobody played Best-of-N, or no pair differs; says what became of them.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> player = dr.Debater("base@4", model="lab-base", best_of=4, temperature=1.0)
+        >>> debates = dr.play(player, player, questions, dr.Judge(model="lab-base"), rules)
+        >>> pairs = dr.preferences(debates, min_gap=0.01)
+        >>> all(pair.p_chosen - pair.p_rejected >= 0.01 for pair in pairs)
+        True
     """
     if not debates.pools:
         raise UserError("preferences needs candidates to compare; play with Debater(..., best_of=4) and a judge")

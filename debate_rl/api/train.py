@@ -56,6 +56,16 @@ def train_sft(
 
     Raises:
         UserError: no rows, or an argument that SFTConfig does not have.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> corpus = dr.load_transcripts("lab-human", questions, rules)
+        >>> base = dr.Debater("base", model="lab-base")
+        >>> sft = dr.train_sft(base, corpus.transcripts, "runs/mine/sft", learning_rate=1e-3, max_steps=2)
+        >>> sft.name
+        'sft'
     """
     rows: list[Any] = list(speeches)
     games = [row.transcript if isinstance(row, JudgedDebate) else row for row in rows]
@@ -94,6 +104,16 @@ def train_dpo(
 
     Raises:
         UserError: no rows, or an argument that DPOConfig does not have.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> player = dr.Debater("base@4", model="lab-base", best_of=4, temperature=1.0)
+        >>> debates = dr.play(player, player, questions, dr.Judge(model="lab-base"), rules)
+        >>> dpo = dr.train_dpo(player, dr.preferences(debates), "runs/mine/dpo", beta=0.5, max_steps=2)
+        >>> dpo.name, dpo.best_of
+        ('dpo', 4)
     """
     loss = Objective(target=target) if objective is None else objective
     settings = {"beta": beta, **train}
@@ -126,6 +146,15 @@ def train_judge(
 
     Raises:
         UserError: a question has no correct answer and there are no labels, or an unknown argument.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> corpus = dr.load_transcripts("lab-human", questions, rules)
+        >>> judge = dr.train_judge(dr.Judge(model="lab-base"), corpus.transcripts, "runs/mine/judge", max_steps=2)
+        >>> judge.adapter
+        'runs/mine/judge/adapter'
     """
     games = [debate.transcript if isinstance(debate, JudgedDebate) else debate for debate in debates]
     rows = judge_rows(games, labels, readout=judge.readout)
@@ -170,6 +199,18 @@ def train_grpo(
     Raises:
         UserError: the protocol can not be played online, an argument that GRPOConfig does not have, or the reward
             failed in every call of a step.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> base = dr.Debater("base", model="lab-base", temperature=1.0)
+        >>> judge = dr.Judge(model="lab-base")
+        >>> grpo = dr.train_grpo(
+        ...     base, questions, judge, "runs/mine/grpo", protocol=rules, num_generations=2, max_steps=1
+        ... )
+        >>> grpo.name
+        'grpo'
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     placed = judge.model_copy(update={"model": model_path(judge.model)}) if isinstance(judge, Judge) else judge
@@ -219,6 +260,20 @@ def train_judge_grpo(
     Raises:
         UserError: no debate has a known answer, an unknown reward or argument, or the reward failed in every call of a
             step.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="train", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> corpus = dr.load_transcripts("lab-human", questions, rules)
+        >>> judge = dr.StatedJudge(model="lab-base", max_new_tokens=8)
+        >>> small = {"num_generations": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+        >>> judge = dr.train_judge_grpo(  # doctest: +ELLIPSIS
+        ...     judge, corpus.transcripts, "runs/mine/stated", reward="brier", max_steps=1, **small
+        ... )
+        none of the judge's 4 first answers states a probability, so it has nothing to learn from: ...
+        >>> judge.adapter
+        'runs/mine/stated/adapter'
     """
     games = [debate.transcript if isinstance(debate, JudgedDebate) else debate for debate in debates]
     how: dict[str, Any] = {"function": reward} if callable(reward) or ":" in reward else {"rule": reward}

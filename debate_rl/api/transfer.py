@@ -38,6 +38,16 @@ def train_weak_to_strong(
 
     Raises:
         UserError: a setting is unknown or can not be done.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> sizes = {"supervisor": 12, "student": 12, "test": 10, "seeds": 1, "ensemble": 1}
+        >>> config = {"questions": {"train": 40, "test": 10}, "protocol": {"prompts": "lab", "max_new_tokens": 16}}
+        >>> results = dr.train_weak_to_strong(
+        ...     "lab-small", "lab-base", "runs/transfer", config=config, context=["none"], **sizes
+        ... )
+        >>> [method.name for method in results.methods], results.test_items
+        (['none'], 10)
     """
     if config is not None and "stages" in config:
         raise UserError("train_weak_to_strong runs one stage of its own; leave stages out, or use debate-rl run")

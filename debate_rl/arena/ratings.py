@@ -189,6 +189,13 @@ def rate(
     Raises:
         UserError: no matches; scores outside [0, 1]; a comparison graph that is not connected (names its components);
             a side that players never swap; with ridge 0, a player or side without a finite maximum.
+
+    Example:
+        >>> from debate_rl.arena.bradley_terry import Outcomes
+        >>> matches = Outcomes(left=["sft", "dpo", "sft"], right=["dpo", "sft", "dpo"], score=[0.25, 0.75, 0.25])
+        >>> rating = {row.player: row.rating.value for row in rate(matches, ridge=0.0).standings}
+        >>> round(rating["dpo"] - rating["sft"], 1)  # 400 log10(3)
+        190.8
     """
     # Checked before fitting: what can not be rated would give numbers all the same, from the penalty alone.
     cells = sum_matches(outcomes)
@@ -225,6 +232,13 @@ def read_votes(path: str | Path, cluster: str | None = None) -> Outcomes:
 
     Raises:
         UserError: the file is missing, empty or not a table of votes; names file and line, and the nearest column.
+
+    Example:
+        >>> from pathlib import Path
+        >>> table = Path("votes.csv")
+        >>> characters = table.write_text("left,right,winner\\nsft,dpo,right\\ndpo,sft,tie\\n")
+        >>> read_votes(table).score
+        [0.0, 0.5]
     """
     path = existing(path, "votes file")
     left: list[str] = []

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar, overload
 from pydantic import BaseModel
 
 from debate_rl.errors import UserError
-from debate_rl.passages import passages_beside
 from debate_rl.records import SUMS, Record, Span, append, parse_line, read_log, scan_log
+from debate_rl.records.passages import passages_beside
 
 W = TypeVar("W")
 D = TypeVar("D", bound=BaseModel)

@@ -196,6 +196,16 @@ def play_tournament(
     Raises:
         UserError: fewer than two players, names that repeat, a protocol without two sides, no questions, a folder
             that can not be written, Swiss rounds that do not fit the number of players, or every game failed.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> questions = dr.load_questions("lab", split="test", limit=4)
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> base = dr.Debater("base", model="lab-base", temperature=1.0)
+        >>> best = base.model_copy(update={"name": "base@2", "best_of": 2})
+        >>> result = dr.play_tournament([base, best], questions, dr.Judge(model="lab-base"), rules)
+        >>> sorted(row.player for row in result.ratings.standings)
+        ['base', 'base@2']
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
     settings = settings or TournamentSettings()

@@ -160,6 +160,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         UserError: the file is missing or is not YAML, a key is unknown (names the nearest), or a value does not fit.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import debate_rl as dr
+        >>> characters = Path("mine.yaml").write_text("models: {debater: lab-base}\\nstages: {reading: {}}\\n")
+        >>> dr.load_config("mine.yaml", ["seed=3"]).seed
+        3
     """
     return parse_config(read_tree(path, overrides), str(path))
 

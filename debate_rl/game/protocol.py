@@ -108,6 +108,12 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
 
     Raises:
         UserError: no such protocol, or a field is unknown or out of range.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> rules = dr.load_protocol("debate", turns=3, max_new_tokens=150)
+        >>> rules.name, rules.turns
+        ('debate', 3)
     """
     if name.endswith((".yaml", ".yml")):
         fields = {"name": Path(name).stem, **read_yaml(name, "protocol file")}

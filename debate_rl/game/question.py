@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializationInfo, field_serializer
 
-from debate_rl.passages import Passages
 from debate_rl.records import Record
+from debate_rl.records.passages import Passages
 
 Split = Literal["train", "validation", "test"]
 

@@ -6,7 +6,7 @@ runs/NAME/
                  debates.jsonl, pools.jsonl, passages.jsonl, history.json, calibrator.json, effects.json
 """
 
-from debate_rl import passages
+from debate_rl.records import passages
 
 CONFIG = "config.yaml"
 """The resolved config, written first."""

@@ -22,14 +22,16 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
     counts: dict[Split, int] = {"train": settings.train, "test": settings.test}
     seeds: dict[Split, int] = {"train": config.seed, "test": config.question_seed}
     splits: dict[Split, list[Question]] = {}
+    source: str | LabStories = settings.source
+    if source == "lab":
+        source = LabStories(family=settings.family, knobs=settings.knobs)
     for split, count in counts.items():
         splits[split] = load_questions(
-            settings.source,
+            source,
             settings.path,
             split,
             count,
             seeds[split],
-            lab=LabStories(family=settings.family, knobs=settings.knobs),
             hard_only=settings.hard_only,
             human=settings.human,
             min_passage_words=settings.min_passage_words,

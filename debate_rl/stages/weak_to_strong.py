@@ -289,15 +289,17 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
     selection = None
     if stage.task in ("questions", "claims"):
         settings = run.config.questions
-        knobs = stage.knobs if stage.family else {**settings.knobs, **stage.knobs}
+        source: str | LabStories = settings.source
+        if source == "lab":
+            knobs = stage.knobs if stage.family else {**settings.knobs, **stage.knobs}
+            source = LabStories(family=stage.family or settings.family, knobs=knobs)
         # The validation split: debaters are trained on stories of the first split and rated on those of the last.
         questions = load_questions(
-            settings.source,
+            source,
             settings.path,
             "validation",
             count,
             seed,
-            lab=LabStories(family=stage.family or settings.family, knobs=knobs),
             hard_only=settings.hard_only,
             human=settings.human,
             min_passage_words=settings.min_passage_words,

@@ -57,10 +57,6 @@ def facilitate(
 ) -> Supervisors:
     """Make a weak model better at labelling by having a strong one speak, without new ground truth.
 
-    Example:
-        helped = facilitate(Debater(name="dpo", model="lab-base", adapter="runs/x/dpo/adapter"), "lab-small", known)
-        helped.label(unknown)  # array([0.93, 0.12, ...]): P(answer 0) of questions, each with a game of its own
-
     Args:
         strong: speaks on every side that the protocol has.
         weak: the model to be helped: a lab model, a folder or a hub name.
@@ -76,6 +72,17 @@ def facilitate(
 
     Raises:
         UserError: a question has no ground truth, a game failed, a text is too long, or the training can not be done.
+
+    Example:
+        >>> import debate_rl as dr
+        >>> rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
+        >>> strong = dr.Debater("base", model="lab-base")
+        >>> known = dr.load_questions("lab", split="train", limit=16)
+        >>> helped = dr.facilitate(strong, "lab-small", known, rules, folder="runs/facilitate")
+        >>> unknown = dr.load_questions("lab", split="test", limit=4)
+        >>> labels = helped.label(unknown)  # P(answer 0) of each question, read with a game of its own
+        >>> labels.shape, bool((0 <= labels).all() and (labels <= 1).all())
+        ((4,), True)
     """
     how = how or Facilitation()
     root = Path(folder)

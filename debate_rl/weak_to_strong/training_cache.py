@@ -239,7 +239,9 @@ class Trainings:
         name = job_name(job)
         # Before the launch: a training that is cut off can then still be found by its name.
         self.done[called] = name
-        result = launch(job.model_copy(update={"out": str(self.folder / name)}), settings.launch, settings.processes)
+        # Quiet: a table has dozens of trainings, and losses by the hundred would hide the lines that say how far it is.
+        placed = job.model_copy(update={"out": str(self.folder / name)})
+        result = launch(placed, settings.launch, settings.processes, quiet=True)
         self.warnings[called] = result.warnings
         # Full training writes a model of its own; LoRA writes an adapter beside the base it started from.
         if settings.lora is None:

@@ -2,14 +2,13 @@
 
 import doctest
 import importlib
+import inspect
 import types
 
 import pytest
 
 import debate_rl as dr
-from debate_rl.api import play as play_module
 from debate_rl.engines.scripted import ScriptedEngine
-from debate_rl.judges import function
 
 
 @pytest.fixture
@@ -108,10 +107,17 @@ def test_mistakes_are_one_line(rules, tmp_path):
         dr.play(player, player, questions, 3, rules, engine=ScriptedEngine())
 
 
-@pytest.mark.parametrize("module", [play_module, function], ids=lambda module: module.__name__)
-def test_the_examples_in_docstrings_run(module):
-    result = doctest.testmod(module)
-    assert result.attempted and not result.failed
+@pytest.mark.parametrize("home", sorted(set(dr._HOME.values())))
+def test_the_examples_in_docstrings_run(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    importlib.import_module("transformers.integrations.integration_utils")  # it prints a line about W&B offline
+    assert doctest.testmod(importlib.import_module(home)).failed == 0
+
+
+def test_every_function_of_the_front_door_has_an_example_that_runs():
+    functions = [name for name in dr.__all__ if isinstance(getattr(dr, name), types.FunctionType)]
+    bare = [name for name in functions if ">>> " not in inspect.getdoc(getattr(dr, name))]
+    assert bare == []
 
 
 def test_every_name_of_the_front_door_can_be_imported():
@@ -125,24 +131,6 @@ def test_a_public_name_is_the_function_whatever_was_imported_before():
         importlib.import_module(dr._HOME[name])
     modules = [name for name in dr.__all__ if isinstance(getattr(dr, name), types.ModuleType)]
     assert modules == []
-
-
-def test_weak_supervisors_teach_a_strong_student_in_one_call(tmp_path):
-    results = dr.train_weak_to_strong(
-        "lab-small",
-        "lab-base",
-        tmp_path / "transfer",
-        config={"questions": {"train": 40, "test": 10}, "protocol": {"prompts": "lab", "max_new_tokens": 16}},
-        context=["none"],
-        ensemble=1,
-        seeds=1,
-        supervisor=12,
-        student=12,
-        test=10,
-        lora={"r": 4, "alpha": 8},
-        train={"max_steps": 1},
-    )
-    assert [method.name for method in results.methods] == ["none"] and results.test_items == 10
 
 
 PROTOCOLS = [

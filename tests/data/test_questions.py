@@ -31,7 +31,7 @@ def test_the_lab_makes_as_many_as_are_asked_for():
     assert questions == load_questions("lab", split="test", limit=6, seed=3)
     assert questions != load_questions("lab", split="test", limit=6, seed=4)
     with pytest.raises(UserError, match="family"):
-        load_questions("lab", lab=LabStories(family="whereabout"))
+        load_questions(LabStories(family="whereabout"))
 
 
 def test_a_file_that_names_splits_is_read_by_them(tmp_path):

@@ -115,7 +115,11 @@ def finished(job: Job, name: str) -> Result | None:
 
 
 def launch(
-    job: Job, accelerate_config: str | None = None, processes: int | None = None, callbacks: Sequence[Any] = ()
+    job: Job,
+    accelerate_config: str | None = None,
+    processes: int | None = None,
+    callbacks: Sequence[Any] = (),
+    quiet: bool = False,
 ) -> Result:
     """Train in this process, or in processes that accelerate starts from a config file.
 
@@ -124,13 +128,14 @@ def launch(
         accelerate_config: file for `accelerate launch`; None trains here.
         processes: number of processes, if it differs from the file's.
         callbacks: see `run_job`; used only when training in this process.
+        quiet: as callbacks.
 
     Raises:
         UserError: see `run_job`; or the config file is missing, or can not start so many processes.
         RuntimeError: a process failed for another reason; its output says which.
     """
     if accelerate_config is None:
-        return run_job(job, callbacks)
+        return run_job(job, callbacks, quiet)
     result = finished(job, job_name(job))
     if result is not None:
         return result

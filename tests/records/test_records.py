@@ -65,7 +65,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("debate_rl.records.os.fsync", full)
+    monkeypatch.setattr("debate_rl.records.files.os.fsync", full)
     with pytest.raises(UserError, match="No space left"):
         append(path, [Point(x=2)])
     with pytest.raises(UserError, match="No space left"):

@@ -22,9 +22,9 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.game.verdict import JudgedDebate, Verdict
 from debate_rl.judges.judge import Judge
-from debate_rl.passages import KEY
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, digest, read, read_log, write
+from debate_rl.records.passages import KEY
 from debate_rl.report.debates import read_legs
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run

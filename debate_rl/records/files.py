@@ -1,8 +1,7 @@
-"""Records: frozen typed values whose form in memory is their line in a file.
+"""Whole files of records and of JSON, YAML, CSV and plain text.
 
-A file of records is JSON lines in UTF-8. Whole files are written beside their final name and renamed, so a reader
-never sees half of one. Logs that grow (`append`) may end in a torn line after a crash; `read_log` drops that line,
-and `append` cuts it off. Long passages stand once in a file beside them (see `passages`); readers put them back.
+A file of records is JSON lines in UTF-8. Whole files are written beside their final name and renamed, so a reader never
+sees half of one. Long passages stand once in a file beside them (see `passages`); readers put them back.
 """
 
 from __future__ import annotations
@@ -10,167 +9,29 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
-import hashlib
 import json
 import os
-import re
 import stat
-import time
-import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import accumulate, pairwise, product
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, TextIO, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from debate_rl.errors import UserError, existing
-from debate_rl.passages import KEY, Passages, passages_beside
+from debate_rl.records.passages import KEY, Passages, passages_beside
+from debate_rl.records.record import R, explain
+from debate_rl.records.text import clean_text, clean_value
 
-
-class Record(BaseModel):
-    """Base class of every record and config: frozen, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-R = TypeVar("R", bound=BaseModel)
 SUMS = ".sums"
 """Suffix of the file beside a growing log that holds the checksums of its lines."""
-Span = tuple[int, int]
-"""Position of a line in a file: its first byte and the one after its last."""
+
 LARGEST_CELL = 1 << 26
 """Maximum characters in a cell of a CSV file."""
+
 LARGEST_YAML = 1 << 20
 """Maximum bytes of a YAML file."""
-_UNCLEAN = re.compile("[\ud800-\udfff\x00]")
-_LOOK_ALIKES = str.maketrans(
-    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u0410\u0412\u0415\u041a\u041c\u041d\u041e"
-    "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
-    "\u1d00\u0299\u1d04\u1d05\u1d07\ua730\u0262\u029c\u026a\u1d0a\u1d0b\u029f\u1d0d\u0274\u1d0f\u1d18\u0280\ua731"
-    "\u1d1b\u1d1c\u1d20\u1d21\u028f\u1d22\u0261"
-    "\u2236\ua789\u02d0\u02f8\u05c3\u0589\ua4fd\u0703\u0704\u205a",
-    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXoabcdefghijklmnoprstuvwyzg::::::::::",
-)
-"""Letters of the Cyrillic and Greek alphabets, small capitals and colons that look like ASCII."""
-_ENCLOSED = {first + letter: ord("A") + letter for first, letter in product((0x1F150, 0x1F170, 0x1F1E6), range(26))}
-"""White capital letters in black circles and squares, and the letters of flags."""
-_BLANK = "\u115f\u1160\u3164\uffa0"
-"""Letters that are drawn as nothing."""
-_PLAIN = re.compile(r"[\t\n\r -~]*\Z")
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def digest(value: Any) -> str:
-    """Hash of a JSON-like value: 16 hexadecimal digits of SHA-256 over its canonical JSON."""
-    # Keys are sorted and spaces left out: names in stores and logs must not depend on how a value was built.
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()[:16]
-
-
-def clean_text(text: str) -> str:
-    """Replace half surrogate pairs, which UTF-8 can not encode, and NUL by U+FFFD.
-
-    Example:
-        >>> clean_text("a\\ud83d b")
-        'a\ufffd b'
-    """
-    return _UNCLEAN.sub("\ufffd", text)
-
-
-def clean_value(value: Any) -> Any:
-    """Clean all texts in a JSON-like value, keys included (see `clean_text`)."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, dict):
-        return {clean_text(str(key)): clean_value(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [clean_value(inner) for inner in value]
-    return value
-
-
-def folded(text: str) -> tuple[str, Sequence[int] | None]:
-    """Replace every letter by the plain letter that it looks like.
-
-    Wide, bold and accented forms become the letter, letters of other alphabets that look like Latin ones become these,
-    and characters without width are removed.
-
-    Returns:
-        The folded text, and for each of its characters the index in the original; None if every index is the same.
-
-    Example:
-        >>> folded("\uff1cb\u200b>")
-        ('<b>', [0, 1, 3])
-    """
-    if _PLAIN.match(text):
-        return text, None
-    forms = {character: _folded_character(character) for character in set(text)}
-    table = {ord(character): form for character, form in forms.items() if form != character}
-    uneven = "".join(sorted(character for character, form in forms.items() if len(form) != 1))
-    # Most texts have few letters beyond ASCII, each folded to one letter, so all indices stay.
-    if not uneven:
-        return text.translate(table), None
-    # Only letters that become none or several shift the others: the text between them is translated as a whole, which
-    # is many times as fast as letter by letter.
-    pieces: list[str] = []
-    origins: list[int] = []
-    start = 0
-    for match in re.finditer(f"[{re.escape(uneven)}]", text):
-        index = match.start()
-        form = forms[match[0]]
-        pieces += [text[start:index].translate(table), form]
-        origins += range(start, index)
-        origins += [index] * len(form)
-        start = index + 1
-    pieces.append(text[start:].translate(table))
-    origins += range(start, len(text))
-    return "".join(pieces), origins
-
-
-def spaced_after(text: str, indices: Iterable[int], origins: Sequence[int] | None) -> str:
-    """Insert a space after some characters, to break the marks that begin with them.
-
-    Args:
-        text: the text before `folded`.
-        indices: of the characters in the folded text.
-        origins: index in the text of each folded character, from `folded`.
-
-    Example:
-        >>> spaced_after("a <b>", [2], None)
-        'a < b>'
-    """
-    pieces = []
-    start = 0
-    cuts = set(indices) if origins is None else {origins[index] for index in indices}
-    for cut in sorted(cuts):
-        pieces.append(text[start : cut + 1])
-        start = cut + 1
-    pieces.append(text[start:])
-    return " ".join(pieces)
-
-
-@lru_cache(maxsize=4096)
-def _folded_character(character: str) -> str:
-    category = unicodedata.category(character)
-    if category in ("Cf", "Mn", "Me") or character in _BLANK:
-        return ""
-    if category == "Cc" and character not in "\t\n\r":
-        return ""
-    # Tokenizers may decompose letters and drop strokes and accents: a struck-through "<" then becomes a plain one.
-    parts = unicodedata.normalize("NFKD", character.translate(_ENCLOSED))
-    bare = "".join(part for part in parts if unicodedata.category(part) not in ("Mn", "Me"))
-    return unicodedata.normalize("NFC", bare).translate(_LOOK_ALIKES)
-
-
-def explain(error: ValidationError) -> str:
-    """Describe the first problem of a validation in a few words: where it is, and what is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
 
 
 def open_text(path: str | Path) -> TextIO:
@@ -336,10 +197,10 @@ def write(path: str | Path, records: Iterable[BaseModel], inline: bool = False) 
         records: of any kind.
         inline: write long passages into the lines, for a file that is to stand alone.
     """
-    write_pieces(path, _dumped(path, records, inline))
+    write_pieces(path, dumped(path, records, inline))
 
 
-def _dumped(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> Iterator[bytes]:
+def dumped(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> Iterator[bytes]:
     """Yield the line of each record; when the last is taken, the passages that they name are on disk."""
     passages = None if inline else passages_beside(path)
     for record in records:
@@ -419,53 +280,6 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
     return tree
 
 
-@contextlib.contextmanager
-def locked(path: Path, busy: str, patience: float = 0.0, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file while the block runs; the lock of a process that dies is released.
-
-    Args:
-        path: the file; it and its folder are created if missing.
-        busy: message of the error if another process holds the lock.
-        patience: seconds to wait for the other process.
-        shared: hold the lock together with others that share it.
-
-    Raises:
-        UserError: another process holds it, or the file system has no locks.
-    """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    deadline = time.monotonic() + patience
-    while True:
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, mode | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise UserError(busy) from error
-                time.sleep(0.1)
-                continue
-            except OSError as error:
-                raise UserError(
-                    f"{path.parent} lies on a file system without locks ({error.strerror}), where two runs could spoil "
-                    "one another; put the runs on a local disk with runs=FOLDER, or mount this one with locks"
-                ) from error
-            # The process that held the lock may have removed the file: a lock on the removed one keeps nobody out.
-            if not _is_open_at(file, path):
-                continue
-            yield
-            return
-
-
-def _is_open_at(file: TextIO, path: Path) -> bool:
-    """Whether an open file is still the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
     """Read a JSON file that holds one record.
 
@@ -481,26 +295,6 @@ def read_kept(path: str | Path, kind: type[R], fix: str) -> R:
         return kind.model_validate(read_json(path))
     except ValidationError as error:
         raise UserError(f"{path}: not a {kind.__name__.lower()} ({explain(error)}); {fix}") from error
-
-
-def append(path: str | Path, records: Iterable[BaseModel], inline: bool = False) -> list[Span]:
-    """Append records to a log; they are on disk when this returns.
-
-    Args:
-        path: the log.
-        records: of any kind.
-        inline: as for `write`.
-
-    Returns:
-        The span of each record's line.
-
-    Raises:
-        UserError: the disk is full; what the log held before is intact.
-    """
-    data = list(_dumped(path, records, inline))
-    start = append_bytes(path, b"".join(data))
-    boundaries = accumulate(map(len, data), initial=start)
-    return list(pairwise(boundaries))
 
 
 def append_bytes(path: str | Path, data: bytes) -> int:
@@ -527,61 +321,6 @@ def append_bytes(path: str | Path, data: bytes) -> int:
             os.truncate(path, end)
             raise UserError(f"cannot write {path}: {error.strerror}; records finished before are kept") from error
     return end
-
-
-def scan_log(path: str | Path, kind: type[R]) -> Iterator[tuple[Span, R]]:
-    """Yield the span and the record of each line of a log that `append` wrote; a torn last line (a crash) is left out.
-
-    A log that does not exist has no records.
-
-    Raises:
-        UserError: a line is no such record; names file, line and field.
-    """
-    path = Path(path)
-    if not path.exists():
-        return
-    start = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            span = start, start + len(line)
-            start += len(line)
-            if not line.endswith(b"\n"):
-                return
-            if line.isspace():
-                continue
-            try:
-                record = parse_line(line, kind, path)
-            except ValidationError as error:
-                message = f"{path}:{number}: not a {kind.__name__} ({explain(error)}); remove the line"
-                raise UserError(message) from error
-            yield span, record
-
-
-def parse_line(line: bytes, kind: type[R], path: Path, passages: Passages | None = None) -> R:
-    """Read the record of one line.
-
-    Args:
-        line: the line.
-        kind: the record's class.
-        path: the file that it stands in.
-        passages: those beside the file; None reads them where the line names one.
-
-    Raises:
-        ValidationError: the line is no such record.
-        UserError: a passage is missing.
-    """
-    if KEY.encode() in line:
-        # A damaged line is explained by the class's own parser, below.
-        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
-            value = json.loads(line)
-            passages = passages or passages_beside(path)
-            return kind.model_validate(passages.restored(value, path))
-    return kind.model_validate_json(line)
-
-
-def read_log(path: str | Path, kind: type[R]) -> list[R]:
-    """Read all records of a log that `append` wrote (see `scan_log`)."""
-    return [record for _, record in scan_log(path, kind)]
 
 
 def _whole_length(file: Any) -> int:
