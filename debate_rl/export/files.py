@@ -54,7 +54,8 @@ def write_csv(tables: Tables, out: Path) -> list[Path]:
     for name, rows in _filled(tables).items():
         flat = [{key: _cell(value) for key, value in row.items()} for row in rows]
         path = out / f"{name}.csv"
-        write_text(path, frame(flat).to_csv(index=False, lineterminator="\n"))
+        # Line ends as in RFC 4180: with "\n" alone a cell that holds a "\r" stands bare, and readers end it there.
+        write_text(path, frame(flat).to_csv(index=False, lineterminator="\r\n"))
         paths.append(path)
     return paths
 

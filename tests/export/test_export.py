@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from debate_rl.arena.match_record import MatchRecord, match_record
@@ -251,6 +251,7 @@ def test_a_study_exports_every_seed(made, run, call, tmp_path):
 
 
 @settings(max_examples=30)
+@example(["\r", "a\rb", "\n", "\r\n"])
 @given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")), min_size=1, max_size=5))
 def test_any_text_comes_back_from_csv_and_parquet(tmp_path_factory, texts):
     out = tmp_path_factory.mktemp("texts")

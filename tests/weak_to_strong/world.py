@@ -42,7 +42,7 @@ class World:
         settings = job.model_dump(mode="json", exclude={"rows", "out"})
         return digest([settings, hashlib.sha256(Path(job.rows).read_bytes()).hexdigest()])
 
-    def launch(self, job, accelerate_config=None, processes=None):
+    def launch(self, job, accelerate_config=None, processes=None, quiet=False):
         done = Path(job.out) / "result.json"
         if done.is_file():
             return Result.model_validate(json.loads(done.read_text()))
