@@ -59,23 +59,24 @@ app = typer.Typer(
 )
 judge_app.command("benchmark")(judge_benchmark)
 judge_app.command("serve")(judge_serve)
-app.add_typer(judge_app, name="judge")
-app.add_typer(rejudge_app, name="rejudge")
-app.add_typer(lab_app, name="lab")
-app.add_typer(models_app, name="models")
-app.add_typer(store_app, name="store")
-app.command("reproduce")(reproduce)
-app.command("export")(export)
-app.command("serve")(serve)
+app.add_typer(judge_app, name="judge", rich_help_panel="Judges")
+app.add_typer(rejudge_app, name="rejudge", rich_help_panel="Judges")
+app.add_typer(lab_app, name="lab", rich_help_panel="Models and servers")
+app.add_typer(models_app, name="models", rich_help_panel="Models and servers")
+app.add_typer(store_app, name="store", rich_help_panel="Models and servers")
+# The parts of the help page, in the order in which they are wanted.
+START = "Begin here"
+STAGES = "The stages of one kind, and what they need"
+RESULTS = "Results"
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def run(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Run every stage of a config, with `seeds` once for each; a run that was stopped goes on where it was."""
     execute(config, overrides, dry_run)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 @at_work("plan")
 def plan(
     config: ConfigFile,
@@ -97,31 +98,31 @@ def plan(
     show_plan(load_config(config, overrides or []), card, cards, hourly, like, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def sft(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Finetune debaters on transcripts: the sft stages of a config and what they need."""
     execute(config, overrides, dry_run, "sft")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def dpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Train debaters on judge preferences: the dpo stages of a config and what they need."""
     execute(config, overrides, dry_run, "dpo")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def grpo(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Train debaters online, by self-play against the judge: the grpo stages of a config and what they need."""
     execute(config, overrides, dry_run, "grpo")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def tournament(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Play a round robin and rate the players: the tournament stages of a config and what they need."""
     execute(config, overrides, dry_run, "tournament")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def oversight(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Compare judge accuracy under all protocols on the same questions: the oversight stages of a config, as tables."""
     execute(config, overrides, dry_run, "oversight")
@@ -138,7 +139,7 @@ def oversight(config: ConfigFile, overrides: Overrides = None, dry_run: DryRun =
             typer.echo(f"\n{folder}: {Oversight.model_validate(read_json(folder / 'metrics.json'))}")
 
 
-@app.command("weak-to-strong")
+@app.command("weak-to-strong", rich_help_panel=STAGES)
 def weak_to_strong(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -151,7 +152,7 @@ def weak_to_strong(
     execute(config, overrides, dry_run, "weak_to_strong", table)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 @at_work("debate")
 def debate(
     config: Annotated[
@@ -189,7 +190,7 @@ def debate(
     show_leg(play([game], players, current_run.open_engine(), current_run.judge())[0])
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def ratings(
     votes: Annotated[
         Path, typer.Argument(help="CSV with columns left, right, winner (left, right or tie).", show_default=False)
@@ -210,8 +211,9 @@ def ratings(
     typer.echo(json.dumps(rated.to_json(), indent=2) if as_json else str(rated))
 
 
-app.command()(report)
-app.command()(plot)
+for command in (report, plot, export, reproduce):
+    app.command(rich_help_panel=RESULTS)(command)
+app.command(rich_help_panel="Models and servers")(serve)
 
 
 def _renamed(group: typer.Typer, old: str, advice: str) -> None:
