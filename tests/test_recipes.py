@@ -28,7 +28,8 @@ def published(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sft, "training_rows", lambda stage, run: Rows(4290, 4290 * 5000, 10000, 500))
     monkeypatch.setattr(preferences, "pair_rows", lambda stage, run: Rows(7512, 7512 * 14600, 10000, 300))
-    monkeypatch.setattr(judge.JudgeStage, "games", lambda stage, run: [])
+    monkeypatch.setattr(judge, "_training_games", lambda stage, run: [])
+    monkeypatch.setattr(judge, "learnt_and_held_out", lambda stage, run, games: (games, games))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

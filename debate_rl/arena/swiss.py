@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from debate_rl.arena.schedule import Seating
 from debate_rl.errors import UserError
@@ -32,7 +32,8 @@ class Round(NamedTuple):
 
     pairs: tuple[Seating, ...]
     bye: str | None
-    """The player who rests, where their number is odd: of those with the fewest byes the one with the fewest points."""
+    """The player who rests, where their number is odd: of those who have not rested the one with the fewest points,
+    among those without whom the others can be paired and none meets another twice."""
 
     @property
     def seatings(self) -> list[Seating]:
@@ -49,12 +50,14 @@ def swiss_fault(players: int, rounds: int) -> str | None:
         return (
             f"schedule: swiss needs {FEWEST} players or more, got {players}; schedule: round_robin has every pair meet"
         )
-    fewest, most = math.ceil(math.log2(players)), players - 1 + players % 2
+    fewest, most = math.ceil(math.log2(players)), math.ceil(players / 2)
     if rounds < fewest:
         return f"rounds: {players} players need {fewest} Swiss rounds or more to be compared, got {rounds}"
+    # Until then everyone has at least half of the others left to meet, and a pairing exists (Dirac's theorem).
     if rounds > most:
         return (
-            f"rounds: {players} players have met after {most} Swiss rounds, got {rounds}; set rounds to {most} or less"
+            f"rounds: {players} players play {most} Swiss rounds without meeting twice, got {rounds}; set rounds to "
+            f"{most} or less, or schedule: round_robin"
         )
     return None
 
@@ -69,19 +72,39 @@ def next_round(players: Sequence[str], earlier: Sequence[Round], points: Mapping
     """
     import networkx as nx  # here: the import takes 0.2 s, which other tournaments need not pay
 
-    byes = [one.bye for one in earlier]
-    rests = {player: byes.count(player) for player in players}
+    rested = [one.bye for one in earlier if one.bye is not None]
     # A bye is a point: a rest must not send a player down to weaker ones.
-    totals = {player: points.get(player, 0.0) + rests[player] for player in players}
+    totals = {player: points.get(player, 0.0) + rested.count(player) for player in players}
     order = sorted(players, key=lambda player: -totals[player])
-    bye = None
-    if len(order) % 2:
-        bye = max(order, key=lambda player: (-rests[player], order.index(player)))
-        order.remove(bye)
     met = nx.Graph()
     met.add_nodes_from(players)
     for one in earlier:
         met.add_edges_from(one.pairs)
+    may_rest: list[str | None] = [None]
+    if len(order) % 2:
+        lowest_first = order[::-1]
+        lowest_first.sort(key=rested.count)
+        may_rest = [*lowest_first]
+    for bye in may_rest:
+        paired = [player for player in order if player != bye]
+        pairs = _matched(paired, totals, met)
+        if not any(met.has_edge(*pair) for pair in pairs):
+            return Round(tuple(pairs), bye)
+    # More rounds than `swiss_fault` allows: somebody meets somebody again.
+    bye = may_rest[0]
+    return Round(tuple(_matched([player for player in order if player != bye], totals, met)), bye)
+
+
+def _matched(order: Sequence[str], totals: Mapping[str, float], met: Any) -> list[Seating]:
+    """The pairs of least cost (see the module), the higher player of each first, in the order of the higher ones.
+
+    Args:
+        order: the players to be paired, the highest first.
+        totals: points of each, byes included.
+        met: networkx graph whose edges are the pairs of earlier rounds.
+    """
+    import networkx as nx
+
     group = {}
     for number, members in enumerate(nx.connected_components(met)):
         group.update(dict.fromkeys(members, number))
@@ -93,11 +116,12 @@ def next_round(players: Sequence[str], earlier: Sequence[Round], points: Mapping
             cost += _UNLINKED * (group[first] == group[second])
             cost += _TWICE * met.has_edge(first, second)
             graph.add_edge(first, second, weight=-cost)
-    matched = nx.max_weight_matching(graph, maxcardinality=True)
     places = {player: place for place, player in enumerate(order)}
-    pairs = sorted(sorted(pair, key=places.__getitem__) for pair in matched)
-    pairs.sort(key=lambda pair: places[pair[0]])
-    return Round(tuple((first, second) for first, second in pairs), bye)
+    pairs: list[Seating] = []
+    for pair in nx.max_weight_matching(graph, maxcardinality=True):
+        first, second = sorted(pair, key=places.__getitem__)
+        pairs.append((first, second))
+    return sorted(pairs, key=lambda pair: places[pair[0]])
 
 
 def planned_rounds(players: Sequence[str], rounds: int) -> list[Round]:

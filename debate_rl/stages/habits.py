@@ -15,6 +15,7 @@ from debate_rl.game import run_files
 from debate_rl.game.prompts import Message, debater_messages, judge_messages
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
 from debate_rl.game.verdict import JudgedDebate
+from debate_rl.judges.readout import wording_of
 from debate_rl.players.speak import Pool
 from debate_rl.records import read_json, scan_log
 from debate_rl.stages.workload import CHARACTERS_PER_TOKEN
@@ -176,5 +177,6 @@ def first_prompts(run: Run) -> list[tuple[str, Sequence[Message]]]:
             prompts.append((f"debater {side}, turn {turn + 1}", debater_messages(game, side, turn)))
             speeches.append(read_speech(f"(speech of {side})", game, side, turn, Origin(player="-")))
         game = game.add(speeches)
-    prompts.append(("judge", judge_messages(game, game.present, (0, 1))))
+    wording = wording_of(run.config.judge.readout)
+    prompts.append(("judge", judge_messages(game, game.present, (0, 1), reply=wording)))
     return prompts

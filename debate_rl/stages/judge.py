@@ -137,8 +137,13 @@ class JudgeStage(TrainingStage):
         return Rehearsed(debates, 1.0, added(counted, _rehearse(self, run, name, legs, engine, scale)))
 
     def training_load(self, run: Run, name: str, like: Path | None) -> TrainingLoad:
-        """Every game in both orders, with the attacked copies."""
-        return TrainingLoad("judge", run.config.models.judge, _attacked(self, verdict_rows(self.games(run), 2)))
+        """Every game that it learns from in both orders, with the attacked copies."""
+        if self.from_ == "recorded":
+            taught, _ = recorded_judge.divided(self, run, CALIBRATION_SHARE)
+            learnt = [leg.transcript for leg in taught]
+        else:
+            learnt, _ = learnt_and_held_out(self, run, _training_games(self, run))
+        return TrainingLoad("judge", run.config.models.judge, _attacked(self, verdict_rows(learnt, 2)))
 
     def execute(self, run: Run, out: Path) -> JudgeResult:
         """Finetune, calibrate on held-out stories, and compare before and after on test stories."""

@@ -150,10 +150,17 @@ def rough_tokens(messages: Sequence[Any]) -> int:
 
 
 def verdict_rows(games: Sequence[Transcript], orders: int) -> Rows:
-    """Finished games as a judge reads them, without the passage, in one or both presentation orders."""
+    """Games as a judge reads them, without the passage, in one or both presentation orders.
+
+    Speeches of recorded games are as long as they are, those of games to be played as long as they may become.
+    """
     lengths = []
     for game in games:
-        speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
         header = len(game.question.text) // CHARACTERS_PER_TOKEN + 150
-        lengths.append(header + speeches * game.protocol.max_new_tokens)
+        if game.speeches:
+            spoken = sum(len(speech.text) for speech in game.speeches) // CHARACTERS_PER_TOKEN
+        else:
+            speeches = sum(len(game.speakers(turn)) for turn in range(game.protocol.turns))
+            spoken = speeches * game.protocol.max_new_tokens
+        lengths.append(header + spoken)
     return Rows(orders * len(lengths), orders * sum(lengths), max(lengths, default=0), 8)

@@ -14,7 +14,7 @@ from debate_rl.engines.scripted import ScriptedEngine
 @given(st.integers(4, 13), st.data())
 def test_everyone_plays_once_a_round_nobody_twice_and_all_are_linked(count, data):
     players = [f"p{at}" for at in range(count)]
-    rounds = data.draw(st.integers(math.ceil(math.log2(count)), math.ceil(math.log2(count)) + 1))
+    rounds = data.draw(st.integers(math.ceil(math.log2(count)), math.ceil(count / 2)))
     results = data.draw(st.lists(st.floats(0, 1), min_size=rounds * count, max_size=rounds * count))
     played, points = [], dict.fromkeys(players, 0.0)
     for _ in range(rounds):
@@ -42,9 +42,9 @@ def test_winners_meet_winners():
 
 
 def test_the_last_one_rests_and_nobody_rests_twice():
-    rounds = planned_rounds(["a", "b", "c", "d", "e"], 4)
-    assert rounds[0].bye == "e" and len({one.bye for one in rounds}) == 4
-    assert len(seatings_of(rounds)) == 4 * 2 * 2
+    rounds = planned_rounds(["a", "b", "c", "d", "e"], 3)
+    assert rounds[0].bye == "e" and len({one.bye for one in rounds}) == 3
+    assert len(seatings_of(rounds)) == 3 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,14 @@ def test_the_last_one_rests_and_nobody_rests_twice():
     [
         (3, 2, "needs 4 players or more, got 3; schedule: round_robin"),
         (8, 2, "8 players need 3 Swiss rounds or more to be compared, got 2"),
-        (6, 6, "have met after 5 Swiss rounds, got 6"),
-        (5, 6, "have met after 5 Swiss rounds, got 6"),
+        (6, 4, "6 players play 3 Swiss rounds without meeting twice, got 4"),
+        (5, 4, "5 players play 3 Swiss rounds without meeting twice, got 4; set rounds to 3 or less"),
     ],
 )
 def test_rounds_that_do_not_fit_the_players_are_one_line(players, rounds, said):
     assert said in swiss_fault(players, rounds)
     with pytest.raises(UserError, match=said):
         planned_rounds([f"p{at}" for at in range(players)], rounds)
-
-
-def test_as_many_rounds_as_fit_are_a_round_robin():
-    for count in (4, 5, 6):
-        rounds = planned_rounds([f"p{at}" for at in range(count)], count - 1 + count % 2)
-        assert len({frozenset(pair) for one in rounds for pair in one.pairs}) == count * (count - 1) / 2
 
 
 def power(choice):

@@ -79,6 +79,8 @@ def test_a_dry_run_writes_nothing_and_shows_prompts(call, tmp_path):
     code, out, _ = call("run", config(tmp_path), "--dry-run")
     assert code == 0 and "tournament" in out and "argue for" in out and "the answer is" in out
     assert not (tmp_path / "runs").exists()
+    code, out, _ = call("run", config(tmp_path), "judge.readout=answers", "protocol.prompts=small", "--dry-run")
+    assert code == 0 and "Reply with the answer alone" in out
 
 
 @pytest.mark.parametrize("keys", [{"models": {"debater": "a" * 300}}, {"protocol": {"prompts": "a" * 300}}])

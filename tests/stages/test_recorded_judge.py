@@ -10,6 +10,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate, Verdict
+from debate_rl.plan.training_cost import estimates
 from debate_rl.records import read
 from debate_rl.runs.run import Run
 from debate_rl.stages import recorded_judge
@@ -51,9 +52,11 @@ def test_human_confidences_are_learnt_on_some_stories_and_predicted_on_others(sm
     out = tmp_path / "out"
     out.mkdir()
     assert found.stages["judge"].games(run) == []
+    (planned,) = estimates(run)
     metrics = found.stages["judge"].execute(run, out).model_dump(mode="json")
     assert all(isinstance(row, JudgeRow) for row in taught)
     assert any(row.target not in (0, 1) for row in taught)
+    assert planned.rows == len(taught)
     humans, models = read(out / "human_debates.jsonl", JudgedDebate), read(out / "test_debates.jsonl", JudgedDebate)
     assert {leg.verdict.p for leg in models} == {(0.5, 0.5)}
     assert all(leg.verdict.judge.startswith("human/") for leg in humans)

@@ -57,7 +57,7 @@ def test_swiss_rounds_are_planned_with_as_many_games_as_are_played(tree, tmp_pat
         ({"rounds": 2}, "schedule: swiss and rounds belong together"),
         ({"players": PLAYERS[:3], "schedule": "swiss", "rounds": 2}, "needs 4 players or more, got 3"),
         ({"players": PLAYERS, "schedule": "swiss", "rounds": 2}, "6 players need 3 Swiss rounds or more"),
-        ({"players": PLAYERS, "schedule": "swiss", "rounds": 6}, "have met after 5 Swiss rounds"),
+        ({"players": PLAYERS, "schedule": "swiss", "rounds": 6}, "play 3 Swiss rounds without meeting twice"),
         ({"schedule": "swis", "rounds": 2}, "round_robin"),
     ],
 )
