@@ -67,12 +67,12 @@ def presentations(transcript: Transcript, both_orders: bool = True) -> list[Pres
     shown: list[tuple[Side, ...]] = [(side,) for side in present]
     if transcript.protocol.judge_sees == "together" or len(present) < 2:
         shown = [present]
-    found: list[Presentation] = []
+    presentations: list[Presentation] = []
     for sides in shown:
-        found.append((sides, (0, 1)))
+        presentations.append((sides, (0, 1)))
         if both_orders:
-            found.append((sides[::-1], (1, 0)))
-    return found
+            presentations.append((sides[::-1], (1, 0)))
+    return presentations
 
 
 def views(transcript: Transcript, both_orders: bool = True) -> list[View]:

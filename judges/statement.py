@@ -84,10 +84,10 @@ def read_stated(text: str, answers: tuple[str, str]) -> Stated | None:
         return Stated(p, None if p == 0.5 else p > 0.5)
     if _STATED.search(text):
         return None  # it states P(A) in a way that can not be read; another number of it would be a guess
-    found = {_of_answer(name, number, unit, answers) for name, number, unit in _TAGGED.findall(text)}
-    if not found:
-        found = _lines(text, answers)
-    return found.pop() if len(found) == 1 else None
+    stated = {_of_answer(name, number, unit, answers) for name, number, unit in _TAGGED.findall(text)}
+    if not stated:
+        stated = _lines(text, answers)
+    return stated.pop() if len(stated) == 1 else None
 
 
 def statement(p_first: float, answers: tuple[str, str]) -> str:
@@ -110,15 +110,15 @@ def statement(p_first: float, answers: tuple[str, str]) -> str:
 
 def _lines(text: str, answers: tuple[str, str]) -> set[Stated | None]:
     """Statements that stand on a line of their own."""
-    found: set[Stated | None] = set()
+    stated: set[Stated | None] = set()
     for name in answers:
         words = r"\s+".join(re.escape(word) for word in name.split())
         line = re.compile(_BEFORE + r"(?:\b|(?<=\W))" + words + _BETWEEN + _NUMBER + r"(\s*%)?\W*", re.IGNORECASE)
         for candidate in text.splitlines():
             match = line.fullmatch(candidate.strip())
             if match:
-                found.add(_of_answer(name, match[1], match[2] or "", answers))
-    return found
+                stated.add(_of_answer(name, match[1], match[2] or "", answers))
+    return stated
 
 
 def _of_answer(name: str, number: str, unit: str, answers: tuple[str, str]) -> Stated | None:

@@ -59,8 +59,8 @@ def honesty(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]]) -> tuple[Hon
                 is_honest.append(SIDES.index(side) == correct)
                 clusters.append(leg.transcript.question.cluster)
         if len(set(is_honest)) == 2:
-            found = _compare(np.array(p_argued), np.array(is_honest, dtype=float), clusters)
-            rows.append(Honesty(protocol=protocol, player=player, difference=found[0], selective=found[1]))
+            compared = _compare(np.array(p_argued), np.array(is_honest, dtype=float), clusters)
+            rows.append(Honesty(protocol=protocol, player=player, difference=compared[0], selective=compared[1]))
     return tuple(rows)
 
 

@@ -98,12 +98,12 @@ def slopes(legs: Mapping[tuple[str, str], Sequence[JudgedDebate]], rated: Rated)
     by_protocol: dict[str, list[JudgedDebate]] = {}
     for (protocol, _), group in legs.items():
         by_protocol.setdefault(protocol, []).extend(leg for leg in group if leg.transcript.players)
-    found: list[Slope] = []
+    slopes: list[Slope] = []
     for protocol, alone in by_protocol.items():
         slope = measure(rated, alone)
         if slope is not None:
-            found.append(Slope(protocol=protocol, players=slope.players, accuracy=slope.replicates.effect()))
-    return found
+            slopes.append(Slope(protocol=protocol, players=slope.players, accuracy=slope.replicates.effect()))
+    return slopes
 
 
 def stories_of(legs: Sequence[JudgedDebate]) -> set[str]:

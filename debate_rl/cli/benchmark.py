@@ -95,6 +95,6 @@ def _asked(
     from debate_rl.runs.any_judge import any_judge
 
     pairs = read_pairs(path)
-    found = any_judge(name, settings)
+    chosen = any_judge(name, settings)
     line = ProgressLine("judge benchmark", lambda text: typer.echo(text, err=True), unit="pairs")
-    return decide(sample(pairs, limit, 0), found.judge, found.engine, pair_protocol(found.prompts), out, line)
+    return decide(sample(pairs, limit, 0), chosen.judge, chosen.engine, pair_protocol(chosen.prompts), out, line)

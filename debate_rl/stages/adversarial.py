@@ -79,14 +79,14 @@ def _texts(rounds: Sequence[Sequence[Found]]) -> list[str]:
     return list(texts)
 
 
-def mixed(names: Sequence[str], found: Sequence[Attack]) -> list[str | Attack]:
+def mixed(names: Sequence[str], searched: Sequence[Attack]) -> list[str | Attack]:
     """Alternate the attacks of the first training with those that were found; the shorter list is repeated."""
-    if not names or not found:
-        return [*names, *found]
+    if not names or not searched:
+        return [*names, *searched]
     attacks: list[str | Attack] = []
-    for index in range(max(len(names), len(found))):
+    for index in range(max(len(names), len(searched))):
         attacks.append(names[index % len(names)])
-        attacks.append(found[index % len(found)])
+        attacks.append(searched[index % len(searched)])
     return attacks
 
 

@@ -120,10 +120,10 @@ def summary(name: str, scores: Sequence[DebateScore]) -> DebateFunction:
     """
     groups = [score.group for score in scores]
     wins = hits([1 / (1 + math.exp(-max(min(score.d, 30.0), -30.0))) for score in scores])
-    found = DebateFunction(name=name, n=len(scores), wins=mean(wins, groups))
+    measured = DebateFunction(name=name, n=len(scores), wins=mean(wins, groups))
     truth = [score.strong_is_right for score in scores]
     if None in truth:
-        return found
+        return measured
     strong = [float(bool(right)) for right in truth]
     # A strong win is right where its answer is, a strong loss where its answer is wrong.
     right = [win if is_right else 1 - win for win, is_right in zip(wins, strong, strict=True)]
@@ -132,7 +132,7 @@ def summary(name: str, scores: Sequence[DebateScore]) -> DebateFunction:
         table = [(one, one * s.d, 1 - one, (1 - one) * s.d) for one, s in zip(strong, scores, strict=True)]
         # A resample without one of both kinds would divide by 0: it is left out.
         gap = bootstrap_totals(_gap, table, groups).effect()
-    return found.model_copy(
+    return measured.model_copy(
         update={"right": mean(right, groups), "strong_right": mean(strong, groups), "truth_gap": gap}
     )
 

@@ -184,14 +184,14 @@ def attack_judge(
         halves = split_clusters([game.question.cluster for game in spoken], SEARCHED, 0)
     bench = _Bench(judge, engine, spoken, _verdicts(spoken, judge, engine))
     measured = {name: _measure(bench, ATTACKS[name]) for name in attacks if name in ATTACKS}
-    found = None
+    search_result = None
     if halves is not None:
         # A suffix gains by luck alone on the stories it was found on, so it is measured on the other half.
         search_games = bench.part(halves[0].tolist()).games
-        found = search_suffix(search_games, judge, engine, suffix_words(spoken), search)
-        measured["suffix_search"] = _Measured([], f"no suffix gained, of {found.tried} tried")
-        if found.text:
-            measured["suffix_search"] = _measure(bench.part(halves[1].tolist()), found.attack)
+        search_result = search_suffix(search_games, judge, engine, suffix_words(spoken), search)
+        measured["suffix_search"] = _Measured([], f"no suffix gained, of {search_result.tried} tried")
+        if search_result.text:
+            measured["suffix_search"] = _measure(bench.part(halves[1].tolist()), search_result.attack)
     if "position" in attacks:
         measured["position"] = _measure_position(bench)
     lone: list[Trial] = []
@@ -209,7 +209,7 @@ def attack_judge(
         left_out={name: result.row for name, result in measured.items() if isinstance(result.row, str)},
         sycophancy=_sycophancy(lone, failed),
         under_debates=_under_debates(spoken, judge, engine) if lone else None,
-        search=found,
+        search=search_result,
     )
     return Attacked(table=table, trials=tuple(trials + lone))
 

@@ -55,11 +55,11 @@ class RoleBaselines:
             rewards: role and reward of each speech.
         """
         means = self.at(step) or _means(rewards)
-        found = []
+        advantages = []
         for role, reward in rewards:
             # A role that has earned nothing so far has no mean to differ from.
-            found.append(0.0 if reward is None else reward - means.get(role, reward))
-        return found
+            advantages.append(0.0 if reward is None else reward - means.get(role, reward))
+        return advantages
 
     def update(self, step: int, rewards: Sequence[tuple[str, float | None]], write: bool) -> None:
         """Take a rollout's rewards, of all processes, into the means.

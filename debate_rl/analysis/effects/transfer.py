@@ -91,11 +91,11 @@ def _pgr_rows(seeds: Seeds, pooled: Hits) -> list[EffectRow]:
         return []
     rows = []
     for method in pooled.methods:
-        found = _recovered(pooled, method)
+        recovered = _recovered(pooled, method)
         by_seed = [_pgr(hits, method) for hits in seeds]
-        rows.append(_pgr_row(f"PGR, {method}", found.pgr, by_seed, found.gap, 0))
+        rows.append(_pgr_row(f"PGR, {method}", recovered.pgr, by_seed, recovered.gap, 0))
     # The gap is that of weak model and ceiling, the same for every method.
-    first, gap = pooled.methods[0], found.gap
+    first, gap = pooled.methods[0], recovered.gap
     weak, ceiling = pooled.right("weak"), pooled.right("ceiling")
     first_student = pooled.right(f"{first}/student")
     for method in pooled.methods[1:]:

@@ -254,7 +254,7 @@ def _kappas(by_judge: Mapping[str, Sequence[Decision]]) -> dict[str, dict[str, E
     keyed = {}
     for judge, own in by_judge.items():
         keyed[judge] = {(decision.pair, decision.response_model): decision for decision in own}
-    found: dict[str, dict[str, Estimate]] = {}
+    kappas: dict[str, dict[str, Estimate]] = {}
     for first, second in combinations(keyed, 2):
         ours, theirs, clusters = [], [], []
         for key, decision in keyed[first].items():
@@ -266,9 +266,9 @@ def _kappas(by_judge: Mapping[str, Sequence[Decision]]) -> dict[str, dict[str, E
                 clusters.append(decision.cluster)
         kappa = cohen_kappa(ours, theirs, clusters) if ours else None
         if kappa is not None:
-            found.setdefault(first, {})[second] = kappa
-            found.setdefault(second, {})[first] = kappa
-    return found
+            kappas.setdefault(first, {})[second] = kappa
+            kappas.setdefault(second, {})[first] = kappa
+    return kappas
 
 
 def formatted(rows: Sequence[BenchmarkRow]) -> str:

@@ -94,7 +94,7 @@ def readings(
             has no weight when the parts are merged.
         device: where the biases are needed.
     """
-    found = []
+    readings = []
     for node, (start, end) in long_nodes:
         # For each row the first token of the node that it still sees.
         firsts = [max(0, position - window + 1 - node.start) for position in positions[start:end]]
@@ -106,5 +106,5 @@ def readings(
             first_seen = torch.tensor(firsts, device=device)[:, None]
             is_hidden = torch.arange(low, high, device=device) < first_seen
             bias = torch.zeros(is_hidden.shape, device=device).masked_fill(is_hidden, hidden)
-        found.append(Reading(node, (start, end), (low, high), bias))
-    return found
+        readings.append(Reading(node, (start, end), (low, high), bias))
+    return readings
