@@ -6,7 +6,7 @@ SCIQ ?= ../shared/data/binary_tasks/sciq_test.jsonl
 WORKERS := -n logical --maxprocesses 4 --dist loadfile
 QUIET := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
 
-.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables library nyu-human nyu-judge test test-search test-stress test-slow lint docs bench clean
+.PHONY: help install quickstart lab-study lab-iterations lab-online lab-tables library nyu-human nyu-judge test test-search test-stress test-slow lint docs integrations bench clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -72,6 +72,10 @@ lint: $(VENV)/.dev  ## ruff, mypy and the layers of the rooms
 
 docs: $(VENV)/.dev  ## build the site, tutorials run: build/docs/index.html
 	$(QUIET) HF_HUB_OFFLINE=1 $(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+integrations: $(VENV)/.dev  ## install the other tools that exports are for, and test with them
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[verifiers]'
+	$(QUIET) $(BIN)/python -m pytest tests/export -m "slow or not slow"
 
 bench: $(VENV)/.dev  ## the benchmarks, each a table of two arms
 	@for file in tests/benchmarks/bench_*.py; do $(QUIET) $(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; done

@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YES", "TRUE"):
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from debate_rl.data.questions import load_questions
     from debate_rl.data.transcripts import load_transcripts
     from debate_rl.errors import UserError
+    from debate_rl.export.environment import load_environment
     from debate_rl.game.protocol import Protocol, load_protocol
     from debate_rl.game.question import Question
     from debate_rl.game.transcript import Transcript
@@ -59,6 +61,7 @@ _HOME = {
     "UserError": "debate_rl.errors",
     "facilitate": "debate_rl.weak_to_strong.facilitate",
     "load_config": "debate_rl.config.tree",
+    "load_environment": "debate_rl.export.environment",
     "load_protocol": "debate_rl.game.protocol",
     "load_questions": "debate_rl.data.questions",
     "load_transcripts": "debate_rl.data.transcripts",
@@ -89,6 +92,7 @@ __all__ = [
     "UserError",
     "facilitate",
     "load_config",
+    "load_environment",
     "load_protocol",
     "load_questions",
     "load_transcripts",
@@ -104,6 +108,10 @@ __all__ = [
     "train_sft",
     "train_weak_to_strong",
 ]
+if find_spec("verifiers") is not None:
+    # verifiers finds an environment by the name of a package that lists its classes here.
+    _HOME |= dict.fromkeys(("DebateEnv", "DebateHarness", "DebateTaskset"), "debate_rl.export.verifiers_env")
+    __all__ += ["DebateEnv", "DebateHarness", "DebateTaskset"]
 
 
 def __getattr__(name: str) -> Any:

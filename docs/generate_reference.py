@@ -45,7 +45,7 @@ RECORDS = (
 )
 """Records that users read and write as lines of files."""
 API = {
-    "Load": ("load_questions", "load_protocol", "load_transcripts", "load_config"),
+    "Load": ("load_questions", "load_protocol", "load_transcripts", "load_config", "load_environment"),
     "Play": ("play", "preferences", "play_tournament", "TournamentSettings", "Debates"),
     "Train": ("train_sft", "train_dpo", "train_judge", "train_grpo", "train_judge_grpo"),
     "Rate": ("rate", "read_votes"),

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from tests import ROOT
 
 WANTED = (
+    "debate_rl/py.typed",
     "debate_rl/cli/main.py",
     "debate_rl/judges/judge.py",
     "debate_rl/trainers/common/job.py",
@@ -51,6 +55,58 @@ def test_the_sdist_builds_the_same_wheel(built):
     with tarfile.open(built[1]) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "configs/quickstart.yaml"} <= names
+
+
+def test_the_hub_of_packages_takes_wheel_and_sdist(built):
+    pytest.importorskip("twine")
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
+
+
+CONSUMER = """
+from pathlib import Path
+
+import debate_rl as dr
+
+
+def study(folder: Path) -> float:
+    rules: dr.Protocol = dr.load_protocol("debate", prompts="lab", max_new_tokens=48)
+    questions: list[dr.Question] = dr.load_questions("lab", split="train", limit=4)
+    base = dr.Debater("base", model="lab-base", best_of=4)
+    judge = dr.Judge(model="lab-base")
+    debates = dr.play(base, base, questions, judge, rules, folder=folder / "games")
+    trained: dr.Debater = dr.train_dpo(base, dr.preferences(debates), out=folder / "dpo", beta=0.5)
+    result = dr.play_tournament([base, trained], questions, judge, rules, folder=folder / "tournament")
+    print(debates[0].transcript.speeches[0].text.upper(), result.ratings.standings[0].rating.value)
+    return result.judge_accuracy["dpo"].accuracy.value
+
+
+dr.play(1, 2, 3)
+dr.load_questions("lab").nothing
+"""
+
+
+@pytest.mark.slow
+def test_whoever_installs_the_wheel_has_its_types_under_mypy_strict(built, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=False)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    zipfile.ZipFile(built[0]).extractall(site)
+    # Of what it needs only the package that its records are made of: mypy would read all of torch for nothing.
+    for name in ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"):
+        place = Path(import_module(name).__file__)
+        place = place.parent if place.name == "__init__.py" else place
+        (site / place.name).symlink_to(place)
+    (tmp_path / "use.py").write_text(CONSUMER, encoding="utf-8")
+    options = ["--strict", "--python-executable", str(tmp_path / "venv/bin/python"), "--cache-dir", "cache"]
+    command = [sys.executable, "-m", "mypy", *options, "use.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    wrong = [line for line in done.stdout.splitlines() if ": error: " in line]
+    # Nothing is wrong but the last two lines, which are wrong on purpose: so the types are there.
+    last = len(CONSUMER.splitlines())
+    places = [int(line.split(":")[1]) for line in wrong]
+    assert places == [last - 1] * 3 + [last], done.stdout + done.stderr
+    assert 'expected "Debater"' in wrong[0] and '"nothing"' in wrong[3]
 
 
 def test_an_unpacked_wheel_works_from_elsewhere(built, tmp_path):

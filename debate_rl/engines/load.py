@@ -6,7 +6,10 @@ asks on the terminal if it is unset, so every call here passes false.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,26 @@ from debate_rl.errors import UserError
 
 _NO_CODE = {"trust_remote_code": False}
 _FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Load without bars in files, and without what one library tells another that it will rename.
+
+    Nothing else of the user's log levels and filters is touched, and these are as before afterwards.
+    """
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_config(path: str | Path, revision: str | None = None) -> Any:
@@ -75,7 +98,7 @@ def load_network(auto: Any, path: str | Path, dtype: Any, **options: Any) -> Any
     check_sums(path)
     options = {**options, **_NO_CODE, "use_safetensors": True}
     try:
-        with LOADING:
+        with LOADING, _quiet():
             return auto.from_pretrained(str(path), dtype=dtype, **options)
     except _FAILURES as error:
         raise UserError(_complaint("", path, error)) from error
@@ -102,7 +125,7 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
     check_sums(adapter)
     check_adapter_kind(adapter)
     try:
-        with LOADING, warnings.catch_warnings():
+        with LOADING, _quiet(), warnings.catch_warnings():
             # PEFT only warns about missing weights and leaves them randomly initialised.
             warnings.filterwarnings("error", message=".*missing adapter keys", category=UserWarning)
             if isinstance(model, PeftModel):

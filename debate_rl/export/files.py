@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from debate_rl.errors import UserError
 from debate_rl.export.tables import Row, Tables
@@ -89,11 +89,31 @@ def write_dataset(tables: Tables, out: Path, title: str) -> list[Path]:
     return [*paths, out / "README.md"]
 
 
-def push_dataset(out: Path, repository: str) -> str:
-    """Upload a folder of `write_dataset` to the hub as a private data set, as it lies on disk.
+def check_push(repository: str) -> None:
+    """Refuse an upload that can not succeed, before anything is written.
+
+    Raises:
+        UserError: the hub is switched off, nobody is logged in, or the name is no name of the hub.
+    """
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(f"--push {repository}: write OWNER/NAME or NAME, of letters, digits, . _ and -") from error
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"--push {repository}: the hub is switched off (HF_HUB_OFFLINE); unset it, or leave --push out")
+    if get_token() is None:
+        raise UserError(f"--push {repository}: nobody is logged in; run `hf auth login`, or set HF_TOKEN")
+
+
+def push(out: Path, repository: str, kind: Literal["dataset", "model"]) -> str:
+    """Upload a folder to the hub as a private data set or model, as it lies on disk.
 
     Returns:
-        Address of the data set.
+        Address of what was made.
 
     Raises:
         UserError: the hub can not be reached or refuses.
@@ -103,8 +123,8 @@ def push_dataset(out: Path, repository: str) -> str:
     hub = HfApi()
     try:
         # Private: texts of a run may belong to others, and what was public once can not be taken back.
-        made = hub.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        hub.upload_folder(repo_id=made.repo_id, folder_path=out, repo_type="dataset", commit_message="debate-rl export")
+        made = hub.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
+        hub.upload_folder(repo_id=made.repo_id, folder_path=out, repo_type=kind, commit_message="debate-rl export")
     except Exception as error:
         # The hub's client has changed its network library between versions, and so the errors of a missing network.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -12,20 +12,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from debate_rl.arena.match_record import MatchRecord, match_record
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.tournament import Tournament
+from debate_rl.data.models import model_path
+from debate_rl.engines.weights import check_adapter, check_sums, fingerprint, write_sums
+from debate_rl.export.adapters import public_name
 from debate_rl.export.files import frame, write_csv, write_parquet
 from debate_rl.export.tables import finished_parts, result_tables
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.scores import JudgeScores
-from debate_rl.records import read, read_json, write
+from debate_rl.records import read, read_json, write, write_json
+from debate_rl.trainers.common.model_card import write_model_card
 from debate_rl.trainers.common.rows import PreferenceRow
 from tests import ROOT
 from tests.command import mistake
+from tests.tiny import tiny_adapter
 
 ROW = PreferenceRow(
     prompt=[{"role": "user", "content": "argue for shed"}],
@@ -110,6 +116,8 @@ def test_nothing_is_pushed_unless_asked_and_a_hub_that_is_away_is_one_line(run, 
     import huggingface_hub
 
     asked = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
     class Away:
         def create_repo(self, *names, **options):
@@ -126,15 +134,17 @@ def test_nothing_is_pushed_unless_asked_and_a_hub_that_is_away_is_one_line(run, 
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as an upload needs."""
+    """As much of the hub as uploads need, of data sets and of models."""
 
     asked: list = []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         Hub.asked.append((self.path, self.headers["Authorization"], body))
-        address = f"http://{self.headers['Host']}/datasets/me/debates"
-        answer = {"url": address, "id": "me/debates", "commitOid": "0" * 40}
+        name = json.loads(body)["name"] if self.path.endswith("/create") else "debates"
+        kind = "datasets/" if "datasets" in self.path or '"dataset"' in body else ""
+        address = f"http://{self.headers['Host']}/{kind}me/{name}"
+        answer = {"url": address, "id": f"me/{name}", "commitOid": "0" * 40}
         if self.path.endswith("/preupload/main"):
             files = json.loads(body)["files"]
             answer = {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in files]}
@@ -157,14 +167,13 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
-def test_a_push_uploads_the_folder_as_it_is_to_a_private_data_set(run, tmp_path):
+def pushed(tmp_path, *words):
+    """Run an export with a hub on this machine: (its output, what the hub was asked)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Hub.asked.clear()
-    out = tmp_path / "set"
     done = subprocess.run(
-        [sys.executable, "-m", "debate_rl", "export", run, "--to", "hf", "--out", out, "--push", "me/debates"],
+        [sys.executable, "-m", "debate_rl", "export", *map(str, words)],
         env={
             **os.environ,
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
@@ -181,19 +190,119 @@ def test_a_push_uploads_the_folder_as_it_is_to_a_private_data_set(run, tmp_path)
     server.server_close()
     assert done.returncode == 0, done.stderr
     assert "hf_secret" not in done.stdout + done.stderr
-    paths = [path for path, _, _ in Hub.asked]
-    created = json.loads(Hub.asked[0][2])
-    assert paths[0] == "/api/repos/create" and created["type"] == "dataset", created
+    assert {token for _, token, _ in Hub.asked} == {"Bearer hf_secret"}
+    return done.stdout, list(Hub.asked)
+
+
+def uploaded(commit):
+    """Files of a commit by path."""
+    entries = [json.loads(line) for line in commit.splitlines()]
+    files = [entry["value"] for entry in entries if entry["key"] == "file"]
+    return {file["path"]: base64.b64decode(file["content"]) for file in files}
+
+
+@pytest.mark.slow
+def test_a_push_uploads_the_folder_as_it_is_to_a_private_data_set(run, tmp_path):
+    out = tmp_path / "set"
+    _, asked = pushed(tmp_path, run, "--to", "hf", "--out", out, "--push", "me/debates")
+    created = json.loads(asked[0][2])
+    assert asked[0][0] == "/api/repos/create" and created["type"] == "dataset", created
     assert created.get("private") or created.get("visibility") == "private", created
-    commit = next(body for path, _, body in Hub.asked if "/commit/" in path)
-    uploaded = {}
-    for line in commit.splitlines():
-        entry = json.loads(line)
-        if entry["key"] == "file":
-            uploaded[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+    files = uploaded(next(body for path, _, body in asked if "/commit/" in path))
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert set(uploaded) == names
-    assert uploaded["README.md"] == (out / "README.md").read_bytes()
+    assert set(files) == names
+    assert files["README.md"] == (out / "README.md").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory):
+    """The run with an adapter of a lab model in a debater's and in a judge's stage, as trainings leave them."""
+    copy = tmp_path_factory.mktemp("trained") / "made"
+    shutil.copytree(run, copy)
+    base = model_path("lab-base")
+    for stage in ("dpo", "judge"):
+        adapter = copy / stage / "adapter"
+        tiny_adapter(base, adapter)
+        write_json(adapter / "base.json", {"model": base, "fingerprint": fingerprint(base)})
+        write_sums(adapter)
+        write_model_card(adapter, f"made: {stage}", {"base model": "lab-base"}, {"training loss": 0.6})
+    write_json(copy / "judge" / "calibrator.json", {"kind": "temperature"})
+    return copy
+
+
+def test_adapters_are_written_with_their_cards_and_without_paths_and_fit_their_base(trained, call, tmp_path):
+    code, out, _ = call("export", trained, "--to", "adapters", "--out", tmp_path)
+    assert code == 0 and out.split() == [str(tmp_path / name) for name in ("dpo", "judge")]
+    for name in ("dpo", "judge"):
+        folder = tmp_path / name
+        check_sums(folder)
+        check_adapter(model_path("lab-base"), folder)
+        assert fingerprint(folder) == fingerprint(trained / name / "adapter")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        head = yaml.safe_load(card.split("---")[1])
+        assert head["library_name"] == "peft" and "base_model" not in head
+        assert f"# made: {name}" in card and "training loss" in card and 'model="lab-base"' in card
+        for file in folder.glob("*.json"):
+            assert str(ROOT) not in file.read_text(encoding="utf-8")
+    assert "dr.Judge" in card and (folder / "calibrator.json").is_file()
+    one = tmp_path / "one"
+    assert call("export", trained, "--to", "adapters", "--stage", "dpo", "--out", one)[1].split() == [str(one / "dpo")]
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("org/model-8b", "org/model-8b"),
+        ("/home/ann/models/smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("/cache/hub/models--org--model-8b/snapshots/0123", "org/model-8b"),
+        ("/home/ann/secret/mine", "mine"),
+    ],
+)
+def test_a_base_is_named_as_others_know_it(base, name):
+    assert public_name(base) == name
+
+
+@pytest.mark.slow
+def test_adapters_are_pushed_as_private_models_of_their_own(trained, tmp_path):
+    out = tmp_path / "adapters"
+    said, asked = pushed(tmp_path, trained, "--to", "adapters", "--out", out, "--push", "me/made")
+    created = [json.loads(body) for path, _, body in asked if path == "/api/repos/create"]
+    assert [body["name"] for body in created] == ["made-dpo", "made-judge"]
+    assert all(body.get("private") or body.get("visibility") == "private" for body in created)
+    assert all(body.get("type", "model") == "model" for body in created)
+    first = uploaded(next(body for path, _, body in asked if "/commit/" in path))
+    assert first["README.md"] == (out / "dpo" / "README.md").read_bytes()
+    assert first["adapter_model.safetensors"] == (out / "dpo" / "adapter_model.safetensors").read_bytes()
+    assert "/me/made-judge" in said
+
+
+def test_a_push_that_can_not_succeed_is_refused_before_anything_is_written(trained, call, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    def refused(name):
+        out = tmp_path / "none"
+        said = mistake(call("export", trained, "--to", "adapters", "--out", out, "--push", name))
+        assert not out.exists()
+        return said
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refused("me/made")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert "hf auth login" in refused("me/made")
+    assert "OWNER/NAME" in refused("a name")
+
+
+def test_mistakes_with_adapters_are_one_line(trained, made, call, tmp_path):
+    assert "did you mean 'dpo'" in mistake(call("export", trained, "--to", "adapters", "--stage", "dop"))
+    assert "for --to adapters" in mistake(call("export", trained, "--stage", "dpo"))
+    empty = made.open_run(tmp_path / "empty")
+    made.put(empty, "sft", {"rows": 1})
+    assert "no finished stage of this run trained an adapter" in mistake(call("export", empty, "--to", "adapters"))
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "dpo" / "adapter" / "adapter_model.safetensors").write_bytes(b"cut")
+    assert "is damaged or was changed" in mistake(call("export", broken, "--to", "adapters"))
 
 
 def test_an_inspect_log_is_read_back_by_inspect(run, call, tmp_path):

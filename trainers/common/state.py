@@ -45,6 +45,9 @@ def kept_global_state() -> Iterator[None]:
     bars = transformers.logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         transformers.logging.disable_progress_bar()
+    if not torch.accelerator.is_available():
+        # Accelerate imports DeepSpeed where it is installed, which would print that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with warnings.catch_warnings():
             # TRL sets fields of TrainingArguments that transformers renames: nothing a user could mend.
