@@ -213,7 +213,7 @@ class Online(Record):
             raise ValueError(f"protocol {protocol.name!r} does not say beforehand who speaks; choose another protocol")
         if protocol.judge_questions:
             raise ValueError(
-                f"protocol {protocol.name!r}: nobody asks judge_questions in online training; leave it out"
+                f"protocol {protocol.name!r}: judge_questions are not asked in online training; choose another protocol"
             )
         if (self.watch is None) != (self.watch_questions is None):
             raise ValueError("watch and watch_questions belong together")
