@@ -274,12 +274,16 @@ def with_questions(
 
 
 def shown_question(question: JudgeQuestion) -> str:
-    """The question as everybody reads it: its first line, escaped and not too long; empty where nothing is asked."""
+    """The question as everybody reads it: one line, escaped and not too long; empty where nothing is asked.
+
+    It is the first line with a question mark, else the first one: models may answer before they ask, and go on after.
+    """
     lines = [line.strip() for line in _SCRATCHPAD.sub("", question.text).splitlines()]
     first = next(filter(None, lines), "")
     if first.strip(".!\"'*() ").lower() in _NO_QUESTION:
         return ""
-    return _limit_words(escape(first).strip(), QUESTION_WORDS)
+    asked = next((line for line in lines if "?" in line), first)
+    return _limit_words(escape(asked).strip(), QUESTION_WORDS)
 
 
 def escape(text: str) -> str:

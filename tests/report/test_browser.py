@@ -177,6 +177,9 @@ def test_a_debate_opens_beside_its_story_with_three_kinds_of_quotes(opened):
             getComputedStyle(document.querySelector('.reader .speech mark.' + look)).backgroundColor)
     """)
     assert len(set(colours)) == 2 and "rgba(0, 0, 0, 0)" not in colours
+    # Between the rounds stands what the judge asked, as words alone.
+    (asked,) = texts(opened, ".reader .speeches .asked")
+    assert asked.startswith("judge asks") and "Why?" in asked and "\u2039script\u203a" in asked and "[U+202E]" in asked
 
 
 def test_the_address_of_a_debate_opens_it_again(opened):

@@ -117,7 +117,7 @@ def test_a_run_stopped_at_a_question_ends_like_one_that_was_not(finished, tmp_pa
     assert [name for name in expected if expected[name] != found[name]] == []
 
 
-def test_the_page_and_the_exports_hold_the_questions(finished, tmp_path, call):
+def test_the_exports_hold_the_questions(finished, tmp_path, call):
     folder, _ = finished
     code, _, err = call("export", folder, "--to", "csv", "--out", tmp_path / "out")
     assert code == 0, err
@@ -127,6 +127,23 @@ def test_the_page_and_the_exports_hold_the_questions(finished, tmp_path, call):
     (asked,) = json.loads(with_questions[0]["judge_questions"])
     assert asked["turn"] == 0 and asked["text"].startswith("why ") and asked["judge"]
     assert all(not row["judge_questions"] for row in rows if row["protocol"] == "debate")
+
+
+def test_an_inspect_log_has_the_questions_as_messages(finished, tmp_path, call):
+    inspect_log = pytest.importorskip("inspect_ai.log", reason="needs the extra `inspect`")
+    folder, _ = finished
+    code, _, err = call("export", folder, "--to", "inspect", "--out", tmp_path / "out")
+    assert code == 0, err
+    (path,) = (tmp_path / "out").glob("*tournament*")
+    sample = inspect_log.read_eval_log(str(path)).samples[0]
+    assert [message.role for message in sample.messages][1:] == [
+        "assistant",
+        "assistant",
+        "user",
+        "assistant",
+        "assistant",
+    ]
+    assert "asks**" in sample.messages[3].content and "why " in sample.messages[3].content
 
 
 def test_what_can_not_be_asked_is_said_before_anything_runs(tmp_path, call):
