@@ -1,5 +1,8 @@
 """A person as judge: reads a debate round by round without the passage, and after each says how likely side A is.
 
+A game that is played while it is judged may let the person ask the debaters between rounds, as the judges of Michael et
+al. 2023 did.
+
 As in Michael et al. 2023, the reward is log2 p(correct) - .05 for each round that was asked for, and probabilities are
 kept between .01 and .99. A judgement is a `JudgedDebate` like any other, so everything that reads legs reads its log.
 """
@@ -16,11 +19,21 @@ from pydantic import ValidationError
 
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
-from debate_rl.game.transcript import Transcript, seen_by_judge, shown_text
-from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
+from debate_rl.game.protocol import Side
+from debate_rl.game.transcript import (
+    JudgeQuestion,
+    Origin,
+    Transcript,
+    asked_before,
+    seen_by_judge,
+    shown_question,
+    shown_text,
+    with_questions,
+)
+from debate_rl.game.verdict import Ask, Failure, JudgedDebate, Verdict
 from debate_rl.judges.presentation import logprobs_of
 from debate_rl.judges.scores import ROUND_COST
-from debate_rl.records import append, digest, explain, read
+from debate_rl.records import append, clean_text, digest, explain, read
 
 LEAST, MOST = 1.0, 99.0
 """Percent that the interface of Michael et al. 2023 let a judge give."""
@@ -34,6 +47,8 @@ Say = Callable[[str], None]
 """Prints a text."""
 Listen = Callable[[str], str]
 """Prints a prompt and returns the line that was typed; raises EOFError at the end of the input."""
+PlayRound = Callable[[Transcript], "Transcript | Failure"]
+"""Plays a game on to the end of its next round."""
 _LINE_START = b'{"transcript":'
 """First bytes of every line of a log."""
 
@@ -166,7 +181,13 @@ def unjudged(games: Iterable[Transcript], judge: str, log: Path) -> list[Transcr
 
 
 def judge_in_person(
-    games: Iterable[Transcript], judge: str, log: Path, say: Say, listen: Listen, count: int = 1
+    games: Iterable[Transcript],
+    judge: str,
+    log: Path,
+    say: Say,
+    listen: Listen,
+    count: int = 1,
+    play_round: PlayRound | None = None,
 ) -> int:
     """Let a person judge some games, each on a question of its own; every finished judgement is logged at once.
 
@@ -180,6 +201,8 @@ def judge_in_person(
         say: prints.
         listen: reads a line.
         count: stop after this many judgements.
+        play_round: plays the rounds of games that are not played yet, each when the person wants to read it, and lets
+            it ask before the next one. None: the games are finished, and nobody can be asked.
 
     Returns:
         Number of games judged; fewer than `count` if the input or the games end.
@@ -193,40 +216,92 @@ def judge_in_person(
     for game in games:
         if len(judged) == count:
             break
-        if game.question.id in judged or not game.complete or not game.speeches:
+        if game.question.id in judged or (play_round is None and not (game.complete and game.speeches)):
             continue
         try:
-            leg = judge_game(game, judge, say, listen)
+            if play_round is None:
+                leg = judge_game(game, judge, say, listen)
+            else:
+                leg = judge_game(live_game(game, judge), judge, say, listen, play_round)
         except EOFError:
             say("(end of input: this debate is not recorded)")
             break
+        except UserError as error:
+            say(f"{error}; this debate is not recorded")
+            continue
         append(log, [leg], inline=True)
         judged.add(game.question.id)
         say(_outcome(leg))
     return len(judged)
 
 
-def judge_game(game: Transcript, judge: str, say: Say, listen: Listen) -> JudgedDebate:
+def judge_game(
+    game: Transcript, judge: str, say: Say, listen: Listen, play_round: PlayRound | None = None
+) -> JudgedDebate:
     """Show a game round by round, ask after each, and return what was read with the verdict.
+
+    Args:
+        game: finished, or with `play_round` not begun.
+        judge: name of the verdict.
+        say: prints.
+        listen: reads a line.
+        play_round: as for `judge_in_person`.
 
     Raises:
         EOFError: the input ended before the decision.
+        UserError: a round could not be played.
     """
     first, second = game.question.answers
     say(f"\n=== {game.question.text}\nA: {first}\nB: {second}")
-    ends = round_ends(game)
+    ends = round_ends(game) if play_round is None else planned_rounds(game)
     given: list[float] = []
     start = 0
     for number, end in enumerate(ends, start=1):
-        for speech in seen_by_judge(game, game.present):
-            if start <= speech.turn < end:
-                say(f"\n--- {speech.side}, round {number} of {len(ends)}\n{shown_text(speech, game.protocol)}")
+        if play_round is not None:
+            game = _played_on(game, play_round)
+        _say_round(game, start, end, f"round {number} of {len(ends)}", say)
         p, ended = _ask_person(number, say, listen)
         given.append(p)
-        if ended:
+        if ended or number == len(ends):
             break
+        if play_round is not None:
+            text = listen("question to the debaters (empty: none): ").strip()
+            if text:
+                game = game.ask(question_of_person(text, judge, end))
         start = end
     return judged_leg(game, judge, given)
+
+
+def _played_on(game: Transcript, play_round: PlayRound) -> Transcript:
+    """Play the next round.
+
+    Raises:
+        UserError: a speech failed.
+    """
+    played = play_round(game)
+    if isinstance(played, Failure):
+        raise UserError(f"the debaters could not go on: {played.message}")
+    return played
+
+
+def _say_round(game: Transcript, start: int, end: int, round_: str, say: Say) -> None:
+    """Print the speeches of a round, and what a judge before asked after it."""
+    for speech, questions in with_questions(seen_by_judge(game, game.present), game.asked):
+        if not start <= speech.turn < end:
+            continue
+        say(f"\n--- {speech.side}, {round_}\n{shown_text(speech, game.protocol)}")
+        for question in filter(None, map(shown_question, questions)):
+            say(f"\n--- the judge asked\n{question}")
+
+
+def live_game(game: Transcript, judge: str) -> Transcript:
+    """A game that is played for one judge: what it asks makes the game its own, so the name of the game is too."""
+    return game.model_copy(update={"seed": int(digest([game.seed, "judge", judge]), 16) % 2**31})
+
+
+def question_of_person(text: str, judge: str, turns: int) -> JudgeQuestion:
+    """What a person asks the debaters after some turns."""
+    return JudgeQuestion(turn=turns - 1, text=clean_text(text), origin=Origin(player=judge))
 
 
 def judged_leg(game: Transcript, judge: str, given: Sequence[float]) -> JudgedDebate:
@@ -239,12 +314,15 @@ def judged_leg(game: Transcript, judge: str, given: Sequence[float]) -> JudgedDe
     """
     ends = round_ends(game)
     verdict = _verdict(game, judge, given, ends)
-    if len(given) == len(ends):
+    # A live game ends where its judge decides: what it has not read was never said.
+    if len(given) == len(ends) and game.complete:
         return JudgedDebate(transcript=game, verdict=verdict)
     turns_read = ends[len(given) - 1]
     rules = game.protocol.model_copy(update={"turns": turns_read})
     speeches = tuple(speech for speech in game.speeches if speech.turn < turns_read)
-    return JudgedDebate(transcript=game.model_copy(update={"protocol": rules, "speeches": speeches}), verdict=verdict)
+    asked = asked_before(game, turns_read - 1)
+    read_game = game.model_copy(update={"protocol": rules, "speeches": speeches, "asked": asked})
+    return JudgedDebate(transcript=read_game, verdict=verdict)
 
 
 def _verdict(game: Transcript, judge: str, given: Sequence[float], ends: Sequence[int]) -> Verdict:
@@ -264,19 +342,39 @@ def round_ends(game: Transcript) -> tuple[int, ...]:
     Turns of one side each (sequential debates) make one round together, as in Michael et al. 2023; if the judge calls
     the speakers, every turn is a round. Turns without a speech belong to no round.
     """
-    sides = {speech.side for speech in game.speeches}
     last = max((speech.turn for speech in game.speeches), default=-1)
-    every_turn = game.protocol.calls == "rejected"
+    return _round_ends(
+        [{speech.side for speech in game.turn(turn)} for turn in range(last + 1)], game.protocol.calls == "rejected"
+    )
+
+
+def planned_rounds(game: Transcript) -> tuple[int, ...]:
+    """The same of a game that is still to be played, if nothing fails."""
+    return _round_ends([set(game.speakers(turn)) for turn in range(game.protocol.turns)], every_turn=False)
+
+
+def _round_ends(sides_of_turns: Sequence[set[Side]], every_turn: bool) -> tuple[int, ...]:
+    """See `round_ends`; `every_turn` makes a round of each turn with a speech."""
+    sides: set[Side] = set().union(*sides_of_turns)
+    last = max((turn for turn, speakers in enumerate(sides_of_turns) if speakers), default=-1)
     ends: list[int] = []
-    heard: set[str] = set()
+    heard: set[Side] = set()
     for turn in range(last + 1):
-        heard.update(speech.side for speech in game.turn(turn))
+        heard |= sides_of_turns[turn]
         if not heard:
             continue
         if heard == sides or every_turn or turn == last:
             ends.append(turn + 1)
             heard = set()
     return tuple(ends)
+
+
+def turns_played(game: Transcript) -> int:
+    """Number of turns in which everybody has spoken, from the first."""
+    for turn in range(game.protocol.turns):
+        if len(game.turn(turn)) < len(game.speakers(turn)):
+            return turn
+    return game.protocol.turns
 
 
 def rounds(leg: JudgedDebate) -> int:

@@ -37,7 +37,7 @@ def wording_of(readout: Readout) -> Wording | None:
 def without_debate(transcript: Transcript) -> Transcript:
     """The game as a blind judge sees it: the question alone, without speeches and passage."""
     protocol = transcript.protocol.model_copy(update={"judge_reads_passage": False})
-    return transcript.model_copy(update={"protocol": protocol, "speeches": ()})
+    return transcript.model_copy(update={"protocol": protocol, "speeches": (), "asked": ()})
 
 
 def without_content(transcript: Transcript) -> Transcript:
@@ -46,8 +46,10 @@ def without_content(transcript: Transcript) -> Transcript:
     changes = {"text": _NOTHING, "answers": _NEUTRAL_ANSWERS, "passage": passage, "excerpt": None}
     question = transcript.question.model_copy(update=changes)
     speeches = tuple(speech.model_copy(update={"text": _NOTHING, "quotes": ()}) for speech in transcript.speeches)
+    asked = tuple(entry.model_copy(update={"text": _NOTHING}) for entry in transcript.asked)
     players = dict.fromkeys(transcript.players, _NOTHING)
-    return transcript.model_copy(update={"question": question, "speeches": speeches, "players": players})
+    emptied = {"question": question, "speeches": speeches, "asked": asked, "players": players}
+    return transcript.model_copy(update=emptied)
 
 
 def read_scores(scores: Scores, readout: Readout) -> tuple[float, float]:

@@ -102,7 +102,7 @@ def _row(leg: JudgedDebate) -> dict[str, Any]:
     """One debate as plain values."""
     game = leg.transcript
     p_correct = leg.p_correct
-    return {
+    row: dict[str, Any] = {
         "question": game.question.text,
         "answer_a": game.question.answers[0],
         "answer_b": game.question.answers[1],
@@ -116,3 +116,6 @@ def _row(leg: JudgedDebate) -> dict[str, Any]:
         "right": None if p_correct is None else p_correct > 0.5,
         "failure": None if leg.failure is None else leg.failure.message,
     }
+    if game.protocol.judge_questions:
+        row["judge_questions"] = [question.text for question in game.asked]
+    return row

@@ -42,7 +42,8 @@ def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
         name: of a shipped protocol with consultants for both sides, or a YAML file with one.
 
     Raises:
-        UserError: the protocol has no consultants on both sides, or a game is no consultancy.
+        UserError: the protocol has no consultants on both sides, or a game is no consultancy or has questions
+            of the judge.
     """
     rules = load_protocol(name)
     if rules.turns == 0 or rules.speakers_see != "own" or rules.sides != "both":
@@ -54,6 +55,11 @@ def to_double(games: Sequence[Transcript], name: str = "double") -> Converted:
             raise UserError(
                 f"a game of protocol {game.protocol.name!r} is no consultancy; name the protocol whose games to "
                 "convert, such as single"
+            )
+        if game.protocol.judge_questions:
+            raise UserError(
+                f"a game of protocol {game.protocol.name!r} holds the judge's questions to one side, which the other "
+                "did not answer; convert games of a protocol without judge_questions"
             )
         if len(game.present) == 2:
             converted.append(game.model_copy(update={"protocol": _under(game.protocol, rules)}))

@@ -26,13 +26,16 @@ from math import comb
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from debate_rl.arena.resume_log import Log, Progress
 from debate_rl.arena.turn_order import call_sides, pick_sides
 from debate_rl.engines.request import Engine
 from debate_rl.game.protocol import Side, other
-from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.transcript import JudgeQuestion, Speech, Transcript
 from debate_rl.game.verdict import Failure, JudgedDebate, Verdict
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
+from debate_rl.judges.questions import ask_questions
 from debate_rl.players.debater import Debater
 from debate_rl.players.speak import Pool, Scorer, Seat, SpeechResult, make_pool, speak
 from debate_rl.records import Record, digest
@@ -55,6 +58,8 @@ class Leaf(Record):
     path: tuple[int, ...]
     """Branch taken in each turn; 0 where there is only one."""
     speeches: tuple[Speech, ...]
+    asked: tuple[JudgeQuestion, ...] = Field(default=(), exclude_if=lambda asked: not asked)
+    """Questions of the judge on this path."""
     verdict: Verdict | None = None
     failure: Failure | None = None
 
@@ -97,7 +102,7 @@ class Tree(Record):
 
     def leg(self, leaf: Leaf) -> JudgedDebate:
         """A leaf as a game with its verdict."""
-        game = self.game.model_copy(update={"speeches": leaf.speeches})
+        game = self.game.model_copy(update={"speeches": leaf.speeches, "asked": leaf.asked})
         return JudgedDebate(transcript=game, verdict=leaf.verdict, failure=leaf.failure)
 
 
@@ -138,10 +143,12 @@ def grow(
     judge: AnyJudge | None,
     opponents: Opponents = None,
     pools: list[Pool] | None = None,
+    asker: AnyJudge | None = None,
 ) -> list[Tree]:
     """Play every path of every tree to its end and judge it.
 
-    Each turn of all trees is one call to the engine, and so are all verdicts.
+    Each turn of all trees is one call to the engine, and so are all questions of the judge after a turn, and all
+    verdicts.
 
     Args:
         trees: with games of any protocols and questions; leaves they may have are replaced.
@@ -150,6 +157,8 @@ def grow(
         judge: gives the verdicts and chooses for Best-of-N players; None leaves leaves without a verdict.
         opponents: players simulated as the other side of Best-of-N players.
         pools: a list that collects the candidates of Best-of-N players; None collects nothing.
+        asker: asks the judge's questions, in protocols with `judge_questions`; None is the judge itself. Without a
+            judge nobody asks.
 
     Returns:
         The trees with their leaves, in order. A speech or verdict that fails ends the paths through it, no others.
@@ -177,7 +186,7 @@ def grow(
         next_paths = []
         for index, path in enumerate(paths):
             next_paths += _extend(path, trees[path.tree].target, spoken[index])
-        paths = next_paths
+        paths = _ask(next_paths, turn, asker or judge, engine)
     return _judge(trees, paths, score)
 
 
@@ -194,6 +203,26 @@ def _call_speakers(paths: Sequence[_Path], score: Scorer | None) -> list[_Path]:
             path = _advance(path, game, p)
         advanced.append(path)
     return advanced
+
+
+def _ask(paths: list[_Path], turn: int, asker: AnyJudge | None, engine: Engine) -> list[_Path]:
+    """Have the judge ask its questions after a turn, in the games of protocols where it may."""
+    if asker is None:
+        return paths
+    asking = [
+        index
+        for index, path in enumerate(paths)
+        if path.failure is None and path.game.speeches and path.game.protocol.asks_after(turn)
+    ]
+    games = [paths[index].game for index in asking]
+    asked = list(paths)
+    for index, question in zip(asking, ask_questions(games, turn, asker, engine), strict=True):
+        path = paths[index]
+        if isinstance(question, Failure):
+            asked[index] = replace(path, failure=question)
+        else:
+            asked[index] = replace(path, game=path.game.ask(question))
+    return asked
 
 
 def _advance(path: _Path, game: Transcript | Failure, p: float | None) -> _Path:
@@ -276,6 +305,7 @@ def _judge(trees: Sequence[Tree], paths: Sequence[_Path], score: Scorer | None) 
             Leaf(
                 path=path.branches,
                 speeches=path.game.speeches,
+                asked=path.game.asked,
                 verdict=outcome if isinstance(outcome, Verdict) else None,
                 failure=outcome if isinstance(outcome, Failure) else None,
             )
@@ -318,6 +348,7 @@ def _pool(
     # All leaves of a node agree on what was said before it, and on the other side's speech in its turn.
     speeches = branches[0][0].speeches
     before = tuple(speech for speech in speeches if speech.turn < turn)
+    asked = tuple(question for question in branches[0][0].asked if question.turn < turn)
     opponents = [speech for speech in speeches if speech.turn == turn and speech.side != target]
     candidates = []
     p = []
@@ -326,7 +357,7 @@ def _pool(
         candidates.append(own[0])
         p.append([leaf.verdict.p_side(target) for leaf in leaves if leaf.verdict is not None])
     return make_pool(
-        tree.game.model_copy(update={"speeches": before}),
+        tree.game.model_copy(update={"speeches": before, "asked": asked}),
         target,
         turn,
         tree.game.players[target],

@@ -28,6 +28,7 @@ def play(
     judge: AnyJudge | None,
     opponents: Opponents = None,
     pools: list[Pool] | None = None,
+    asker: AnyJudge | None = None,
 ) -> list[JudgedDebate]:
     """Play games to their end and judge them: trees without branches (see `game_tree.grow`).
 
@@ -38,11 +39,12 @@ def play(
         judge: gives the verdicts and chooses for Best-of-N players; None leaves legs without a verdict.
         opponents: who is simulated as the other side of a Best-of-N player; None simulates the player's own model.
         pools: a list that collects the candidates of Best-of-N players; None collects nothing.
+        asker: asks the judge's questions; None is the judge (see `game_tree.grow`).
 
     Returns:
         One leg per game, in order. A game that fails keeps its speeches so far and says why.
     """
-    grown = grow([Tree(game=game) for game in games], players, engine, judge, opponents, pools)
+    grown = grow([Tree(game=game) for game in games], players, engine, judge, opponents, pools, asker)
     return [tree.leg(tree.leaves[0]) for tree in grown]
 
 
@@ -60,6 +62,8 @@ class LogOptions:
     """Log of the candidates of Best-of-N players; None keeps none."""
     on_leg: Callable[[JudgedDebate], None] | None = None
     """Called with every leg, in the order of the games."""
+    asker: AnyJudge | None = None
+    """Asks the judge's questions; None is the judge (see `game_tree.grow`)."""
 
 
 def play_to_file(
@@ -96,7 +100,8 @@ def play_to_file(
 
     def play_missing(missing: Sequence[Transcript]) -> list[JudgedDebate]:
         pools: list[Pool] = []
-        legs = play(missing, players, engine, judge, opponents, pools if pool_path is not None else None)
+        collected = pools if pool_path is not None else None
+        legs = play(missing, players, engine, judge, opponents, collected, options.asker)
         # Pools first: after a crash between the two writes the chunk is played again from the store, and `read_pools`
         # counts a pool once. The other way round its legs would count as done and the pools be lost.
         if pool_path is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,8 @@ from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, at_work, 
 from debate_rl.errors import UserError
 
 if TYPE_CHECKING:
-    from debate_rl.game.protocol import Protocol
     from debate_rl.game.transcript import Transcript
+    from debate_rl.judges.human import PlayRound
     from debate_rl.runs.run import Run
 
 judge_app = typer.Typer(no_args_is_help=True, help="Train, attack and score judges; judge in person.")
@@ -62,28 +62,37 @@ def judge_play(
         "judgements.jsonl"
     ),
 ) -> None:
-    """Judge debates yourself, without the passage: a probability after every round, scored by log2 p - .05 a round."""
+    """Judge debates yourself, without the passage: a probability after every round, scored by log2 p - .05 a round.
+
+    Under a protocol with judge_questions, models of a config answer what you ask between the rounds.
+    """
     from debate_rl.judges.human import judge_in_person, saved_games, unjudged
 
     judge = f"human/{name}"
+    games: Iterable[Transcript]
+    play_round: PlayRound | None = None
     if source is None or source.suffix in (".yaml", ".yml"):
-        games = fresh_games(source, overrides, lambda opened: unjudged(opened, judge, log))
+        one, opened = opened_games(source, overrides)
+        games = unjudged(opened, judge, log)
+        if one.protocol().judge_questions:
+            play_round = live_rounds(one)
+        else:
+            games = played_games(one, games)
     else:
         if overrides:
             raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
-        games = iter(unjudged(saved_games(source, stage), judge, log))
-    judged = judge_in_person(games, judge, log, typer.echo, input, count)
+        games = unjudged(saved_games(source, stage), judge, log)
+    judged = judge_in_person(games, judge, log, typer.echo, input, count, play_round)
     typer.echo(f"{judged} judged; verdicts: {log}" if judged else "no debate judged; nothing was written")
 
 
-def fresh_games(
-    config: Path | None, overrides: list[str] | None, order: Callable[[list[Transcript]], list[Transcript]]
-) -> Iterator[Transcript]:
-    """Debates of the untrained debater on test questions, each played when it is wanted.
+def opened_games(config: Path | None, overrides: list[str] | None) -> tuple[Run, list[Transcript]]:
+    """A config's run, and the debates of its untrained debater on test questions, which are still to be played.
 
     Raises:
         UserError: the protocol can not be played without a judge, or has no speeches.
     """
+    from debate_rl.game.transcript import open_transcript
     from debate_rl.runs.run import Run
 
     one = Run(config_or_lab(config, overrides))
@@ -92,22 +101,30 @@ def fresh_games(
         raise UserError(f"protocol {rules.name!r} needs a judge to call its speakers; judge games of a finished run")
     if rules.turns == 0:
         raise UserError(f"protocol {rules.name!r} has no speeches to judge; set for example protocol.name=debate")
-    return _played(one, rules, order)
+    opened = [open_transcript(q, rules, {"A": "base", "B": "base"}, one.config.seed) for q in one.questions("test")]
+    return one, [game for game in opened if game.question.correct is not None]
 
 
-def _played(one: Run, rules: Protocol, order: Callable[[list[Transcript]], list[Transcript]]) -> Iterator[Transcript]:
+def played_games(one: Run, games: Iterable[Transcript]) -> Iterator[Transcript]:
     """Play each game when it is wanted."""
     from debate_rl.arena.rollout import play
-    from debate_rl.game.transcript import open_transcript
 
     players = {"base": one.debater("base")}
     engine = one.open_engine()
-    opened = [open_transcript(q, rules, {"A": "base", "B": "base"}, one.config.seed) for q in one.questions("test")]
-    for game in order([game for game in opened if game.question.correct is not None]):
+    for game in games:
         (leg,) = play([game], players, engine, None)
         if leg.failure is not None:
             typer.echo(f"not played: {leg.failure.message}", err=True)
         yield leg.transcript
+
+
+def live_rounds(one: Run) -> PlayRound:
+    """What plays the next round of a game of the untrained debater."""
+    from debate_rl.arena.live import play_round
+
+    players = {"base": one.debater("base")}
+    engine = one.open_engine()
+    return lambda game: play_round(game, players, engine)
 
 
 @judge_app.command("probe")

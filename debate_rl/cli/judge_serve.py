@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from debate_rl.cli.execute import Overrides, at_work, config_or_lab
-from debate_rl.cli.judge import fresh_games
+from debate_rl.cli.execute import Overrides, at_work
+from debate_rl.cli.judge import live_rounds, opened_games, played_games
 from debate_rl.errors import UserError
 
 if TYPE_CHECKING:
     from debate_rl.game.transcript import Transcript
+    from debate_rl.judges.human import PlayRound
+    from debate_rl.runs.run import Run
 
 
 def judge_serve(
@@ -52,21 +54,22 @@ def judge_serve(
         tokens = judge_tokens(log, people)
         with listen(port) as server:
             with at_work("judge serve"):
-                games = _games(source, overrides, stage, count, log)
+                games, play_round = _games(source, overrides, stage, count, log)
                 others = {} if source is None or _is_config(source) else recorded_verdicts(source, stage)
-                bench = Bench(games, [f"human/{name}" for name in people], log, count)
+                live = play_round is not None
+                bench = Bench(games, [f"human/{name}" for name in people], log, count, live=live)
             address = f"http://127.0.0.1:{server.getsockname()[1]}"
             for name, token in tokens.items():
                 typer.echo(f"{name}: {address}/j/{token}")
             typer.echo(f"verdicts: {log}; stop with Ctrl-C, every answer is kept")
             by_judge = {f"human/{name}": token for name, token in tokens.items()}
-            serve(Pages(bench, by_judge, others).app(), server)
+            serve(Pages(bench, by_judge, others, play_round).app(), server)
 
 
 def _games(
     source: Path | None, overrides: list[str] | None, stage: str | None, count: int, log: Path
-) -> list[Transcript]:
-    """The games to judge.
+) -> tuple[list[Transcript], PlayRound | None]:
+    """The games to judge, and what plays their rounds where judges may ask between these.
 
     Raises:
         UserError: there is none.
@@ -76,30 +79,27 @@ def _games(
     if source is not None and not _is_config(source):
         if overrides:
             raise UserError(f"{source} is no config, so {overrides[0]!r} changes nothing; leave it out, or give a YAML")
-        return saved_games(source, stage)
+        return saved_games(source, stage), None
     if stage is not None:
         raise UserError(f"--stage {stage} is of a run; a config's models play new debates")
-    games = _played_games(source, overrides, count, log)
+    one, opened = opened_games(source, overrides)
+    if one.protocol().judge_questions:
+        return _one_a_story(opened, count), live_rounds(one)
+    games = _played_games(one, _one_a_story(opened, count), log)
     if not games:
         raise UserError("no debate was played to its end; see the messages above")
-    return games
+    return games, None
 
 
-def _played_games(source: Path | None, overrides: list[str] | None, count: int, log: Path) -> list[Transcript]:
+def _played_games(one: Run, wanted: list[Transcript], log: Path) -> list[Transcript]:
     """Debates of a config's models, kept beside the log: a judge who comes back must find the words that it read."""
     from debate_rl.game.verdict import JudgedDebate
     from debate_rl.records import append, digest, read_log
 
-    config = config_or_lab(source, overrides)
-    path = log.with_name(f"{log.stem}.games-{digest(config)}.jsonl")
+    path = log.with_name(f"{log.stem}.games-{digest(one.config)}.jsonl")
     games = {leg.transcript.id: leg.transcript for leg in read_log(path, JudgedDebate)}
-    wanted: list[Transcript] = []
-
-    def missing(opened: list[Transcript]) -> list[Transcript]:
-        wanted.extend(_one_a_story(opened, count))
-        return [game for game in wanted if game.id not in games]
-
-    for game in fresh_games(source, overrides, missing):
+    missing = [game for game in wanted if game.id not in games]
+    for game in played_games(one, missing):
         if game.complete:
             append(path, [JudgedDebate(transcript=game)])
             games[game.id] = game

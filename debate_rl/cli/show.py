@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from debate_rl.analysis.effects.row import EffectRow
-from debate_rl.game.transcript import Speech
+from debate_rl.game.transcript import Speech, shown_question, with_questions
 from debate_rl.game.verdict import JudgedDebate
 
 COLOURS = {"exact": "green", "near": "yellow", "invalid": "red"}
@@ -40,9 +40,12 @@ def show_leg(leg: JudgedDebate, console: Console | None = None) -> None:
     for side, answer in zip("AB", question.answers, strict=True):
         player = game.players.get(side)  # type: ignore[call-overload]
         console.print(f"{side}: {answer}" + (f"  (argued by {player})" if player else ""), markup=False)
-    for speech in game.speeches:
+    for speech, questions in with_questions(game.speeches, game.asked):
         console.rule(f"{speech.side}, turn {speech.turn + 1}", style="dim")
         console.print(_speech(speech))
+        for asked in questions:
+            console.rule(f"{asked.origin.player} asks", style="dim")
+            console.print(shown_question(asked) or "(nothing)", markup=False)
     console.rule("verdict")
     if leg.failure is not None:
         console.print(f"failed at seat {leg.failure.seat}: {leg.failure.kind}: {leg.failure.message}", markup=False)

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from debate_rl.engines.server.budget import Price
 from debate_rl.engines.server.settings import ServerSettings, Software
-from debate_rl.game.protocol import Protocol, load_protocol
+from debate_rl.game.protocol import Protocol, load_protocol, read_protocol
 from debate_rl.records import Record
 
 
@@ -236,14 +236,15 @@ class ProtocolSettings(Record):
         may take.
         """
         changes = self.model_dump(exclude_none=True, exclude={"name", "turns", "passage_tokens"})
-        protocol = load_protocol(name or self.name, **changes)
+        # Not `load_protocol` yet: whether the judge can ask questions depends on the turns.
+        protocol = read_protocol(name or self.name, **changes)
         if self.turns is None or protocol.turns == 0:
-            return protocol
+            return load_protocol(name or self.name, **changes)
         if name in (None, self.name):
             return load_protocol(self.name, turns=self.turns, **changes)
         if protocol.calls == "rejected" or protocol.turns % len(protocol.order):
-            return protocol
-        default = load_protocol(self.name)
+            return load_protocol(name or self.name, **changes)
+        default = read_protocol(self.name)
         # Where the judge calls one side a turn, two turns are a pass of both sides.
         turns_per_pass = 2 if default.calls == "rejected" else len(default.order)
         passes = math.ceil(self.turns / turns_per_pass)

@@ -11,7 +11,7 @@ from debate_rl.arena.tournament import Tally
 from debate_rl.errors import UserError
 from debate_rl.export.tables import Part, correct_side
 from debate_rl.game import run_files
-from debate_rl.game.transcript import seen_by_judge
+from debate_rl.game.transcript import seen_by_judge, with_questions
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate
 
@@ -83,9 +83,11 @@ def _sample(leg: JudgedDebate, number: int) -> EvalSample:
     first, second = game.question.answers
     asked = f"{game.question.text}\n\nA: {first}\nB: {second}"
     messages: list[Any] = [ChatMessageUser(content=asked)]
-    for speech in seen_by_judge(game, game.present):
+    for speech, questions in with_questions(seen_by_judge(game, game.present), game.asked):
         heading = f"{speech.side} ({game.players.get(speech.side)}), turn {speech.turn + 1}"
         messages.append(ChatMessageAssistant(content=f"**{heading}**\n\n{speech.text}"))
+        for question in questions:
+            messages.append(ChatMessageUser(content=f"**{question.origin.player} asks**\n\n{question.text}"))
     verdict = "no verdict"
     if leg.verdict is not None:
         verdict = f"p(A) = {leg.verdict.p[0]:.3f}, p(B) = {leg.verdict.p[1]:.3f}"

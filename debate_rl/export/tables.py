@@ -119,7 +119,7 @@ def preference_rows(parts: Iterable[Part]) -> list[Row]:
 
 def debate_row(game: Transcript) -> Row:
     """One debate; its speeches are a list of plain values."""
-    return {
+    row: Row = {
         "game": game.id,
         "question_id": game.question.id,
         "story": game.question.cluster,
@@ -134,6 +134,12 @@ def debate_row(game: Transcript) -> Row:
         "complete": game.complete,
         "speeches": [_speech(game, speech) for speech in game.speeches],
     }
+    # Only where there may be some: tables of other protocols have no such column.
+    if game.protocol.judge_questions:
+        row["judge_questions"] = [
+            {"turn": question.turn, "judge": question.origin.player, "text": question.text} for question in game.asked
+        ]
+    return row
 
 
 def correct_side(game: Transcript) -> str | None:

@@ -3,7 +3,9 @@
 A prompt set is a folder. Each seat has a template: `<protocol>.<seat>.j2` if it exists, else `<seat>.j2`. Seats are
 `debater` and `judge`, and `critique` and `refine` for players that refine their drafts. These two begin with
 `{% include debater %}`, the debater's own template, so that a passage is encoded once for all three. Likewise `reason`
-and `state`, for judges that think first or state a probability, begin with `{% include judge %}`. A template opens
+and `state`, for judges that think first or state a probability, and `question`, for judges that ask the debaters
+between rounds, begin with `{% include judge %}`. A set with `question` shows `speech.asked`, the judge's question
+behind a speech, to debaters and judges. A template opens
 each message with `{{ role("system") }}` or `{{ role("user") }}`; the mark that this leaves is stripped from every
 value, so no speech can open a message. `set.yaml` says how the judge's candidates are worded: `labels` (A and B in the
 order shown) or `answers` (the answers' own words). A judge may be asked for the other wording than its set's: `reply`
@@ -22,15 +24,21 @@ from typing import Any, Literal, NamedTuple
 import jinja2
 
 from debate_rl.errors import UserError, nearest
-from debate_rl.game.protocol import SIDES, Side
+from debate_rl.game.protocol import SIDES, Protocol, Side
+from debate_rl.game.question import Question
 from debate_rl.game.sandbox import Sandbox, fill, template_fault
 from debate_rl.game.transcript import (
+    JudgeQuestion,
+    Origin,
     Speech,
     Transcript,
+    asked_before,
     escape,
     seen_by_judge,
     seen_by_speaker,
+    shown_question,
     shown_text,
+    with_questions,
     without_scratchpad,
 )
 from debate_rl.records import folded, read_yaml, spaced_after
@@ -133,19 +141,28 @@ class ShownSpeech(NamedTuple):
     answer: str
     turn: int
     text: str
+    asked: str = ""
+    """The judge's question after the speech's turn, at the last speech before it; empty where it asked none."""
 
 
-def _speech_values(transcript: Transcript, speeches: Sequence[Speech]) -> list[ShownSpeech]:
-    return [
-        ShownSpeech(
-            side=speech.side,
-            name=_seat_name(transcript, speech.side),
-            answer=without_marks(transcript.question.answers[SIDES.index(speech.side)]),
-            turn=speech.turn,
-            text=shown_text(speech, transcript.protocol),
+def _speech_values(
+    transcript: Transcript, speeches: Sequence[Speech], questions: Sequence[JudgeQuestion]
+) -> list[ShownSpeech]:
+    """Speeches in the order shown, each with the question that stands between it and the next one."""
+    shown = []
+    for speech, behind in with_questions(speeches, questions):
+        asked = map(shown_question, behind)
+        shown.append(
+            ShownSpeech(
+                side=speech.side,
+                name=_seat_name(transcript, speech.side),
+                answer=without_marks(transcript.question.answers[SIDES.index(speech.side)]),
+                turn=speech.turn,
+                text=shown_text(speech, transcript.protocol),
+                asked=" ".join(filter(None, asked)),
+            )
         )
-        for speech in speeches
-    ]
+    return shown
 
 
 def debater_messages(transcript: Transcript, side: Side, turn: int) -> list[Message]:
@@ -200,7 +217,7 @@ def _debater_values(transcript: Transcript, side: Side, turn: int) -> dict[str, 
         "side": side,
         "name": _seat_name(transcript, side),
         "alone": protocol.speakers_see == "own",
-        "speeches": _speech_values(transcript, seen_by_speaker(transcript, side, turn)),
+        "speeches": _speech_values(transcript, seen_by_speaker(transcript, side, turn), asked_before(transcript, turn)),
         "turn": turn,
         "turns": protocol.turns,
         "max_words": protocol.max_words,
@@ -280,6 +297,45 @@ def stated_messages(
     return _render(transcript.protocol.prompts, transcript.protocol.name, "state", values)
 
 
+def question_messages(transcript: Transcript, turns: int) -> list[Message]:
+    """The prompt of a judge that may put a question to the debaters after some turns (`question.j2`).
+
+    Raises:
+        UserError: the prompt set has no `question.j2`.
+    """
+    values = _judge_values(transcript, transcript.present, (0, 1), turns)
+    return _render(transcript.protocol.prompts, transcript.protocol.name, "question", values)
+
+
+def check_questions(protocol: Protocol) -> None:
+    """Refuse a protocol whose prompt set has no words for the judge's questions.
+
+    Raises:
+        UserError: the prompt set is missing, has no `question.j2`, or its debaters and judges do not show questions.
+    """
+    asked = "is this shown"
+    side: Side = protocol.order[0][0]
+    origin = Origin(player="-")
+    game = Transcript(
+        question=Question(id="-", text="-", answers=("-", "--"), passage="-", group="-"),
+        protocol=protocol,
+        players=dict.fromkeys(SIDES, "-"),
+        speeches=(Speech(side=side, turn=0, text="-", origin=origin),),
+        asked=(JudgeQuestion(turn=0, text=asked, origin=origin),),
+    )
+    try:
+        question_messages(game, 1)
+    except UserError as error:
+        raise UserError(f"protocol {protocol.name!r}, judge_questions: {error}") from error
+    shown = {"debater": debater_messages(game, side, 1), "judge": judge_messages(game, game.present, (0, 1))}
+    for seat, messages in shown.items():
+        if not any(asked in message["content"] for message in messages):
+            raise UserError(
+                f"prompt set {protocol.prompts!r}: the template of the {seat} does not show the judge's questions; "
+                "add {{ speech.asked }} behind each speech, or leave judge_questions out"
+            )
+
+
 def _judge_values(
     transcript: Transcript, sides: Sequence[Side], order: tuple[int, int], turns: int | None
 ) -> dict[str, Any]:
@@ -287,12 +343,14 @@ def _judge_values(
     question = transcript.question
     protocol = transcript.protocol
     _, wording = _prompt_set(protocol.prompts)
+    # Between two rounds the judge says what it believes before it asks.
+    questions = transcript.asked if turns is None else asked_before(transcript, turns - 1)
     values: dict[str, Any] = {
         "question": without_marks(question.text),
         "answers": [without_marks(question.answers[i]) for i in order],
         "reply": wording,
         "sides": list(sides),
-        "speeches": _speech_values(transcript, seen_by_judge(transcript, sides, turns)),
+        "speeches": _speech_values(transcript, seen_by_judge(transcript, sides, turns), questions),
         "labels": ["A", "B"],
         "alone": len(sides) == 1,
         "reads_passage": protocol.judge_reads_passage,

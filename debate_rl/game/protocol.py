@@ -17,6 +17,10 @@ Side = Literal["A", "B"]
 SIDES: tuple[Side, Side] = ("A", "B")
 
 
+def _is_absent(value: object) -> bool:
+    return not value
+
+
 def other(side: Side) -> Side:
     """The opposite side."""
     return "B" if side == "A" else "A"
@@ -61,6 +65,10 @@ class Protocol(Record):
     """Maximum words of a speech that others are shown; the stored speech stays whole."""
     verdict_after_each_turn: bool = False
     """Ask the judge after every turn as well as at the end."""
+    # Left out of a file where it says nothing, so that games of other protocols keep their names and their bytes.
+    judge_questions: bool = Field(default=False, exclude_if=_is_absent)
+    """Whether the judge may put one question to the debaters after each round but the last, a round being one pass of
+    `order` (Michael et al. 2023, Khan et al. 2024). Everybody reads it from the next turn on."""
     scratchpad: Literal["none", "private", "public"] = "none"
     """Whether debaters may think in <scratchpad> tags first, and whether others are shown that text."""
     identities: Literal["hidden", "shown"] = "hidden"
@@ -82,10 +90,29 @@ class Protocol(Record):
             raise ValueError("'calls: rejected' needs both sides, 'opens: order' and a judge who sees them together")
         return self
 
+    @model_validator(mode="after")
+    def _check_questions(self) -> Protocol:
+        if not self.judge_questions:
+            return self
+        # A question would move the judge's own probability, whose rest ends the game.
+        if self.calls == "rejected":
+            raise ValueError("judge_questions needs 'calls: order'; leave one of the two out")
+        if self.judge_sees == "apart":
+            raise ValueError("judge_questions needs 'judge_sees: together': a judge of one side has read half a round")
+        if self.sides == "both" and self.speakers_see == "own":
+            raise ValueError(
+                "judge_questions would tell each consultant what the other said; set sides: drawn, or speakers_see: all"
+            )
+        return self
+
     @property
     def open(self) -> bool:
         """Whether a player picks its side before the game."""
         return self.turns > 0 and "picked" in (self.sides, self.opens)
+
+    def asks_after(self, turn: int) -> bool:
+        """Whether the judge may ask after a turn (counted from 0): a round ends there, and another one follows."""
+        return self.judge_questions and turn + 1 < self.turns and (turn + 1) % len(self.order) == 0
 
     def speakers(self, turn: int, present: tuple[Side, ...]) -> tuple[Side, ...]:
         """Sides that speak in a turn (counted from 0), of those present in the game."""
@@ -107,7 +134,7 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
         changes: fields to replace, for example `turns=2`.
 
     Raises:
-        UserError: no such protocol, or a field is unknown or out of range.
+        UserError: no such protocol, a field is unknown or out of range, or the judge is to ask questions and can not.
 
     Example:
         >>> import debate_rl as dr
@@ -115,6 +142,21 @@ def load_protocol(name: str, **changes: Any) -> Protocol:
         >>> rules.name, rules.turns
         ('debate', 3)
     """
+    protocol = read_protocol(name, **changes)
+    if not protocol.judge_questions:
+        return protocol
+    if not any(map(protocol.asks_after, range(protocol.turns))):
+        raise UserError(
+            f"protocol {name!r}: judge_questions needs two rounds or more; set turns to {2 * len(protocol.order)}"
+        )
+    from debate_rl.game.prompts import check_questions  # here: prompts are made by protocols
+
+    check_questions(protocol)
+    return protocol
+
+
+def read_protocol(name: str, **changes: Any) -> Protocol:
+    """Like `load_protocol`, without a check that the judge's questions can be asked: the changes may not be all."""
     if name.endswith((".yaml", ".yml")):
         fields = {"name": Path(name).stem, **read_yaml(name, "protocol file")}
     elif name in shipped_protocols():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -35,6 +36,11 @@ _ESCAPES = str.maketrans(
         "\x00": "",
     }
 )
+
+
+QUESTION_WORDS = 60
+"""Words of a judge's question that others are shown, at most; the stored question stays whole."""
+_NO_QUESTION = frozenset({"", "none", "nothing", "no question", "no questions"})
 
 
 def _is_absent(value: object) -> bool:
@@ -114,6 +120,22 @@ class Speech(Record):
         return hash((self.side, self.turn, self.text))
 
 
+class JudgeQuestion(Record):
+    """What the judge asked the debaters between two rounds, as it was written.
+
+    Example:
+        JudgeQuestion(turn=0, text="Who moved the pipe after noon?",
+                      origin=Origin(player="base judge", model="smollm2-135m", seed=11, new_tokens=8))
+    """
+
+    turn: int
+    """Turn after which it was asked."""
+    text: str
+    """May say that there is nothing to ask; see `shown_question`."""
+    origin: Origin
+    """How it was made; `player` is the judge, a model or a person (`human/ann`)."""
+
+
 class Transcript(Record):
     """One game: the question, the rules, the player on each side, and the speeches so far.
 
@@ -132,6 +154,8 @@ class Transcript(Record):
     """Side that the player picked, in protocols where it does; not part of the game's `id`."""
     called: tuple[Side, ...] = ()
     """Side that was called to speak in each turn so far, in protocols where the judge's belief decides."""
+    asked: tuple[JudgeQuestion, ...] = Field(default=(), exclude_if=_is_absent)
+    """Questions of the judge so far, in protocols where it may ask; not part of the game's `id`."""
 
     @property
     def id(self) -> str:
@@ -173,6 +197,10 @@ class Transcript(Record):
     def add(self, speeches: Iterable[Speech]) -> Transcript:
         """A copy of the game with the speeches of a turn added."""
         return self.model_copy(update={"speeches": (*self.speeches, *speeches)})
+
+    def ask(self, question: JudgeQuestion) -> Transcript:
+        """A copy of the game with a question of the judge added."""
+        return self.model_copy(update={"asked": (*self.asked, question)})
 
 
 def open_transcript(question: Question, protocol: Protocol, players: dict[Side, str], seed: int = 0) -> Transcript:
@@ -226,6 +254,36 @@ def seen_by_judge(transcript: Transcript, sides: Sequence[Side], turns: int | No
     if turns is not None:
         shown = [speech for speech in shown if speech.turn < turns]
     return tuple(sorted(shown, key=lambda speech: (speech.turn, list(sides).index(speech.side))))
+
+
+def asked_before(transcript: Transcript, turn: int) -> tuple[JudgeQuestion, ...]:
+    """The judge's questions that a side may read before it speaks in a turn: those after earlier turns."""
+    return tuple(question for question in transcript.asked if question.turn < turn)
+
+
+def with_questions(
+    speeches: Sequence[Speech], questions: Sequence[JudgeQuestion]
+) -> list[tuple[Speech, tuple[JudgeQuestion, ...]]]:
+    """Pair each speech, in the order shown, with the judge's questions that stand between it and the next one."""
+    next_turns = [*(speech.turn for speech in speeches[1:]), math.inf]
+    paired = []
+    for speech, next_turn in zip(speeches, next_turns, strict=False):
+        behind = tuple(question for question in questions if speech.turn <= question.turn < next_turn)
+        paired.append((speech, behind))
+    return paired
+
+
+def shown_question(question: JudgeQuestion) -> str:
+    """The question as everybody reads it: one line, escaped and not too long; empty where nothing is asked.
+
+    It is the first line with a question mark, else the first one: models may answer before they ask, and go on after.
+    """
+    lines = [line.strip() for line in _SCRATCHPAD.sub("", question.text).splitlines()]
+    first = next(filter(None, lines), "")
+    if first.strip(".!\"'*() ").lower() in _NO_QUESTION:
+        return ""
+    asked = next((line for line in lines if "?" in line), first)
+    return _limit_words(escape(asked).strip(), QUESTION_WORDS)
 
 
 def escape(text: str) -> str:

@@ -192,6 +192,7 @@ def _speech_key(seat: Seat) -> tuple[object, ...]:
         game.picked,
         game.called,
         tuple(map(id, visible)),
+        tuple((question.turn, question.text) for question in game.asked),
     )
 
 

@@ -208,7 +208,9 @@ def _whole(shown: Exhibit, story: tuple[int, int] | None) -> dict[str, Any]:
         pieces = [_piece(piece) for piece in speech.pieces]
         speeches.append([speech.side, speech.player, speech.turn, pieces, speech.origin])
     asks = [[ask.how, ask.p[0], *ask.logprobs, ask.after_turn, ask.text] for ask in shown.asks]
-    return {
+    # Left out where the protocol has none, so that parts of other debates stay as they were.
+    questions = {"asked": [list(question) for question in shown.asked]} if shown.asked else {}
+    return questions | {
         "seed": game.seed,
         "story": story,
         "marks": [

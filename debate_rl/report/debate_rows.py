@@ -9,10 +9,11 @@ from typing import Any
 
 from jinja2 import Template
 
+from debate_rl.game.transcript import with_questions
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import digest
 from debate_rl.report.page import environment
-from debate_rl.report.transcripts import cut_speech
+from debate_rl.report.transcripts import cut_speech, shown_asked
 from debate_rl.report.wording import printable
 
 COLUMNS = (
@@ -51,6 +52,7 @@ def _row(leg: JudgedDebate, template: Template) -> list[Any]:
     """One debate."""
     game, p_correct = leg.transcript, leg.p_correct
     pieces = [cut_speech(speech, passage=game.question.passage or "")[0] for speech in game.speeches]
+    questions = [list(map(shown_asked, behind)) for _, behind in with_questions(game.speeches, game.asked)]
     counts: Counter[str] = Counter()
     for speech_pieces in pieces:
         counts.update(piece.look for piece in speech_pieces)
@@ -59,7 +61,7 @@ def _row(leg: JudgedDebate, template: Template) -> list[Any]:
         question=game.question,
         verdict=leg.verdict,
         failure=leg.failure,
-        speeches=list(zip(game.speeches, pieces, strict=True)),
+        speeches=list(zip(game.speeches, pieces, questions, strict=True)),
         counts=counts,
     )
     return [

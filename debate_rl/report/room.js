@@ -210,7 +210,7 @@ function laidOut(row, debate, story) {
   const speeches = make("div", "speeches");
   let turn = 0;
   for (const [side, player, at, pieces, origin] of debate.speeches) {
-    if (at !== turn) { speeches.append(...between(debate, turn)); turn = at; }
+    if (at !== turn) { speeches.append(...between(debate, turn, at)); turn = at; }
     const text = make("div", "text", pieces.flatMap(piece => speechPiece(...piece)));
     speeches.append(make("article", `speech ${side}`, make("p", "side", `${side} \u00b7 ${player} \u00b7 turn ${at + 1}`),
       text, origin ? make("p", "meta", origin) : null));
@@ -226,9 +226,15 @@ function laidOut(row, debate, story) {
     make("p", "meta", `${table.protocols[row[AT.protocol]]} \u00b7 ${verdict(row)}`),
     make("div", "seats", seats), ruling(debate, row), make("div", "columns", speeches, passage), make("p", "meta", where)];
 }
-function between(debate, turn) {
+function between(debate, turn, next = Infinity) {
   const p = debate.between[turn];
-  return p === undefined ? [] : [make("p", "after", `The judge after turn ${turn + 1}: ${percent(p)} for A`)];
+  const shown = p === undefined ? [] : [make("p", "after", `The judge after turn ${turn + 1}: ${percent(p)} for A`)];
+  for (const [at, judge, text, origin] of debate.asked || []) {
+    if (at < turn || at >= next) continue;
+    shown.push(make("article", "speech asked", make("p", "side", `${judge} asks \u00b7 after turn ${at + 1}`),
+      make("div", "text", text || "(nothing)"), origin ? make("p", "meta", origin) : null));
+  }
+  return shown;
 }
 function speechPiece(text, look, numbers, note) {
   if (!look) return [text];

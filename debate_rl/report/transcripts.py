@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.quotes import Quote, other_words
-from debate_rl.game.transcript import Origin, Speech
+from debate_rl.game.transcript import JudgeQuestion, Origin, Speech, shown_question
 from debate_rl.game.verdict import Ask, JudgedDebate, Verdict
 from debate_rl.judges.judge import probability
 
@@ -49,6 +49,16 @@ class ShownSpeech(NamedTuple):
     player: str
     turn: int
     pieces: tuple[Piece, ...]
+    origin: str
+
+
+class ShownQuestion(NamedTuple):
+    """What the judge asked the debaters between two rounds."""
+
+    turn: int
+    judge: str
+    text: str
+    """As the debaters read it; empty where it asked nothing."""
     origin: str
 
 
@@ -99,6 +109,8 @@ class Exhibit(NamedTuple):
     marked: tuple[Marked, ...]
     """Stretches of the passage, in order."""
     asks: tuple[ShownAsk, ...]
+    asked: tuple[ShownQuestion, ...]
+    """The judge's questions to the debaters, in order."""
     right: bool | None
     """Whether the verdict is right; None without a verdict, for unknown answers and for a probability of .5."""
 
@@ -117,6 +129,7 @@ def exhibit(stage: str, leg: JudgedDebate) -> Exhibit:
         speeches=speeches,
         marked=mark_passage(quotes, len(passage)),
         asks=tuple(_shown_ask(ask) for ask in verdict.asks) if verdict else (),
+        asked=tuple(shown_asked(question) for question in game.asked),
         # A probability of exactly one half is no decision.
         right=None if p_correct is None or p_correct == 0.5 else p_correct > 0.5,
     )
@@ -195,6 +208,12 @@ def _speeches(speeches: Iterable[Speech], passage: str) -> tuple[tuple[ShownSpee
         origin = _origin_line(speech.origin)
         shown.append(ShownSpeech(speech.side, speech.origin.player, speech.turn, pieces, origin))
     return tuple(shown), quotes
+
+
+def shown_asked(question: JudgeQuestion) -> ShownQuestion:
+    """One question of the judge, with how it was made."""
+    origin = _origin_line(question.origin)
+    return ShownQuestion(question.turn, question.origin.player, shown_question(question), origin)
 
 
 def _quote_note(quote: Quote, passage: str) -> str:

@@ -16,6 +16,7 @@ from debate_rl.arena.rollout import play
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
+from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import Record
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, some_games
@@ -161,7 +162,8 @@ class Stage(Record):
         shown = some_games(games)
         legs: list[JudgedDebate] = []
         if shown:
-            legs = play(shown, self.players_of(run, shown), engine, run.judge(name) if self.asks_judge else None)
+            judge = run.judge(name) if self.asks_judge else None
+            legs = play(shown, self.players_of(run, shown), engine, judge, asker=judge or untrained_judge(run))
         return legs, len(games), len(games) / max(len(shown), 1)
 
     def rehearse(self, run: Run, name: str, engine: CountingEngine) -> Rehearsed:
@@ -194,6 +196,11 @@ class Stage(Record):
             UserError: it can not be done as asked.
         """
         raise NotImplementedError
+
+
+def untrained_judge(run: Run) -> Judge:
+    """The run's judge model as it came: it asks `judge_questions` in games that no judge decides."""
+    return Judge(name="base judge", model=run.config.models.judge)
 
 
 class TrainingStage(Stage):

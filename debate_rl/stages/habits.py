@@ -12,8 +12,8 @@ from debate_rl.engines.load import load_tokenizer
 from debate_rl.engines.request import Message as ChatMessage
 from debate_rl.engines.request import Request
 from debate_rl.game import run_files
-from debate_rl.game.prompts import Message, debater_messages, judge_messages
-from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.game.prompts import Message, debater_messages, judge_messages, question_messages
+from debate_rl.game.transcript import JudgeQuestion, Origin, open_transcript, read_speech
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.readout import wording_of
 from debate_rl.players.speak import Pool
@@ -177,6 +177,9 @@ def first_prompts(run: Run) -> list[tuple[str, Sequence[Message]]]:
             prompts.append((f"debater {side}, turn {turn + 1}", debater_messages(game, side, turn)))
             speeches.append(read_speech(f"(speech of {side})", game, side, turn, Origin(player="-")))
         game = game.add(speeches)
+        if protocol.asks_after(turn):
+            prompts.append((f"judge, question after turn {turn + 1}", question_messages(game, turn + 1)))
+            game = game.ask(JudgeQuestion(turn=turn, text="(question of the judge)", origin=Origin(player="-")))
     wording = wording_of(run.config.judge.readout)
     prompts.append(("judge", judge_messages(game, game.present, (0, 1), reply=wording)))
     return prompts

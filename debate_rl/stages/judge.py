@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from debate_rl.arena.rollout import check_played, play_to_file
+from debate_rl.arena.rollout import LogOptions, check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -30,7 +30,7 @@ from debate_rl.records import read, write, write_json
 from debate_rl.stages import recorded_judge
 from debate_rl.stages.adversarial import ROUND_SHARE, adversarial_rounds, search
 from debate_rl.stages.attacks import attack_numbers, compare_attacks, draw
-from debate_rl.stages.base import TrainingStage
+from debate_rl.stages.base import TrainingStage, untrained_judge
 from debate_rl.stages.judge_result import JudgeAttacks, JudgeResult, before_and_after, judge_twice
 from debate_rl.stages.training import train, trained_judge
 from debate_rl.stages.workload import Asked, Rehearsed, Rows, TrainingLoad, Weights, added, verdict_rows
@@ -169,9 +169,9 @@ def _test_games(stage: JudgeStage, run: Run) -> list[Transcript]:
 def _execute(stage: JudgeStage, run: Run, out: Path) -> JudgeResult:
     """Play, finetune on gold labels, calibrate on held-out stories, and compare before and after on test stories."""
     players = {name: run.debater(name) for name in stage.players}
-    legs = play_to_file(
-        stage.games(run), players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out)
-    )
+    options = LogOptions(asker=untrained_judge(run))
+    path = out / run_files.DEBATES
+    legs = play_to_file(stage.games(run), players, run.engine, None, path, progress=run.progress(out), options=options)
     # In the order of the games: the log has them as they were finished, which differs from run to run.
     write(out / run_files.DEBATES, legs)
     check_played(legs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from debate_rl.arena.rollout import play_to_file
+from debate_rl.arena.rollout import LogOptions, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -20,7 +20,7 @@ from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
 from debate_rl.judges.judge import judge_transcripts
 from debate_rl.records import Record, explain, read_json, read_log, write
-from debate_rl.stages.base import StageResult, TrainingStage
+from debate_rl.stages.base import StageResult, TrainingStage, untrained_judge
 from debate_rl.stages.grpo import counted, generated
 from debate_rl.stages.judges import JudgesChange, MeasuredJudge, change, judged_games, measured_judge
 from debate_rl.stages.stating import StatedJudgeStage, finished_games, spoken, trained_weights
@@ -284,6 +284,8 @@ def _tested(stage: JudgeGrpoStage, run: Run, out: Path) -> list[Transcript]:
     """Test debates of a stage that reads the debates of other stages, and so has played none."""
     games = tested_games(stage, run)
     players = stage.players_of(run, games)
-    legs = play_to_file(games, players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out))
+    options = LogOptions(asker=untrained_judge(run))
+    path = out / run_files.DEBATES
+    legs = play_to_file(games, players, run.engine, None, path, progress=run.progress(out), options=options)
     write(out / run_files.DEBATES, legs)
     return [leg.transcript for leg in legs if leg.failure is None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from debate_rl.arena.rollout import check_played, play_to_file
+from debate_rl.arena.rollout import LogOptions, check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError, nearest
 from debate_rl.game import run_files
@@ -21,7 +21,7 @@ from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.judges.scores import JudgeScores, judge_change, judge_scores
 from debate_rl.records import write
 from debate_rl.stages.attacks import draw
-from debate_rl.stages.base import Stage, StageResult
+from debate_rl.stages.base import Stage, StageResult, untrained_judge
 from debate_rl.stages.stating import spoken
 from debate_rl.stages.workload import Rehearsed, added
 from debate_rl.trainers.grpo.eval_metrics import judged_leg
@@ -139,7 +139,9 @@ class JudgesStage(Stage):
         judges = {name: run.judge_named(name) for name in self.judges}
         games = self.games(run)
         players = self.players_of(run, games)
-        legs = play_to_file(games, players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out))
+        options = LogOptions(asker=untrained_judge(run))
+        path = out / run_files.DEBATES
+        legs = play_to_file(games, players, run.engine, None, path, progress=run.progress(out), options=options)
         write(out / run_files.DEBATES, legs)
         check_played(legs)
         played = [leg.transcript for leg in legs if leg.failure is None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from debate_rl.arena.rollout import check_played, play_to_file
+from debate_rl.arena.rollout import LogOptions, check_played, play_to_file
 from debate_rl.arena.schedule import self_play
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
@@ -21,7 +21,7 @@ from debate_rl.judges.settings import JudgeSettings
 from debate_rl.judges.stated import listed_answers
 from debate_rl.judges.statement import statement
 from debate_rl.records import read, write
-from debate_rl.stages.base import Metrics, TrainingStage
+from debate_rl.stages.base import Metrics, TrainingStage, untrained_judge
 from debate_rl.stages.training import CardFacts, start_from, train
 from debate_rl.stages.workload import Rehearsed, TrainingLoad, added, verdict_rows
 from debate_rl.trainers.common.rows import SftRow
@@ -115,7 +115,9 @@ def finished_games(stage: StatedJudgeStage, run: Run, out: Path) -> list[Transcr
     if not stage.debates:
         games = stage.games(run)
         players = stage.players_of(run, games)
-        legs = play_to_file(games, players, run.engine, None, out / run_files.DEBATES, progress=run.progress(out))
+        options = LogOptions(asker=untrained_judge(run))
+        path = out / run_files.DEBATES
+        legs = play_to_file(games, players, run.engine, None, path, progress=run.progress(out), options=options)
         write(out / run_files.DEBATES, legs)
         check_played(legs)
         return [leg.transcript for leg in legs if leg.failure is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import socket
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs
 import jinja2
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -21,10 +23,10 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from debate_rl.errors import UserError
-from debate_rl.game.transcript import MARKS, Transcript, seen_by_judge, shown_text
-from debate_rl.game.verdict import JudgedDebate
+from debate_rl.game.transcript import MARKS, Transcript, seen_by_judge, shown_question, shown_text, with_questions
+from debate_rl.game.verdict import Failure, JudgedDebate
 from debate_rl.judges.browser.sittings import Bench, Sitting
-from debate_rl.judges.human import LEAST, MOST, reward, round_ends, rounds
+from debate_rl.judges.human import LEAST, MOST, PlayRound, reward, rounds
 from debate_rl.judges.scores import ROUND_COST
 
 HERE = Path(__file__).parent
@@ -40,6 +42,8 @@ HEADERS = {
 }
 LARGEST_FORM = 4096
 """Bytes of a form that is read."""
+LONGEST_QUESTION = 300
+"""Characters of a question to the debaters."""
 _MARK = re.compile(r"<([vnu]_quote)>(.*?)</\1>", re.DOTALL)
 _VERDICT_OF_MARK = {mark: verdict for verdict, mark in MARKS.items()}
 # Characters that turn the direction of text around, and could make a speech look like another one.
@@ -79,12 +83,20 @@ class Pages:
         bench: who judges what.
         tokens: token of each judge's address, by the name of its verdicts.
         others: what other judges gave the correct answer, by game and judge; told after the decision.
+        play_round: plays the rounds of a bench whose games are live.
     """
 
     def __init__(
-        self, bench: Bench, tokens: Mapping[str, str], others: Mapping[str, Mapping[str, float]] | None = None
+        self,
+        bench: Bench,
+        tokens: Mapping[str, str],
+        others: Mapping[str, Mapping[str, float]] | None = None,
+        play_round: PlayRound | None = None,
     ) -> None:
-        self.bench, self.tokens, self.others = bench, tokens, others or {}
+        self.bench, self.tokens, self.others, self.play_round = bench, tokens, others or {}, play_round
+        self._models = asyncio.Lock()
+        self._rounds: dict[str, asyncio.Task[str]] = {}
+        """The round that is being written for each judge; its result says why it could not be, if so."""
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE),
             autoescape=True,
@@ -104,6 +116,8 @@ class Pages:
             Route("/j/{token}/answer", self.answer, methods=["POST"]),
             Route("/j/{token}/pause", self.pause, methods=["POST"]),
             Route("/j/{token}/resume", self.resume, methods=["POST"]),
+            Route("/j/{token}/again", self.again, methods=["POST"]),
+            Route("/j/{token}/drop", self.drop, methods=["POST"]),
             Route("/j/{token}/feedback/{game}", self.feedback),
         ]
         # Another site's name that leads to this machine must not reach the pages.
@@ -115,9 +129,12 @@ class Pages:
         """Wherever the judge is: before a debate, in a round, in a pause, or at the end."""
         judge = self._judge(request)
         sitting = self.bench.sitting(judge)
+        if sitting is not None and sitting.waiting:
+            return self._playing(request, sitting)
         if sitting is not None and sitting.running_since is not None:
             return self._round(request, sitting, _again(request, sitting))
-        return self._render("wait.j2", request, judge, sitting=sitting, scored=_scored(self.bench.legs(judge)))
+        scored = _scored(self.bench.legs(judge))
+        return self._render("wait.j2", request, judge, sitting=sitting, scored=scored, live=self.bench.live)
 
     async def start(self, request: Request) -> Response:
         """Open the next debate."""
@@ -134,6 +151,22 @@ class Pages:
         self.bench.resume(self._judge(request))
         return self._to(request)
 
+    async def again(self, request: Request) -> Response:
+        """Have a round written that failed before."""
+        task = self._rounds.get(self._judge(request))
+        if task is not None and task.done():
+            del self._rounds[self._judge(request)]
+        return self._to(request)
+
+    async def drop(self, request: Request) -> Response:
+        """Leave a debate whose debaters can not go on."""
+        judge = self._judge(request)
+        task = self._rounds.get(judge)
+        if task is not None and task.done():
+            del self._rounds[judge]
+            self.bench.drop(judge)
+        return self._to(request)
+
     async def answer(self, request: Request) -> Response:
         """Take the probability after a round. It is on disk before the next page is shown."""
         judge = self._judge(request)
@@ -145,7 +178,8 @@ class Pages:
         if int(round_) == sitting.round and not sitting.finished and not _is_probability(percent):
             note = f"Not read: write a number from {LEAST:g} to {MOST:g}."
             return self._round(request, sitting, note, status=400)
-        taken = self.bench.answer(judge, game, int(round_), _number(percent), form.get("then") == "decide")
+        question = form.get("question", "")[:LONGEST_QUESTION]
+        taken = self.bench.answer(judge, game, int(round_), _number(percent), form.get("then") == "decide", question)
         again = "" if taken else f"?again={int(round_)}"
         if sitting.finished:
             return self._to(request, f"/feedback/{game}{again}")
@@ -176,10 +210,37 @@ class Pages:
         """An answer that could not be kept."""
         return self._page("error.j2", 500, said=f"Not saved: {error}")
 
+    def _playing(self, request: Request, sitting: Sitting) -> Response:
+        """The page of a round that is being written. It asks again each second, and begins with the writing."""
+        judge = sitting.judge
+        task = self._rounds.get(judge)
+        if task is None:
+            task = self._rounds[judge] = asyncio.create_task(self._write_round(sitting))
+        fault = task.result() if task.done() else ""
+        asked = sitting.answers[-1].question if sitting.answers else ""
+        facts: dict[str, Any] = {"sitting": sitting, "rounds": len(sitting.ends), "fault": fault, "asked": asked}
+        return self._render("playing.j2", request, judge, **facts)
+
+    async def _write_round(self, sitting: Sitting) -> str:
+        """Have the debaters write the next round of a judge's game; says why they could not, else nothing."""
+        if self.play_round is None:
+            return "This server has no debaters."
+        # One game at a time: the models are not shared between threads. The pages of other judges go on meanwhile.
+        async with self._models:
+            try:
+                played = await run_in_threadpool(self.play_round, sitting.game)
+                if isinstance(played, Failure):
+                    return played.message
+                self.bench.spoke(sitting.judge, sitting.id, played)
+            except Exception as error:  # whatever goes wrong while models write, the judge reads it and may try again
+                return str(error) or type(error).__name__
+        del self._rounds[sitting.judge]
+        return ""
+
     def _round(self, request: Request, sitting: Sitting, note: str, status: int = 200) -> Response:
         """The page of the round that is to be answered."""
         game = sitting.game
-        ends = round_ends(game)
+        ends = sitting.ends
         seconds = sitting.seconds(self.bench.clock())
         facts = {
             "sitting": sitting,
@@ -188,6 +249,7 @@ class Pages:
             "parts": _parts(game, ends[: sitting.round], sitting.given),
             "rounds": len(ends),
             "alone": len({speech.side for speech in game.speeches}) == 1,
+            "longest": LONGEST_QUESTION,
             "seconds": int(seconds),
             "time": _clock(seconds),
             "note": note,
@@ -285,11 +347,13 @@ def _parts(game: Transcript, ends: tuple[int, ...], given: list[float]) -> list[
     start = 0
     for number, end in enumerate(ends, start=1):
         speeches = []
-        for speech in seen_by_judge(game, game.present):
+        asked: list[str] = []
+        for speech, questions in with_questions(seen_by_judge(game, game.present), game.asked):
             if start <= speech.turn < end:
                 speeches.append({"side": speech.side, "pieces": pieces(shown_text(speech, game.protocol))})
+                asked += map(visible, filter(None, map(shown_question, questions)))
         said = f"{100 * given[number - 1]:g}" if number <= len(given) else None
-        parts.append({"number": number, "speeches": speeches, "said": said})
+        parts.append({"number": number, "speeches": speeches, "asked": asked, "said": said})
         start = end
     return parts
 

@@ -17,11 +17,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from debate_rl.errors import UserError
-from debate_rl.game.transcript import Transcript
+from debate_rl.game.protocol import Side
+from debate_rl.game.transcript import Speech, Transcript
 from debate_rl.game.verdict import JudgedDebate
-from debate_rl.judges.human import LEAST, MOST, judged_leg, judgements, round_ends
-from debate_rl.records import Record, append, digest, read_json, read_log
+from debate_rl.judges.human import (
+    LEAST,
+    MOST,
+    judged_leg,
+    judgements,
+    live_game,
+    planned_rounds,
+    question_of_person,
+    round_ends,
+    turns_played,
+)
+from debate_rl.records import Record, append, clean_text, digest, read_json, read_log
+
+
+def _is_absent(value: object) -> bool:
+    return not value
 
 
 class Step(Record):
@@ -36,7 +53,8 @@ class Step(Record):
     game: str
     """Name of the whole game; the leg of a judge who decided early holds a shorter one."""
     story: str
-    kind: Literal["opened", "answered", "paused", "resumed"]
+    kind: Literal["opened", "spoke", "answered", "paused", "resumed", "dropped"]
+    """spoke: the debaters of a live game wrote a round; dropped: they could not, and the judge left it."""
     at: float
     """Seconds since 1970, UTC."""
     round: int = 0
@@ -46,6 +64,13 @@ class Step(Record):
     final: bool = False
     text: str = ""
     """Of an opened game: hash of what was said in it. A game that was played anew is another one to read."""
+    # Of live games only, and left out of the steps of all others.
+    question: str = Field(default="", exclude_if=_is_absent)
+    """What the judge asked the debaters behind its answer."""
+    speeches: tuple[Speech, ...] = Field(default=(), exclude_if=_is_absent)
+    """Of a round that the debaters wrote."""
+    picked: Side | None = Field(default=None, exclude_if=_is_absent)
+    """Side that the debater picked before its first round."""
 
 
 @dataclass
@@ -53,7 +78,11 @@ class Sitting:
     """One judge before one game."""
 
     judge: str
+    id: str
+    """Name of the game among those of the bench; a live game is the judge's own and has another."""
     game: Transcript
+    live: bool = False
+    """Whether its rounds are played when the judge gets to them."""
     answers: list[Step] = field(default_factory=list)
     counted: float = 0.0
     """Seconds until the clock last stopped."""
@@ -77,6 +106,16 @@ class Sitting:
         """Round that is to be answered, from 1."""
         return len(self.answers) + 1
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Number of turns after which each round ends."""
+        return planned_rounds(self.game) if self.live else round_ends(self.game)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the round that is to be answered is still to be written."""
+        return self.live and not self.finished and turns_played(self.game) < self.ends[self.round - 1]
+
     def seconds(self, now: float) -> float:
         """Time spent on the game, pauses aside."""
         running = 0.0 if self.running_since is None else max(0.0, now - self.running_since)
@@ -85,11 +124,19 @@ class Sitting:
     def take(self, step: Step) -> None:
         """Follow a step."""
         self.last = step.at
+        if step.kind == "spoke":
+            self.game = self.game.add(step.speeches)
+            if step.picked is not None:
+                self.game = self.game.model_copy(update={"picked": step.picked})
         if step.kind == "answered":
+            if step.question:
+                asked = question_of_person(step.question, self.judge, self.ends[self.round - 1])
+                self.game = self.game.ask(asked)
             self.answers.append(step)
-        if step.kind in ("opened", "resumed") and self.running_since is None:
+        if step.kind in ("opened", "spoke", "resumed") and self.running_since is None:
             self.running_since = step.at
-        if step.kind == "paused" or self.finished:
+        # While the debaters write there is nothing to read.
+        if step.kind == "paused" or self.finished or self.waiting:
             self.counted = self.seconds(step.at)
             self.running_since = None
 
@@ -105,11 +152,12 @@ class Bench:
     """All judges of one log. Not for several threads or processes at once: the server holds a lock on the log.
 
     Args:
-        games: finished games with a known answer.
+        games: games with a known answer, finished, or with `live` not begun.
         judges: names of the verdicts, such as "human/ann".
         log: file of judged debates, added to.
         count: debates for each judge.
         clock: seconds since 1970.
+        live: the rounds of a game are played for each judge, who may ask the debaters between them.
 
     Raises:
         UserError: the log or the file of steps holds something else, or can not be written.
@@ -122,9 +170,10 @@ class Bench:
         log: Path,
         count: int,
         clock: Callable[[], float] = time.time,
+        live: bool = False,
     ) -> None:
         self.games = {game.id: game for game in games}
-        self.log, self.count, self.clock = log, count, clock
+        self.log, self.count, self.clock, self.live = log, count, clock, live
         self.steps_log = log.with_name(f"{log.stem}.rounds.jsonl")
         self._legs: dict[tuple[str, str], JudgedDebate] = {}
         self._stories: dict[str, set[str]] = {judge: set() for judge in judges}
@@ -183,22 +232,37 @@ class Bench:
         self._catch_up(judge)
         game = self.next_game(judge)
         if self.sitting(judge) is None and game is not None:
-            self._do(judge, game, "opened", text=digest(game))
+            self._do(judge, game.id, "opened", text=digest(game))
 
     def pause(self, judge: str) -> None:
         """Stop the clock."""
         sitting = self.sitting(judge)
         if sitting is not None and sitting.running_since is not None:
-            self._do(judge, sitting.game, "paused")
+            self._do(judge, sitting.id, "paused")
 
     def resume(self, judge: str) -> None:
         """Start the clock again."""
         sitting = self.sitting(judge)
-        if sitting is not None and sitting.running_since is None:
-            self._do(judge, sitting.game, "resumed")
+        if sitting is not None and sitting.running_since is None and not sitting.waiting:
+            self._do(judge, sitting.id, "resumed")
 
-    def answer(self, judge: str, game: str, round_: int, percent: float, final: bool) -> bool:
+    def spoke(self, judge: str, game: str, played: Transcript) -> None:
+        """Record the round that the debaters of a judge's live game wrote, unless it is there already."""
+        sitting = self.past(judge, game)
+        if sitting is not None and sitting.waiting and sitting.game.asked == played.asked:
+            speeches = played.speeches[len(sitting.game.speeches) :]
+            self._do(judge, game, "spoke", speeches=speeches, picked=played.picked)
+
+    def drop(self, judge: str) -> None:
+        """Leave a game whose debaters can not go on; its story counts as seen."""
+        sitting = self.sitting(judge)
+        if sitting is not None and sitting.waiting:
+            self._do(judge, sitting.id, "dropped")
+
+    def answer(self, judge: str, game: str, round_: int, percent: float, final: bool, question: str = "") -> bool:
         """Record the probability of answer A after a round; the last round of a game decides it.
+
+        The question is one to the debaters of a live game, where another round follows.
 
         Returns:
             Whether it was recorded; False where the round was answered before, or is not reached yet.
@@ -208,20 +272,21 @@ class Bench:
         """
         self._catch_up(judge)
         sitting = self.past(judge, game)
-        if sitting is None or sitting.finished or round_ != sitting.round:
+        if sitting is None or sitting.finished or sitting.waiting or round_ != sitting.round:
             return False
         if not (math.isfinite(percent) and LEAST <= percent <= MOST):
             raise UserError(f"write a number from {LEAST:g} to {MOST:g}")
-        decides = final or round_ == len(round_ends(sitting.game))
+        decides = final or round_ == len(sitting.ends)
+        asked = clean_text(question).strip() if sitting.live and not decides else ""
         self.resume(judge)
-        self._do(judge, sitting.game, "answered", round=round_, percent=percent, final=decides)
+        self._do(judge, sitting.id, "answered", round=round_, percent=percent, final=decides, question=asked)
         if sitting.finished:
             self._record(sitting)
         return True
 
-    def _do(self, judge: str, game: Transcript, kind: str, **fields: object) -> None:
-        """Write a step, then follow it."""
-        where = {"judge": judge, "game": game.id, "story": game.question.cluster}
+    def _do(self, judge: str, game: str, kind: str, **fields: object) -> None:
+        """Write a step on a game of the bench, then follow it."""
+        where = {"judge": judge, "game": game, "story": self.games[game].question.cluster}
         step = Step.model_validate({**where, "kind": kind, "at": self.clock(), **fields})
         append(self.steps_log, [step])
         self._follow(step)
@@ -231,7 +296,10 @@ class Bench:
         self._stories.setdefault(step.judge, set()).add(step.story)
         game = self.games.get(step.game)
         if step.kind == "opened" and game is not None and step.text == digest(game):
-            self._sittings[step.judge, step.game] = Sitting(step.judge, game)
+            own = live_game(game, step.judge) if self.live else game
+            self._sittings[step.judge, step.game] = Sitting(step.judge, step.game, own, self.live)
+        if step.kind == "dropped":
+            self._sittings.pop((step.judge, step.game), None)
         sitting = self._sittings.get((step.judge, step.game))
         if sitting is not None:
             sitting.take(step)
@@ -263,7 +331,7 @@ class Bench:
             # The time without a server is nobody's reading time.
             stopped = Step(
                 judge=sitting.judge,
-                game=sitting.game.id,
+                game=sitting.id,
                 story=sitting.game.question.cluster,
                 kind="paused",
                 at=sitting.last,

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from debate_rl.game.transcript import Origin, read_speech
+from debate_rl.game.transcript import JudgeQuestion, Origin, read_speech
 from debate_rl.records import read, write
 from debate_rl.report import write_report
 
@@ -49,7 +49,9 @@ def opened(browser, run_folder, made, tmp_path_factory):
         game = leg.transcript
         said = HOSTILE.replace("{place}", game.question.answers[0])
         speeches = [read_speech(said, game, s.side, s.turn, Origin(player="dpo")) for s in game.speeches]
-        legs.append(leg.model_copy(update={"transcript": game.model_copy(update={"speeches": tuple(speeches)})}))
+        asked = JudgeQuestion(turn=0, text=f"Why? {HOSTILE}", origin=Origin(player="judge", model="lab-small"))
+        changes = {"speeches": tuple(speeches), "asked": (asked,) if speeches else ()}
+        legs.append(leg.model_copy(update={"transcript": game.model_copy(update=changes)}))
     write(path, legs)
     page = write_report(run, run / "report").as_uri()
     browser.get(page)
@@ -175,6 +177,9 @@ def test_a_debate_opens_beside_its_story_with_three_kinds_of_quotes(opened):
             getComputedStyle(document.querySelector('.reader .speech mark.' + look)).backgroundColor)
     """)
     assert len(set(colours)) == 2 and "rgba(0, 0, 0, 0)" not in colours
+    # Between the rounds stands what the judge asked, as words alone.
+    (asked,) = texts(opened, ".reader .speeches .asked")
+    assert asked.startswith("judge asks") and "Why?" in asked and "\u2039script\u203a" in asked and "[U+202E]" in asked
 
 
 def test_the_address_of_a_debate_opens_it_again(opened):

@@ -211,6 +211,10 @@ class Online(Record):
         # A batch has the same groups for every question, so the speakers have to be known before the games.
         if protocol.open or protocol.calls == "rejected":
             raise ValueError(f"protocol {protocol.name!r} does not say beforehand who speaks; choose another protocol")
+        if protocol.judge_questions:
+            raise ValueError(
+                f"protocol {protocol.name!r}: judge_questions are not asked in online training; choose another protocol"
+            )
         if (self.watch is None) != (self.watch_questions is None):
             raise ValueError("watch and watch_questions belong together")
         return self

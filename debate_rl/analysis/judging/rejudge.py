@@ -165,7 +165,8 @@ def _without_repeats(legs: Sequence[JudgedDebate]) -> list[JudgedDebate]:
         # The speeches are part of the key: games of one id with other speeches come from two runs, and `check_games`
         # refuses them only if both are still here.
         speeches = tuple(f"{speech.turn}{speech.side}{speech.text}" for speech in leg.transcript.speeches)
-        first_legs.setdefault((leg.transcript.id, speeches), leg)
+        asked = tuple(f"{question.turn}?{question.text}" for question in leg.transcript.asked)
+        first_legs.setdefault((leg.transcript.id, speeches + asked), leg)
     return list(first_legs.values())
 
 
