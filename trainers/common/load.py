@@ -179,7 +179,8 @@ def other_scale(adapter: str, r: int, alpha: int) -> str | None:
         return None
     return (
         f"goes on from adapter {adapter} with r {config.r} and alpha {config.lora_alpha}; "
-        f"lora's r {r} and alpha {alpha} are not used: an adapter keeps its rank"
+        f"lora's r {r} and alpha {alpha} are not used: an adapter keeps its rank; for a new one on top of it, start "
+        "from a stage of kind merge"
     )
 
 
