@@ -46,6 +46,7 @@ from debate_rl.cli.report import plot, report  # noqa: E402
 from debate_rl.cli.reproduce import reproduce  # noqa: E402
 from debate_rl.cli.serve import serve  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
+from debate_rl.cli.sweep import sweep  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 from debate_rl.game import run_files  # noqa: E402
 
@@ -67,6 +68,7 @@ app.add_typer(store_app, name="store")
 app.command("reproduce")(reproduce)
 app.command("export")(export)
 app.command("serve")(serve)
+app.command("sweep")(sweep)
 
 
 @app.command()
