@@ -58,7 +58,9 @@ def execute(
     from debate_rl.runs.member import member_engine
 
     crew = join(member_engine, typer.echo)  # where accelerate started other processes, they do not come back from here
-    if loaded.seeds:
+    if loaded.sweep:
+        _run_sweep(loaded, only, crew)
+    elif loaded.seeds:
         _run_study(loaded, only, crew)
     else:
         _run_once(loaded, only, crew)
@@ -127,6 +129,16 @@ def _run_study(config: Config, only: set[str] | None, crew: Crew | None) -> None
     folder = Path(config.runs) / config.name
     typer.echo(f"effects: {folder / 'effects.json'}")
     typer.echo(f"report:  {folder / 'report' / 'index.html'}")
+
+
+def _run_sweep(config: Config, only: set[str] | None, crew: Crew | None) -> None:
+    """Run a config under every combination of its sweep, and print the effects."""
+    from debate_rl.cli.sweep import show_sweep
+    from debate_rl.runs.sweep import run_sweep
+
+    show_sweep(run_sweep(config, only, say=typer.echo, crew=crew))
+    folder = Path(config.runs) / config.name
+    typer.echo(f"table:   {folder / 'sweep.csv'} (.json)")
 
 
 def config_or_lab(config: Path | None, overrides: list[str] | None) -> Config:

@@ -46,6 +46,7 @@ from debate_rl.cli.report import plot, report  # noqa: E402
 from debate_rl.cli.reproduce import reproduce  # noqa: E402
 from debate_rl.cli.serve import serve  # noqa: E402
 from debate_rl.cli.store import store_app  # noqa: E402
+from debate_rl.cli.sweep import sweep  # noqa: E402
 from debate_rl.errors import UserError  # noqa: E402
 from debate_rl.game import run_files  # noqa: E402
 
@@ -214,6 +215,7 @@ def ratings(
 for command in (report, plot, export, reproduce):
     app.command(rich_help_panel=RESULTS)(command)
 app.command(rich_help_panel="Models and servers")(serve)
+app.command(rich_help_panel=START)(sweep)
 
 
 def _renamed(group: typer.Typer, old: str, advice: str) -> None:

@@ -126,7 +126,11 @@ def _belongs(adapter: Path, name: str, path: str) -> bool:
     from debate_rl.records import read_json
 
     base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    return base in (None, "", name, path) or Path(str(base)).name == Path(path).name
+    if base in (None, "", name, path):
+        return True
+    # It may have moved since. Models that a run made are all called `model`, in folders named after their stages.
+    parts = 2 if Path(path).name == "model" else 1
+    return Path(str(base)).parts[-parts:] == Path(path).parts[-parts:]
 
 
 def _rank(adapter: Path) -> int:

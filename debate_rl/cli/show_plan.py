@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def show_plan(
 
 
 def _study(config: Config, console: Console) -> None:
-    """Say how often a study runs what is planned."""
+    """Say how often a study or sweep runs what is planned."""
+    if config.sweep:
+        count = math.prod(map(len, config.sweep.values()))
+        keys = ", ".join(config.sweep)
+        console.print(f"the plan of the first cell of {count}: {keys}", highlight=False)
     if config.seeds:
         seeds = ", ".join(map(str, config.seeds))
         console.print(f"the plan of one seed, to be run {len(config.seeds)} times: seeds {seeds}", highlight=False)

@@ -91,6 +91,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
+    try:
+        parsed = yaml.safe_load(value) if value else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error
+    set_value(tree, key, parsed, "override")
+
+
+def set_value(tree: dict[str, Any], key: str, value: Any, what: str) -> None:
+    """Set one key of a tree by its path.
+
+    Args:
+        tree: is changed.
+        key: names with dots between them.
+        value: a plain value.
+        what: kind of change, for the message.
+
+    Raises:
+        UserError: a value stands where the path has a group.
+    """
     node = tree
     *parents, last = key.split(".")
     for part in parents:
@@ -98,8 +117,5 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             node[part] = {}
         node = node[part]
         if not isinstance(node, dict):
-            raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
-    try:
-        node[last] = yaml.safe_load(value) if value else None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error
+            raise UserError(f"{what} {key!r}: {part!r} is a value, not a group of keys")
+    node[last] = value

@@ -8,6 +8,7 @@ from debate_rl.stages.iterations import IterationsStage
 from debate_rl.stages.judge import JudgeStage
 from debate_rl.stages.judge_grpo import JudgeGrpoStage
 from debate_rl.stages.judges import JudgesStage
+from debate_rl.stages.merge import MergeStage
 from debate_rl.stages.oversight import OversightStage
 from debate_rl.stages.preferences import PreferencesStage
 from debate_rl.stages.reading import ReadingStage
@@ -19,6 +20,7 @@ from debate_rl.stages.weak_to_strong import WeakToStrongStage
 
 STAGES: dict[str, type[Stage]] = {
     "sft": SftStage,
+    "merge": MergeStage,
     "judge": JudgeStage,
     "stating": StatingStage,
     "judge_grpo": JudgeGrpoStage,

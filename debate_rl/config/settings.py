@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from debate_rl.engines.number_formats import Format
 from debate_rl.engines.server.budget import Price
 from debate_rl.engines.server.settings import ServerSettings, Software
 from debate_rl.game.protocol import Protocol, load_protocol, read_protocol
@@ -101,12 +102,14 @@ class EngineSettings(Record):
     """Prices of a server's models for a million tokens: {gpt-4o-mini: {prompt: 0.15, new: 0.60}}; `*` is all others."""
     device: str | None = None
     """cpu, cuda, cuda:1...; empty takes a GPU where there is one."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
+    dtype: Format | None = None
     """Number format in which debaters write; auto is the checkpoint's. Empty takes the fastest: 16 bits for models of
-    50 million weights or more where the machine computes in them, else float32 on a CPU."""
-    judge_dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    50 million weights or more where the machine computes in them, else float32 on a CPU. nf4 holds their weights in 4
+    bits, as trainings with `quantize: nf4` do, and computes in the fastest."""
+    judge_dtype: Format = "float32"
     """Number format of models whose probabilities are read: judges, supervisors, students. In 16 bits
-    verdicts are noisy, though the last layer stays in float32. A model that writes in another one is loaded twice."""
+    verdicts are noisy, though the last layer stays in float32. nf4 holds their weights in 4 bits and computes in
+    float32. A model that writes in another one is loaded twice."""
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens in memory at once; lower it if memory runs out."""
     cache_tokens: int = Field(default=32768, ge=0)

@@ -5,16 +5,18 @@ The text under a field is its help: `debate-rl run --help` and errors point here
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from debate_rl.config.files import read_tree
+from debate_rl.config.files import read_tree, set_value
+from debate_rl.config.grid import Cell, grid
 from debate_rl.config.kinds import STAGES
 from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Tracking
 from debate_rl.errors import UserError, name_fault, nearest
@@ -44,7 +46,7 @@ RENAMED = {
     "unsure": "unsure_margin",
 }
 """Old names of keys, by which they are refused."""
-_RUN = ("runs", "reuse", "processes", "tracking", "hardware")
+_RUN = ("runs", "reuse", "processes", "tracking", "hardware", "sweep")
 
 
 class Config(Record):
@@ -58,8 +60,12 @@ class Config(Record):
     """Seed of everything that is drawn: questions, sides, speeches, trainings."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
+    sweep: dict[str, tuple[Any, ...]] = {}
+    """Values of other keys, by their paths: {stages.dpo.objective.gamma: [3.5, 7]}. Every combination is a run, or a
+    study with `seeds`, in runs/NAME/CELL, and all of them stand in one table."""
     processes: int = Field(default=1, ge=1)
-    """How many seeds of a study run at a time; each takes its own memory, and `engine.threads` cores."""
+    """How many seeds of a study, or runs of a sweep, are at work at a time; each takes its own memory, and
+    `engine.threads` cores."""
     runs: str = "runs"
     """Folder of all runs."""
     reuse: str | None = None
@@ -182,9 +188,29 @@ def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
             raise UserError(f"{where}: stages: {fault}")
     tree = {**tree, "stages": {str(name): _stage(str(name), value, where) for name, value in stages.items()}}
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{where}: {_complaint(error, Config, '')}") from error
+    for _, _ in cells(config, where):
+        pass  # what is wrong with any of them is said before the first one runs
+    return config
+
+
+def cells(config: Config, where: str = "config") -> Iterator[tuple[Cell, Config]]:
+    """Each combination of a sweep's values, with its config; none for a config without `sweep`.
+
+    Raises:
+        UserError: a key is unknown or can not be swept, or a value does not fit.
+    """
+    if not config.sweep:
+        return
+    below = config.model_dump(mode="json", by_alias=True, exclude={"sweep"})
+    below["tracking"]["group"] = config.tracking.group or config.name
+    for cell in grid(config.sweep):
+        tree = copy.deepcopy(below) | {"name": cell.name, "runs": str(Path(config.runs) / config.name)}
+        for key, value in cell.values.items():
+            set_value(tree, key, value, "sweep")
+        yield cell, parse_config(tree, f"{where}: sweep")
 
 
 def _stage(name: str, value: Any, where: str) -> BaseModel:

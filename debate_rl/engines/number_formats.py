@@ -1,7 +1,8 @@
 """Number formats: models write texts in the fastest format of the machine, and their probabilities are read in float32.
 
 Logits in 16 bits put log-odds on steps of 1/16 or 1/8, so that verdicts tie. The noise of a body in 16 bits does less
-harm, so the last layer is computed in float32 whatever the format of the others.
+harm, so the last layer is computed in float32 whatever the format of the others. Of weights that
+are held in 4 bits (nf4), the format is that in which their layers compute.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any, Literal
 
 from debate_rl.engines.weights import header, local_folder, weight_files
 
-Format = Literal["float32", "bfloat16", "float16", "auto"]
+Format = Literal["float32", "bfloat16", "float16", "nf4", "auto"]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 LARGE = 50_000_000
 """Weights from which 16 bits pay on a CPU. Smaller models, such as those of the lab, write the same texts anywhere."""
 AMX = "_is_amx_tile_supported"
+NF4 = "nf4 "
+"""Stands before the format in which weights in 4 bits compute."""
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -84,6 +87,33 @@ def named_format(wanted: Format, model: str) -> str:
     return stored_format(local_folder(model))[0] or "auto"
 
 
+def computes_in(number_format: str) -> str:
+    """The format in which a model computes: its own, or the one named after `nf4`."""
+    return number_format.removeprefix(NF4)
+
+
+def network_format(wanted: Format | None, model: str, device: str, reads: bool) -> str:
+    """Number format of a model in memory.
+
+    Args:
+        wanted: that of the settings; None is the fastest.
+        model: folder or hub name.
+        device: type of the device: cpu, cuda...
+        reads: whether its probabilities are read, else it writes texts.
+
+    Returns:
+        Such as "bfloat16"; "nf4 bfloat16" where weights in 4 bits compute in bfloat16.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if wanted != "nf4":
+        return text_format(model, device) if wanted is None else named_format(wanted, model)
+    # Four bits are for memory: what is read as a probability still is computed in float32.
+    computed = "float32" if reads else text_format(model, device)
+    return NF4 + ("float32" if computed == "auto" else computed)
+
+
 def formats_line(models: Mapping[str, str], device: str, texts: Format | None, probabilities: Format) -> str | None:
     """What the log says of the number formats of a run's models; None where all is float32.
 
@@ -95,7 +125,7 @@ def formats_line(models: Mapping[str, str], device: str, texts: Format | None, p
     """
     writers: dict[str, list[str]] = {}
     for name, folder in models.items():
-        written = text_format(folder, device) if texts is None else named_format(texts, folder)
+        written = network_format(texts, folder, device, reads=False)
         writers.setdefault(written, []).append(name)
     if set(writers) <= {"float32"} and probabilities == "float32":
         return None

@@ -6,11 +6,12 @@ Nothing is fetched and nothing is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from debate_rl.data.models import SHIPPED
 from debate_rl.data.models.library import LIBRARY
+from debate_rl.engines.quantized import check_installed
 from debate_rl.engines.weights import check_weights
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.game import run_files
@@ -53,7 +54,35 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
             _check_keys(name, kind, training)
     for role, model in dict.fromkeys(_models(run, stages.values())):
         _check_model(run, role, model)
-    return check_lengths(run, stages.values()) if stages else []
+    lines = _bits(run, stages)
+    return lines + check_lengths(run, stages.values()) if stages else []
+
+
+def _bits(run: Run, stages: Mapping[str, Stage]) -> list[str]:
+    """Make sure that weights can be held in 4 bits where the config asks for it.
+
+    Returns:
+        A line about debaters that play on other weights than they are trained on.
+
+    Raises:
+        UserError: bitsandbytes is missing.
+    """
+    engine = run.config.engine
+    quantized = []
+    for name, stage in stages.items():
+        if any(training.quantize is not None for _, training in stage.trainings()):
+            quantized.append(name)
+    if run.config.hardware is None:  # else the config is meant for another machine
+        if quantized:
+            check_installed(f"stages.{quantized[0]}.quantize")
+        if engine.kind == "transformers" and "nf4" in (engine.dtype, engine.judge_dtype):
+            check_installed("engine.dtype")
+    debaters = [name for name in quantized if not stages[name].trains_judge]
+    if not debaters or engine.kind != "transformers" or engine.dtype == "nf4":
+        return []
+    return [
+        f"{', '.join(debaters)}: trained on weights in 4 bits, played on whole ones; engine.dtype=nf4 plays on 4 bits"
+    ]
 
 
 def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:

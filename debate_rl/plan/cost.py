@@ -4,7 +4,7 @@ Playing, per process, in bytes, for T = engine.batch_tokens and C = engine.cache
 
     weights      every model that the stage asks, those that write in engine.dtype (without one bfloat16, on a CPU what
                  it computes fastest), those whose probabilities are read in engine.judge_dtype, and an adapter for each
-                 player
+                 player; of nf4 the layers alone are in 4 bits
     cache        keys and values of T + C tokens
     activations  one layer's of T tokens
     logits       4 x vocabulary for each text that is written at a time
@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from debate_rl.config.tree import load_config
-from debate_rl.engines.number_formats import BYTES, named_format, text_format
+from debate_rl.engines.number_formats import BYTES, Format, computes_in, network_format
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.plan.plan import Planned, Share, plan
 from debate_rl.plan.training_cost import Estimated, estimates
 from debate_rl.records import Record, read_json
 from debate_rl.runs.run import Run
-from debate_rl.trainers.common.memory import GIB, OVERHEAD, UTILISATION, Card
+from debate_rl.trainers.common.memory import GIB, NF4, OVERHEAD, UTILISATION, Card
 from debate_rl.trainers.common.model_shapes import Shape, shape_of
 
 LAUNCH = 0.0006
@@ -155,9 +155,11 @@ def playing_memory(run: Run, shares: Sequence[Share], on_card: bool) -> dict[str
     readers = {share.model: _unit(run, share.model, on_card, reads=True) for share in shares if not share.texts}
     readers |= {share.model: _unit(run, share.model, on_card, reads=True) for share in shares if share.verdicts}
     # One copy where both formats are the same.
-    others = {model: unit for model, unit in readers.items() if writers.get(model) != unit}
-    weights = {"weights": sum(unit * shapes[model].parameters for model, unit in writers.items())}
-    second = sum(unit * shapes[model].parameters for model, unit in others.items())
+    engine = run.config.engine
+    same_bits = (engine.dtype == "nf4") == (engine.judge_dtype == "nf4")
+    others = {model: unit for model, unit in readers.items() if not (same_bits and writers.get(model) == unit)}
+    weights = {"weights": sum(_size(shapes[model], unit, engine.dtype) for model, unit in writers.items())}
+    second = sum(_size(shapes[model], unit, engine.judge_dtype) for model, unit in others.items())
     if set(others) & set(writers):
         weights["weights read by judges"] = second
     else:
@@ -178,16 +180,23 @@ def playing_memory(run: Run, shares: Sequence[Share], on_card: bool) -> dict[str
 
 
 def _unit(run: Run, model: str, on_card: bool, reads: bool = False) -> int:
-    """Bytes of one weight of a model that writes texts, or whose probabilities are read."""
+    """Bytes of one number that a model computes with, which writes texts, or whose probabilities are read."""
     engine = run.config.engine
     wanted = engine.judge_dtype if reads else engine.dtype
     if wanted in BYTES:
         return BYTES[wanted]
+    if wanted == "nf4" and reads:
+        return BYTES["float32"]
     folder = run.resolve(model)
     if on_card or not Path(folder).is_dir():
         return 2 if on_card else 4
-    found = text_format(folder, "cpu") if wanted is None else named_format(wanted, folder)
-    return BYTES.get(found, 4)
+    return BYTES.get(computes_in(network_format(wanted, folder, "cpu", reads)), 4)
+
+
+def _size(shape: Shape, unit: int, wanted: Format | None) -> float:
+    """Bytes of a model's weights: so many each, but for those in 4 bits."""
+    in_4_bits = shape.layers * shape.layer if wanted == "nf4" else 0.0
+    return NF4 * in_4_bits + unit * (shape.parameters - in_4_bits)
 
 
 def _cache(shape: Shape, unit: int) -> float:

@@ -16,6 +16,8 @@ from debate_rl.stages.habits import WORD, Habits
 from debate_rl.stages.workload import SAMPLES, Asked, Weights
 
 _BLOCK = 8
+_STRIDE = 512
+"""Stories are read in such steps: of a prompt whose beginning was met before, only the rest is cut into blocks."""
 
 
 class CountingEngine:
@@ -106,10 +108,22 @@ class CountingEngine:
         if len(own.samples) < SAMPLES:
             own.samples.append(asked.messages)
         before = hash((asked.model, asked.adapter))
-        for start in range(0, len(text), _BLOCK):
-            block = text[start : start + _BLOCK]
+        for start in range(0, len(text), _STRIDE):
+            part = text[start : start + _STRIDE]
+            after = hash((before, part))
+            if after not in self._blocks:
+                own.once += self._unread(before, part)
+                self._blocks.add(after)
+            before = after
+        return own, True
+
+    def _unread(self, before: int, part: str) -> int:
+        """Characters of a part of a prompt that no prompt with the same beginning had."""
+        unread = 0
+        for start in range(0, len(part), _BLOCK):
+            block = part[start : start + _BLOCK]
             before = hash((before, block))
             if before not in self._blocks:
                 self._blocks.add(before)
-                own.once += len(block)
-        return own, True
+                unread += len(block)
+        return unread

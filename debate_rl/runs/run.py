@@ -373,7 +373,8 @@ class Run:
         Args:
             stage: `base`, a training stage or an iteration (NAME.K) of this run, or the path of a training stage of
                 another run or of an adapter's folder.
-            base: the model that `base` stands for, and that adapters belong to.
+            base: the model that `base` stands for, and that adapters belong to unless they were trained on a merged or
+                fully trained model.
 
         Returns:
             The model and, where there is one, the adapter on it; see `resolve` for where they lie.
@@ -383,21 +384,35 @@ class Run:
         """
         if stage == "base":
             return base, None
-        trained: dict[str, str] = {}
-        for name, made in self.config.stages.items():
-            if made.makes_players:
-                trained |= made.makes(name)
+        trained = self.trained_folders()
         if stage in trained:
             model = f"{trained[stage]}/model"
-            if any((self.folder / path).is_dir() for path in (model, f".{model}")):
+            is_there = any((self.folder / path).is_dir() for path in (model, f".{model}"))
+            if is_there or self._maker(stage).makes_model:
                 return model, None
-            return base, f"{trained[stage]}/adapter"
+            return self.base_below(stage, base), f"{trained[stage]}/adapter"
         if is_path(stage):
             return trained_elsewhere(stage, base)
         raise UserError(
             f"no player or training stage {stage!r}; {nearest(stage, ['base', *trained])}; the trained weights of "
             "another run are named by their folder, such as runs/quickstart/dpo"
         )
+
+    def trained_folders(self) -> dict[str, str]:
+        """Folder of each player or judge that the run's stages train, in the run's, by name."""
+        folders: dict[str, str] = {}
+        for name, stage in self.config.stages.items():
+            if stage.makes_players:
+                folders |= stage.makes(name)
+        return folders
+
+    def base_below(self, made: str, base: str) -> str:
+        """The model that carries an adapter of this run: `base`, or what an earlier stage merged or trained whole."""
+        return self.weights(self._maker(made).start_of(made), base)[0]
+
+    def _maker(self, made: str) -> Stage:
+        """The stage that trains a player or judge."""
+        return next(stage for name, stage in self.config.stages.items() if made in stage.makes(name))
 
 
 def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
@@ -409,9 +424,13 @@ def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
         UserError: the folder is missing or holds no trained weights.
     """
     folder = existing(path, "player's folder").resolve()
-    stage = _stage_of(folder)
-    if stage is not None and stage.makes_players:
-        folder = folder.parent / stage.makes(folder.name)[folder.name]
+    maker = _maker_of(folder)
+    if maker is not None:
+        other, name = maker
+        folder = other.folder / other.trained_folders()[name]
+        below = other.base_below(name, base)
+        # Named as in its own run, where this one would not find it.
+        base = str(other.folder / below) if (other.folder / below).is_dir() else below
     for candidate in (folder / "adapter", folder):
         if (candidate / "adapter_config.json").is_file():
             return base, str(candidate)
@@ -422,6 +441,22 @@ def trained_elsewhere(path: str, base: str) -> tuple[str, str | None]:
         f"{path} holds no trained weights; name the folder of a training stage (with adapter/ or model/ in it), "
         "or an adapter's own folder"
     )
+
+
+def _maker_of(folder: Path) -> tuple[Run, str] | None:
+    """The run that trained the weights in a folder, and their name there; None for folders of no run."""
+    if folder.name in ("adapter", "model"):
+        folder = folder.parent
+    for parent in folder.parents[:2]:
+        if not (parent / run_files.CONFIG).is_file():
+            continue
+        other = Run(load_config(parent / run_files.CONFIG))
+        other.folder = parent  # it may have been moved or renamed since
+        inside = folder.relative_to(parent).as_posix()
+        for name, place in other.trained_folders().items():
+            if inside in (name, place):
+                return other, name
+    return None
 
 
 def _stage_of(folder: Path) -> Stage | None:

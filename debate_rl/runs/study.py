@@ -13,14 +13,14 @@ runs; what is trained, the questions that are learnt from, and all sampling foll
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
 from debate_rl.analysis.effects.table import EffectRow, effects, write_effects
-from debate_rl.config.tree import Config
+from debate_rl.config.tree import Config, cells
 from debate_rl.engines.request import Engine
 from debate_rl.engines.workers import Crew
 from debate_rl.errors import UserError
@@ -34,7 +34,9 @@ from debate_rl.runs.stage_log import log_study
 
 
 def seed_configs(config: Config) -> list[Config]:
-    """The config of each seed's run; of a config without `seeds` itself."""
+    """The config of each seed's run; of a config without `seeds` itself, of a sweep those of its first cell."""
+    for _, first in cells(config):
+        return seed_configs(first)
     if not config.seeds:
         return [config]
     questions = config.questions.model_copy(update={"seed": config.question_seed})
@@ -72,7 +74,7 @@ def run_study(
     with alone(folder):
         claim_folder(config)
         if config.processes > 1 and engine is None and crew is None:
-            _side_by_side(config, only)
+            side_by_side(seed_configs(config), config.processes, only)
         else:
             for one in seed_configs(config):
                 say(f"seed {one.seed}:")
@@ -82,35 +84,35 @@ def run_study(
         return rows
 
 
-def _side_by_side(config: Config, only: set[str] | None) -> None:
-    """The seeds' runs, several at a time, each in a process of its own.
+def side_by_side(configs: Sequence[Config], processes: int, only: set[str] | None) -> None:
+    """Runs of several configs, several at a time, each in a process of its own.
 
     Raises:
-        UserError: a stage of some seed can not be done (the other seeds are finished first), or a process was killed.
+        UserError: a stage of some run can not be done (the others are finished first), or a process was killed.
     """
     # spawn: a forked process inherits locks of torch's threads that no thread will ever release. Leaving the block
-    # waits for all seeds, so that one seed's error does not stop the others.
-    with ProcessPoolExecutor(config.processes, get_context("spawn"), _settle) as pool:
-        running = [pool.submit(_run_seed, one, only) for one in seed_configs(config)]
+    # waits for all runs, so that one run's error does not stop the others.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _settle) as pool:
+        running = [pool.submit(_run_alone, one, only) for one in configs]
     for done in running:
         try:
             done.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that ran a seed was killed, as for want of memory; the same command goes on where it was, "
+                "a process of a run was killed, as for want of memory; the same command goes on where it was, "
                 "with processes=1 in less memory"
             ) from error
 
 
 def _settle() -> None:
-    """What a process that runs seeds alone begins with."""
+    """What a process with runs of its own begins with."""
     from debate_rl.trainers.common.state import freeze_imports
 
     freeze_imports()
 
 
-def _run_seed(config: Config, only: set[str] | None) -> None:
-    """One seed's run, its lines of progress named after it."""
+def _run_alone(config: Config, only: set[str] | None) -> None:
+    """One run, its lines of progress named after it."""
     run_stages(Run(config, None, lambda line: print(f"{config.name} {line}", flush=True)), only)
 
 

@@ -86,6 +86,15 @@ class Stage(Record):
         return {name: name}
 
     @property
+    def makes_model(self) -> bool:
+        """Whether its weights are a model of their own; else they are an adapter (see `start_of`)."""
+        return False
+
+    def start_of(self, made: str) -> str:
+        """The player or judge whose base carries the adapter of this name, which is one of those that it makes."""
+        return getattr(self, "start", None) or "base"
+
+    @property
     def asks_judge(self) -> bool:
         """Whether the run's judge decides its games, so that it builds on the judge stages before it."""
         return False
@@ -222,6 +231,11 @@ class TrainingStage(Stage):
         if self.quantize is not None and self.lora is None:
             raise ValueError("quantize needs lora: 4-bit weights can not be trained; set lora, or quantize null")
         return self
+
+    @property
+    def makes_model(self) -> bool:
+        """Whether every weight is trained."""
+        return self.lora is None
 
     def plan_note(self, run: Run) -> str:
         """Say that it trains."""

@@ -157,6 +157,10 @@ class CotrainingStage(Stage):
                 made[f"{name}.judge.{turn}"] = made[f"{name}.judge"] = f"{name}/judge{turn}"
         return made
 
+    def start_of(self, made: str) -> str:
+        """Debaters and judges start at different places."""
+        return self.start if made.split(".")[1:2] != ["judge"] else self.judge
+
     def judged_as(self, settings: JudgeSettings) -> JudgeSettings:
         """Its judges state a probability."""
         return self.judging.judged_as(settings)

@@ -145,6 +145,12 @@ def model_sizes(run: Run) -> Sizes:
         if tokenizer is not None:
             tokens = sum(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
             sizes[model] = characters / tokens, tokens / words
+    models = run.config.models
+    for name, folder in run.trained_folders().items():
+        stage = run.config.stages.get(name.partition(".")[0])
+        base = models.judge if stage is not None and stage.trains_judge else models.debater
+        if base in sizes:  # a merged or fully trained model reads as its base does
+            sizes[f"{folder}/model"] = sizes[base]
     return sizes
 
 

@@ -151,6 +151,11 @@ class IterationsStage(Stage):
         return {name: folders[f"{name}.{self.iterations}"], **folders}
 
     @property
+    def makes_model(self) -> bool:
+        """As its training."""
+        return self.dpo.makes_model
+
+    @property
     def asks_judge(self) -> bool:
         """Every speech is scored and every rating game judged."""
         return True

@@ -67,6 +67,9 @@ class JudgeStage(TrainingStage):
     from_: Literal["self_play", "recorded"] = Field(default="self_play", alias="from")
     """self_play: the players' debates on training questions, and their gold labels. recorded: the human debates of the
     source nyu and their judges' final probabilities, compared with the humans on test stories."""
+    path: str | None = None
+    """Where the recorded debates lie (from: recorded), as of source nyu; empty is questions.path of that source. Where
+    questions are of another one, questions.human keeps the stories apart."""
     players: tuple[str, ...] = ("base", "sft")
     """Whose debates the judge learns from."""
     protocols: tuple[str, ...] = ("debate", "single")
@@ -96,6 +99,8 @@ class JudgeStage(TrainingStage):
         changed = [name for name in _PLAYED if getattr(self, name) != type(self).model_fields[name].default]
         if changed and self.from_ == "recorded":
             raise ValueError(f"{changed[0]} is for from: self_play; recorded games are neither played nor attacked")
+        if self.path is not None and self.from_ != "recorded":
+            raise ValueError("path is for from: recorded; leave it out")
         return self
 
     @field_validator("attacks", "train_attacks")
@@ -113,6 +118,11 @@ class JudgeStage(TrainingStage):
     def references(self) -> set[str]:
         """The players, where games are played for it."""
         return set() if self.from_ == "recorded" else set(self.players)
+
+    def input_files(self) -> Iterator[tuple[str, str]]:
+        """The recorded debates, where they are not the questions' own."""
+        if self.path is not None:
+            yield "path", self.path
 
     def makes(self, name: str) -> dict[str, str]:
         """The judge of its last adversarial round, else of its only training."""
@@ -373,7 +383,7 @@ def _rehearse_recorded(stage: JudgeStage, run: Run, name: str, engine: CountingE
     after = before.model_copy(update={"adapter": f"{name}/adapter"})
     held_out = recorded_judge.divided(stage, run, CALIBRATION_SHARE)[1]
     judge_transcripts([leg.transcript for leg in held_out], after, engine)
-    test = [leg.transcript for leg in recorded_judge.judged(run, "test")]
+    test = [leg.transcript for leg in recorded_judge.judged(stage, run, "test")]
     for judge in (before, after):
         judge_transcripts(test, judge, engine)
     return engine.take()

@@ -59,13 +59,13 @@ def execute(stage: JudgeStage, run: Run, out: Path, share: float) -> JudgeResult
         calibrator = fit_calibrator(stage.calibrate, p, human_p, stories)
         write_json(out / run_files.CALIBRATOR, calibrator.model_dump(mode="json"))
         after = after.model_copy(update={"calibrator": calibrator})
-    compared = _compare(judged(run, "test"), before, after, constants(taught), run, out)
+    compared = _compare(judged(stage, run, "test"), before, after, constants(taught), run, out)
     return JudgeResult(**metrics, failed_calibration=failed, **compared)
 
 
 def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[JudgedDebate], list[JudgedDebate]]:
     """The recorded games that the judge learns from, and those, of other stories, that it is calibrated on."""
-    learnt = judged(run, "train")[: stage.questions]
+    learnt = judged(stage, run, "train")[: stage.questions]
     if stage.calibrate == "none":
         return learnt, []
     labels = [leg.transcript.question.cluster for leg in learnt]
@@ -73,18 +73,31 @@ def divided(stage: JudgeStage, run: Run, share: float) -> tuple[list[JudgedDebat
     return [learnt[int(index)] for index in kept], [learnt[int(index)] for index in held_out]
 
 
-def judged(run: Run, split: Split) -> list[JudgedDebate]:
+def judged(stage: JudgeStage, run: Run, split: Split) -> list[JudgedDebate]:
     """Recorded games of a split with the live judge's final probabilities, in an order drawn by seed; those that the
-    authors analysed, where that is known."""
+    authors analysed, where that is known.
+
+    Raises:
+        UserError: it is not said where they lie, the judge would learn on stories of the test questions, or none is
+            judged.
+    """
     questions = run.config.questions
-    if questions.source != "nyu":
-        raise UserError("a judge stage with `from: recorded` reads questions: {source: nyu, path: ...}")
-    recorded = recorded_games(questions.path, split=split)
+    if stage.path is None and questions.source != "nyu":
+        raise UserError(
+            "a judge stage with `from: recorded` reads questions: {source: nyu, path: ...}, or its own path"
+        )
+    if questions.source != "nyu" and questions.human is None:
+        raise UserError(
+            "the judge learns from recorded debates, whose stories may be those of the test questions; set "
+            f"questions.human={stage.path}, which leaves those questions out"
+        )
+    path = stage.path or questions.path
+    recorded = recorded_games(path, split=split)
     # Without the authors' list, which says what their paper analysed, all judged games count.
     analysed = [game for game in recorded if game.in_paper] or recorded
     judged = legs(analysed)
     if not judged:
-        raise UserError(f"{questions.path}: no game of split {split!r} has a final judgement")
+        raise UserError(f"{path}: no game of split {split!r} has a final judgement")
     # Drawn, since a stage takes the first ones: in the file's order these would be the same under every seed.
     order = np.random.default_rng(run.config.seed).permutation(len(judged))
     return [judged[int(index)] for index in order]

@@ -427,7 +427,8 @@ def _settings(stage: WeakToStrongStage, run: Run) -> Settings:
         quantize=stage.quantize,
         launch=stage.launch,
         processes=hardware.cards if hardware and stage.launch else None,
-        dtype=run.config.engine.judge_dtype,
+        # Bits are `quantize`'s there; what is read in 4 bits is computed in float32.
+        dtype="float32" if run.config.engine.judge_dtype == "nf4" else run.config.engine.judge_dtype,
         seed=run.config.seed * stage.seeds,  # the runs of a study train no model twice
     )
 

@@ -14,6 +14,9 @@ from debate_rl.trainers.common.settings import Kind
 
 QUESTIONS = 24
 """Questions of a stage that are rehearsed, at least, where it has as many."""
+LONGEST = 10_000_000
+"""Characters of stories, over all games, from which fewer questions are rehearsed: a round robin of Best-of-16 players
+on long stories would take an hour to count."""
 CHARACTERS_PER_TOKEN = 4
 """Where no tokenizer is at hand."""
 SAMPLES = 12
@@ -87,18 +90,25 @@ class Rehearsed:
 
 
 def some_games(games: Sequence[Transcript]) -> list[Transcript]:
-    """The games on a share of the questions (all, a half, a quarter, ...), at least `QUESTIONS` of them.
+    """The games on a share of the questions (all, a half, a quarter, ...), `QUESTIONS` of them unless stories are long.
 
     The share is drawn by the questions' ids, so that stages rehearse the same ones and the store is counted right.
     """
     numbers: dict[str, int] = {}
+    characters: dict[str, int] = {}
     for game in games:
-        numbers[game.question.id] = int(digest(["rehearsed", game.question.id]), 16)
+        question = game.question
+        numbers[question.id] = int(digest(["rehearsed", question.id]), 16)
+        characters[question.id] = characters.get(question.id, 0) + len(question.shown_passage)
+    chosen = set(numbers)
     # Powers of two: a stage with fewer questions then rehearses those that one with more does, and the store is shared.
-    divisor = 1
-    while len(numbers) // (2 * divisor) >= QUESTIONS:
+    divisor = 2
+    while len(numbers) // divisor >= QUESTIONS or sum(characters[question] for question in chosen) > LONGEST:
+        fewer = {question for question in chosen if numbers[question] % divisor == 0}
+        if not fewer:
+            break
+        chosen = fewer
         divisor *= 2
-    chosen = {question for question, number in numbers.items() if number % divisor == 0} or set(numbers)
     return [game for game in games if game.question.id in chosen]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from debate_rl.engines import load
+from debate_rl.engines.quantized import check_installed, has_experts, nf4_options, quantize_experts
 from debate_rl.engines.weights import check_adapter, check_sums, check_weights
 from debate_rl.errors import UserError
 from debate_rl.trainers.common.settings import Dtype
@@ -59,10 +60,10 @@ def load_model(
     auto = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSequenceClassification
     if kind != "causal":
         options["num_labels"] = 2 if kind == "classifier" else 1
-    experts = quantize is not None and _has_experts(model)
+    experts = quantize is not None and has_experts(model)
     if quantize is not None:
-        # A mixture is loaded on the CPU: its experts are quantized only afterwards, and would not fit on a card before.
-        options |= _quantized(dtype, on_cpu=experts)
+        check_installed("quantize")
+        options |= nf4_options(torch_dtype(dtype), "cpu" if experts else _device())
     level = transformers.logging.get_verbosity()
     if kind != "causal":
         # transformers warns that the new head has random weights, as it should have.
@@ -72,7 +73,7 @@ def load_model(
     finally:
         transformers.logging.set_verbosity(level)
     if experts:
-        _quantize_experts(network)
+        quantize_experts(network, _device())
     if kind != "causal":
         from debate_rl.trainers.common.heads import compute_in_float32  # here: it loads torch
 
@@ -113,48 +114,11 @@ def float32_head(model: Any) -> None:
         head.__class__ = Float32Linear
 
 
-def _has_experts(model: str) -> bool:
-    """Whether a model is a mixture of experts."""
-    text = load.text_config(model)
-    return (getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1) > 1
-
-
-def _quantize_experts(model: Any) -> None:
-    """Quantize a mixture's experts to 4 bits, table by table, and move the model to its device.
-
-    transformers 5 keeps experts as tables of three dimensions, which its quantization of linear layers skips: nine
-    tenths of a Mixtral would stay in 16 bits, more than a card of 80 GB holds.
-    """
+def _device() -> Any:
+    """This process's device."""
     from accelerate import PartialState
-    from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
-    device = PartialState().device
-    for module in model.modules():
-        for name, table in list(module.named_parameters(recurse=False)):
-            if table.ndim == 3:
-                table.data = table.data.to(device)
-                replace_parameter_4bit(module, name, compress_statistics=True, quant_type="nf4", blocksize=64)
-    if device.type != "cpu":
-        model.to(device)
-
-
-def _quantized(dtype: Dtype, on_cpu: bool = False) -> dict[str, Any]:
-    """Options that load a model as NF4 with double quantization (Dettmers et al. 2023) on this process's device."""
-    from accelerate import PartialState
-    from transformers import BitsAndBytesConfig
-    from transformers.integrations import is_deepspeed_zero3_enabled
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch_dtype(dtype),
-    )
-    if is_deepspeed_zero3_enabled():
-        # ZeRO-3 places the weights itself.
-        return {"quantization_config": config}
-    device = "cpu" if on_cpu else PartialState().device
-    return {"quantization_config": config, "device_map": {"": device}}
+    return PartialState().device
 
 
 def _with_adapter(base: Any, adapter: str, trainable: bool, quantized: bool) -> Any:
@@ -179,7 +143,8 @@ def other_scale(adapter: str, r: int, alpha: int) -> str | None:
         return None
     return (
         f"goes on from adapter {adapter} with r {config.r} and alpha {config.lora_alpha}; "
-        f"lora's r {r} and alpha {alpha} are not used: an adapter keeps its rank"
+        f"lora's r {r} and alpha {alpha} are not used: an adapter keeps its rank; for a new one on top of it, start "
+        "from a stage of kind merge"
     )
 
 

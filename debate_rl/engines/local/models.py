@@ -15,7 +15,8 @@ from debate_rl.engines.load import context_of, load_adapter, load_network, load_
 from debate_rl.engines.local.attention import NAME, register
 from debate_rl.engines.local.encoding import encode
 from debate_rl.engines.local.prefix import Row, Trie, Wave
-from debate_rl.engines.number_formats import Format, named_format, text_format
+from debate_rl.engines.number_formats import NF4, Format, computes_in, network_format
+from debate_rl.engines.quantized import check_installed, compute_in_float32, has_experts, nf4_options, quantize_experts
 from debate_rl.engines.weights import LOADING, check_adapter, check_weights, fingerprint
 from debate_rl.errors import UserError
 from debate_rl.records import digest
@@ -118,19 +119,39 @@ class Networks:
         check_weights(path)
         number_format = self._format(path, reads)
         if (name, number_format) not in self.loaded:
-            from transformers import AutoModelForCausalLM
-
             tokenizer = load_tokenizer(path, self._hub_revision)
             with LOADING, _whole():
-                model = load_network(AutoModelForCausalLM, path, number_format, revision=self._hub_revision)
-            model = model.to(self.device).eval().requires_grad_(False)
+                model = self._network(path, number_format)
             self.loaded[name, number_format] = _loaded(model, tokenizer, number_format)
         return self.loaded[name, number_format]
 
     def _format(self, path: str, reads: bool) -> str:
         """Number format of a model that is read, or that writes."""
-        wanted = self._judge_dtype if reads else self._dtype
-        return text_format(path, self.device.type) if wanted is None else named_format(wanted, path)
+        return network_format(self._judge_dtype if reads else self._dtype, path, self.device.type, reads)
+
+    def _network(self, path: str, number_format: str) -> Any:
+        """Load a model onto the device.
+
+        Raises:
+            UserError: see `load_network`; or bitsandbytes is missing.
+        """
+        from transformers import AutoModelForCausalLM
+
+        computed = computes_in(number_format)
+        options: dict[str, Any] = {"revision": self._hub_revision}
+        in_4_bits = number_format.startswith(NF4)
+        experts = in_4_bits and has_experts(path)
+        if in_4_bits:
+            check_installed("engine.dtype")
+            options |= nf4_options(getattr(torch, computed), "cpu" if experts else self.device)
+        model = load_network(AutoModelForCausalLM, path, computed, **options)
+        if in_4_bits and computed == "float32":
+            compute_in_float32(model)
+        if experts:
+            quantize_experts(model, self.device)
+        elif not in_4_bits:  # which are placed as they are loaded
+            model = model.to(self.device)
+        return model.eval().requires_grad_(False)
 
     def hold(self, name: str, model: Any, tokenizer: Any) -> None:
         """Serve a model that is in memory already (see `TransformersEngine.hold`)."""

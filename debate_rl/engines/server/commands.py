@@ -97,7 +97,9 @@ def vllm_command(served: Deployment) -> Command:
         words += ["--enforce-eager", "--no-enable-chunked-prefill"]
         words += ["--max-num-batched-tokens", str(max(served.length, 8192))]
         dtype = dtype or "float32"
-    if dtype is not None:
+    if dtype == "nf4":  # vLLM quantizes as it loads, and computes in the checkpoint's format
+        words += ["--quantization", "bitsandbytes"]
+    elif dtype is not None:
         words += ["--dtype", dtype]
     if served.rank:
         rank = next((rank for rank in _RANKS if rank >= served.rank), served.rank)
