@@ -10,14 +10,14 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from debate_rl.data.left_out import LeftOut, question_fault, text_fault
-from debate_rl.data.sources import nyu, quality, sciq
+from debate_rl.data.sources import nyu, quality, sciq, word_problems
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
 from debate_rl.records import Record, explain, lines
 
-SOURCES = ("lab", "quality", "nyu", "sciq", "file")
+SOURCES = ("lab", "quality", "nyu", "sciq", "word_problems", "file")
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -30,7 +30,7 @@ class LabStories(Record):
 
     family: str = "whereabouts"
     knobs: Mapping[str, Any] = {}
-    """Knobs of the family (data/lab/README.md)."""
+    """Knobs of the family (data/lab/README.md), or of word problems (`data.sources.word_problems.Knobs`)."""
 
 
 def load_questions(
@@ -48,12 +48,13 @@ def load_questions(
     """Load questions.
 
     Args:
-        source: `lab` (generated), `quality`, `nyu` (the human debates), `sciq`, or `file` (JSON lines of `Question`).
-        path: the source's file or folder; the lab needs none, and for `sciq` none is the hub.
-        split: train, validation or test. None takes every question, and from the lab the train split.
-        limit: most questions, drawn by seed; None takes all, and 100 from the lab.
+        source: `lab` and `word_problems` (generated), `quality`, `nyu` (the human debates), `sciq`, or `file` (JSON
+            lines of `Question`).
+        path: the source's file or folder; what is generated needs none, and for `sciq` none is the hub.
+        split: train, validation or test. None takes every question, and of generated ones the train split.
+        limit: most questions, drawn by seed; None takes all, and 100 of generated ones.
         seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
-        lab: the lab's stories; None takes its defaults.
+        lab: the lab's stories, or the knobs of word problems; None takes their defaults.
         hard_only: only the questions that QuALITY marks as difficult.
         human: human debates (as the path of source `nyu`); questions on their stories are left out of the validation
             and test splits. A story is recognised by its id, its title, or its text (`stories.same_stories`).
@@ -75,6 +76,9 @@ def load_questions(
         lab = lab or LabStories()
         count = 100 if limit is None else limit
         questions = world.questions(lab.family, split or "train", count, seed, **lab.knobs)
+    elif source == "word_problems":
+        knobs = {} if lab is None else lab.knobs
+        questions = word_problems.questions(split or "train", 100 if limit is None else limit, seed, **knobs)
     elif source == "quality":
         questions = quality.load(path, hard_only, split, limit, seed, debated)
     elif source == "sciq":
@@ -93,8 +97,8 @@ def load_questions(
 
 
 def _debated_groups(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
-    """Groups of a source whose stories are among the debated ones; those of the lab and SciQ never are."""
-    if source in ("lab", "sciq"):
+    """Groups of a source whose stories are among the debated ones; what is generated and SciQ never are."""
+    if source in ("lab", "sciq", "word_problems"):
         return set()
     if source == "quality":
         stories = {story.id: story for story in quality.stories(path, split).values()}

@@ -110,7 +110,7 @@ def generate(count: int, seed: int = 0, kind: Kind = "mate") -> list[Puzzle]:
 
 @cache
 def _generated(count: int, seed: int, kind: Kind) -> tuple[Puzzle, ...]:
-    """Puzzles of `generate`, drawn once: a best move takes about half a second to find, and a run asks several times."""
+    """Puzzles of `generate`, drawn once: a best move takes half a second to find, and a run asks several times."""
     return tuple(generate(count, seed, kind))
 
 
