@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
 from debate_rl.data.left_out import LeftOut, question_fault, text_fault
-from debate_rl.data.sources import nyu, quality, sciq
+from debate_rl.data.sources import nyu, quality, sciq, word_problems
 from debate_rl.data.splits import sample, split_part
 from debate_rl.data.stories import Story, same_stories
 from debate_rl.errors import UserError, nearest
 from debate_rl.game.question import Question, Split
 from debate_rl.records import Record, explain, lines
 
-SOURCES = ("lab", "quality", "nyu", "sciq", "file")
+SOURCES = ("lab", "quality", "nyu", "sciq", "word_problems", "file")
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-class LabStories(Record):
-    """Which stories the lab makes.
+class Generated(Record):
+    """A source whose questions are made, with settings of its own.
 
     Example:
-        LabStories(family="whereabouts", knobs={"things": 3, "third_move": 0.5})
+        Generated(source="lab", family="whereabouts", knobs={"things": 3, "third_move": 0.5})
     """
 
+    source: Literal["lab", "word_problems"] = "lab"
     family: str = "whereabouts"
+    """Family of the lab's stories."""
     knobs: Mapping[str, Any] = {}
-    """Knobs of the family (data/lab/README.md)."""
+    """Knobs of the family (data/lab/README.md), or of word problems (`data.sources.word_problems.Knobs`)."""
 
 
 def load_questions(
-    source: str | LabStories,
+    source: str | Generated,
     path: str | Path | None = None,
     split: Split | None = None,
     limit: int | None = None,
@@ -47,11 +49,11 @@ def load_questions(
     """Load questions.
 
     Args:
-        source: `lab` (generated stories; `LabStories` for those of other settings), `quality`, `nyu` (the human
+        source: `lab` or `word_problems` (generated; `Generated` for settings of their own), `quality`, `nyu` (the human
             debates), `sciq`, or `file` (JSON lines of `Question`).
-        path: the source's file or folder; the lab needs none, and for `sciq` none is the hub.
-        split: train, validation or test. None takes every question, and from the lab the train split.
-        limit: most questions, drawn by seed; None takes all, and 100 from the lab.
+        path: the source's file or folder; what is generated needs none, and for `sciq` none is the hub.
+        split: train, validation or test. None takes every question, and of generated ones the train split.
+        limit: most questions, drawn by seed; None takes all, and 100 of generated ones.
         seed: decides the draw, sides and tied distractors, and the lab's stories; never which story is in which split.
         hard_only: only the questions that QuALITY marks as difficult.
         human: human debates (as the path of source `nyu`); questions on their stories are left out of the validation
@@ -66,8 +68,8 @@ def load_questions(
         >>> len(dr.load_questions("lab", split="test", limit=5, seed=3))
         5
     """
-    stories = source if isinstance(source, LabStories) else LabStories()
-    source = "lab" if isinstance(source, LabStories) else source
+    made = source if isinstance(source, Generated) else Generated()
+    source = source.source if isinstance(source, Generated) else source
     if source not in SOURCES:
         raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)}")
     if split is not None and split not in SPLITS:
@@ -79,7 +81,10 @@ def load_questions(
         from debate_rl.data.lab import world  # here: the other sources do not need it
 
         count = 100 if limit is None else limit
-        questions = world.questions(stories.family, split or "train", count, seed, **stories.knobs)
+        questions = world.questions(made.family, split or "train", count, seed, **made.knobs)
+    elif source == "word_problems":
+        count = 100 if limit is None else limit
+        questions = word_problems.questions(split or "train", count, seed, **made.knobs)
     elif source == "quality":
         questions = quality.load(path, hard_only, split, limit, seed, debated)
     elif source == "sciq":
@@ -98,8 +103,8 @@ def load_questions(
 
 
 def _debated_groups(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
-    """Groups of a source whose stories are among the debated ones; those of the lab and SciQ never are."""
-    if source in ("lab", "sciq"):
+    """Groups of a source whose stories are among the debated ones; what is generated and SciQ never are."""
+    if source in ("lab", "sciq", "word_problems"):
         return set()
     if source == "quality":
         stories = {story.id: story for story in quality.stories(path, split).values()}

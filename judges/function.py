@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import Failure, Verdict
+from debate_rl.judges.callables import NamedFunction, load_function
 from debate_rl.records import Record
 
 Decide = Callable[[Sequence[Transcript]], Sequence[Verdict | Failure | float]]
@@ -24,8 +24,8 @@ class FunctionJudge(Record):
     """
 
     name: str = "function"
-    decide: Any
-    """See `Decide`."""
+    decide: NamedFunction
+    """See `Decide`; or its name, `module:function`."""
 
     @property
     def model(self) -> str:
@@ -47,9 +47,10 @@ def ask_function(transcripts: Sequence[Transcript], judge: FunctionJudge) -> lis
     """Judge by calling the function once with all transcripts.
 
     Raises:
-        UserError: it gave another number of answers than there are transcripts, or a number outside 0 to 1.
+        UserError: there is no such function, it gave another number of answers than there are transcripts, or a number
+            outside 0 to 1.
     """
-    answers = list(judge.decide(list(transcripts)))
+    answers = list(load_function(judge.decide, f"judge {judge.name!r}:")(list(transcripts)))
     if len(answers) != len(transcripts):
         raise UserError(f"judge {judge.name!r} gave {len(answers)} answers to {len(transcripts)} transcripts")
     return [_verdict(answer, judge.name) for answer in answers]

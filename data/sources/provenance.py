@@ -43,6 +43,7 @@ KNOWN = {
             url="https://github.com/ucl-dark/llm_debate",
         ),
         Source(name="sciq", licence="CC BY-NC 3.0", by="Welbl, Liu, Gardner 2017", url="https://allenai.org/data/sciq"),
+        Source(name="word_problems", licence="Apache-2.0", by="debate-rl's generated word problems"),
         Source(name="quality", licence="CC BY 4.0", by="Pang et al. 2022", url="https://github.com/nyu-mll/quality"),
     )
 }

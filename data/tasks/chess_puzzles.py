@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,6 +106,12 @@ def generate(count: int, seed: int = 0, kind: Kind = "mate") -> list[Puzzle]:
         if puzzle is not None:
             puzzles.setdefault(puzzle.id, puzzle)
     return list(puzzles.values())
+
+
+@cache
+def _generated(count: int, seed: int, kind: Kind) -> tuple[Puzzle, ...]:
+    """Puzzles of `generate`, drawn once: a best move takes half a second to find, and a run asks several times."""
+    return tuple(generate(count, seed, kind))
 
 
 def _from_game(seed: int, game: int, kind: Kind) -> Puzzle | None:
@@ -342,6 +349,33 @@ def as_question(puzzle: Puzzle, seed: int = 0) -> Question:
         group=puzzle.group,
         source=f"chess/{puzzle.kind}",
     )
+
+
+def chess_questions(
+    kind: Kind, count: int, seed: int = 0, path: str | Path | None = None, wrong_seed: int = 0
+) -> list[Question]:
+    """Puzzles as questions with two moves (see `as_question`), so that they can be debated and answered.
+
+    Args:
+        kind: mate or best.
+        count: number of questions; fewer where the file has no more.
+        seed: of generated puzzles, or of the draw from the file.
+        path: Lichess's puzzle CSV; None generates puzzles.
+        wrong_seed: of the wrong moves and of the sides.
+
+    Raises:
+        UserError: python-chess or the file is missing, or the file has no puzzle of the kind.
+    """
+    if path is None:
+        puzzles = list(_generated(count, seed, kind))
+    else:
+        puzzles = [puzzle for puzzle in load_lichess(path) if puzzle.kind == kind]
+        if not puzzles:
+            raise UserError(f"{path} has no puzzle of kind {kind}; take another file, or leave path out")
+    chess = _chess()
+    # A position in which every legal move is right has no wrong answer.
+    fair = [puzzle for puzzle in puzzles if chess.Board(puzzle.fen).legal_moves.count() > len(puzzle.moves)]
+    return [as_question(puzzle, wrong_seed) for puzzle in sample(fair, count, seed)]
 
 
 def _plain_san(board: chess.Board, move: chess.Move) -> str:

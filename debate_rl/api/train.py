@@ -20,6 +20,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge, Judge, StatedJudge
 from debate_rl.players.debater import Debater
 from debate_rl.records import explain, write
+from debate_rl.stages.grpo import resolved
 from debate_rl.trainers.common.rows import PreferenceRow, SftRow, judge_rows, sft_rows
 from debate_rl.trainers.common.settings import Job, Kind, Lora, Objective, Result, Target
 from debate_rl.trainers.grpo.judge_rollout import Judgement
@@ -183,7 +184,7 @@ def train_grpo(
     Args:
         debater: whose model and adapter the training starts from.
         questions: what is debated.
-        judge: whose probabilities are the rewards.
+        judge: whose probabilities are the rewards; a `FunctionJudge` is called in this process.
         out: folder for the adapter; a training that was stopped goes on there.
         protocol: a shipped protocol's name, a YAML file or a `Protocol`.
         rewards: how verdicts become rewards.
@@ -213,11 +214,10 @@ def train_grpo(
         'grpo'
     """
     rules = load_protocol(protocol) if isinstance(protocol, str) else protocol
-    placed = judge.model_copy(update={"model": model_path(judge.model)}) if isinstance(judge, Judge) else judge
     try:
         online = Online(
             protocol=rules,
-            judge=placed,
+            judge=resolved(judge, str, model_path),
             temperature=debater.temperature,
             players=debater.manner,
             rewards=rewards,

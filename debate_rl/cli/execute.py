@@ -65,7 +65,9 @@ def execute(
     else:
         _run_once(loaded, only, crew)
     if table is not None:
-        _print_table(Path(loaded.runs) / loaded.name, table)
+        column = loaded.stages.get(table)
+        of_column = None if column is None else column.table_name(table)
+        _print_table(Path(loaded.runs) / loaded.name, of_column or table)
 
 
 def _checked(

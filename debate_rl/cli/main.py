@@ -146,7 +146,7 @@ def weak_to_strong(
     overrides: Overrides = None,
     dry_run: DryRun = False,
     table: Annotated[
-        str | None, typer.Option(help="Only this table of the config, with the report, printed as Markdown.")
+        str | None, typer.Option(help="Only this table of the config, or this column of one, and the report.")
     ] = None,
 ) -> None:
     """Teach a strong student by weak supervisors, with and without debates: the weak_to_strong stages of a config."""

@@ -20,6 +20,11 @@ class FigureName(str, Enum):
     win_matrix = "win_matrix"
     calibration = "calibration"
     training_curves = "training_curves"
+    online_curves = "online_curves"
+    judge_hacking = "judge_hacking"
+    judges = "judges"
+    attacks = "attacks"
+    cotraining = "cotraining"
     pgr = "pgr"
 
 
@@ -72,7 +77,8 @@ def plot(
         typer.Option(
             metavar="NAME",
             help="One of: accuracy_over_skill (judge accuracy over the debaters' rating, a line for each protocol), "
-            "accuracy_by_protocol, ratings, win_matrix, calibration, training_curves, pgr.",
+            "accuracy_by_protocol, ratings, win_matrix, calibration, training_curves, "
+            "online_curves, judge_hacking, judges, attacks, cotraining, pgr.",
         ),
     ] = FigureName.accuracy_over_skill,
     file_format: Annotated[FileFormatName, typer.Option("--format", help="Of the file.")] = FileFormatName.pdf,

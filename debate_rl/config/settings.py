@@ -20,14 +20,14 @@ from debate_rl.records import Record
 class Questions(Record):
     """Where the questions come from and how many are used of each split."""
 
-    source: Literal["lab", "quality", "nyu", "sciq", "file"] = "lab"
+    source: Literal["lab", "quality", "nyu", "sciq", "word_problems", "file"] = "lab"
     """Where questions come from: generated, a published data set, or a file of your own."""
     path: str | None = None
-    """File or folder of the source; the lab needs none, and for sciq none takes the hub's."""
+    """File or folder of the source; what is generated needs none, and for sciq none takes the hub's."""
     family: str = "whereabouts"
     """Family of lab stories."""
     knobs: dict[str, Any] = {}
-    """Knobs of the lab family, such as the number of moves."""
+    """Knobs of the lab family, such as the number of moves; or of word problems: least_steps, most_steps, passage."""
     hard_only: bool = False
     """Take only questions marked difficult (QuALITY)."""
     min_passage_words: int = Field(default=1, ge=0)

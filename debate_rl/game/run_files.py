@@ -38,3 +38,17 @@ CALIBRATOR = "calibrator.json"
 """A judge's calibration."""
 EFFECTS = "effects.json"
 """The table of effects."""
+CURVE = "curve.jsonl"
+"""What was measured while an online training went on."""
+ATTACKS = "attacks.jsonl"
+"""Trials of the attacks on judges."""
+
+
+def watched(step: int) -> str:
+    """The games of one measurement of an online training."""
+    return f"watch/step-{step:06d}.jsonl"
+
+
+def verdicts_of(judge: str) -> str:
+    """The games of a judges stage with the verdicts of one judge."""
+    return f"{judge.replace('/', '_')}.jsonl"

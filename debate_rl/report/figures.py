@@ -195,6 +195,54 @@ def over_steps(title: str, measure: Measure, rows: Sequence[tuple[int, Estimate]
     return _curve_figure(title, measure, [estimate for _, estimate in rows], data, x)
 
 
+def series_over_steps(
+    title: str,
+    measure: Measure,
+    rows: Mapping[str, Sequence[tuple[int, Estimate]]],
+    marked: Mapping[int, str] | None = None,
+    x_title: str = "training step",
+) -> Figure:
+    """Several numbers measured at some training steps, one line each with its intervals.
+
+    Args:
+        title: of the figure.
+        measure: of the vertical axis, the same for all.
+        rows: by name, the steps with their estimates.
+        marked: steps to mark with a line, and what they are called.
+        x_title: what the steps are.
+    """
+    series = short_names(rows)
+    x = alt.X("step:Q", title=x_title, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5, format="d"))
+    every = []
+    for points in rows.values():
+        every += [estimate for _, estimate in points]
+    y = value_y(measure, every)
+    colour, data, layers = series_colour(series), [], []
+    for step, name in (marked or {}).items():
+        mark = base_chart([{"step": step, "label": name}])
+        layers += [
+            mark.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(x=x),
+            mark.mark_text(color=QUIET, baseline="bottom", dy=-3).encode(x=x, y=alt.value(0), text=alt.Text("label:N")),
+        ]
+    for position, (name, points) in enumerate(rows.items()):
+        of_series = []
+        for step, estimate in points:
+            datum = row_datum(Labelled(f"{name}, {x_title} {step}", estimate), measure)
+            of_series.append({**datum, "step": step, "series": series[name]})
+        base = base_chart(of_series)
+        data += of_series
+        # Each series stands a little to the right of the one before, so that intervals do not hide one another.
+        shift = 4 * position
+        layers += [
+            base.transform_filter("isValid(datum.low)")
+            .mark_rule(xOffset=shift)
+            .encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"), color=colour),
+            base.mark_line(xOffset=shift).encode(x=x, y=y, color=colour, strokeDash=series_dash(series)),
+            base.mark_point(xOffset=shift).encode(x=x, y=y, color=colour, description=alt.Description("description:N")),
+        ]
+    return finish(alt.LayerChart(layer=layers), title, data, HEIGHT + 20, name_above=bool(marked))
+
+
 def _curve_figure(
     title: str, measure: Measure, estimates: Sequence[Estimate], data: Sequence[Datum], x: alt.X
 ) -> Figure:

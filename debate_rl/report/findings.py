@@ -25,6 +25,9 @@ QUESTIONS = {
     "grpo": "what online training makes of a debater",
     "oversight": "under which protocols the judge finds the true answer",
     "judge": "what finetuning makes of the judge",
+    "judge_grpo": "what paying a judge for the truth makes of it",
+    "judges": "which judge is right more often on the same debates",
+    "cotraining": "what becomes of quotes and verdicts when debaters and judge learn in turns",
     "weak_to_strong": "how much a strong student learns from a weak supervisor",
     "reading": "how well models answer without a debate",
 }
@@ -100,6 +103,35 @@ CLAIMS = (
     Claim(
         "quotes", r"(?P<first>.+) - (?P<second>.+), speeches with valid quotes only", "points",
         "{first} quotes more truly than {second}", "{first} quotes less truly than {second}", "behaviour",
+    ),
+    Claim(
+        "cotraining", r"(?P<first>.+) - (?P<second>.+), speeches with valid quotes only( \(.+\))?", "points",
+        "{first} quotes more truly than {second}", "{first} quotes less truly than {second}", "cotraining",
+    ),
+    Claim(
+        "cotraining", r"(?P<first>.+) - (?P<second>.+), accuracy of the judge in training( \(.+\))?", "points",
+        "The judge that learns is right more often about {first} than about {second}",
+        "The judge that learns is right less often about {first} than about {second}", "cotraining",
+    ),
+    Claim(
+        "judges", r"(?P<first>.+) - (?P<second>.+), accuracy( \(.+\))?", "points",
+        "Judge {first} is right more often than judge {second}",
+        "Judge {first} is right less often than judge {second}", "judges",
+    ),
+    Claim(
+        "attacks", r"all attacks, (?P<first>.+) - (?P<second>.+), change of accuracy( \(.+\))?", "points",
+        "Attacks fool judge {first} less than judge {second}",
+        "Attacks fool judge {first} more than judge {second}", "judges",
+    ),
+    Claim(
+        "judge online", r"accuracy, mean of both orders: after - before( \(.+\))?", "points",
+        "Online training makes the judge right more often", "Online training makes the judge right less often",
+        "judge_online",
+    ),
+    Claim(
+        "online", r"accuracy of the training judge: last step - step 0( \(.+\))?", "points",
+        "The training judge is right more often about the trained debater",
+        "The training judge is right less often about the trained debater", "online",
     ),
 )  # fmt: skip
 """Sentences in the order of the page. Of each, the last row that matches is taken: the last step of a training."""

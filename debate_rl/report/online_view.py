@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from debate_rl.intervals import Estimate
 from debate_rl.report import figures
 from debate_rl.report.chart import Figure, Measure
 from debate_rl.stages.grpo import GrpoResult
@@ -16,6 +17,8 @@ class OnlineView(NamedTuple):
     result: GrpoResult
     unit: str
     """What the intervals are over."""
+    hacking: Figure | None
+    """The training judge's favour beside the accuracy and favour of both judges; None without two measurements."""
     figures: tuple[tuple[Figure, str], ...]
     """Figures over training steps with their captions."""
     alarms: tuple[tuple[int, str], ...]
@@ -52,7 +55,31 @@ def online_view(stage: str, result: GrpoResult, unit: str) -> OnlineView:
     alarms = []
     for point in result.curve:
         alarms += [(point.step, alarm) for alarm in point.alarms]
-    return OnlineView(stage, result, unit, tuple(drawn), tuple(alarms))
+    return OnlineView(stage, result, unit, hacking_figure(result), tuple(drawn), tuple(alarms))
+
+
+def hacking_figure(result: GrpoResult) -> Figure | None:
+    """Draw the proxy beside the truth over steps, with the steps at which they part."""
+    names = {
+        "wins": "proxy win rate",
+        "accuracy": "judge right",
+        "second_wins": "held-out win rate",
+        "second": "held-out right",
+    }
+    rows: dict[str, list[tuple[int, Estimate]]] = {}
+    for field, name in names.items():
+        measured = [(point.step, getattr(point, field)) for point in result.curve]
+        found = [(step, estimate) for step, estimate in measured if estimate is not None]
+        if len(found) > 1:
+            rows[name] = found
+    if len(rows) < 2:
+        return None
+    marked: dict[int, str] = {}
+    if result.parting.held_out is not None:
+        marked[result.parting.held_out.step] = "judges part"
+    if result.parting.truth is not None:
+        marked[result.parting.truth.step] = "truth parts"
+    return figures.series_over_steps("Judge hacking: win rate and truth", _share("%"), rows, marked)
 
 
 def _share(title: str) -> Measure:

@@ -17,7 +17,6 @@ from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.table import effects
 from debate_rl.analysis.judging.judge_errors import JudgeErrors
 from debate_rl.errors import UserError
-from debate_rl.game import run_files
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.grid import GRID_FILE, Grid
 from debate_rl.judges.signal import SIGNAL_FILE, Signal
@@ -27,6 +26,15 @@ from debate_rl.report.chart import Figure
 from debate_rl.report.debate_files import DebateWriter, Keep, keep_in
 from debate_rl.report.debates import Legs, failures_by_kind, read_legs, sample
 from debate_rl.report.findings import asked, basis, findings
+from debate_rl.report.learning_view import (
+    JudgesView,
+    TurnsView,
+    judge_online_view,
+    judged_sets,
+    judges_view,
+    turns_view,
+)
+from debate_rl.report.online_view import OnlineView
 from debate_rl.report.reading_room import Room, complete, plain_templates
 from debate_rl.report.render import to_svg
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
@@ -36,7 +44,6 @@ from debate_rl.report.stage_views import (
     RatingsView,
     grpo_view,
     iterations_view,
-    judge_debates,
     judge_view,
     oversight_view,
     ratings_view,
@@ -48,7 +55,7 @@ from debate_rl.report.transfer_tables import load_tables, write_tables
 from debate_rl.report.transfer_view import TransferView, recovered, transfer_views
 from debate_rl.weak_to_strong.results.tables import ENDS, Table
 
-TRAINING = ("sft", "dpo", "grpo", "preferences", "judge")
+TRAINING = ("sft", "dpo", "grpo", "preferences", "judge", "stating", "judge_grpo")
 
 
 class Section(NamedTuple):
@@ -68,12 +75,15 @@ SECTIONS = {
     "oversight": Section("Judge accuracy by protocol", "Protocols", ("oversight",)),
     "reading": Section("Untrained readers", "Readers", ("reading",)),
     "judge": Section("Judge calibration", "Judge", ("judge",)),
+    "judge_online": Section("Judges trained online", "Judges online", ("judge_grpo",)),
+    "judges": Section("Judges on the same games", "Judges", ("judges",)),
+    "cotraining": Section("Debaters and judge in turns", "In turns", ("cotraining",)),
     "transfer": Section("Weak-to-strong", "Weak-to-strong", ("weak_to_strong",)),
     "behaviour": Section("Behaviour of the debaters", "Behaviour", ("tournament",)),
     "training": Section("Training", "Training", TRAINING),
 }
 """Sections by their anchor."""
-OPTIONAL = {"reading", "iterations", "grpo"}
+OPTIONAL = {"reading", "iterations", "grpo", "judge_grpo", "judges", "cotraining"}
 """Kinds of stages whose sections are not listed as missing."""
 ERRORS = "judge_errors.json"
 """File of a report stage: the run scored again with errors in its verdicts, if the stage was asked for that."""
@@ -155,15 +165,22 @@ def render_pages(
         keep: takes the parts of all debates; None drops them.
     """
     writer = DebateWriter(keep or (lambda key, text: None))
-    legs = {stage.name: _read_stage(stage, writer, transcripts) for stage in run.stages if stage.legs}
+    legs = {}
+    for stage in run.stages:
+        if stage.legs:
+            legs[stage.name] = _read_stage(stage, writer, transcripts)
+        for name, path in judged_sets(stage):
+            one = writer.open(name)
+            read_legs(name, path, 0, one.add)
+            one.close()
     writer.close()
     chosen = sample(legs.values(), transcripts)
     parts: dict[str, str] = {}
     sample_writer = DebateWriter(parts.__setitem__)
-    for name in dict.fromkeys(stage for stage, _ in chosen):
-        one = sample_writer.open(name)
-        for stage, leg in chosen:
-            if stage == name:
+    for sampled in dict.fromkeys(name for name, _ in chosen):
+        one = sample_writer.open(sampled)
+        for name, leg in chosen:
+            if name == sampled:
                 one.add(leg)
         one.close()
     sample_writer.close()
@@ -187,16 +204,11 @@ def render(
 
 
 def _read_stage(stage: Stage, writer: DebateWriter, keep: int) -> Legs:
-    """Read the debates of a stage and write them for the page, of a judge also its test debates."""
+    """Read the debates of a stage and write them for the page."""
     assert stage.legs is not None, "only stages that played are read"
     one = writer.open(stage.name)
     stage_legs = read_legs(stage.name, stage.legs, max(keep, 1), one.add)
     one.close()
-    for when, file in (("before", run_files.BASE_DEBATES), ("after", run_files.TEST_DEBATES)):
-        if stage.kind == "judge" and (stage.folder / file).is_file():
-            one = writer.open(judge_debates(stage.name, when))
-            read_legs(stage.name, stage.folder / file, 0, one.add)
-            one.close()
     return stage_legs
 
 
@@ -217,6 +229,9 @@ def _render(
     ratings_by_stage = {view.stage: view.result.ratings for view in ratings}
     oversight = [oversight_view(stage, legs.get(stage.name), ratings_by_stage) for stage in run.of("oversight")]
     judges = [judge_view(stage) for stage in run.of("judge")]
+    online = [grpo_view(stage, legs.get(stage.name)) for stage in run.of("grpo")]
+    compared_judges = [judges_view(stage) for stage in run.of("judges")]
+    in_turns = [turns_view(stage) for stage in run.of("cotraining")]
     transfer = transfer_views(tables, set(legs))
     played = sum(stage_legs.played for stage_legs in legs.values())
     html = (
@@ -227,14 +242,18 @@ def _render(
             asked=asked(run),
             basis=basis(run, played, len(failed)),
             findings=findings(table, recovered(transfer)),
-            key_figure=_key_figure(ratings, oversight, judges, transfer),
+            key_figure=_key_figure(ratings, oversight, judges, transfer)
+            or _learning_figure(compared_judges, in_turns, online),
             effects=by_group(table),
             seeds=[],
             sections={anchor: section for anchor, section in SECTIONS.items() if kinds & set(section.kinds)},
             absent=[section.heading for section in SECTIONS.values() if not (kinds | OPTIONAL) & set(section.kinds)],
             ratings=ratings,
             iterations=[iterations_view(stage, legs.get(stage.name)) for stage in run.of("iterations")],
-            online=[grpo_view(stage, legs.get(stage.name)) for stage in run.of("grpo")],
+            online=online,
+            judges_online=[judge_online_view(stage) for stage in run.of("judge_grpo")],
+            compared_judges=compared_judges,
+            in_turns=in_turns,
             oversight=oversight,
             readings=[reading_view(stage) for stage in run.of("reading")],
             judges=judges,
@@ -279,6 +298,22 @@ def _key_figure(
         return KeyFigure(tournament.elo, "Elo, mean of all players 1000.", "ratings")
     for judge in judges:
         return KeyFigure(judge.calibration, "On the dashed line a judge means what it says.", "judge")
+    return None
+
+
+def _learning_figure(
+    compared: Sequence[JudgesView], in_turns: Sequence[TurnsView], online: Sequence[OnlineView]
+) -> KeyFigure | None:
+    """For runs without those: turns of debaters and judge, judges side by side, or an online training."""
+    for turns in in_turns:
+        if turns.curve is not None:
+            return KeyFigure(turns.curve, "After each turn, on test questions.", "cotraining")
+    for judges in compared:
+        if judges.accuracy is not None:
+            return KeyFigure(judges.accuracy, "Every judge on the same debates.", "judges")
+    for training in online:
+        if training.hacking is not None:
+            return KeyFigure(training.hacking, "Win rate before the training judge, and truth.", "online")
     return None
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from debate_rl.errors import UserError
 from debate_rl.report.chart import Figure
 from debate_rl.report.debates import read_legs
+from debate_rl.report.learning_view import judge_online_view, judges_view, turns_view
 from debate_rl.report.render import FileFormat, write_figure
 from debate_rl.report.run_folder import RunFolder, load_run
-from debate_rl.report.stage_views import judge_view, oversight_view, ratings_view, training_view
+from debate_rl.report.stage_views import grpo_view, judge_view, oversight_view, ratings_view, training_view
 from debate_rl.report.study_page import study_seeds
 from debate_rl.report.transfer_tables import load_tables
 from debate_rl.report.transfer_view import transfer_views
@@ -77,7 +78,41 @@ def _accuracy_by_protocol(run: RunFolder) -> Drawn:
 
 
 def _calibration(run: RunFolder) -> Drawn:
-    return {stage.name: judge_view(stage).calibration for stage in run.of("judge")}
+    drawn: Drawn = {stage.name: judge_view(stage).calibration for stage in run.of("judge")}
+    drawn |= {stage.name: judge_online_view(stage).calibration for stage in run.of("judge_grpo")}
+    return drawn | {stage.name: judges_view(stage).calibration for stage in run.of("judges")}
+
+
+def _judges(run: RunFolder) -> Drawn:
+    return {stage.name: judges_view(stage).accuracy for stage in run.of("judges")}
+
+
+def _attacks(run: RunFolder) -> Drawn:
+    drawn: Drawn = {}
+    for stage in run.of("judge"):
+        attacks = judge_view(stage).attacks
+        drawn[stage.name] = attacks.figure if attacks else None
+    return drawn | {stage.name: judges_view(stage).attacks for stage in run.of("judges")}
+
+
+def _cotraining(run: RunFolder) -> Drawn:
+    return {stage.name: turns_view(stage).curve for stage in run.of("cotraining")}
+
+
+def _judge_hacking(run: RunFolder) -> Drawn:
+    return {stage.name: grpo_view(stage, None).hacking for stage in run.of("grpo")}
+
+
+def _online_curves(run: RunFolder) -> Drawn:
+    """What online trainings measured over their steps, with intervals."""
+    drawn: Drawn = {}
+    for stage in run.of("grpo"):
+        for number, (figure, _) in enumerate(grpo_view(stage, None).figures):
+            drawn[f"{stage.name}-{number}"] = figure
+    for stage in run.of("judge_grpo"):
+        view = judge_online_view(stage)
+        drawn |= {f"{stage.name}-0": view.curve, f"{stage.name}-1": view.brier}
+    return drawn
 
 
 def _training_curves(run: RunFolder) -> Drawn:
@@ -103,6 +138,11 @@ FIGURES: dict[str, Callable[[RunFolder], Drawn]] = {
     "win_matrix": _win_matrix,
     "calibration": _calibration,
     "training_curves": _training_curves,
+    "online_curves": _online_curves,
+    "judge_hacking": _judge_hacking,
+    "judges": _judges,
+    "attacks": _attacks,
+    "cotraining": _cotraining,
     "pgr": _pgr,
 }
 """What draws each figure."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from debate_rl.report.chart import Figure
 from debate_rl.report.debates import Legs, read_legs
+from debate_rl.report.learning_view import judge_online_view, judges_view, turns_view
 from debate_rl.report.render import to_svg
 from debate_rl.report.run_folder import RunFolder, Stage, load_run
 from debate_rl.report.stage_views import grpo_view, iterations_view, judge_view, oversight_view, ratings_view
@@ -65,10 +66,23 @@ def _figures(run: RunFolder, stage: Stage) -> dict[str, Figure | None]:
         return {"elo": iterated.elo, "persuasion": iterated.persuasion}
     if stage.kind == "grpo":
         online = grpo_view(stage, None)
-        return {caption: figure for figure, caption in online.figures}
+        return {"judge_hacking": online.hacking, **{caption: figure for figure, caption in online.figures}}
+    if stage.kind in ("judge_grpo", "judges", "cotraining"):
+        return _learning(stage)
     if stage.kind == TRANSFER:
         return _transfer(run, stage)
     return {}
+
+
+def _learning(stage: Stage) -> dict[str, Figure | None]:
+    """Figures of stages in which judges learn by reinforcement, or are compared."""
+    if stage.kind == "judge_grpo":
+        online = judge_online_view(stage)
+        return {"calibration": online.calibration, "curve": online.curve, "brier": online.brier}
+    if stage.kind == "judges":
+        judges = judges_view(stage)
+        return {"accuracy": judges.accuracy, "calibration": judges.calibration, "attacks": judges.attacks}
+    return {"turns": turns_view(stage).curve}
 
 
 def _oversight(run: RunFolder, stage: Stage) -> dict[str, Figure | None]:

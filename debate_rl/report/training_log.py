@@ -60,7 +60,8 @@ def logged_series(history: Sequence[Mapping[str, Any]], most: int = MAX_CURVES) 
 
 
 def _is_bookkeeping(name: str) -> bool:
-    return name in BOOKKEEPING or name.endswith(BOOKKEEPING_ENDINGS)
+    # What an online training is watched by stands in its own section, with intervals, which the log does not have.
+    return name in BOOKKEEPING or name.endswith(BOOKKEEPING_ENDINGS) or name.startswith("watch/")
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from debate_rl.config.tree import Config
 from debate_rl.data.excerpts import words_count
-from debate_rl.data.questions import LabStories, load_questions
+from debate_rl.data.questions import Generated, load_questions
 from debate_rl.engines.parallel import Parallel
 from debate_rl.engines.request import Engine
 from debate_rl.engines.store import StoredEngine
@@ -22,9 +22,9 @@ def load_splits(config: Config) -> dict[Split, list[Question]]:
     counts: dict[Split, int] = {"train": settings.train, "test": settings.test}
     seeds: dict[Split, int] = {"train": config.seed, "test": config.question_seed}
     splits: dict[Split, list[Question]] = {}
-    source: str | LabStories = settings.source
-    if source == "lab":
-        source = LabStories(family=settings.family, knobs=settings.knobs)
+    source: str | Generated = settings.source
+    if settings.source == "lab" or settings.source == "word_problems":
+        source = Generated(source=settings.source, family=settings.family, knobs=settings.knobs)
     for split, count in counts.items():
         splits[split] = load_questions(
             source,

@@ -281,7 +281,7 @@ def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
     Args:
         config: the experiment.
         kind: of stage.
-        table: a weak-to-strong table; only its columns, and the report.
+        table: a weak-to-strong table, or one of its columns by the stage's name; only that, and the report.
 
     Raises:
         UserError: the config has no stage of that kind, or no such table.
@@ -308,15 +308,18 @@ def needed(config: Config, kind: str, table: str | None = None) -> set[str]:
 
 
 def _columns(config: Config, table: str) -> set[str]:
-    """Stages that are columns of a weak-to-strong table."""
+    """Stages that are columns of a weak-to-strong table; or the one column of this name."""
     columns: dict[str, set[str]] = {}
     for name, stage in config.stages.items():
         stage_table = stage.table_name(name)
         if stage_table is not None:
             columns.setdefault(stage_table, set()).add(name)
-    if table not in columns:
-        raise UserError(f"the config has no table {table!r}; {nearest(table, list(columns))}")
-    return columns[table]
+    if table in columns:
+        return columns[table]
+    every: set[str] = set().union(*columns.values())
+    if table in every:
+        return {table}
+    raise UserError(f"the config has no table {table!r}; {nearest(table, [*columns, *sorted(every)])}")
 
 
 def _all_metrics(run: Run) -> dict[str, Metrics]:

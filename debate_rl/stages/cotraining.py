@@ -386,10 +386,16 @@ def _measure(
     write(out / f"judged{turn}.jsonl", judged)
     run.log_debates(name, judged, step={f"{name}/turn": float(turn)})
     by_watching = judged_games(alone, watching, run)
+    by_paying = judged_games(alone, pays, run)
+    against_paying = judged_games(against, pays, run)
+    against_watching = judged_games(against, watching, run)
+    # Kept for the effects of a study, which pool the games of all seeds.
+    write(out / f"paying{turn}.jsonl", by_paying + against_paying)
+    write(out / f"held_out{turn}.jsonl", by_watching + against_watching)
     values: dict[str, ByQuestion] = {
         "valid": _valid(alone),
         "accuracy": _right(judged),
-        "paying": _right(judged_games(alone, pays, run)),
+        "paying": _right(by_paying),
         "held_out": _right(by_watching),
     }
     newest = player(stage, name, turn)
@@ -403,8 +409,8 @@ def _measure(
             "turn": turn,
             "debater": newest,
             "judge": judge.name,
-            "proxy": _wins(judged_games(against, pays, run), newest),
-            "held_out_wins": _wins(judged_games(against, watching, run), newest),
+            "proxy": _wins(against_paying, newest),
+            "held_out_wins": _wins(against_watching, newest),
             "failed": sum(leg.verdict is None for leg in judged),
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,12 +16,13 @@ from debate_rl.game.protocol import SIDES, Side
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Speech, Transcript
 from debate_rl.game.verdict import JudgedDebate
-from debate_rl.judges.judge import AnyJudge, Panel, judge_transcripts, models_of
+from debate_rl.judges.judge import AnyJudge, FunctionJudge, Panel, judge_transcripts, models_of
 from debate_rl.judges.settings import JudgeSettings
 from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import Metrics, StageResult, TrainingStage
 from debate_rl.stages.habits import measured_habits, model_sizes, size_of
+from debate_rl.stages.rollout_counts import counted, generated
 from debate_rl.stages.training import CardFacts, log_intervals, start_from, train
 from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, some_games
 from debate_rl.trainers.common.arguments import default_arguments
@@ -31,6 +32,7 @@ from debate_rl.trainers.common.settings import Kind
 from debate_rl.trainers.grpo.eval_metrics import START, Measured, Point
 from debate_rl.trainers.grpo.groups import COPIES, POLICY, block_of, places
 from debate_rl.trainers.grpo.opponent_pool import draw_player
+from debate_rl.trainers.grpo.parting import Parting, parting
 from debate_rl.trainers.grpo.selfplay import Participants, rollout, schedule
 from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Server, Watch
 
@@ -52,6 +54,8 @@ class GrpoResult(StageResult):
     generated_tokens: int
     skipped: dict[str, int] = {}
     curve: tuple[Point, ...] = ()
+    parting: Parting = Parting()
+    """From which step on the training judge's favour and the truth, or the held-out judge, go different ways."""
 
 
 class WatchSettings(Record):
@@ -283,7 +287,10 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
     for point in curve:
         for alarm in point.alarms:
             run.say(f"  step {point.step}: {alarm}")
+    parts = parting(curve)
     if curve:
+        if str(parts):
+            run.say(f"  judge hacking {parts}")
         run.say(f"  Elo over {stage.start} by step: " + ", ".join(f"{p.step}: {_value(p)}" for p in curve))
         write(out / run_files.DEBATES, watched_games(stage, run, out, curve[-1]))
         name = run.name_of(out)
@@ -301,6 +308,7 @@ def learn(stage: GrpoStage, run: Run, out: Path, judge: AnyJudge | None = None) 
         "stopped": bool(curve and curve[-1].alarms and online.watch and online.watch.alarms.stop),
         "generated_tokens": generated(history),
         "curve": [point.model_dump(mode="json") for point in curve],
+        "parting": parts.model_dump(mode="json"),
         "skipped": counted(history),
         **({} if online.server is None else {"retokenized": counted(history, ("retokenized",))["retokenized"]}),
     }
@@ -439,45 +447,10 @@ def resolved(judge: AnyJudge, resolve: Callable[[str], str], model: Callable[[st
     if isinstance(judge, Panel):
         members = tuple(resolved(member, resolve, model) for member in judge.members)
         return judge.model_copy(update={"members": members})
+    if isinstance(judge, FunctionJudge):
+        return judge
     adapter = None if judge.adapter is None else resolve(judge.adapter)
     return judge.model_copy(update={"model": model(judge.model), "adapter": adapter})
-
-
-def generated(history: list[dict[str, Any]]) -> int:
-    """Tokens that the policy and its opponents generated in training, one rollout a step."""
-    total, last = 0.0, 0
-    for entry in history:
-        if "rollout/new_tokens" in entry:
-            total += float(entry["rollout/new_tokens"]) * (entry["step"] - last)
-            last = entry["step"]
-    return round(total)
-
-
-COUNTED = (
-    "groups",
-    "skipped_groups",
-    "truncated",
-    "no_reward",
-    "failed_games",
-    "judge_failures",
-    "judge_late",
-    "judged",
-)
-
-
-def counted(history: list[dict[str, Any]], names: Sequence[str] = COUNTED) -> dict[str, int]:
-    """Totals over all steps of what each step counted, such as speeches cut off or without a reward."""
-    totals = dict.fromkeys(names, 0.0)
-    last_step = 0
-    for entry in history:
-        if "rollout/groups" not in entry:
-            continue
-        # An entry holds means over the steps since the last one.
-        steps = entry["step"] - last_step
-        last_step = entry["step"]
-        for name in names:
-            totals[name] += float(entry.get(f"rollout/{name}") or 0.0) * steps
-    return {name: round(total) for name, total in totals.items()}
 
 
 def _one_pass(stage: GrpoStage, run: Run) -> list[Transcript]:

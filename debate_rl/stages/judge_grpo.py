@@ -18,17 +18,17 @@ from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Transcript
+from debate_rl.judges.callables import load_function
 from debate_rl.judges.judge import judge_transcripts
 from debate_rl.records import Record, explain, read_json, read_log, write
 from debate_rl.stages.base import StageResult, TrainingStage, untrained_judge
-from debate_rl.stages.grpo import counted, generated
 from debate_rl.stages.judges import JudgesChange, MeasuredJudge, change, judged_games, measured_judge
+from debate_rl.stages.rollout_counts import counted, generated
 from debate_rl.stages.stating import StatedJudgeStage, finished_games, spoken, trained_weights
 from debate_rl.stages.training import CardFacts, log_intervals, start_from, train
 from debate_rl.stages.workload import Rehearsed, Rows, TrainingLoad, added, verdict_rows
 from debate_rl.trainers.common.arguments import default_arguments
 from debate_rl.trainers.common.settings import Kind
-from debate_rl.trainers.grpo.custom import load_function
 from debate_rl.trainers.grpo.judge_metrics import JudgePoint
 from debate_rl.trainers.grpo.judge_settings import RULES, JudgeRewards, JudgeWatch, Judging
 from debate_rl.trainers.grpo.settings import Alarms

@@ -16,7 +16,7 @@ from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Estimate
 from debate_rl.judges.attacks.edits import chosen
-from debate_rl.judges.attacks.robustness import AttackTable, attack_judge
+from debate_rl.judges.attacks.robustness import Attacked, AttackTable, Trial, attack_judge
 from debate_rl.judges.judge import AnyJudge, judge_transcripts
 from debate_rl.judges.scores import JudgeScores, judge_change, judge_scores
 from debate_rl.records import write
@@ -146,18 +146,25 @@ class JudgesStage(Stage):
         check_played(legs)
         played = [leg.transcript for leg in legs if leg.failure is None]
         rows: list[MeasuredJudge] = []
+        trials: list[Trial] = []
         first: list[JudgedDebate] = []
         for name, judge in judges.items():
             judged = judged_games(played, judge, run)
-            write(out / f"{name.replace('/', '_')}.jsonl", judged)
+            write(out / run_files.verdicts_of(name), judged)
             row = measured_judge(name, judged)
             if first:
                 row = row.model_copy(update={"change": change(judged, first)})
             first = first or judged
             if self.attacks:
-                row = row.model_copy(update={"attacks": self._attacked(played, judge, run)})
+                attacked = self._attacked(played, judge, run)
+                if attacked is not None:
+                    row = row.model_copy(update={"attacks": attacked.table})
+                    # The trials bear the name that the stage gives the judge, under which effects find them.
+                    trials += [trial.model_copy(update={"judge": name}) for trial in attacked.trials]
             run.say(f"  {row}")
             rows.append(row)
+        if self.attacks:
+            write(out / run_files.ATTACKS, trials)
         return JudgesResult(rows=tuple(rows), failed_games=len(legs) - len(played))
 
     def _check_judges(self, run: Run) -> None:
@@ -175,16 +182,16 @@ class JudgesStage(Stage):
                     f"and no library model; {nearest(judge, sorted(trained))}"
                 )
 
-    def _attacked(self, games: Sequence[Transcript], judge: AnyJudge, run: Run) -> AttackTable | None:
+    def _attacked(self, games: Sequence[Transcript], judge: AnyJudge, run: Run) -> Attacked | None:
         """The attacks on one judge; None where it gives no verdicts to change."""
         try:
-            table = attack_judge(draw(games, self.attack_games), judge, run.engine, self.attacks).table
+            attacked = attack_judge(draw(games, self.attack_games), judge, run.engine, self.attacks)
         except UserError as error:
             # Of several judges, one that states nothing is a result; the others are attacked all the same.
             run.say(f"  not attacked: {error}")
             return None
-        run.say(str(table))
-        return table
+        run.say(str(attacked.table))
+        return attacked
 
 
 def judged_games(games: Sequence[Transcript], judge: AnyJudge, run: Run) -> list[JudgedDebate]:

@@ -129,6 +129,16 @@ class PreferencesStage(Stage):
             raise ValueError("a critic needs rounds of refinement; set refine: 1, or leave the critic out")
         return self
 
+    @model_validator(mode="after")
+    def _candidates_are_set_here(self) -> PreferencesStage:
+        stage, at, _ = self.player.partition("@")
+        if at and self.method == "best_of_n":
+            raise ValueError(
+                f"player {self.player!r} sets its own candidates, which best_of does here; write player: {stage} and "
+                "best_of (with refine for rounds of critique), or choose a method that grows trees"
+            )
+        return self
+
     def references(self) -> set[str]:
         """Who speaks and who criticises."""
         return {self.player, *self.opponents_from} | ({self.critic} if self.critic else set())

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from debate_rl.data.questions import LabStories, claims, load_questions
+from debate_rl.data.questions import Generated, claims, load_questions
 from debate_rl.data.tasks import binary_items
 from debate_rl.data.tasks.binary_items import BinaryItem, Selection
+from debate_rl.data.tasks.chess_puzzles import chess_questions
 from debate_rl.data.tasks.reward_pairs import load_pairs
 from debate_rl.errors import UserError, name_fault
 from debate_rl.game import run_files
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 SPARE = 8
 """Items loaded beyond those used: splits do not cut stories, so the parts miss their sizes by less than a story."""
+CHESS_MOVES: dict[str, Literal["mate", "best"]] = {"chess-mate-moves": "mate", "chess-best-moves": "best"}
+"""Tasks of chess puzzles with two moves to choose from, and the kind of puzzle."""
 READOUTS: dict[str, Kind] = {"answers": "judge", "head": "classifier", "probe": "classifier", "reward": "reward"}
 """What trains models that answer in each way."""
 
@@ -74,8 +77,9 @@ class WeakToStrongStage(TrainingStage):
     task: str = "questions"
     """questions (those above, of the validation split), claims (the same, each naming one answer as the correct one),
     sciq, boolq, cosmosqa or hh, the path of a binary task's YAML file, pairs (which of two replies of Anthropic HH do
-    people prefer; with readout: reward), or chess-mate and chess-best (puzzles whose answers are written; of `methods`
-    the members count, who vote)."""
+    people prefer; with readout: reward), chess-mate-moves and chess-best-moves (puzzles with two moves, one of them
+    right), or chess-mate and chess-best (puzzles whose answers are written; of `methods` the members count, who
+    vote)."""
     protocol: str | None = None
     """Protocol of the debates; empty takes the run's own for questions, and `claim` for other tasks."""
     readout: Literal["answers", "head", "probe", "reward"] = "answers"
@@ -289,10 +293,10 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
     selection = None
     if stage.task in ("questions", "claims"):
         settings = run.config.questions
-        source: str | LabStories = settings.source
-        if source == "lab":
+        source: str | Generated = settings.source
+        if settings.source == "lab" or settings.source == "word_problems":
             knobs = stage.knobs if stage.family else {**settings.knobs, **stage.knobs}
-            source = LabStories(family=stage.family or settings.family, knobs=knobs)
+            source = Generated(source=settings.source, family=stage.family or settings.family, knobs=knobs)
         # The validation split: debaters are trained on stories of the first split and rated on those of the last.
         questions = load_questions(
             source,
@@ -308,6 +312,8 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
         items = claims(questions, seed) if stage.task == "claims" else questions
     elif stage.task == "pairs":
         items = pair_questions(load_pairs("hh", stage.path, limit=count, seed=seed).pairs, seed)
+    elif stage.task in CHESS_MOVES:
+        items = chess_questions(CHESS_MOVES[stage.task], count, seed, stage.path)
     else:
         selection = binary_items.load(stage.task, stage.path, limit=count, seed=seed)
         items = selection.items
@@ -316,7 +322,7 @@ def _read(stage: WeakToStrongStage, run: Run) -> tuple[Splits, Selection | None]
 
 def rules(stage: WeakToStrongStage, run: Run, context: Context) -> Protocol:
     """The protocol of a context; tasks without passages need none."""
-    protocol = context.rules(stage.task not in ("questions", "pairs"), run.protocol)
+    protocol = context.rules(stage.task not in ("questions", "pairs", *CHESS_MOVES), run.protocol)
     if stage.task == "questions":
         return protocol
     return protocol.model_copy(update={"needs_passage": False})

@@ -49,6 +49,30 @@ def test_a_debater_and_a_judge_learn_by_functions(tmp_path, rules, capsys):
     assert history(tmp_path / "judge")["rewards/rule/mean"] == -1
 
 
+def test_a_debater_learns_from_a_judge_that_is_a_function(tmp_path, rules):
+    questions = dr.load_questions("lab", split="train", limit=4)
+    base = dr.Debater("base", model="lab-small", temperature=1.0)
+    seen = []
+
+    def side_a(games):
+        seen.extend(games)
+        return [0.75 for _ in games]
+
+    judge = dr.FunctionJudge(name="side_a", decide=side_a)
+    learnt = dr.train_grpo(base, questions, judge, tmp_path / "grpo", protocol=rules,
+                           rewards=dr_rewards(truncated="keep"), **SMALL)  # fmt: skip
+    assert seen and learnt.adapter.endswith("adapter")
+    assert history(tmp_path / "grpo")["rollout/side_a_wins"] == 1
+    decide = read_json(tmp_path / "grpo/job.json")["job"]["online"]["judge"]["decide"]
+    assert "side_a#" in decide
+    # Named by its code: the same script finds its finished training, another function is another training.
+    assert dr.train_grpo(base, questions, judge, tmp_path / "grpo", protocol=rules,
+                         rewards=dr_rewards(truncated="keep"), **SMALL) == learnt  # fmt: skip
+    other = dr.FunctionJudge(name="side_a", decide=lambda games: [0.25 for _ in games])
+    with pytest.raises(dr.UserError, match="holds another training job"):
+        dr.train_grpo(base, questions, other, tmp_path / "grpo", protocol=rules, **SMALL)
+
+
 def dr_rewards(**fields):
     from debate_rl.trainers.grpo.settings import Rewards
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from debate_rl.data.questions import LabStories, load_questions
+from debate_rl.data.questions import Generated, load_questions
 from debate_rl.data.sources import nyu, quality
 from debate_rl.errors import UserError
 
@@ -31,7 +31,7 @@ def test_the_lab_makes_as_many_as_are_asked_for():
     assert questions == load_questions("lab", split="test", limit=6, seed=3)
     assert questions != load_questions("lab", split="test", limit=6, seed=4)
     with pytest.raises(UserError, match="family"):
-        load_questions(LabStories(family="whereabout"))
+        load_questions(Generated(family="whereabout"))
 
 
 def test_a_file_that_names_splits_is_read_by_them(tmp_path):

@@ -28,3 +28,9 @@ def test_rows_are_put_in_order_of_steps():
     assert series[0].points == [(1, 2.0), (3, 1.0)]
     assert logged_series([{"step": 2, "loss": 1.0}, {"step": 2, "loss": 1.5}])[0]
     assert logged_series([]) == ([], [])
+
+
+def test_what_is_watched_is_left_to_the_figures_that_have_its_intervals():
+    history = [{"step": s, "loss": 1.0, "watch/accuracy": 0.5} for s in (1, 2)]
+    series, left_out = logged_series(history)
+    assert [line.name for line in series] == ["loss"] and left_out == []

@@ -93,6 +93,47 @@ def test_replies_are_argued_about_and_weighed_by_rewards(tmp_path, shared_data):
     )
 
 
+def test_chess_moves_are_questions_without_a_passage(tmp_path):
+    pytest.importorskip("chess")
+    found = config(tmp_path, main={"task": "chess-mate-moves", "context": ["none", "debate"], "ensemble": 1})
+    games = found.stages["main"].games(Run(found))
+    assert len(games) == 36 and {game.question.source for game in games} == {"chess/mate"}
+    assert games[0].protocol.name == "debate" and not games[0].protocol.needs_passage
+    with pytest.raises(UserError, match="puzzle file not found"):
+        wrong = config(tmp_path, main={"task": "chess-best-moves", "path": str(tmp_path / "none.csv")})
+        wrong.stages["main"].games(Run(wrong))
+
+
+@pytest.mark.slow
+def test_chess_moves_are_debated_and_learnt_by_the_methods_of_other_questions(tmp_path):
+    """Losses, a chain through a third model, writing first and debates; lab models know no chess, so only the steps."""
+    pytest.importorskip("chess")
+    methods = {
+        "confidence": {"members": 1, "loss": {"kind": "confidence"}},
+        "chain": {"members": 1, "transfer": {"through": ["lab-small"]}},
+        "written-first": {"members": 1, "transfer": {"generative": True}},
+        "debate": {"context": "debate", "members": 1},
+    }
+    sizes = {"supervisor": 6, "student": 24, "test": 6}
+    run = Run(config(tmp_path, main={"task": "chess-mate-moves", "methods": methods, **sizes}), say=lambda _: None)
+    metrics = run_stages(run)
+    assert [row["name"] for row in metrics["main"]["methods"]] == list(methods)
+    (log,) = (tmp_path / "r/transfer/games").glob("*.jsonl")
+    games = [leg.transcript for leg in read(log, JudgedDebate)]
+    assert {game.question.source for game in games} == {"chess/mate"} and len(games) == 36
+    assert games[0].protocol.name == "debate" and games[0].question.passage is None
+    assert set(games[0].players) == {"A", "B"} and all(game.speeches for game in games)
+
+
+def test_a_table_or_one_of_its_columns_can_be_asked_for(tmp_path):
+    columns = {"one": {"table": "both"}, "two": {"table": "both"}}
+    found = config(tmp_path, **columns)
+    assert needed(found, "weak_to_strong", "both") == {"one", "two"}
+    assert needed(found, "weak_to_strong", "two") == {"two"}
+    with pytest.raises(UserError, match="no table 'oen'; did you mean 'one'"):
+        needed(found, "weak_to_strong", "oen")
+
+
 def rows_of(folder, training, kind):
     """Rows of a training of a run."""
     return read(read_json(folder / "r/transfer" / training / "job.json")["job"]["rows"], kind)

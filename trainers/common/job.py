@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from debate_rl.engines.weights import BASE_FILE, fingerprint, write_sums
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
+from debate_rl.judges.callables import unnamed_functions
 from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
 from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.common.memory import check_spread, half_on_cpu, machine, refuse
@@ -131,11 +132,18 @@ def launch(
         quiet: as callbacks.
 
     Raises:
-        UserError: see `run_job`; or the config file is missing, or can not start so many processes.
+        UserError: see `run_job`; or the config file is missing, can not start so many processes, or a judge or reward
+            is a function that they can not call.
         RuntimeError: a process failed for another reason; its output says which.
     """
     if accelerate_config is None:
         return run_job(job, callbacks, quiet)
+    unnamed = unnamed_functions(job.model_dump(mode="json"))
+    if unnamed:
+        raise UserError(
+            f"{unnamed[0]} is a function of this process, and launched ones can not call it; give its name as text "
+            "(module:function), or train without launch"
+        )
     result = finished(job, job_name(job))
     if result is not None:
         return result

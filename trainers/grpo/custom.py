@@ -1,62 +1,12 @@
-"""Rewards that are Python functions: named by a script that passes them, or by `module:function` in a config."""
+"""Rewards that are Python functions, called so that one that fails does not end a training."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-from collections.abc import Callable
-from typing import Annotated, Any
-
-from pydantic import PlainSerializer
+from typing import Any
 
 from debate_rl.errors import UserError
-from debate_rl.records import digest
-
-
-def function_name(function: Any) -> str | None:
-    """Name of a reward function with a fingerprint of its code, as it stands in a job's note; text is left as it is.
-
-    Example:
-        >>> function_name("rewards:brief"), function_name(None)
-        ('rewards:brief', None)
-    """
-    if function is None or isinstance(function, str):
-        return function
-    # A callable object has no name of its own.
-    named = function if hasattr(function, "__qualname__") else type(function)
-    try:
-        source = inspect.getsource(named)
-    except (OSError, TypeError):
-        # Typed in at a prompt: there is no file with its source.
-        source = repr(getattr(getattr(named, "__code__", None), "co_code", named.__qualname__))
-    return f"{named.__module__}:{named.__qualname__}#{digest(source)}"
-
-
-RewardFunction = Annotated[Any, PlainSerializer(function_name)]
-"""A callable, or `module:function`. Only the latter can be given to processes that a job launches."""
-
-
-def load_function(reward: Any) -> Callable[..., Any]:
-    """The function itself.
-
-    Raises:
-        UserError: there is no such module or function, or what was given can not be called.
-    """
-    if callable(reward):
-        return reward
-    module_name, _, name = str(reward).partition(":")
-    if not module_name or not name or "#" in name:
-        raise UserError(
-            f"reward {reward!r} is no function; give module:function, of a module that Python can import here"
-        )
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"reward {reward!r}: {error}; is its folder in PYTHONPATH?") from error
-    if not callable(function):
-        raise UserError(f"reward {reward!r} is no function")
-    return function
+from debate_rl.judges.callables import function_name, load_function
 
 
 class Payer:

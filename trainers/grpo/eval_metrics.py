@@ -45,6 +45,12 @@ class Point(Record):
     """Rating over the start, from games with the whole pool; None if the protocol has no opponent."""
     wins: Estimate | None = None
     """Judge's mean probability for the policy against the pool; for the argued side in consultancies."""
+    wins_change: Effect | None = None
+    """Change since step 0, paired by game."""
+    second_wins: Estimate | None = None
+    """The held-out judge's mean probability for the policy in the same games."""
+    second_wins_change: Effect | None = None
+    """Change since step 0, paired by game."""
     side_a: Estimate | None = None
     """Share of the policy's self-play games that side A wins."""
     accuracy: Estimate | None = None
@@ -110,23 +116,43 @@ def point(
     speeches = _policy_speeches(policy_games)
     valid = [(float(invalid_share(speech) == 0), cluster) for speech, cluster in speeches]
     tokens = [(float(speech.origin.new_tokens), cluster) for speech, cluster in speeches]
-    hits = _hits(alone, _training_leg)
-    second_hits = _hits(alone, _held_out_leg)
+    values, values_before = game_values(games), game_values(before)
+
+    def mean_of(name: str) -> Estimate | None:
+        return mean_value(list(values[name].values()))
+
+    def change_of(name: str) -> Effect | None:
+        return paired_change(values[name], values_before[name])
+
     measured = Point(
         step=step,
         elo=_elo([game.leg for game in games], ridge),
-        wins=mean_value(_policy_probabilities(policy_games)),
+        wins=mean_of("wins"),
+        wins_change=change_of("wins"),
+        second_wins=mean_of("second_wins"),
+        second_wins_change=change_of("second_wins"),
         side_a=mean_value(_side_a_wins(alone)),
-        accuracy=mean_value(list(hits.values())),
-        accuracy_change=paired_change(hits, _hits(alone_before, _training_leg)),
-        second=mean_value(list(second_hits.values())),
-        second_change=paired_change(second_hits, _hits(alone_before, _held_out_leg)),
+        accuracy=mean_of("accuracy"),
+        accuracy_change=change_of("accuracy"),
+        second=mean_of("second"),
+        second_change=change_of("second"),
         judges_part=paired_change(_judge_gaps(against_start), _judge_gaps(against_start_before)),
         valid=mean_value(valid),
         tokens=mean_value(tokens),
         failed=sum(_lacks_verdict(game) for game in games),
     )
     return measured.model_copy(update={"alarms": sounded(measured, alarms)})
+
+
+def game_values(games: Sequence[Measured]) -> dict[str, dict[str, Value]]:
+    """By the names of `Point`, each game's probability for the policy and whether each judge was right, by game."""
+    alone = _between(games, {POLICY})
+    return {
+        "wins": _policy_probabilities(games, _training_leg),
+        "second_wins": _policy_probabilities(games, _held_out_leg),
+        "accuracy": _hits(alone, _training_leg),
+        "second": _hits(alone, _held_out_leg),
+    }
 
 
 def judged_leg(game: Transcript, verdict: Verdict | Failure) -> JudgedDebate:
@@ -220,13 +246,17 @@ def _policy_probability(leg: JudgedDebate) -> float | None:
     return leg.verdict.p_side(sides[0])
 
 
-def _policy_probabilities(games: Sequence[Measured]) -> list[Value]:
-    """The training judge's probability for the policy in each game in which it has one side."""
-    values = []
+def _policy_probabilities(
+    games: Sequence[Measured], judged: Callable[[Measured], JudgedDebate | None]
+) -> dict[str, Value]:
+    """A judge's probability for the policy, by game, in the games in which the policy has one side."""
+    values = {}
     for game in games:
-        probability = _policy_probability(game.leg)
+        leg = judged(game)
+        probability = None if leg is None else _policy_probability(leg)
         if probability is not None:
-            values.append((probability, game.leg.transcript.question.cluster))
+            transcript = game.leg.transcript
+            values[transcript.id] = (probability, transcript.question.cluster)
     return values
 
 

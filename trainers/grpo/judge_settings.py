@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from debate_rl.engines.number_formats import Format
+from debate_rl.judges.callables import NamedFunction
 from debate_rl.records import Record
-from debate_rl.trainers.grpo.custom import RewardFunction
 from debate_rl.trainers.grpo.settings import Alarms
 
 RULES = ("correctness", "brier", "log", "correctness+brier")
@@ -27,7 +27,7 @@ class JudgeRewards(Record):
     """correctness: 1 if the chosen answer is right, else 0 (J1, 2505.10320). brier: -(c - right)^2, c being the stated
     probability of the chosen answer. log: log of the stated probability of the right answer. correctness+brier: the sum
     of the first two (RLCR, 2507.16806)."""
-    function: RewardFunction = None
+    function: NamedFunction = None
     """Takes a `Judgement` and returns a number, in place of `rule`."""
     least: float = Field(default=0.01, gt=0, lt=0.5)
     """Least distance of a probability from 0 and 1 before the logarithm is taken."""

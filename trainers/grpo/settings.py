@@ -13,10 +13,10 @@ from debate_rl.engines.server.budget import Price
 from debate_rl.engines.server.settings import ServerSettings, Software
 from debate_rl.engines.weights import fingerprint
 from debate_rl.game.protocol import Protocol
+from debate_rl.judges.callables import NamedFunction
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.players.debater import Debater, PlayerSettings
 from debate_rl.records import Record
-from debate_rl.trainers.grpo.custom import RewardFunction
 
 
 class Rewards(Record):
@@ -175,7 +175,7 @@ class Online(Record):
     settings; an opening is part of the prompt."""
     rewards: Rewards = Rewards()
     opponents: Opponents = Opponents()
-    reward: RewardFunction = None
+    reward: NamedFunction = None
     """Function of a speech and its game (`JudgedDebate`) that pays in place of `rewards.win`; penalties stay."""
     advantages: Literal["group", "role"] = "group"
     """What a speech is compared with. group: the other speeches of its group (GRPO). role: the running mean of what its

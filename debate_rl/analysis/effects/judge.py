@@ -78,7 +78,8 @@ def _p_correct(leg: JudgedDebate) -> float:
     return leg.p_correct
 
 
-def _brier(leg: JudgedDebate) -> float:
+def brier(leg: JudgedDebate) -> float:
+    """Squared distance of the verdict from the truth."""
     return (1 - _p_correct(leg)) ** 2
 
 
@@ -98,7 +99,7 @@ def _right_in_one_order(leg: JudgedDebate) -> float:
     return _order_hits(leg)[int(digest(["order", leg.transcript.id]), 16) % 2]
 
 
-def _order_effect(leg: JudgedDebate) -> float:
+def order_effect(leg: JudgedDebate) -> float:
     """1 where the two orders pick different answers."""
     first, second = _order_hits(leg)
     return abs(first - second)
@@ -116,16 +117,23 @@ class _Measure(NamedTuple):
 
 
 MEASURES = (
-    _Measure("Brier", "Brier", "Brier", _brier, -1),
+    _Measure("Brier", "Brier", "Brier", brier, -1),
     _Measure("accuracy, mean of both orders", "%", "points", right, 1),
     _Measure("accuracy, one order", "%", "points", _right_in_one_order, 1),
-    _Measure("order effect", "%", "points", _order_effect, 0),
+    _Measure("order effect", "%", "points", order_effect, 0),
 )
 """How a judge is measured before and after finetuning."""
 
 
-def judge_rows(before: Seeds, after: Seeds) -> list[EffectRow]:
-    """The judge before and after finetuning, on the same held-out games."""
+def judge_rows(before: Seeds, after: Seeds, group: str = "judge", training: str = "finetuning") -> list[EffectRow]:
+    """The judge before and after a training, on the same held-out games.
+
+    Args:
+        before: by seed, the games with the verdicts of the judge before.
+        after: the same games with the verdicts of the judge after.
+        group: group of the rows.
+        training: what the training is called.
+    """
     old, new = [], []
     for before_games, after_games in zip(before, after, strict=True):
         # Only games that both judges judged: otherwise the change would hold the difference of the games.
@@ -134,11 +142,11 @@ def judge_rows(before: Seeds, after: Seeds) -> list[EffectRow]:
     rows: list[EffectRow] = []
     for name, unit, difference_unit, measure, claim in MEASURES:
         first, second = _scored(old, measure), _scored(new, measure)
-        rows += mean_rows("judge", f"{name}: before finetuning", unit, [list(scores.values()) for scores in first])
-        rows += mean_rows("judge", f"{name}: after finetuning", unit, [list(scores.values()) for scores in second])
+        rows += mean_rows(group, f"{name}: before {training}", unit, [list(scores.values()) for scores in first])
+        rows += mean_rows(group, f"{name}: after {training}", unit, [list(scores.values()) for scores in second])
         pairs = list(map(paired, second, first))
-        rows += mean_rows("judge", f"{name}: after - before", difference_unit, pairs, claim)
-    return rows + _ece_row("before", old) + _ece_row("after", new)
+        rows += mean_rows(group, f"{name}: after - before", difference_unit, pairs, claim)
+    return rows + _ece_row(group, f"before {training}", old) + _ece_row(group, f"after {training}", new)
 
 
 def _those_in(games: Sequence[Played], others: Sequence[Played]) -> dict[str, Played]:
@@ -154,17 +162,18 @@ def _scored(seeds: Sequence[Mapping[str, Played]], measure: Callable[[JudgedDeba
     for games in seeds:
         scored = {}
         for id_, game in games.items():
-            if _both_orders(game):
+            if both_orders(game):
                 scored[id_] = Scored(measure(game.leg), game.cluster)
         by_seed.append(scored)
     return by_seed
 
 
-def _both_orders(game: Played) -> bool:
+def both_orders(game: Played) -> bool:
+    """Whether the judge was asked in both presentation orders."""
     return game.leg.verdict is not None and {ask.order for ask in game.leg.verdict.asks} == {(0, 1), (1, 0)}
 
 
-def _ece_row(when: str, seeds: Sequence[Mapping[str, Played]]) -> list[EffectRow]:
+def _ece_row(group: str, when: str, seeds: Sequence[Mapping[str, Played]]) -> list[EffectRow]:
     """ECE with its noise floor, as the mean over seeds."""
     # Verdicts of several seeds on one question are alike, and the noise floor holds for independent verdicts only. So
     # ECE and floor are taken within each seed and averaged.
@@ -187,8 +196,8 @@ def _ece_row(when: str, seeds: Sequence[Mapping[str, Played]]) -> list[EffectRow
     )
     chance, high = np.mean([floor.median for floor in floors]), np.mean([floor.high for floor in floors])
     row = EffectRow(
-        group="judge",
-        name=f"ECE: {when} finetuning",
+        group=group,
+        name=f"ECE: {when}",
         estimate=estimate,
         seeds=tuple(by_seed),
         unit="ECE",

@@ -14,9 +14,17 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from debate_rl.analysis.behaviour.game_features import read_played
+from debate_rl.analysis.behaviour.game_features import Played, read_played
 from debate_rl.analysis.effects.debate import oversight_rows, quote_rows, skill_rows
 from debate_rl.analysis.effects.judge import Seeds, judge_rows, protocol_rows, reading_rows
+from debate_rl.analysis.effects.learning import (
+    Turns,
+    arm_rows,
+    attack_rows,
+    compared_rows,
+    hacking_rows,
+    turn_rows,
+)
 from debate_rl.analysis.effects.online import judged_rows, online_rows
 from debate_rl.analysis.effects.row import EffectRow
 from debate_rl.analysis.effects.training import iteration_rows, target_rows
@@ -25,8 +33,11 @@ from debate_rl.arena.bradley_terry import RIDGE
 from debate_rl.arena.ratings import RESAMPLES
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
-from debate_rl.records import read_json, write_json
+from debate_rl.judges.attacks.robustness import Trial
+from debate_rl.records import read_json, read_log, write_json
 from debate_rl.trainers.common.settings import DpoComparison
+from debate_rl.trainers.grpo.eval_metrics import Measured, Point
+from debate_rl.trainers.grpo.parting import parting
 from debate_rl.weak_to_strong.results.predictions import read_hits
 
 GROUPS = (
@@ -38,6 +49,10 @@ GROUPS = (
     "iterations",
     "online",
     "judge",
+    "judge online",
+    "judges",
+    "attacks",
+    "cotraining",
     "protocols",
     "oversight",
     "weak-to-strong",
@@ -155,6 +170,63 @@ def _judge_rows(study: _Study, name: str) -> list[EffectRow]:
     return judge_rows(before, after)
 
 
+def _judge_online_rows(study: _Study, name: str) -> list[EffectRow]:
+    before = [read_played(run / name / run_files.BASE_DEBATES) for run in study.runs]
+    after = [read_played(run / name / run_files.TEST_DEBATES) for run in study.runs]
+    return judge_rows(before, after, "judge online", "online training")
+
+
+def _hacking_rows(study: _Study, name: str) -> list[EffectRow]:
+    first: list[list[Measured]] = []
+    last: list[list[Measured]] = []
+    partings = []
+    for run in study.runs:
+        curve = read_log(run / name / run_files.CURVE, Point)
+        for games, place in ((first, 0), (last, -1)):
+            path = run / name / run_files.watched(curve[place].step) if curve else None
+            games.append([] if path is None else read_log(path, Measured))
+        if curve:
+            partings.append(str(parting(curve)) or "they do not part")
+    return hacking_rows(first, last, " | ".join(partings))
+
+
+def _compared_rows(study: _Study, name: str) -> list[EffectRow]:
+    judges = [str(row["judge"]) for row in study.metrics(name).get("rows", ())]
+    games = {}
+    for judge in judges:
+        games[judge] = [read_played(run / name / run_files.verdicts_of(judge)) for run in study.runs]
+    trials = [read_log(run / name / run_files.ATTACKS, Trial) for run in study.runs]
+    return compared_rows(games) + attack_rows(trials, judges)
+
+
+def _turns(study: _Study, name: str) -> Turns | None:
+    """The first and the last measurement of a cotraining stage; None where no run has finished it."""
+    points = study.metrics(name).get("turns", ())
+    if len(points) < 2:
+        return None
+    seen: dict[str, list[list[Played]]] = {}
+    for kind in ("judged", "paying", "held_out"):
+        seen[kind] = []
+        for run in study.runs:
+            files = [run / name / f"{kind}{points[place]['turn']}.jsonl" for place in (0, -1)]
+            seen[kind].append(read_played(files[0]) + read_played(files[1]))
+    return Turns(points[0]["debater"], points[-1]["debater"], seen["judged"], seen["paying"], seen["held_out"])
+
+
+def _turn_rows(study: _Study, name: str) -> list[EffectRow]:
+    turns = _turns(study, name)
+    if turns is None:
+        return []
+    rows = turn_rows(turns)
+    if study.metrics(name).get("learns") == "debater":
+        return rows
+    for other in study.of("cotraining"):
+        frozen = _turns(study, other)
+        if study.metrics(other).get("learns") == "debater" and frozen is not None and frozen.start == turns.start:
+            rows += arm_rows(turns, frozen)
+    return rows
+
+
 def _oversight_rows(study: _Study, name: str) -> list[EffectRow]:
     games, players = study.games[name], study.players(name)
     rows = protocol_rows(games, players)
@@ -196,6 +268,10 @@ _ROWS: dict[str, Callable[[_Study, str], list[EffectRow]]] = {
     "tournament": _tournament_rows,
     "iterations": _iteration_rows,
     "judge": _judge_rows,
+    "grpo": _hacking_rows,
+    "judge_grpo": _judge_online_rows,
+    "judges": _compared_rows,
+    "cotraining": _turn_rows,
     "oversight": _oversight_rows,
     "weak_to_strong": _transfer_rows,
 }

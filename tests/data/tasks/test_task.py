@@ -1,10 +1,12 @@
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from debate_rl.config.tree import load_config
 from debate_rl.data.tasks.binary_items import load
 from debate_rl.data.tasks.task import Maker, load_task, shipped_tasks
 from debate_rl.errors import UserError
@@ -27,6 +29,7 @@ ROWS = {
     "openbookqa": {"question_stem": "What is cold?", "choices": CHOICES, "answerKey": "A"},
     "paws": {"sentence1": "a b", "sentence2": "b a", "label": 1},
     "quail": {"context": "c", "question": "q", "answers": ["x", "y"], "correct_answer_id": 1},
+    "quartz": {"para": "Ice is colder than steam.", "question": "Which is cold?", "choices": CHOICES, "answerKey": "A"},
     "piqa": {"goal": "open it", "sol1": "turn", "sol2": "sing", "label": 0},
     "social_iqa": {"context": "c", "question": "q", "answerA": "a", "answerB": "b", "answerC": "c", "label": "2"},
     "multirc": {"paragraph": "p", "question": "q", "answer": "a", "label": 1},
@@ -34,8 +37,8 @@ ROWS = {
     "twitter_sentiment": {"text": "yes!", "label": 2},
 }
 RIGHT = {
-    "dream": "M", "hellaswag": "blue", "openbookqa": "ice", "quail": "y", "piqa": "turn", "social_iqa": "b",
-    "ethics_utilitarianism": "I slept",
+    "dream": "M", "hellaswag": "blue", "openbookqa": "ice", "quartz": "ice", "quail": "y", "piqa": "turn",
+    "social_iqa": "b", "ethics_utilitarianism": "I slept",
 }  # fmt: skip
 PAIR = """
 text: "First: {{ one }} Second: {{ two }}"
@@ -54,7 +57,14 @@ def task(folder, text, name="pair.yaml"):
 def test_the_suite_is_of_22_tasks_and_each_file_has_a_row_here():
     files = {path.stem for path in SUITE.glob("*.yaml")}
     assert files == ROWS.keys() and not files & shipped_tasks().keys()
-    assert len(files | {"sciq", "boolq", "cosmosqa"}) == 22
+    suite = (files | {"sciq", "boolq", "cosmosqa"}) - {"amazon_polarity"}  # which is not of Burns et al.
+    assert len(suite) == 22
+    # The table over tasks has a column for each.
+    stages = load_config(ROOT / "configs/tables/suite.yaml").stages
+    columns = [stage.task for stage in stages.values() if getattr(stage, "table", None) == "nlp"]
+    assert {Path(task).stem for task in columns} == suite and len(columns) == 22
+    assert {stage.table for stage in stages.values() if stage.kind == "weak_to_strong"} == {
+        "nlp", "pairs", "chess", "chess-debated"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ROWS)

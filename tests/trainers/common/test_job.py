@@ -17,9 +17,13 @@ from transformers import TrainerCallback
 
 from debate_rl.engines.weights import fingerprint
 from debate_rl.errors import UserError
+from debate_rl.game.protocol import load_protocol
+from debate_rl.judges.function import FunctionJudge
+from debate_rl.judges.panel import Panel
 from debate_rl.records import locked, read_json, write, write_json
 from debate_rl.trainers.common.job import launch, main, run_job
 from debate_rl.trainers.common.settings import Job, Lora
+from debate_rl.trainers.grpo.settings import Online
 from tests.trainers.tiny import EXAMPLES, make_model, sft_examples
 
 DROPOUT = Lora(r=4, alpha=8, dropout=0.1)
@@ -453,3 +457,15 @@ def test_two_trainings_never_share_a_folder(make_job, monkeypatch):
     assert not (Path(job.out) / "checkpoints").exists()
     assert run_job(job, quiet=True).steps == 1
     assert not (Path(job.out) / ".training.lock").exists()
+
+
+def test_a_function_of_this_process_is_refused_where_others_are_launched(make_job):
+    def longer(games):
+        return [0.5 for _ in games]
+
+    judge = Panel(members=(FunctionJudge(name="longer", decide=longer), FunctionJudge(decide="rules:decide")))
+    online = Online(protocol=load_protocol("debate"), judge=judge)
+    job = make_job("sft").model_copy(update={"kind": "grpo", "online": online})
+    with pytest.raises(UserError, match=r"longer is a function of this process.*module:function") as error:
+        launch(job, "configs/accelerate/single.yaml")
+    assert "\n" not in str(error.value) and "rules:decide" not in str(error.value)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from debate_rl.errors import UserError
 from debate_rl.game.transcript import open_transcript
-from debate_rl.trainers.grpo.custom import Payer, function_name, load_function
+from debate_rl.judges.callables import function_name, load_function
+from debate_rl.trainers.grpo.custom import Payer
 from debate_rl.trainers.grpo.judge_metrics import judge_point
 from debate_rl.trainers.grpo.judge_rollout import Judgement, judge_of, judge_rollout, least_score, score
 from debate_rl.trainers.grpo.judge_settings import RULES, JudgeRewards, Judging
