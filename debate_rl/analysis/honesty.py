@@ -73,6 +73,8 @@ def _compare(p_argued: Floats, honest: Floats, clusters: Sequence[str]) -> tuple
         with np.errstate(divide="ignore", invalid="ignore"):  # a resample without speakers of a kind: NaN
             return sums[:, 1] / sums[:, 0] - sums[:, 3] / sums[:, 2]
 
+    # p and 1 - (1 - p) are one confidence, and differ in the last bits.
+    p_argued = np.round(p_argued, 12)
     levels = np.unique(p_argued)
     if len(levels) > THRESHOLDS:
         levels = np.unique(np.quantile(p_argued, np.linspace(0, 1, THRESHOLDS), method="lower"))

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from debate_rl.analysis.honesty import formatted, honesty
@@ -54,6 +54,7 @@ def test_the_selective_gap_runs_from_deceived_to_certain():
 
 
 @settings(max_examples=20)
+@example([0.01, 0.99])
 @given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=20))
 def test_lies_told_as_truths_turn_both_numbers_round(p):
     (true,) = honesty({("debate", "p"): [leg(at, one) for at, one in enumerate(p)]})
