@@ -23,7 +23,7 @@ from debate_rl.config.kinds import STAGES
 from debate_rl.config.tree import Config
 from debate_rl.game.protocol import Protocol
 from debate_rl.game.question import Question
-from debate_rl.game.transcript import Speech, Transcript
+from debate_rl.game.transcript import JudgeQuestion, Speech, Transcript
 from debate_rl.game.verdict import Failure, JudgedDebate, Match, Verdict
 from debate_rl.stages.base import Stage
 from debate_rl.trainers.common.rows import ClassifierRow, JudgeRow, PreferenceRow, RewardRow, SftRow
@@ -32,6 +32,7 @@ RECORDS = (
     Question,
     Protocol,
     Speech,
+    JudgeQuestion,
     Transcript,
     Verdict,
     Failure,

@@ -78,6 +78,8 @@ class Context(Record):
         if protocol.turns == 0:
             raise UserError(f"context protocol {protocol.name!r} has no speeches; use the context none, or another one")
         changes: dict[str, object] = {}
+        if protocol.judge_questions:
+            changes["judge_questions"] = False  # help is written for a supervisor, and no judge listens to it
         if self.turns is not None:
             changes["turns"] = self.turns
         elif self.kind != "debate" and not self.protocol:

@@ -172,13 +172,25 @@ def test_protocol_changes_reach_every_protocol():
     assert config.protocol.load("double").max_new_tokens == 9 and config.protocol.load("blind").prompts == "lab"
 
 
+def test_whether_a_judge_can_ask_is_checked_with_the_turns_of_the_config(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("judge_questions: true\n")  # of one turn
+    of = Config.model_validate({"protocol": {"name": str(path), "turns": 3}}).protocol
+    assert of.load().turns == 3 and of.load("debate").turns == 3
+    with pytest.raises(UserError, match="two rounds or more; set turns to 2"):
+        Config.model_validate({"protocol": {"name": str(path)}}).protocol.load()
+    one = Config.model_validate({"protocol": {"turns": 1}}).protocol
+    with pytest.raises(UserError, match="two rounds or more"):
+        one.load("debate_questions")
+
+
 def test_turns_leave_protocols_their_shape():
     of = Config.model_validate({"protocol": {"turns": 2}}).protocol
     turns = {name: of.load(name).turns for name in shipped_protocols()}
     assert turns == {
         "debate": 2, "sequential": 4, "claim": 3, "single": 2, "double": 2, "ensembled": 2, "market_making": 4,
         "open_debate": 4, "open_single": 2, "blind": 0, "open_book": 0,
-        "claim_single": 2, "claim_market": 1, "explanations": 2,
+        "claim_single": 2, "claim_market": 1, "explanations": 2, "debate_questions": 2,
     }  # fmt: skip
     other = Config.model_validate({"protocol": {"name": "sequential", "turns": 4}}).protocol
     assert (other.load().turns, other.load("debate").turns, other.load("open_debate").turns) == (4, 2, 4)

@@ -13,6 +13,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import Judge
 from debate_rl.plan.plan import plan
 from debate_rl.records import digest, read
+from debate_rl.report.debate_rows import debate_rows
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
 from debate_rl.stages.habits import first_prompts
@@ -127,6 +128,16 @@ def test_the_exports_hold_the_questions(finished, tmp_path, call):
     (asked,) = json.loads(with_questions[0]["judge_questions"])
     assert asked["turn"] == 0 and asked["text"].startswith("why ") and asked["judge"]
     assert all(not row["judge_questions"] for row in rows if row["protocol"] == "debate")
+
+
+def test_a_row_of_a_table_of_debates_shows_them_as_words(finished):
+    folder, _ = finished
+    leg = legs(folder, "tournament")[0]
+    asked = leg.transcript.asked[0].model_copy(update={"text": "why <script> ?"})
+    hostile = leg.model_copy(update={"transcript": leg.transcript.model_copy(update={"asked": (asked,)})})
+    ((*_, page),) = debate_rows([hostile], 1)
+    assert "asks</p>" in page and "why \u2039script\u203a ?" in page and "<script>" not in page
+    assert page.index("turn 1") < page.index("asks</p>") < page.index("turn 2")
 
 
 def test_an_inspect_log_has_the_questions_as_messages(finished, tmp_path, call):

@@ -134,6 +134,11 @@ def test_a_failed_game_is_no_help_and_is_tried_again(items, tmp_path):
     assert len(rollout(tmp_path).samples(Context(), items[:3], 0, False)) == 3
 
 
+def test_help_is_played_without_questions_of_a_judge():
+    rules = Context(protocol="debate_questions").rules(False, lambda name: load_protocol(name or "debate"))
+    assert not rules.judge_questions and rules.turns == 2
+
+
 def test_contexts_say_what_they_lack(tmp_path):
     wrongs = {"belong together": [{"kind": "recorded"}, {"path": "x"}], "turns": [{"turns": 9}]}
     for wrong, match in ((one, match) for match, every in wrongs.items() for one in every):
