@@ -145,8 +145,14 @@ def _run_sweep(config: Config, only: set[str] | None, crew: Crew | None) -> None
 
 def config_or_lab(config: Path | None, overrides: list[str] | None) -> Config:
     """A config, of a study its first seed's, or without a file the lab with small models."""
+    from debate_rl.config.files import with_changes
     from debate_rl.config.tree import load_config, parse_config
     from debate_rl.runs.study import seed_configs
 
+    if config is not None and "=" in str(config) and not config.is_file():
+        # Without a file the first change stands where the file would.
+        config, overrides = None, [str(config), *(overrides or [])]
+    if config is not None:
+        return seed_configs(load_config(config, overrides or []))[0]
     lab = {"name": "debate", "protocol": {"prompts": "lab", "max_new_tokens": 60}}
-    return seed_configs(parse_config(lab) if config is None else load_config(config, overrides or []))[0]
+    return parse_config(with_changes(lab, overrides or []))

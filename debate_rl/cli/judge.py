@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from debate_rl.cli.execute import ConfigFile, DryRun, Json, Overrides, at_work, config_or_lab, execute
-from debate_rl.errors import UserError
+from debate_rl.errors import UserError, existing
 
 if TYPE_CHECKING:
     from debate_rl.game.transcript import Transcript
@@ -41,6 +41,7 @@ def judge_evaluate(
     """Score recorded judges by condition: n, accuracy, mean reward, Brier, with intervals over stories."""
     from debate_rl.judges.human_records import formatted, table
 
+    existing(recorded, "judged debates", "judge serve and judge play write them with the first decision")
     rows = table(recorded, paper_only=not every)
     typer.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2) if as_json else formatted(rows))
 

@@ -24,7 +24,15 @@ def read_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         UserError: a file is missing, is not YAML or extends itself, or an override can not be applied.
     """
-    tree = _extended(Path(path), (), Path(path).resolve().parent)
+    return with_changes(_extended(Path(path), (), Path(path).resolve().parent), overrides)
+
+
+def with_changes(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A tree after changes of the form `key.path=value`; it is changed in place.
+
+    Raises:
+        UserError: an override can not be applied.
+    """
     for override in overrides:
         _apply(tree, override)
     return tree

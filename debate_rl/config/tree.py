@@ -179,6 +179,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:
     """Check a tree of plain values (see `load_config`)."""
+    if "order" in tree and "stages" not in tree:
+        raise UserError(f"{where}: this is a protocol, not a config; give it as --protocol FILE or protocol.name=FILE")
     if not isinstance(tree.get("stages") or {}, dict):
         raise UserError(f"{where}: stages: expected names with settings under them, such as stages: {{sft: {{}}}}")
     stages = tree.get("stages") or {}

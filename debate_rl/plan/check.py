@@ -47,7 +47,7 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
     }
     for name, stage in stages.items():
         for key, path in stage.input_files():
-            existing(path, f"stages.{name}.{key}")
+            existing(path, f"stages.{name}.{key}", "put the file there, or give the path of yours")
         for protocol in stage.protocols_named():
             run.protocol(protocol)
         for kind, training in stage.trainings():
@@ -88,7 +88,7 @@ def _bits(run: Run, stages: Mapping[str, Stage]) -> list[str]:
 def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:
     """The keys of a training, by the class that will take them."""
     if stage.launch is not None:
-        existing(stage.launch, f"stages.{name}.launch", "give a config of `accelerate launch`")
+        existing(stage.launch, f"stages.{name}.launch", "give a config of `accelerate launch`, by its path from here")
     if not stage.train:
         return
     from debate_rl.trainers.common.arguments import check_arguments  # here: it loads TRL, which takes seconds

@@ -228,3 +228,25 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
 )
 def test_a_name_that_a_command_does_not_have_is_answered_with_the_one_that_it_has(call, words, advice):
     assert advice in mistake(call(*words))
+
+
+def test_a_protocol_of_ones_own_is_played_as_the_guide_shows(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("name: mine\norder: [[A], [B]]\nturns: 3\nmax_words: 100\n", encoding="utf-8")
+    code, out, err = call("debate", "--protocol", "mine.yaml")
+    assert code == 0, err
+    assert [turn for turn in ("A, turn 1", "B, turn 2", "A, turn 3", "B, turn 4") if turn in out] == [
+        "A, turn 1",
+        "B, turn 2",
+        "A, turn 3",
+    ]
+    # Without a config the first change stands where it would.
+    changed = call("debate", "protocol.name=mine.yaml")
+    assert changed[0] == 0 and changed[1] == out
+    assert "give it as --protocol FILE" in mistake(call("debate", "mine.yaml"))
+    assert "did you mean 'protocol.name'" in mistake(call("debate", "protocol.nam=mine.yaml"))
+
+
+def test_judges_are_scored_only_once_someone_has_judged(call, tmp_path):
+    said = mistake(call("judge", "evaluate", "--recorded", tmp_path / "judgements.jsonl"))
+    assert "judge serve and judge play write them" in said
