@@ -207,9 +207,11 @@ def cells(config: Config, where: str = "config") -> Iterator[tuple[Cell, Config]
     if not config.sweep:
         return
     below = config.model_dump(mode="json", by_alias=True, exclude={"sweep"})
-    below["tracking"]["group"] = config.tracking.group or config.name
+    group = config.tracking.group or config.name
     for cell in grid(config.sweep):
         tree = copy.deepcopy(below) | {"name": cell.name, "runs": str(Path(config.runs) / config.name)}
+        # Seeds of all cells have the same names: a group of their own tells what W&B keeps of them apart.
+        tree["tracking"]["group"] = f"{group}-{cell.name}" if config.seeds else group
         for key, value in cell.values.items():
             set_value(tree, key, value, "sweep")
         yield cell, parse_config(tree, f"{where}: sweep")

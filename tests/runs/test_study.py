@@ -211,6 +211,6 @@ def killed(config, only):
 
 def test_a_process_that_is_killed_is_said_in_a_line(tmp_path, monkeypatch):
     one = parse_config({"name": "k", "runs": str(tmp_path), "seeds": [0, 1], "processes": 2, "stages": {"report": {}}})
-    monkeypatch.setattr("debate_rl.runs.study._run_seed", killed)
+    monkeypatch.setattr("debate_rl.runs.study._run_alone", killed)
     with pytest.raises(UserError, match="was killed, .*goes on where it was"):
         run_study(one)

@@ -11,6 +11,7 @@ from debate_rl.config.tree import cells, load_config, parse_config
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.errors import UserError
 from debate_rl.records import digest
+from debate_rl.runs.run import Run
 from debate_rl.runs.study import seed_configs
 from debate_rl.runs.sweep import cell_of, run_sweep
 from tests.command import mistake
@@ -82,6 +83,10 @@ def test_with_seeds_each_cell_is_a_study(tmp_path):
     folder = tmp_path / "swept"
     assert {path.parent.parent.name for path in folder.glob("*/*/oversight")} == {"temperature-0.5", "temperature-1.0"}
     assert {path.parent.name for path in folder.glob("*/*/oversight")} == {"seed3", "seed4"}
+    labels = set()
+    for _, own in cells(config):
+        labels |= {Run(one).label for one in seed_configs(own)}
+    assert len(labels) == 4 and "swept-temperature-1.0-seed3" in labels  # as W&B's artifacts are named
     assert all(len(row.seeds) == 2 for result in results for row in result.rows)
     assert (folder / "temperature-0.5" / "report" / "index.html").is_file()
 
