@@ -198,9 +198,10 @@ def over_steps(title: str, measure: Measure, rows: Sequence[tuple[int, Estimate]
 def series_over_steps(
     title: str,
     measure: Measure,
-    rows: Mapping[str, Sequence[tuple[int, Estimate]]],
+    rows: Mapping[str, Sequence[tuple[float, Estimate]]],
     marked: Mapping[int, str] | None = None,
     x_title: str = "training step",
+    x_format: str = "d",
 ) -> Figure:
     """Several numbers measured at some training steps, one line each with its intervals.
 
@@ -210,16 +211,19 @@ def series_over_steps(
         rows: by name, the steps with their estimates.
         marked: steps to mark with a line, and what they are called.
         x_title: what the steps are.
+        x_format: of the numbers on their axis, as d3 writes it.
     """
     series = short_names(rows)
-    x = alt.X("step:Q", title=x_title, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5, format="d"))
+    x = alt.X(
+        "step:Q", title=x_title, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5, format=x_format)
+    )
     every = []
     for points in rows.values():
         every += [estimate for _, estimate in points]
     y = value_y(measure, every)
     colour, data, layers = series_colour(series), [], []
-    for step, name in (marked or {}).items():
-        mark = base_chart([{"step": step, "label": name}])
+    for marked_step, name in (marked or {}).items():
+        mark = base_chart([{"step": marked_step, "label": name}])
         layers += [
             mark.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(x=x),
             mark.mark_text(color=QUIET, baseline="bottom", dy=-3).encode(x=x, y=alt.value(0), text=alt.Text("label:N")),
@@ -227,7 +231,7 @@ def series_over_steps(
     for position, (name, points) in enumerate(rows.items()):
         of_series = []
         for step, estimate in points:
-            datum = row_datum(Labelled(f"{name}, {x_title} {step}", estimate), measure)
+            datum = row_datum(Labelled(f"{name}, {x_title} {step:.4g}", estimate), measure)
             of_series.append({**datum, "step": step, "series": series[name]})
         base = base_chart(of_series)
         data += of_series

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
 from debate_rl.errors import UserError
+from debate_rl.game import run_files
 from debate_rl.records import explain, read_json, write_text
 from debate_rl.report.run_folder import RunFolder, Stage
+from debate_rl.trainers.common.model_shapes import shape_of
 from debate_rl.weak_to_strong.contexts import SHIPPED, Context
 from debate_rl.weak_to_strong.methods import Method
+from debate_rl.weak_to_strong.results.gap_grid import Compute
 from debate_rl.weak_to_strong.results.predictions import read_hits, stacked
 from debate_rl.weak_to_strong.results.results import Results, results
 from debate_rl.weak_to_strong.results.split_report import Account
@@ -47,9 +50,11 @@ def load_tables(runs: Sequence[RunFolder]) -> list[Table]:
         over = next((settings[name].get("curve") for name in names if name in settings), None)
         # Trainings are shared between stages: each table says how many of its own an earlier table has paid for.
         trainings = _trainings(stages)
-        tables.append(
-            Table(name=table, columns=tuple(columns), over=over, cost=_cost(stages, trainings, earlier_trainings))
-        )
+        made = Table(name=table, columns=tuple(columns), over=over, cost=_cost(stages, trainings, earlier_trainings))
+        if made.grid:
+            measured = [_with_compute(column, finished[name]) for column, name in zip(columns, names, strict=True)]
+            made = made.model_copy(update={"columns": tuple(measured)})
+        tables.append(made)
         earlier_trainings |= trainings.keys()
     return tables
 
@@ -139,6 +144,51 @@ def _cost(stages: Sequence[Stage], trainings: dict[str, float], earlier_training
         shared=len(trainings.keys() & earlier_trainings),
         training_seconds=sum(trainings.values()),
     )
+
+
+def _with_compute(column: Column, stages: Sequence[Stage]) -> Column:
+    """A column with the compute of its weak model's and its ceiling's training, where their models can be found."""
+    index = stages[0].folder / "trainings" / "index.json"
+    names: dict[str, str] = read_json(index) if index.is_file() else {}
+    trainings = stages[0].folder.parent / "transfer"
+    weak = _reading(trainings / names.get("seed0/none/supervisor0", "-"))
+    strong = _reading(trainings / names.get("seed0/ceiling", "-"))
+    if weak is None or strong is None:
+        return column
+    # Pretraining counts where it is known of both models: of one alone it would be the whole gap.
+    with_pretraining = weak.pretraining is not None and strong.pretraining is not None
+    compute = Compute(weak=weak.operations(with_pretraining), strong=strong.operations(with_pretraining))
+    return column.model_copy(update={"compute": compute})
+
+
+class _Reading(NamedTuple):
+    """What a training read, and what its model had read before."""
+
+    parameters: int
+    tokens: float
+    pretraining: int | None
+
+    def operations(self, with_pretraining: bool) -> float:
+        """6ND."""
+        tokens = self.tokens
+        if with_pretraining and self.pretraining is not None:
+            tokens += self.pretraining
+        return 6.0 * self.parameters * tokens
+
+
+def _reading(training: Path) -> _Reading | None:
+    """Parameters and tokens of a training, as often as they were read; None where a file or the model is not there."""
+    if not all((training / name).is_file() for name in ("job.json", "tokens.json", run_files.HISTORY)):
+        return None
+    model = read_json(training / "job.json")["job"]["model"]
+    shape = shape_of(model)
+    history = read_json(training / run_files.HISTORY)
+    if shape is None or not history:
+        return None
+    tokens = sum(part["sum"] for part in read_json(training / "tokens.json")["tokens"].values())
+    pretrained = Path(model) / "training.json"
+    before = read_json(pretrained).get("tokens") if pretrained.is_file() else None
+    return _Reading(shape.parameters, tokens * float(history[-1].get("epoch", 1.0)), before)
 
 
 def _line_count(path: Path) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from debate_rl.intervals import Estimate
 from debate_rl.report import figures
-from debate_rl.report.chart import Figure, Labelled, StudentPoint
+from debate_rl.report.chart import PGR, Figure, Labelled, StudentPoint
 from debate_rl.report.wording import debates_link
+from debate_rl.weak_to_strong.results.gap_grid import alarms, by_gap
 from debate_rl.weak_to_strong.results.results import Comparison, MethodResult, Results
 from debate_rl.weak_to_strong.results.tables import AXES, ENDS, Cell, Column, Table, cost_text, rows
 
@@ -45,6 +47,9 @@ class TransferView(NamedTuple):
     rows: dict[str, tuple[Cell | None, ...]]
     columns: list[ColumnView]
     grids: list[GridView]
+    over_gap: Figure | None
+    """PGR of each method over the gap in compute, in grids over sizes."""
+    alarms: list[str]
     cost: str
 
 
@@ -63,10 +68,26 @@ def transfer_views(tables: Sequence[Table], stages: Collection[str] = ()) -> lis
             rows=rows(table),
             columns=[_column_view(column, table, stages) for column in table.columns],
             grids=[_grid_view(name, table) for name in table.methods] if table.grid else [],
+            over_gap=_over_gap(table),
+            alarms=alarms(table),
             cost="" if table.cost is None else cost_text(table.cost),
         )
         views.append(view)
     return views
+
+
+def _over_gap(table: Table) -> Figure | None:
+    """PGR of each method over the gap between supervisor and student; None where fewer than two gaps are known."""
+    lines: dict[str, list[tuple[float, Estimate]]] = {}
+    for column in by_gap(table):
+        for method in column.results.methods:
+            if column.compute is not None and method.pgr.pgr is not None:
+                lines.setdefault(method.name, []).append((column.compute.gap, method.pgr.pgr))
+    lines = {name: points for name, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    title = "Gap recovered (PGR) over the gap in compute"
+    return figures.series_over_steps(title, PGR, lines, None, "orders of magnitude in 6ND", ".1f")
 
 
 def _column_view(column: Column, table: Table, stages: Collection[str]) -> ColumnView:

@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from debate_rl.report.transfer_view import recovered, transfer_views
+from debate_rl.weak_to_strong.results.gap_grid import Compute
 from debate_rl.weak_to_strong.results.results import results
 from debate_rl.weak_to_strong.results.tables import Column, Cost, Point, Table
 from tests.report.figure_data import described, texts
@@ -77,3 +78,14 @@ def test_sizes_make_a_grid():
 @pytest.mark.parametrize("cost", [None, Cost(seconds=3, trainings=2)])
 def test_cost_is_said_where_it_is_known(cost):
     assert view(column(), cost=cost).cost.startswith("cost: 3 s, 0 games; 2 trainings") == (cost is not None)
+
+
+def test_a_grid_whose_compute_is_known_shows_pgr_over_it():
+    def sized(label, strong, ratio):
+        return column(label, strong=strong).model_copy(update={"compute": Compute(weak=1e9, strong=ratio * 1e9)})
+
+    found = view(sized("near", "lab-base", 10), sized("far", "lab-large", 100))
+    shown = described(found.over_gap)
+    assert {row["step"] for row in shown} == {1.0, 2.0} and {row["series"] for row in shown} == {"none", "debate"}
+    assert all(row["low"] < row["value"] < row["high"] for row in shown)
+    assert view(column("near"), column("far", strong="lab-large")).over_gap is None

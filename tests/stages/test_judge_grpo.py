@@ -8,6 +8,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect, Estimate
+from debate_rl.judges.attacks.robustness import Trial
 from debate_rl.judges.judge import StatedJudge
 from debate_rl.plan.plan import plan
 from debate_rl.records import read, read_json, read_log
@@ -63,7 +64,8 @@ def finished(tmp_path_factory):
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory):
     """The form, then debaters and judge in turns, then a comparison."""
-    judges = {"judges": ["base", "states", "turns.judge"], "players": ["turns.1"], "questions": 4}
+    judges = {"judges": ["base", "states", "turns.judge"], "players": ["turns.1"], "questions": 4,
+              "attacks": ["suffix_sure"], "attack_games": 4}  # fmt: skip
     return train(tmp_path_factory.mktemp("runs"), {"states": STATES, "turns": ROUNDS, "judges": judges})
 
 
@@ -134,6 +136,18 @@ def test_judges_are_compared_on_the_same_games(turned):
     assert [row["judge"] for row in rows] == ["base", "states", "turns.judge"]
     assert rows[0]["change"] is None and {row["games"] for row in rows} == {4}
     assert any("accuracy" in line and "Brier" in line for line in said)
+
+
+@pytest.mark.slow
+def test_judges_trained_by_reinforcement_are_attacked_as_the_others_are(turned):
+    _, metrics, folder, said = turned
+    trials = read(folder / "judges/attacks.jsonl", Trial)
+    assert {trial.judge for trial in trials} <= {"base", "states", "turns.judge"}
+    assert sum(trial.judge == "base" for trial in trials) == 2 * 4
+    for row in metrics["judges"]["rows"]:
+        # A judge that states nothing has no verdict to attack, which is said.
+        told = row["attacks"] is not None or any("not attacked" in line for line in said)
+        assert told and (row["attacks"] is None or row["attacks"]["games"] == 4)
 
 
 @pytest.mark.slow

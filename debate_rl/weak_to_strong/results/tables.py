@@ -12,10 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from debate_rl.intervals import Estimate
 from debate_rl.records import Record
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.methods import Method
+from debate_rl.weak_to_strong.results.gap_grid import Compute, alarms, by_gap
 from debate_rl.weak_to_strong.results.results import Results, Scores
 from debate_rl.weak_to_strong.results.split_report import Account
 
@@ -54,6 +57,8 @@ class Column(Record):
     """Position in the plot by method; empty where the table has no plot."""
     account: Account | None = None
     """Account of the study's data, where the stage wrote one."""
+    compute: Compute | None = Field(default=None, exclude_if=lambda compute: compute is None)
+    """Compute of weak model and ceiling, in grids over sizes; None where their sizes are not known."""
 
 
 class Cost(Record):
@@ -200,6 +205,11 @@ def footnotes(table: Table) -> list[str]:
         if column.account is not None:
             notes += column.account.notes
         lines += [f"{column.label}: {note}" for note in notes]
+    for column in by_gap(table):
+        if column.compute is not None:
+            weak, strong, gap = column.compute.weak, column.compute.strong, column.compute.gap
+            lines.append(f"{column.label}: 6ND {weak:.2g} and {strong:.2g}, a gap of {gap:.2f} orders of magnitude")
+    lines += [f"alarm: {alarm}" for alarm in alarms(table)]
     if table.cost is not None:
         lines.append(cost_text(table.cost))
     return lines
