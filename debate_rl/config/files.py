@@ -10,6 +10,7 @@ import yaml
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.records import read_yaml
+from debate_rl.records.yaml_text import parse_yaml
 
 DEEPEST = 32
 """Configs that may extend one another in a row."""
@@ -100,6 +101,6 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise UserError(f"override {key!r}: {part!r} is a value, not a group of keys")
     try:
-        node[last] = yaml.safe_load(value) if value else None
+        node[last] = parse_yaml(value) if value else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error

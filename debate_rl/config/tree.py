@@ -9,14 +9,14 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from debate_rl.config.files import read_tree
 from debate_rl.config.kinds import STAGES
-from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Tracking
+from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Seed, Tracking
 from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.judges.settings import JudgeSettings
 from debate_rl.players.debater import PlayerSettings
@@ -54,9 +54,9 @@ class Config(Record):
 
     name: str = "experiment"
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of everything that is drawn: questions, sides, speeches, trainings."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
     processes: int = Field(default=1, ge=1)
     """How many seeds of a study run at a time; each takes its own memory, and `engine.threads` cores."""
@@ -193,7 +193,7 @@ def _stage(name: str, value: Any, where: str) -> BaseModel:
         raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})
     kind = value.setdefault("kind", name)
-    if kind not in STAGES:
+    if not isinstance(kind, str) or kind not in STAGES:
         raise UserError(f"{where}: unknown key 'stages.{kind}'; {_suggest(str(kind), STAGES, 'stages.')}")
     try:
         return STAGES[kind].model_validate(value)
