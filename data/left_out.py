@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from debate_rl.errors import UserError
 from debate_rl.game.question import Question
 from debate_rl.records import explain
+from debate_rl.records.text import BLANK
 
 _NAMED = 3
 """Places that are named for each reason."""
@@ -99,6 +100,6 @@ def _plain_character(character: str) -> str:
     """The plain form of a character; empty for one without width."""
     if unicodedata.decomposition(character).startswith(("<super>", "<sub>", "<fraction>")):
         return character
-    if unicodedata.category(character) == "Cf":
+    if unicodedata.category(character) == "Cf" or character in BLANK:
         return ""
     return unicodedata.normalize("NFKC", character)

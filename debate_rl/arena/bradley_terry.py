@@ -190,7 +190,9 @@ def _groups(cells: Cells, labels: NDArray[np.integer]) -> list[list[str]]:
 def _check_connected(cells: Cells) -> None:
     count, labels = connected_components(_graph(len(cells.players), cells.pairs), directed=False)
     if count > 1:
-        parts = " | ".join(_listed(group) for group in _groups(cells, labels))
+        groups = _groups(cells, labels)
+        more = f" | and {count - 5:,} more" if count > 5 else ""
+        parts = " | ".join(map(_listed, groups[:5])) + more
         raise UserError(f"no common scale: {count} groups never met: {parts}; add matches between them or rate each")
 
 

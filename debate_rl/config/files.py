@@ -10,6 +10,7 @@ import yaml
 
 from debate_rl.errors import UserError, nearest
 from debate_rl.records import read_yaml
+from debate_rl.records.yaml_text import parse_yaml
 
 DEEPEST = 32
 """Configs that may extend one another in a row."""
@@ -100,7 +101,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"override {override!r}: write key.path=value, for example stages.dpo.objective.gamma=10")
     try:
-        parsed = yaml.safe_load(value) if value else None
+        parsed = parse_yaml(value) if value else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"override {key!r}: the value is not valid YAML; quote it") from error
     set_value(tree, key, parsed, "override")

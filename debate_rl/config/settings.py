@@ -16,6 +16,9 @@ from debate_rl.engines.server.settings import ServerSettings, Software
 from debate_rl.game.protocol import Protocol, load_protocol, read_protocol
 from debate_rl.records import Record
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A seed that NumPy, PyTorch and servers all take."""
+
 
 class Questions(Record):
     """Where the questions come from and how many are used of each split."""
@@ -38,7 +41,7 @@ class Questions(Record):
     """Questions for transcripts, preferences and judge training."""
     test: int = Field(default=80, ge=1)
     """Questions for tournaments and judge accuracy; their stories are in no other split."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: Seed | None = None
     """Seed of the test questions and the weak-to-strong items; empty takes the config's seed. A study over seeds keeps
     it the same for all of them; the other questions follow each run's own seed."""
 

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 from debate_rl.config.files import read_tree, set_value
 from debate_rl.config.grid import Cell, grid
 from debate_rl.config.kinds import STAGES
-from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Tracking
+from debate_rl.config.settings import EngineSettings, Hardware, Models, ProtocolSettings, Questions, Seed, Tracking
 from debate_rl.errors import UserError, name_fault, nearest
 from debate_rl.judges.settings import JudgeSettings
 from debate_rl.players.debater import PlayerSettings
@@ -56,9 +56,9 @@ class Config(Record):
 
     name: str = "experiment"
     """The run's folder is runs/NAME: letters, digits, dots and dashes."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of everything that is drawn: questions, sides, speeches, trainings."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """A study: every stage is run once for each of these seeds, in runs/NAME/seedN, on the same test questions."""
     sweep: dict[str, tuple[Any, ...]] = {}
     """Values of other keys, by their paths: {stages.dpo.objective.gamma: [3.5, 7]}. Every combination is a run, or a
@@ -223,7 +223,7 @@ def _stage(name: str, value: Any, where: str) -> BaseModel:
         raise UserError(f"{where}: stages.{name}: expected settings, found {value!r}")
     value = dict(value or {})
     kind = value.setdefault("kind", name)
-    if kind not in STAGES:
+    if not isinstance(kind, str) or kind not in STAGES:
         raise UserError(f"{where}: unknown key 'stages.{kind}'; {_suggest(str(kind), STAGES, 'stages.')}")
     try:
         return STAGES[kind].model_validate(value)

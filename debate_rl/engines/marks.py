@@ -17,18 +17,21 @@ from typing import Any
 
 from debate_rl.records import folded, spaced_after
 
-_NAMES = "think|tool_call|tool_response|tools|function|tool_calls|tool_code|tool_output|image|video|audio"
+_NAMES = (
+    "think|tool_call|tool_response|tools|function|tool_calls|tool_code|tool_output|image|video|audio|role|arg_key|"
+    r"arg_value|parameter|(?:function|parameter)=[^<>]{1,60}|[a-z]{1,20}:tool_calls?"
+)
 _BRACKETS = (
     "INST|SYS|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|MODEL_SETTINGS|THINK|"
     "IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX|gMASK"
 )
 _TOKENS = (
-    r"[be]o[sd]|pad|unk|mask|[se]op|(?:start|end)_of_(?:turn|image)|(?:BOS|EOS|EOD|PAD|UNK)_TOKEN|seed:[a-z_]{1,30}|"
+    r"[be]o[sd]|pad|unk|mask|[se]op|(?:start|end)_of_[a-z_]{1,20}|(?:start|end)_header_id|fake_token_[a-z_]{1,20}|(?:BOS|EOS|EOD|PAD|UNK)_TOKEN|seed:[a-z_]{1,30}|"
     r"(?:extra_id|unused|special|reserved|reserved_special_token)_?\d{1,5}"
 )
 # A look-ahead finds overlapping marks too. Upper and lower case, because templates may change the case of a text.
 _USUAL = re.compile(
-    rf"(?=<\|[^|<>]{{1,60}}\|>|\[\|[^|\[\]]{{1,60}}\|\]|</?s>|<(?:{_TOKENS})>"
+    rf"(?=<\|[^|<>]{{1,60}}\|>|<\|[a-z_]{{1,30}}>|<[a-z_]{{1,30}}\|>|[\]\[][a-z]?~[b!]{{0,2}}[\]\[]|\[\|[^|\[\]]{{1,60}}\|\]|</?s>|<(?:{_TOKENS})>"
     rf"|<</?SYS>>|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)",
     re.I,
 )

@@ -28,9 +28,15 @@ TRIED = 60
 _WORD = re.compile(r"\S+")
 _RUN = re.compile(r"\S+|\s+")
 _SAME = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-", "`": "'"}
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b`", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+    }
 )
 _EDGES = " .,;:!?'\"-"
+_SIGN = re.compile(r"(?<![-.])-?\.?\Z")
+"""A minus and a decimal point that end what stands before a number; dots and dashes in a row are punctuation."""
 
 
 QuoteVerdict = Literal["exact", "near", "invalid"]
@@ -158,7 +164,7 @@ def in_word(character: str) -> bool:
 
 def locate(quote: str, passage: str, threshold: float = 90.0) -> Location:
     """Check one quote against a passage: verdict, span in the passage, similarity in percent."""
-    normalised_quote = _normalised(quote)[0].strip(_EDGES)
+    normalised_quote = _trimmed(_normalised(quote)[0])
     text, origins = _normalised_passage(passage)
     if not normalised_quote or not text:
         return _NOWHERE
@@ -176,6 +182,15 @@ def locate(quote: str, passage: str, threshold: float = 90.0) -> Location:
     if score == 0:
         return _NOWHERE
     return "near", origins[start], origins[end - 1] + 1, round(score, 2)
+
+
+def _trimmed(quote: str) -> str:
+    """A quote without the punctuation around it; the sign of a number is none: a quote of -5 is not one of 5."""
+    trimmed = quote.strip(_EDGES)
+    if not trimmed[:1].isdigit():
+        return trimmed
+    sign = _SIGN.search(quote[: quote.find(trimmed)])
+    return (sign[0] if sign else "") + trimmed
 
 
 def _most_similar_span(quote: str, text: str, threshold: float) -> tuple[int, int] | None:
@@ -257,7 +272,7 @@ def other_words(quote: str, span: str) -> list[tuple[str, str]]:
 
 
 def _plain_word(word: str) -> str:
-    return _normalised(word)[0].strip(_EDGES)
+    return _trimmed(_normalised(word)[0])
 
 
 def quote_spans(speech: str) -> Iterator[tuple[int, int]]:

@@ -39,6 +39,7 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
     """
     if not run.config.stages:
         raise UserError("the config has no stages; write what to run, such as stages: {tournament: {...}, report: {}}")
+    _check_folders(run)
     # What is finished is not done again, so nothing of it is loaded or looked for.
     stages = {
         name: stage
@@ -83,6 +84,17 @@ def _bits(run: Run, stages: Mapping[str, Stage]) -> list[str]:
     return [
         f"{', '.join(debaters)}: trained on weights in 4 bits, played on whole ones; engine.dtype=nf4 plays on 4 bits"
     ]
+
+
+def _check_folders(run: Run) -> None:
+    """The folders that the run writes into and reuses stages of."""
+    for folder in (run.folder, *run.folder.parents):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"{folder} is a file, not the folder of a run or of runs; give another runs=... or name=..."
+            )
+    if run.config.reuse is not None:
+        existing(run.config.reuse, "reuse", "give the folder of a finished run")
 
 
 def _check_keys(name: str, kind: Kind, stage: TrainingStage) -> None:

@@ -27,6 +27,18 @@ from debate_rl.records.text import clean_text, clean_value
 SUMS = ".sums"
 """Suffix of the file beside a growing log that holds the checksums of its lines."""
 
+_UNPACK = "unpack it first:"
+_NOT_PLAIN = (
+    (b"\x28\xb5\x2f\xfd", "packed with zstd", f"{_UNPACK} zstd -d"),
+    (b"PK\x03\x04", "a zip archive", f"{_UNPACK} unzip"),
+    (b"BZh", "packed with bzip2", f"{_UNPACK} bunzip2"),
+    (b"\xfd7zX", "packed with xz", f"{_UNPACK} unxz"),
+    (b"7z\xbc\xaf", "a 7z archive", f"{_UNPACK} 7z x"),
+    (b"PAR1", "a Parquet file", "write its rows as JSON lines or CSV, with pandas or datasets, and give that file for"),
+    (b"ARRO", "an Arrow file", "write its rows as JSON lines or CSV, with pandas or datasets, and give that file for"),
+)
+"""First bytes of files that hold no plain text, what they are, and what to do before their path."""
+
 LARGEST_CELL = 1 << 26
 """Maximum characters in a cell of a CSV file."""
 
@@ -54,10 +66,9 @@ def open_text(path: str | Path) -> TextIO:
                 start = gzip.GzipFile(fileobj=file).read(4)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can not be read: {getattr(error, 'strerror', None) or error}") from error
-    if start == b"\x28\xb5\x2f\xfd":
-        raise UserError(f"{path} is packed with zstd; unpack it first: zstd -d {path}")
-    if start.startswith(b"PK\x03\x04"):
-        raise UserError(f"{path} is a zip archive; unpack it first: unzip {path}")
+    for first_bytes, kind, fix in _NOT_PLAIN:
+        if start.startswith(first_bytes):
+            raise UserError(f"{path} is {kind}; {fix} {path}")
     encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     if is_gzip:
         return cast(TextIO, gzip.open(path, "rt", encoding=encoding, newline=""))
@@ -249,6 +260,8 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
     """
     import yaml  # here: many commands that read records need no YAML
 
+    from debate_rl.records.yaml_text import parse_yaml
+
     yaml_path = existing(path, what)
     try:
         status = yaml_path.stat()
@@ -256,7 +269,7 @@ def read_yaml(path: str | Path, what: str) -> dict[str, Any]:
             raise UserError(f"{path} is no file; give the {what}'s .yaml file")
         if status.st_size > LARGEST_YAML:
             raise UserError(f"{path} has {status.st_size:,} bytes, which no {what} has; give the {what}'s .yaml file")
-        tree = yaml.safe_load(yaml_path.read_text(encoding="utf-8-sig"))
+        tree = parse_yaml(yaml_path.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark is not None else ""

@@ -16,16 +16,17 @@ _LOOK_ALIKES = str.maketrans(
     "\u0420\u0421\u0422\u0425\u0406\u0408\u0391\u0392\u0395\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a7\u03bf"
     "\u1d00\u0299\u1d04\u1d05\u1d07\ua730\u0262\u029c\u026a\u1d0a\u1d0b\u029f\u1d0d\u0274\u1d0f\u1d18\u0280\ua731"
     "\u1d1b\u1d1c\u1d20\u1d21\u028f\u1d22\u0261"
-    "\u2236\ua789\u02d0\u02f8\u05c3\u0589\ua4fd\u0703\u0704\u205a",
-    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXoabcdefghijklmnoprstuvwyzg::::::::::",
+    "\u2236\ua789\u02d0\u02f8\u05c3\u0589\ua4fd\u0703\u0704\u205a"
+    "\u01c0\u2223\u23d0\u2502\u2503\u2758\u2039\u203a\u2329\u232a\u27e8\u27e9\u3008\u3009\u27e6\u27e7\u301a\u301b\u3010\u3011",
+    "aeopcyxsijdABEKMHOPCTXIJABEIKMNOPTXoabcdefghijklmnoprstuvwyzg::::::::::||||||<><><><>[][][]",
 )
-"""Letters of the Cyrillic and Greek alphabets, small capitals and colons that look like ASCII."""
+"""Letters of the Cyrillic and Greek alphabets, small capitals, colons, bars and brackets that look like ASCII."""
 
 _ENCLOSED = {first + letter: ord("A") + letter for first, letter in product((0x1F150, 0x1F170, 0x1F1E6), range(26))}
 """White capital letters in black circles and squares, and the letters of flags."""
 
-_BLANK = "\u115f\u1160\u3164\uffa0"
-"""Letters that are drawn as nothing."""
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are drawn as nothing."""
 
 _PLAIN = re.compile(r"[\t\n\r -~]*\Z")
 
@@ -114,7 +115,7 @@ def spaced_after(text: str, indices: Iterable[int], origins: Sequence[int] | Non
 @lru_cache(maxsize=4096)
 def _folded_character(character: str) -> str:
     category = unicodedata.category(character)
-    if category in ("Cf", "Mn", "Me") or character in _BLANK:
+    if category in ("Cf", "Mn", "Me") or character in BLANK:
         return ""
     if category == "Cc" and character not in "\t\n\r":
         return ""

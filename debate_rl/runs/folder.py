@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from debate_rl.config.tree import Config, dump_config, load_config, settled
+from debate_rl.engines.file_hashes import file_hash, folder_hashes
 from debate_rl.errors import UserError
 from debate_rl.game import run_files
 from debate_rl.records import digest, locked, write_json, write_text
 from debate_rl.report.run_folder import seed_folder
 
 LOCK = ".lock"
-WHOLE = 1 << 20
-"""Files in folders are read whole up to so many bytes; of larger ones, such as weights, the size counts."""
 
 
 def input_files(tree: Any) -> dict[str, str]:
@@ -37,22 +35,12 @@ def input_files(tree: Any) -> dict[str, str]:
     path = Path(tree.partition("@")[0])  # players of other runs may have the @N of Best-of-N
     try:
         if path.is_file():
-            return {tree: hashlib.sha256(path.read_bytes()).hexdigest()}
+            return {tree: file_hash(path)}
         if not path.is_dir():
             return {}
     except (OSError, ValueError):
         return {}  # a text that can not be the name of a file
-    contents = []
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            contents.append([str(file.relative_to(path)), _content(file)])
-    return {tree: digest(contents)}
-
-
-def _content(file: Path) -> str | int:
-    """What a file holds, or of a large one how much."""
-    size = file.stat().st_size
-    return size if size > WHOLE else hashlib.sha256(file.read_bytes()).hexdigest()
+    return {tree: digest(folder_hashes(path))}
 
 
 def remove_inside(path: Path, folder: Path) -> None:

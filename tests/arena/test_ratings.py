@@ -223,6 +223,10 @@ def test_groups_that_never_met_are_refused_by_name():
     data = Outcomes(["a", "c", "e", "f"], ["b", "d", "c", "f"], [0.5] * 4)
     with pytest.raises(UserError, match=r"3 groups never met: \{a, b\} \| \{c, d, e\} \| \{f\}"):
         rate(data)
+    pairs = [f"l{n}" for n in range(400)], [f"r{n}" for n in range(400)]
+    with pytest.raises(UserError, match="400 groups never met.*and 395 more") as found:
+        rate(Outcomes(*pairs, [0.5] * 400))
+    assert len(str(found.value)) < 300
     with pytest.raises(UserError, match="never met"):
         rate(Outcomes(["a", "c", "a"], ["b", "d", "c"], [0.5] * 3, weights=[1, 1, 0]))
 

@@ -82,6 +82,40 @@ def test_errors_of_yaml_show_no_text_of_the_file(tmp_path):
     assert "hidden-value" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nseed: 1\nname: b\n", "c.yaml:3: not valid YAML (a key stands twice in one group)"),
+        ("stages: {sft: {}, reading: {}, sft: {limit: 3}}\n", "a key stands twice"),
+        ("questions: {knobs: &k {a: *k}}\n", "an alias stands within what it names"),
+        ("stages: {x: {kind: [sft]}}\n", "unknown key 'stages.['sft']'"),
+        ("stages: {x: {kind: {sft: 1}}}\n", "unknown key 'stages."),
+        (f"seed: 0x{'f' * 6000}\n", "seed: Input should be less than 4294967296"),
+        ("seeds: [99999999999999999999]\n", "seeds.0: Input should be less than"),
+    ],
+)
+def test_what_would_be_lost_or_fail_later_is_said_in_a_line(tmp_path, text, said):
+    with pytest.raises(UserError) as found:
+        load_config(write(tmp_path, text))
+    assert said in str(found.value) and "\n" not in str(found.value)
+
+
+def test_aliases_stand_for_no_huge_value(tmp_path):
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    for tree in ("\n".join(lines), "\n".join(lines) + "\nquestions: {knobs: {moves: *a11}}"):
+        with pytest.raises(UserError, match="aliases repeat too much"):
+            load_config(write(tmp_path, tree))
+    config = load_config(write(tmp_path, "stages: {a: &a {kind: sft, limit: 3}, b: {<<: *a, limit: 4}}\n"))
+    assert (config.stages["a"].limit, config.stages["b"].limit) == (3, 4)
+
+
+def test_texts_of_a_config_are_clean(tmp_path):
+    path = write(tmp_path, 'models: {debater: "a\\ud800b"}\n')
+    assert load_config(path, ['models.judge="\\udfff\\0"']).models.by_role()["debater"] == "a\ufffdb"
+    assert load_config(path, ['models.judge="\\udfff\\0"']).models.judge == "\ufffd\ufffd"
+
+
 def test_a_chain_of_extends_is_bounded(tmp_path):
     for number in range(1200):
         (tmp_path / f"c{number}.yaml").write_text(f"extends: c{number + 1}.yaml\n")

@@ -33,7 +33,8 @@ def write(path, rows):
 
 
 @pytest.mark.parametrize(
-    "answers", [["here", "here"], ["Here", " here "], ["here", ""], ["\uff48ere", "here"], [" ", "there"]]
+    "answers",
+    [["here", "here"], ["Here", " here "], ["here", ""], ["\uff48ere", "here"], [" ", "there"], ["here", "\u3164"]],
 )
 def test_questions_whose_answers_can_not_be_told_apart_are_left_out_and_named(tmp_path, answers, caplog):
     path = write(tmp_path / "q.jsonl", [question(0), question(1, answers=answers), question(2)])
@@ -95,6 +96,9 @@ def test_a_csv_file_of_any_usual_kind_is_read(tmp_path, kind):
         ("a.csv", b"\x28\xb5\x2f\xfdrest", "zstd -d"),
         ("a.jsonl", b"\x28\xb5\x2f\xfdrest", "zstd -d"),
         ("a.json", b"PK\x03\x04", "unzip"),
+        ("a.csv", b"BZh91AY&SY", "bunzip2"),
+        ("a.jsonl", b"\xfd7zXZ\x00", "unxz"),
+        ("a.jsonl", b"PAR1\x15\x04", "a Parquet file; write its rows as JSON lines or CSV"),
         ("a.json", b"\x1f\x8bno gzip", "a.json"),
         ("a.csv", b"a,b\n1\n", "a.csv:2: a row with another number of cells"),
         ("a.json", b"[" * 100_000, "nested too deeply"),

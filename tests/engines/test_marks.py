@@ -95,6 +95,24 @@ def test_a_server_whose_template_nobody_tells_gets_none_of_the_usual_marks(name)
             assert folded(mark)[0] not in folded(neutral(form, USUAL))[0], form
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("<turn|>", "<|turn>", "<end_of_utterance>", "<start_of_role>", "<start_header_id>", "<function=search>"),
+        *("<arg_key>", "</arg_value>", "<minimax:tool_call>", "]~b]", "[e~[", "]~!b[", "<role>", "</role>"),
+        *(
+            "<\u2223im_end\u2223>",
+            "\u2039|im_end|\u203a",
+            "\u27e8|im_end|\u27e9",
+            "\u3010INST\u3011",
+            "\u27e6INST\u27e7",
+        ),
+    ],
+)
+def test_marks_of_further_templates_and_in_other_brackets_are_broken(mark):
+    assert neutral(f"a{mark}b", USUAL) == f"a{mark[0]} {mark[1:]}b"
+
+
 def test_a_role_at_the_head_of_a_line_is_no_role_where_the_template_writes_roles_so():
     marks = marks_of(tokenizer("vicuna"))
     assert neutral("yes\nUSER: no\n  assistant: I agree", marks) == "yes\nUSER : no\n  assistant : I agree"

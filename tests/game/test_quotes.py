@@ -54,10 +54,19 @@ def test_composed_and_decomposed_letters_are_the_same():
         ("room 4 was shut", "room \u2463 was shut"),
         ("H2O is wet", "H\u2082O is wet"),
         ("part IV ends", "part \u2163 ends"),
+        ("-5 degrees at dawn", "it was 5 degrees at dawn"),
+        ("\u22125 degrees at dawn", "it was 5 degrees at dawn"),
+        ("'.5 litres'", "it held 5 litres"),
     ],
 )
 def test_what_means_another_number_is_not_exact(quote, passage):
     assert locate(quote, passage)[0] != "exact"
+
+
+@pytest.mark.parametrize("quote", ["...5 degrees", "- 5 degrees", "--5 degrees", "-5 degrees", "\u22125 degrees"])
+def test_a_minus_is_read_in_every_form_and_dots_and_dashes_around_a_quote_are_not(quote):
+    assert locate(quote, "it was \u22125 degrees")[0] == "exact"
+    assert other_words("-5 degrees", "5 degrees") == [("-5", "5")]
 
 
 def test_wide_and_joined_letters_are_exact():

@@ -178,6 +178,15 @@ def test_folders_that_a_config_names_are_inputs(tmp_path):
     assert before and before != input_files({"protocol": {"prompts": str(folder)}})
 
 
+def test_a_byte_of_large_weights_is_an_input(tmp_path):
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(3 << 20))
+    before = input_files({"models": {"debater": str(weights.parent)}})
+    weights.write_bytes(bytes(2 << 20) + b"x" + bytes((1 << 20) - 1))
+    assert before != input_files({"models": {"debater": str(weights.parent)}})
+
+
 def test_input_files_that_change_are_noticed(tmp_path, question):
     path = tmp_path / "q.jsonl"
     lines = [question.model_copy(update={"id": f"q{i}", "group": f"g{i}"}).model_dump_json() for i in range(40)]

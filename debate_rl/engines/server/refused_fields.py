@@ -16,11 +16,19 @@ _OPTIONAL = ("max_tokens", "temperature", "top_p", "seed", "stop_token_ids", "st
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "n": 1}
 """What a server takes where a field is left out."""
 _UNSUPPORTED = re.compile(
-    r"unsupported|not (?:be )?support|n't support|unrecogni[sz]ed|unknown|unexpected|extra|incompatible|deprecated"
-    r"|not (?:permitted|allowed|available|implemented)|can ?not|can't|only the default",
+    r"unsupported|(?:not|n't) (?:be )?(?:support|accept|permitted|allowed|available|implemented|recogni[sz]ed|apply)"
+    r"|unrecogni[sz]ed|unknown|unexpected|extra|incompatible|deprecated|forbidden|disabled|removed|rejected|no such"
+    r"|fixed (?:at|to)|must be (?:null|omitted|unset)|for this model|only (?:supports?|accepts?)|can ?not|can't"
+    r"|only the default",
     re.IGNORECASE,
 )
-"""How servers refuse a field as such; `temperature must be below 2` is about its value alone."""
+"""How servers refuse a field as such."""
+_LIMIT = re.compile(
+    r"(?:greater|more|less|larger|higher|lower|longer|fewer) than|at (?:most|least)|exceed|between|below|above|maximum"
+    r"|too (?:large|high|low|long|many|small)",
+    re.IGNORECASE,
+)
+"""How servers refuse a value alone: `temperature must be below 2`. Only several texts (`n`) may be more than one."""
 
 
 class RefusedFields:
@@ -60,6 +68,8 @@ class RefusedFields:
             return False
         named = []
         for key in _OPTIONAL:
+            if key != "n" and _LIMIT.search(failure.message):
+                continue
             mention = re.search(rf"\b{key}\b", failure.message) if key in sent else None
             if mention is not None:
                 has_effect = sent[key] != _DEFAULTS.get(key)

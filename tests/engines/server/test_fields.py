@@ -98,6 +98,8 @@ def test_a_setting_says_beforehand_what_a_model_takes(answering):
             "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 3 instead.",
         ),
         ("max_tokens", "max_tokens is too large: 9000. This model supports at most 4096 completion tokens."),
+        ("max_tokens", "max_tokens cannot be greater than 4096"),
+        ("temperature", "temperature: 3 is not supported, it can not exceed 2"),
     ],
 )
 def test_a_refused_value_fails_its_own_request_and_nothing_is_left_out_for_others(answering, field, message):
@@ -112,6 +114,38 @@ def test_a_refused_value_fails_its_own_request_and_nothing_is_left_out_for_other
     failure, fine = engine.generate([wrong, asked("fine", temperature=0.5, max_new_tokens=9)])
     assert failure.kind == "request" and message in failure.message and isinstance(fine, Completion)
     assert (server.bodies[-1]["temperature"], server.bodies[-1]["max_tokens"]) == (0.5, 9)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model does not accept the parameter temperature",
+        "The following parameters are forbidden: temperature",
+        "temperature is fixed at 1 for this model",
+        "Invalid parameter: temperature. Reasoning models only accept temperature=1",
+        "Argument not recognised: temperature",
+        "no such parameter: temperature",
+        "invalid temperature: only 1 is allowed for this model",
+        "The parameter temperature has been disabled",
+    ],
+)
+def test_a_refusal_in_other_words_is_understood(answering, message):
+    def answer(handler, body):
+        if "temperature" in body:
+            send(handler, {"error": {"message": message}}, 400)
+        else:
+            send(handler, text("x"))
+
+    _, engine = answering(answer)
+    assert isinstance(engine.generate([asked("hi", temperature=0.5)])[0], Completion)
+
+
+def test_stop_texts_that_are_too_many_for_a_server_are_not_left_out(answering):
+    def answer(handler, body):
+        send(handler, {"error": {"message": "stop: cannot have more than 4 sequences"}}, 400)
+
+    _, engine = answering(answer)
+    assert engine.generate([asked("hi", stop=("a", "b", "c", "d", "e"))])[0].kind == "request"
 
 
 @pytest.mark.parametrize(
