@@ -92,10 +92,10 @@ def test_yaml_that_is_shown_is_a_config_or_a_protocol(text, tmp_path, monkeypatc
     tree = yaml.safe_load(text)
     tree.pop("extends", None)
     if set(tree) <= set(Config.model_fields):
-        # What a stage builds on may stand elsewhere in a config.
-        stages = tree.get("stages", {})
-        missing = {"sft": {}, "preferences": {}} if "dpo" in stages or "sweep" in tree else {}
-        tree["stages"] = {**{name: stage for name, stage in missing.items() if name not in stages}, **stages}
+        if "dpo" in tree.get("stages", {}):  # what it builds on may stand elsewhere in a config
+            stages = {"sft": {}, **tree["stages"]}
+            before = {name: stages.pop(name) for name in list(stages)[: list(stages).index("dpo")]}
+            tree["stages"] = {**before, "preferences": before.get("preferences", {}), **stages}
         parse_config(tree)
         return
     path = tmp_path / "protocol.yaml"
