@@ -245,6 +245,7 @@ def api_page() -> str:
 
 def write_reference(folder: Path) -> None:
     """Write all pages; those that did not change keep their time, so that Sphinx does not read them again."""
+    folder.mkdir(exist_ok=True)  # git keeps no pages that are made, so a fresh clone has no folder
     pages = {"config": config_page, "commands": commands_page, "records": records_page, "api": api_page}
     for name, page in pages.items():
         path, text = folder / f"{name}.md", page() + "\n"

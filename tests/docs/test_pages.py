@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import typer
 import yaml
-from generate_reference import API, help_text, inner_records, walk
+from generate_reference import API, help_text, inner_records, walk, write_reference
 
 import debate_rl as dr
 from debate_rl.cli.main import app
@@ -133,6 +133,12 @@ def test_every_config_key_has_its_help_in_the_reference():
             if name != "kind" and not help_text(record, name):
                 missing.append(f"{record.__name__}.{name}")
     assert missing == []
+
+
+def test_the_reference_is_written_in_a_fresh_clone(tmp_path):
+    write_reference(tmp_path / "reference")
+    api = (tmp_path / "reference" / "api.md").read_text(encoding="utf-8")
+    assert "load_environment" in api and "train_dpo" in api
 
 
 def test_every_public_name_is_in_the_reference_and_documented():
