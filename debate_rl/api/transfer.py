@@ -46,8 +46,11 @@ def train_weak_to_strong(
         >>> results = dr.train_weak_to_strong(
         ...     "lab-small", "lab-base", "runs/transfer", config=config, context=["none"], **sizes
         ... )
-        >>> [method.name for method in results.methods], results.test_items
-        (['none'], 10)
+        >>> print(results)  # doctest: +ELLIPSIS
+        weak ...  ceiling ...  (10 test items, seeds: 1)
+        none: student ...  PGR ...
+        >>> list(results.to_frame().method)
+        ['none']
     """
     if config is not None and "stages" in config:
         raise UserError("train_weak_to_strong runs one stage of its own; leave stages out, or use debate-rl run")

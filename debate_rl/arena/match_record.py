@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from debate_rl.game.verdict import JudgedDebate, Match
 from debate_rl.intervals import Estimate, mean
-from debate_rl.records import Record
+from debate_rl.records import Printed, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ class Wins(Record):
     """Matches won, a tie counting half, with an interval over stories."""
 
 
-class MatchRecord(Record):
+class MatchRecord(Printed):
     """The matches of a tournament.
 
     Example:

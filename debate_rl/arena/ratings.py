@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
 from debate_rl.errors import UserError, existing, nearest
 from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
-from debate_rl.records import LARGEST_CELL, Record, clean_text, not_text, open_text
+from debate_rl.records import LARGEST_CELL, Printed, Record, clean_text, not_text, open_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ class Pair(Record):
     """Elo points, first - second."""
 
 
-class Ratings(Record):
+class Ratings(Printed):
     """A rating table, best player first; `str` prints it, `to_json` gives the plain form."""
 
     standings: tuple[Standing, ...]

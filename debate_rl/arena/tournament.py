@@ -26,7 +26,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.judges.judge import AnyJudge
 from debate_rl.judges.scores import JudgeScores, judge_scores
 from debate_rl.players.debater import Debater
-from debate_rl.records import Record, write
+from debate_rl.records import Printed, write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ CHUNK = 128
 """Approximate number of games between two writes to the log."""
 
 
-class Tournament(Record):
+class Tournament(Printed):
     """The result of a tournament.
 
     Example:
@@ -68,6 +68,13 @@ class Tournament(Record):
             won = {row.player: row.share.value for row in self.matches.players}
             table["matches_won"] = table["player"].map(won)
         return table
+
+    def __str__(self) -> str:
+        """The ratings, and the judge's accuracy on each player's self-play."""
+        lines = [str(self.ratings)]
+        for player, scores in self.judge_accuracy.items():
+            lines.append(f"judge accuracy in debates of {player} with itself: {scores.accuracy:.2f}")
+        return "\n".join(lines)
 
 
 _CORRECT_SIDE = {0: 1, 1: -1, None: 0}

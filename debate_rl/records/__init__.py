@@ -21,12 +21,13 @@ from debate_rl.records.files import (
 )
 from debate_rl.records.lock import locked
 from debate_rl.records.log import Span, append, parse_line, read_log, scan_log
-from debate_rl.records.record import R, Record, digest, explain
+from debate_rl.records.record import Printed, R, Record, digest, explain
 from debate_rl.records.text import clean_text, clean_value, folded, spaced_after
 
 __all__ = [
     "LARGEST_CELL",
     "LARGEST_YAML",
+    "Printed",
     "R",
     "Record",
     "SUMS",

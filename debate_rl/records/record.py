@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Record(BaseModel):
     """Base class of every record and config: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Printed(Record):
+    """A result that prints as a short table, in a notebook as an HTML one, and becomes a data frame.
+
+    A subclass has `__str__` and `to_frame`.
+    """
+
+    def to_frame(self) -> pd.DataFrame:
+        """The result as a data frame."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The same as `str`: the fields of a whole tournament would fill the screen."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """The frame as a table; hostile text stays text."""
+        return self.to_frame().to_html(index=False, na_rep="-", float_format="{:.3f}".format, border=0)
 
 
 R = TypeVar("R", bound=BaseModel)

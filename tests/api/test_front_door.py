@@ -34,6 +34,9 @@ def test_the_main_loop_is_a_page_of_calls(tmp_path, rules):
     )
     assert {row.player for row in result.ratings.standings} == {"sft", "dpo"}
     assert set(result.judge_accuracy) == {"sft", "dpo"}
+    for printed in (result, result.ratings, result.matches):
+        assert repr(printed) == str(printed) and "dpo" in str(printed) and str(printed).count("\n") < 10
+        assert printed._repr_html_().startswith("<table") and set(printed.to_frame().player) == {"sft", "dpo"}
 
 
 def test_games_in_a_folder_are_not_played_twice(tmp_path, rules):

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from debate_rl.intervals import Effect, Estimate, Floats
-from debate_rl.records import Record
+from debate_rl.records import Printed, Record
 from debate_rl.trainers.common.warning_signs import is_one_class, one_class_sign, said
 from debate_rl.weak_to_strong.results.pgr import Recovered, above_zero, compare_pgr, recovered
 from debate_rl.weak_to_strong.results.predictions import ENDS, Hits, right
 from debate_rl.weak_to_strong.results.seed_item_bootstrap import Crossed, placements
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Scores(Record):
@@ -87,7 +91,7 @@ class Comparison(Record):
     """PGR of the first - the second; None where the gap is not above 0."""
 
 
-class Results(Record):
+class Results(Printed):
     """All results of a study."""
 
     weak: Estimate
@@ -110,6 +114,30 @@ class Results(Record):
     """Problems of the models or the data, and what to change."""
     test_items: int
     seeds: int
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a method: accuracies of supervisor, labels and student, and PGR."""
+        import pandas as pd  # here: it takes a second, and the command line does without
+
+        rows = []
+        for method in self.methods:
+            row: dict[str, str | float | None] = {"method": method.name}
+            measured = {"supervisor": method.supervisor, "labels": method.labels, "student": method.student}
+            for name, estimate in {**measured, "pgr": method.pgr.pgr}.items():
+                row[name] = None if estimate is None else estimate.value
+                row[f"{name}_low"] = None if estimate is None else estimate.low
+                row[f"{name}_high"] = None if estimate is None else estimate.high
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        """Accuracies of weak model, students and ceiling, PGR by method, and what the models lack."""
+        lines = [
+            f"weak {self.weak:.3f}  ceiling {self.ceiling:.3f}  ({self.test_items} test items, seeds: {self.seeds})"
+        ]
+        for method in self.methods:
+            lines.append(f"{method.name}: student {method.student:.3f}  PGR {method.pgr_text}")
+        return "\n".join([*lines, *self.warnings, *self.notes])
 
 
 def results(hits: Hits) -> Results:
