@@ -51,4 +51,5 @@ def watched(step: int) -> str:
 
 def verdicts_of(judge: str) -> str:
     """The games of a judges stage with the verdicts of one judge."""
-    return f"{judge.replace('/', '_')}.jsonl"
+    # With a prefix: a judge may be called debates or attacks, as the stage's other files are.
+    return f"verdicts-{judge.replace('/', '_')}.jsonl"

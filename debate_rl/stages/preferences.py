@@ -137,6 +137,12 @@ class PreferencesStage(Stage):
                 f"player {self.player!r} sets its own candidates, which best_of does here; write player: {stage} and "
                 "best_of (with refine for rounds of critique), or choose a method that grows trees"
             )
+        for name in self.opponents_from if self.method == "best_of_n" else ():
+            if "@" in name:
+                raise ValueError(
+                    f"opponents_from: {name!r}: simulated opponents draw one speech each; name it without @, or "
+                    "choose a method that grows trees"
+                )
         return self
 
     def references(self) -> set[str]:

@@ -129,6 +129,8 @@ def test_opponents_come_from_a_pool_and_a_critic_from_another_player(tmp_path):
         opened(tmp_path, critic="base")
     with pytest.raises(UserError, match="player 'base@2' sets its own candidates, .*; write player: base and best_of"):
         opened(tmp_path, player="base@2")
+    with pytest.raises(UserError, match="'base@2': simulated opponents draw one speech each"):
+        opened(tmp_path, opponents_from=["base@2"])
     metrics, out, _ = made(tmp_path, method="full", opponents_from=["base"], refine=1, critic="base", turns=1)
     pools = read(out / "pools.jsonl", Pool)
     assert all(speech.origin.drafts for pool in pools for speech in pool.candidates) and metrics["pairs"] > 0
