@@ -47,6 +47,9 @@ PROCESS = 1.25 * GIB
 """A process on a CPU: torch, TRL and what they import, and what the allocator keeps between steps (ours, measured)."""
 ACTIVATIONS = 1.5 * GIB
 """Most bytes of activations that a training on a CPU keeps, where a single row does not take more."""
+PART = 1024
+"""Most tokens of a part of a batch in half precision, where a single row has not more. Larger parts are no faster on a
+CPU, and padded rows need a mask, with which attention computes what causal attention leaves out."""
 SMALL = 50_000_000
 """Weights below which a model always trains in float32 on a CPU."""
 _GROUP = Path("/sys/fs/cgroup")
@@ -196,8 +199,10 @@ def settled(training: Training, checkpointing: bool | None = None, splits: bool 
         checkpointing = kept * training.row > ACTIVATIONS
     if checkpointing:
         kept = layer_bytes(training) + training.stream * training.shape.hidden * training.shape.layers
-    part = max(int(ACTIVATIONS / kept), 1) if splits else None
-    return training.model_copy(update={"checkpointing": checkpointing, "part": part})
+    part = max(int(ACTIVATIONS / kept), 1)
+    if training.half:
+        part = min(part, PART)
+    return training.model_copy(update={"checkpointing": checkpointing, "part": part if splits else None})
 
 
 def memory(training: Training) -> Memory:

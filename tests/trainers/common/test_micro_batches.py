@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from debate_rl.errors import UserError
 from debate_rl.trainers.common.job import open_trainer, run_job
-from debate_rl.trainers.common.memory import ACTIVATIONS, GIB, Training, memory, settled
+from debate_rl.trainers.common.memory import ACTIVATIONS, GIB, PART, Training, memory, settled
 from debate_rl.trainers.common.micro_batches import PARTS, PartsCollator
 from debate_rl.trainers.common.model_shapes import Shape
 from debate_rl.trainers.common.settings import StudentLoss
@@ -62,6 +62,8 @@ def test_a_training_on_a_cpu_keeps_its_activations_small_unless_one_row_takes_mo
     assert memory(found).activations <= max(1.01 * ACTIVATIONS, memory(one).activations) + 3 * 32 * row**2
     assert settled(plain, checkpointing=False).checkpointing is False
     assert settled(plain.model_copy(update={"on_cpu": False})).part is None
+    # Long rows stand alone, without the padding that costs attention a mask.
+    assert not half or row < PART or settled(plain).part <= row
 
 
 def test_long_rows_are_checkpointed_and_short_ones_are_not():
