@@ -273,13 +273,22 @@ def _check(names: Sequence[str], questions: Sequence[Question], rules: Protocol,
         raise UserError(
             f"a tournament needs at least two players with different names, got {', '.join(names) or 'none'}"
         )
-    if rules.sides != "both" or rules.turns == 0:
-        raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
+    check_sides(rules)
     if not questions:
         raise UserError("a tournament needs at least one question")
     fault = None if settings.swiss is None else swiss_fault(len(names), settings.swiss)
     if fault:
         raise UserError(fault)
+
+
+def check_sides(rules: Protocol) -> None:
+    """Check that two sides speak under a protocol.
+
+    Raises:
+        UserError: one side speaks, or none.
+    """
+    if rules.sides != "both" or rules.turns == 0:
+        raise UserError(f"protocol {rules.name!r} has no opponent in it; a tournament needs a debate of two sides")
 
 
 def save_tournament(result: Tournament, folder: Path) -> None:

@@ -7,6 +7,7 @@ asks on the terminal if it is unset, so every call here passes false.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from debate_rl.engines.weights import LOADING, check_adapter_kind, check_sums
 from debate_rl.errors import UserError
 
 _NO_CODE = {"trust_remote_code": False}
-_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
+_FAILURES = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError, re.error)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,11 @@ _CONFIGS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
 )
+_OTHER_TOKENIZERS = ("*.model", "*.tiktoken", "merges.txt", "tekken.json", "vocab.json", "vocab.txt")
+"""Files from which a tokenizer is made where there is no tokenizer.json."""
 _HARMLESS_STARTS = ("gaussian", "orthogonal", "eva")
 """Initialisations of LoRA weights that leave the base as it is."""
 _NOT_CONTENT = ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version", "local_files_only")
@@ -141,13 +145,24 @@ def fingerprint(model: str | Path) -> str:
     """
     folder = local_folder(model)
     digest = hashlib.sha256()
-    for name in _CONFIGS:
+    for name in (*_CONFIGS, *_other_configs(folder)):
         if (folder / name).is_file():
             digest.update(f"{name}\n{_config_content(folder / name)}\n".encode())
     files = weight_files(folder)
     for path, file_sha256 in zip(files, file_hashes(files), strict=True):
         digest.update(f"{path.name}\n{file_sha256}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _other_configs(folder: Path) -> list[str]:
+    """Names of further files that change what a model reads: named chat templates, tokenizers of other kinds."""
+    patterns = ["additional_chat_templates/*.jinja"]
+    if not (folder / "tokenizer.json").is_file():
+        patterns += _OTHER_TOKENIZERS
+    names: list[str] = []
+    for pattern in patterns:
+        names += sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+    return names
 
 
 def write_sums(folder: str | Path) -> None:

@@ -230,7 +230,7 @@ class Tracker:
             yield
         except Exception as error:  # W&B raises many kinds, and none may stop an experiment
             print(
-                f"tracking stopped: W&B could not {what} ({_first_line(error)}); the files of the run are complete",
+                f"tracking stopped: W&B could not {what} ({_one_line(error)}); the files of the run are complete",
                 file=sys.stderr,
             )
             self._run = None
@@ -242,12 +242,12 @@ def attempt(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # what only W&B would have shown stops neither the run nor the rest of the log
-        print(f"tracking: could not {what} ({_first_line(error)}); the rest is logged", file=sys.stderr)
+        print(f"tracking: could not {what} ({_one_line(error)}); the rest is logged", file=sys.stderr)
 
 
-def _first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _one_line(error: Exception) -> str:
+    """What an error says, in one line: pydantic names the setting in its second line and the fault in its third."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _run_id(folder: Path) -> str:

@@ -136,6 +136,13 @@ class Stage(Record):
             yield protocol
         yield from getattr(self, "protocols", ())
 
+    def check_protocols(self, run: Run) -> None:
+        """Refuse a protocol that the stage can not play, before anything is played.
+
+        Raises:
+            UserError: it has other sides or turns than the stage needs.
+        """
+
     def models_used(self, models: Models) -> Iterator[tuple[str, str]]:
         """Key and name of each model that it uses; `models` are the config's."""
         if self.uses_models:

@@ -20,7 +20,7 @@ from debate_rl.arena.match_record import MatchRecord
 from debate_rl.arena.ratings import Ratings
 from debate_rl.arena.schedule import Schedule, mirrors, pairings
 from debate_rl.arena.swiss import planned_rounds, seatings_of, swiss_fault
-from debate_rl.arena.tournament import TournamentSettings, play_tournament, save_tournament
+from debate_rl.arena.tournament import TournamentSettings, check_sides, play_tournament, save_tournament
 from debate_rl.game.transcript import Quote, Speech, Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Effect
@@ -104,6 +104,10 @@ class TournamentStage(Stage):
     def rated_players(self) -> tuple[str, ...]:
         """All of its players."""
         return self.players
+
+    def check_protocols(self, run: Run) -> None:
+        """Two sides have to speak."""
+        check_sides(run.protocol(self.protocol))
 
     def games(self, run: Run) -> list[Transcript]:
         """Cross-play with sides swapped, then self-play; of Swiss rounds as many games, since pairs are not known."""

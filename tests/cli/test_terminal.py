@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 
 import pytest
 import yaml
@@ -194,3 +195,17 @@ def test_a_refused_connection_is_one_line(call, tmp_path):
         assert f"http://127.0.0.1:{port}/v1" in said and "server" in said
     tree = yaml.safe_load(config(tmp_path, engine=engine).read_text())
     assert tree["engine"]["url"] in mistake(call("run", tmp_path / "c.yaml"))
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_one_line(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "debate_rl.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "debate_rl.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        import_module("debate_rl.__main__").main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == "debate-rl: stopped before anything was begun; nothing was changed"

@@ -106,6 +106,7 @@ def changed(folder, source, file, fields):
         ({"megatron_config": {"a": 1}, "megatron_core": "this"}, "megatron_config"),
         ({"peft_type": "IA3"}, "kind 'IA3'"),
         ({"use_dora": True}, "lacks weights that its config asks for"),
+        ({"rank_pattern": {"(": 2}}, "cannot load adapter"),
     ],
 )
 def test_an_adapter_that_is_more_than_an_addition_to_its_base_is_refused_in_a_line(base, tmp_path, fields, said):

@@ -53,6 +53,33 @@ def test_a_fingerprint_is_of_the_content_not_the_place(tmp_path):
     assert fingerprint(tmp_path / "b") == name
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("special_tokens_map.json", True),
+        ("additional_chat_templates/tool_use.jinja", True),
+        ("vocab.txt", False),  # there is a tokenizer.json
+    ],
+)
+def test_files_that_change_how_a_text_is_read_change_the_fingerprint(tmp_path, name, counts):
+    folder = model(tmp_path / "a")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text('{"eos_token": "a"}')
+    before = fingerprint(folder)
+    (folder / name).write_text('{"eos_token": "b"}')
+    assert (fingerprint(folder) != before) is counts
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.txt", "vocab.json", "merges.txt", "tekken.json"])
+def test_tokenizers_of_other_kinds_are_part_of_the_fingerprint(tmp_path, name):
+    folder = model(tmp_path / "a")
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_bytes(b'{"a": 1}')
+    before = fingerprint(folder)
+    (folder / name).write_bytes(b'{"b": 1}')
+    assert fingerprint(folder) != before
+
+
 @pytest.mark.parametrize("change", ["weight", "config", "tokenizer", "template"])
 def test_a_fingerprint_follows_everything_that_changes_an_answer(tmp_path, change):
     folder = model(tmp_path / "a")

@@ -28,6 +28,7 @@ ENDLESS = [
     "{% set ns = namespace(x='ab') %}"
     "{% for i in range(60) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
 ]
+NESTED = "{% set ns = namespace(x=[1]) %}" + "{% set ns.x = [ns.x, ns.x, ns.x, ns.x] %}" * 40
 HUGE = [
     "{{ 'x' * 10 ** 10 }}",
     "{{ 10 ** 9 ** 9 }}",
@@ -41,6 +42,21 @@ HUGE = [
     "{{ '%9999999999d'|format(1) }}",
     "{{ '{:9999999999}'.format(1) }}",
     "{{ lipsum(n=10 ** 9) }}",
+    NESTED + "{{ ns.x }}",
+    NESTED + "{{ ns.x|pprint }}",
+    NESTED + "{{ ns.x == [ns.x] }}",
+    "{{ (((([1] * 100,) * 100,) * 100,) * 100) ~ '' }}",
+    "{% for i in range(99999) %}{{ range(9999)|list|length }}{% endfor %}",
+    "{% set x %}{% for i in range(99999) %}" + "long " * 2000 + "{% endfor %}{% endset %}",
+    "{% filter upper %}{% for i in range(99999) %}{{ text }}{% endfor %}{% endfilter %}",
+    "{{ ([['x'] * 99] * 99)|tojson(indent=99999) }}",
+    "{{ ('{0:99999}' * 9999).format(1) }}",
+    "{{ '{:{w}{w}}'.format(1, w=99999) }}",
+    "{{ ('{0}' * 9999).format(text * 99) }}",
+    "{{ ('%(a)s' * 99999) % {'a': text * 99} }}",
+    "{{ ('\\t' * 99999).expandtabs(99999) }}",
+    "{{ ('x' * 999999).translate({120: text * 9}) }}",
+    "{{ ([text] * 999)|join(text) }}",
 ]
 
 

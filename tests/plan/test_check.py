@@ -58,6 +58,8 @@ def test_a_mistyped_key_of_the_trainings_of_iterations_is_refused(call, tmp_path
         ({"stages": {"reading": {"models": ["lab-base", "lab-smal"]}}}, "did you mean 'lab-small'?"),
         ({"stages": {"sft": {"transcripts": ["nowhere.jsonl"]}}}, "nowhere.jsonl"),
         ({"stages": {"sft": {"launch": "nowhere.yaml"}}}, "stages.sft.launch not found: nowhere.yaml"),
+        ({"stages": {"tournament": {"players": ["base", "base@2"], "protocol": "single"}}}, "has no opponent in it"),
+        ({"stages": {"tournament": {"players": ["base", "base@2"], "protocol": "blind"}}}, "has no opponent in it"),
         ({"reuse": "runs/nowhere"}, "reuse not found: runs/nowhere"),
         ({"runs": __file__}, "is a file, not the folder of a run"),
         ({"stages": {"tournament": {"players": ["base", "base@2"], "protocol": "nowhere.yaml"}}}, "nowhere.yaml"),
