@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import SkipValidation
 
@@ -244,27 +244,32 @@ def play_tournament(
         rounds.append(next_round(names, rounds, standings.points()))
         play_all(rounds[-1].seatings, standings.add)
     seatings = pairings(names) if settings.swiss is None else seatings_of(rounds)
-    cross_play = Matches()
-    matches = MatchTally()
-    self_play = {name: Tally() for name in names}
-
-    def count(leg: JudgedDebate) -> None:
-        # Counted as the legs go by: a tournament of many debates is never held in memory as a whole.
-        player_a = leg.transcript.players["A"]
-        if player_a == leg.transcript.players["B"]:
-            self_play[player_a].add(leg)
-        else:
-            cross_play.add(leg)
-            matches.add(leg)
-
-    legs = play_all([*seatings, *mirrors(names)], count)
+    counts = _Counts(Matches(), MatchTally(), {name: Tally() for name in names})
+    legs = play_all([*seatings, *mirrors(names)], counts.add)
     check_played(legs)
     return Tournament(
-        ratings=rate(cross_play.outcomes(), ridge=settings.ridge, resamples=settings.resamples),
-        judge_accuracy={name: tally.scores() for name, tally in self_play.items()},
+        ratings=rate(counts.cross_play.outcomes(), ridge=settings.ridge, resamples=settings.resamples),
+        judge_accuracy={name: tally.scores() for name, tally in counts.self_play.items()},
         legs=legs,
-        matches=matches.record(one.bye for one in rounds if one.bye is not None),
+        matches=counts.matches.record(one.bye for one in rounds if one.bye is not None),
     )
+
+
+class _Counts(NamedTuple):
+    """What is counted as the legs go by: a tournament of many debates is never held in memory as a whole."""
+
+    cross_play: Matches
+    matches: MatchTally
+    self_play: dict[str, Tally]
+
+    def add(self, leg: JudgedDebate) -> None:
+        """Count one leg."""
+        player_a = leg.transcript.players["A"]
+        if player_a == leg.transcript.players["B"]:
+            self.self_play[player_a].add(leg)
+        else:
+            self.cross_play.add(leg)
+            self.matches.add(leg)
 
 
 def _check(names: Sequence[str], questions: Sequence[Question], rules: Protocol, settings: TournamentSettings) -> None:

@@ -183,9 +183,9 @@ def _date(folder: Path, code: Mapping[str, Any]) -> str:
     return datetime.fromtimestamp(source.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _is_report(name: str, stage: Any) -> bool:
+def _is_report(name: str, settings: Any) -> bool:
     """Whether a stage of the config is the page itself; a stage without a kind has its name as its kind."""
-    kind = stage.get("kind") if isinstance(stage, dict) else None
+    kind = settings.get("kind") if isinstance(settings, dict) else None
     return (kind or name) == "report"
 
 
