@@ -200,6 +200,10 @@ def check_adapter(model: str | Path, adapter: str | Path) -> None:
         raise UserError(f"{adapter} is not an adapter folder (adapter_config.json and adapter_model.safetensors)")
     check_adapter_kind(folder)
     tensors = header(folder / "adapter_model.safetensors")
+    for name, entry in tensors.items():
+        # Whole numbers are quantized weights without their scales: added as they are, they make the model speak noise.
+        if "F" not in entry["dtype"]:
+            raise UserError(f"adapter {adapter} holds {name} as {entry['dtype']}, not as fractions; save it in float32")
     base_path = folder / BASE_FILE
     if base_path.is_file():
         base = _fields(base_path)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from debate_rl.data.models import model_path
 from debate_rl.engines.load import context_of, load_config, load_tokenizer
@@ -117,6 +119,16 @@ def test_an_adapter_that_is_more_than_an_addition_to_its_base_is_refused_in_a_li
     with pytest.raises(UserError, match=said) as caught:
         engine.generate([request.model_copy(update={"adapter": lora})])
     assert "\n" not in str(caught.value) and engine.generate([request]) == [before]
+
+
+def test_an_adapter_of_whole_numbers_is_refused_in_a_line(base, tmp_path):
+    path = Path(tiny_adapter(base, tmp_path / "lora")) / "adapter_model.safetensors"
+    tensors = {name: tensor.to(torch.int8) for name, tensor in load_file(path).items()}
+    save_file(tensors, path)
+    (path.parent / "sha256.json").unlink(missing_ok=True)
+    request = Request(messages=(Message(role="user", content="w1"),), model=base, adapter=str(path.parent))
+    with pytest.raises(UserError, match="as I8, not as fractions; save it in float32"):
+        TransformersEngine().generate([request])
 
 
 def test_a_model_folder_with_an_adapter_in_it_is_refused_since_another_base_would_be_loaded(base, tmp_path):
