@@ -35,6 +35,8 @@ _SAME = str.maketrans(
     }
 )
 _EDGES = " .,;:!?'\"-"
+_INSIDE = tuple(".,:")
+"""Marks that stand between the digits of one number."""
 _SIGN = re.compile(r"(?<![-.])-?\.?\Z")
 """A minus and a decimal point that end what stands before a number; dots and dashes in a row are punctuation."""
 
@@ -147,8 +149,20 @@ def _find_whole_words(quote: str, text: str) -> int:
 
 
 def _splits_word(text: str, index: int) -> bool:
-    """Whether a cut before the character at an index goes through a word."""
-    return 0 < index < len(text) and _in_word(text[index - 1]) and _in_word(text[index])
+    """Whether a cut before the character at an index goes through a word, or a number such as 2.5 or 12:30."""
+    if not 0 < index < len(text):
+        return False
+    if _in_word(text[index - 1]) and _in_word(text[index]):
+        return True
+    return _splits_number(text, index)
+
+
+def _splits_number(text: str, index: int) -> bool:
+    """Whether a cut stands beside a point, comma or colon between two digits."""
+    before, after = text[max(0, index - 2) : index], text[index : index + 2]
+    if before[-1:] in _INSIDE and before[:1].isdigit() and len(before) == 2 and after[:1].isdigit():
+        return True
+    return before[-1:].isdigit() and after[:1] in _INSIDE and after[1:2].isdigit()
 
 
 def _in_word(character: str) -> bool:

@@ -158,3 +158,17 @@ def test_a_letter_with_very_many_marks_takes_no_time_and_keeps_their_order():
     began = time.process_time()
     assert locate(f"a{marks} b", f"so a{chr(0x316) * 100_000}{chr(0x301) * 100_000} b it is")[0] == "exact"
     assert time.process_time() - began < 20  # minutes, where each mark is moved by itself
+
+
+@pytest.mark.parametrize(
+    ("quote", "passage", "exact"),
+    [
+        ("5 litres", "it holds 2.5 litres", False), ("it holds 2", "it holds 2.5 litres", False),
+        ("000 men", "there were 1,000 men", False), ("30 today", "at 12:30 today", False),
+        ("-5 degrees", "at -5 degrees", True),
+        ("2.5 litres", "it holds 2.5 litres", True), ("in 1990", "in 1990. then", True), ("5", "pages 3-5", True),
+        ("3 and 4", "of 2, 3 and 4", True),
+    ],
+)  # fmt: skip
+def test_a_quote_does_not_begin_or_end_inside_a_number(quote, passage, exact):
+    assert (locate(quote, passage)[0] == "exact") == exact
