@@ -6,8 +6,6 @@ runs/NAME/
                  debates.jsonl, pools.jsonl, passages.jsonl, history.json, calibrator.json, effects.json
 """
 
-from debate_rl.records import passages
-
 CONFIG = "config.yaml"
 """The resolved config, written first."""
 CODE = "code.json"
@@ -22,8 +20,6 @@ DEBATES = "debates.jsonl"
 """Judged debates, one a line."""
 POOLS = "pools.jsonl"
 """Candidates of Best-of-N players with their scores."""
-PASSAGES = passages.NAME
-"""Long passages, each once, which the lines of the folder's other files name."""
 BASE_DEBATES = "base_debates.jsonl"
 """Test debates with the verdicts of the judge before its training."""
 TEST_DEBATES = "test_debates.jsonl"
