@@ -25,6 +25,7 @@ from debate_rl.judges.judge import Judge
 from debate_rl.players.debater import Debater
 from debate_rl.records import append, digest, read, read_log, write
 from debate_rl.records.passages import KEY
+from debate_rl.records.passages import NAME as PASSAGES
 from debate_rl.report.debates import read_legs
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
@@ -66,7 +67,7 @@ def test_every_reader_gives_the_whole_question_back(tmp_path, questions):
     write(path, legs[:2])
     append(path, legs[2:])
     assert path.read_text().count(KEY) == 8 and story("ines") not in path.read_text()
-    assert len((tmp_path / run_files.PASSAGES).read_text().splitlines()) == 4  # two stories and their excerpts
+    assert len((tmp_path / PASSAGES).read_text().splitlines()) == 4  # two stories and their excerpts
     assert read(path, JudgedDebate) == read_log(path, JudgedDebate) == saved_legs([path]) == legs
     assert [game.question for game in load_transcripts(str(path), [], DEBATE).transcripts] == questions
     assert read_legs("tournament", path, 4).played == len(read_played(path)) == 4
@@ -75,7 +76,7 @@ def test_every_reader_gives_the_whole_question_back(tmp_path, questions):
 def test_short_passages_and_files_of_earlier_versions_stay_as_they_are(tmp_path, question, questions):
     path = tmp_path / run_files.DEBATES
     write(path, legs_on([question]))
-    assert question.passage in path.read_text() and not (tmp_path / run_files.PASSAGES).exists()
+    assert question.passage in path.read_text() and not (tmp_path / PASSAGES).exists()
     whole = "".join(leg.model_dump_json() + "\n" for leg in legs_on(questions))
     path.write_text(whole)
     assert read(path, JudgedDebate) == legs_on(questions)
@@ -93,7 +94,7 @@ def test_names_of_games_do_not_depend_on_where_the_passage_stands(tmp_path, ques
 def test_a_line_without_its_passage_is_refused_in_one_line(tmp_path, questions):
     path = tmp_path / run_files.DEBATES
     write(path, legs_on(questions))
-    (tmp_path / run_files.PASSAGES).unlink()
+    (tmp_path / PASSAGES).unlink()
     readers = (read, read_log)
     for reader in readers:
         with pytest.raises(
@@ -104,7 +105,7 @@ def test_a_line_without_its_passage_is_refused_in_one_line(tmp_path, questions):
 
 
 def test_a_damaged_passage_is_refused_and_a_torn_one_is_written_again(tmp_path, questions):
-    path, passages = tmp_path / run_files.DEBATES, tmp_path / run_files.PASSAGES
+    path, passages = tmp_path / run_files.DEBATES, tmp_path / PASSAGES
     write(path, legs_on(questions))
     whole = passages.read_text()
     passages.write_text(whole.replace("noon", "dusk", 1))
@@ -124,7 +125,7 @@ def test_passages_are_on_disk_before_the_lines_that_name_them(tmp_path, question
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), real(file)))
     append(path, legs_on(questions))
-    assert [name.rpartition("/")[2] for name in synced] == [run_files.PASSAGES, run_files.DEBATES]
+    assert [name.rpartition("/")[2] for name in synced] == [PASSAGES, run_files.DEBATES]
 
 
 def test_records_of_a_log_are_read_after_its_folder_was_renamed_and_its_passages_are_gone(tmp_path, questions):
@@ -137,7 +138,7 @@ def test_records_of_a_log_are_read_after_its_folder_was_renamed_and_its_passages
     pools = read_pools(working / run_files.POOLS)
     assert {pool.transcript.question.passage for pool in pools} == {story("ines"), story("omar")}
     working.rename(tmp_path / "stage")
-    (tmp_path / "stage" / run_files.PASSAGES).unlink()
+    (tmp_path / "stage" / PASSAGES).unlink()
     assert [leg.transcript.question for leg in legs] == [game.question for game in games]
 
 
@@ -158,7 +159,7 @@ def test_ten_thousand_debates_on_real_stories_take_less_than_thirty_megabytes(tm
         legs.append(JudgedDebate(transcript=game, verdict=Verdict(judge="lab-base", p=(0.72, 0.28))))
     path = tmp_path / run_files.DEBATES
     write(path, legs)
-    size = path.stat().st_size * 20 + (tmp_path / run_files.PASSAGES).stat().st_size
+    size = path.stat().st_size * 20 + (tmp_path / PASSAGES).stat().st_size
     print(f"10,000 debates on {len({leg.transcript.question.passage for leg in legs})} stories: {size / 1e6:.1f} MB")
     assert size < 30e6
     assert read(path, JudgedDebate) == legs
@@ -186,7 +187,7 @@ def test_a_run_on_long_stories_is_checked_reused_and_reported(tmp_path, question
     write(tmp_path / "questions.jsonl", made, inline=True)
     run_stages(Run(config(tmp_path), ScriptedEngine(), say=lambda line: None))
     stage = tmp_path / "a" / "tournament"
-    assert run_files.PASSAGES in json.loads((stage / run_files.STAGE).read_text())["files"]
+    assert PASSAGES in json.loads((stage / run_files.STAGE).read_text())["files"]
     legs = read(stage / run_files.DEBATES, JudgedDebate)
     passages = {question.id: question.passage for question in made}
     assert all(leg.transcript.question.passage == passages[leg.transcript.question.id] for leg in legs)
@@ -200,7 +201,7 @@ def test_a_run_on_long_stories_is_checked_reused_and_reported(tmp_path, question
     assert any(line.startswith("tournament: taken from ") for line in said)
     assert read(tmp_path / "b" / "tournament" / run_files.DEBATES, JudgedDebate) == legs
     # A stage whose passages were changed is refused like one whose debates were.
-    shutil.copy(tmp_path / "questions.jsonl", stage / run_files.PASSAGES)
+    shutil.copy(tmp_path / "questions.jsonl", stage / PASSAGES)
     with pytest.raises(UserError, match=r"passages\.jsonl is damaged or was changed"):
         run_stages(Run(config(tmp_path), ScriptedEngine(), say=lambda line: None))
     # So is a file of debates that was taken out of its folder.
