@@ -53,7 +53,8 @@ def small(tmp_path, name="small", stages=PIPELINE, own=None, **changes):
     tree = {
         "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
         "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
-        "engine": {"cache_tokens": 0},  # what was asked before a kill can not show in the last bits
+        # What was asked before a kill can not show in the last bits, nor can the threads of the process that tests.
+        "engine": {"cache_tokens": 0, "threads": 1},
         "models": {"weak": "lab-base"}, "stages": own or {stage: every[stage] for stage in stages},
     }  # fmt: skip
     return parse_config({**tree, **changes})

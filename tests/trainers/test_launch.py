@@ -297,7 +297,8 @@ def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_pa
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = Path(job.out) / "checkpoints"
     try:
-        while run.poll() is None and not any(checkpoints.glob("checkpoint-*")):
+        # A whole one: a folder of that name is there as soon as the first of its files is written.
+        while run.poll() is None and last_complete_checkpoint(checkpoints) is None:
             time.sleep(0.05)
         assert run.poll() is None and holders(Path(job.out) / "launch.json")
         killed = time.monotonic()
