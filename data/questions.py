@@ -18,6 +18,7 @@ from debate_rl.game.question import Question, Split
 from debate_rl.records import Record, explain, lines
 
 SOURCES = ("lab", "quality", "nyu", "sciq", "word_problems", "file")
+GENERATED = ("lab", "word_problems")
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -68,8 +69,9 @@ def load_questions(
         >>> len(dr.load_questions("lab", split="test", limit=5, seed=3))
         5
     """
-    made = source if isinstance(source, Generated) else Generated()
-    source = source.source if isinstance(source, Generated) else source
+    made = Generated()
+    if isinstance(source, Generated):
+        made, source = source, source.source
     if source not in SOURCES:
         raise UserError(f"unknown source {source!r}; {nearest(source, SOURCES)}")
     if split is not None and split not in SPLITS:
@@ -77,14 +79,9 @@ def load_questions(
     debated: set[str] = set()
     if human is not None and split in ("validation", "test"):
         debated = _debated_groups(source, path, split, nyu.stories(human))
-    if source == "lab":
-        from debate_rl.data.lab import world  # here: the other sources do not need it
-
+    if source in GENERATED:
         count = 100 if limit is None else limit
-        questions = world.questions(made.family, split or "train", count, seed, **made.knobs)
-    elif source == "word_problems":
-        count = 100 if limit is None else limit
-        questions = word_problems.questions(split or "train", count, seed, **made.knobs)
+        questions = _generate(source, made, split or "train", count, seed)
     elif source == "quality":
         questions = quality.load(path, hard_only, split, limit, seed, debated)
     elif source == "sciq":
@@ -102,9 +99,18 @@ def load_questions(
     return questions
 
 
+def _generate(source: str, made: Generated, split: Split, count: int, seed: int) -> list[Question]:
+    """Make questions of a generated source."""
+    if source == "word_problems":
+        return word_problems.questions(split, count, seed, **made.knobs)
+    from debate_rl.data.lab import world  # here: the other sources do not need it
+
+    return world.questions(made.family, split, count, seed, **made.knobs)
+
+
 def _debated_groups(source: str, path: str | Path | None, split: Split, debated: Sequence[Story]) -> set[str]:
     """Groups of a source whose stories are among the debated ones; what is generated and SciQ never are."""
-    if source in ("lab", "sciq", "word_problems"):
+    if source in (*GENERATED, "sciq"):
         return set()
     if source == "quality":
         stories = {story.id: story for story in quality.stories(path, split).values()}

@@ -160,7 +160,7 @@ def _splits_word(text: str, index: int) -> bool:
 def _splits_number(text: str, index: int) -> bool:
     """Whether a cut stands beside a point, comma or colon between two digits."""
     before, after = text[max(0, index - 2) : index], text[index : index + 2]
-    if before[-1:] in _INSIDE and before[:1].isdigit() and len(before) == 2 and after[:1].isdigit():
+    if before[-1:] in _INSIDE and before[:1].isdigit() and after[:1].isdigit():
         return True
     return before[-1:].isdigit() and after[:1] in _INSIDE and after[1:2].isdigit()
 
