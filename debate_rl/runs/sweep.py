@@ -162,7 +162,8 @@ def write_table(folder: Path, results: Sequence[CellResult]) -> None:
             lines.append({**of_cell, "group": row.group, "name": row.name, **measured, "unit": row.unit})
     columns = list(lines[0]) if lines else ["cell"]  # the same keys in every cell
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    # Line ends as in RFC 4180, as in every exported table: a value that holds a "\r" comes back.
+    writer = csv.DictWriter(text, columns, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(lines)
     write_text(folder / "sweep.csv", text.getvalue())

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 
 from debate_rl.judges.browser.app import pieces, visible
 from debate_rl.judges.browser.sittings import Bench, Step, judge_tokens
+from tests.chromium import open_chromium
 
 HOSTILE = (
     "<script>window.owned = 1; document.title = 'owned'</script><img src=x onerror='window.owned = 2'>"
@@ -370,23 +370,12 @@ def test_tokens_are_private_and_stay(tmp_path):
 
 @pytest.mark.browser
 def test_in_chromium_a_person_judges_a_hostile_debate(tmp_path):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium with chromedriver; on Debian: apt install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
+    pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 
-    from tests.report.test_browser import FLAGS
-
     run, log = put_run(tmp_path / "run", games(2, said=HOSTILE)), tmp_path / "judgements.jsonl"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,800"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser = open_chromium(tmp_path / "profile", "1280,800")
 
     def text():
         return browser.execute_script("return document.body === null ? '' : document.body.innerText")

@@ -1,7 +1,6 @@
 """People ask the debaters between rounds, in a browser; scripted models answer, through real HTTP on loopback."""
 
 import re
-import shutil
 import threading
 import time
 
@@ -21,6 +20,7 @@ import uvicorn
 
 from debate_rl.judges.browser.app import Pages, listen
 from debate_rl.judges.browser.sittings import Bench, Step
+from tests.chromium import open_chromium
 from tests.judges.test_browser import Server, fetch, hidden, press, put_run
 
 
@@ -187,22 +187,11 @@ def test_models_of_the_lab_answer_in_the_browser_and_a_killed_server_loses_nothi
 
 @pytest.mark.browser
 def test_in_chromium_a_person_asks_hostile_debaters(tmp_path):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium with chromedriver; on Debian: apt install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
+    pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 
-    from tests.report.test_browser import FLAGS
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=400,800"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser = open_chromium(tmp_path / "profile", "400,800")
 
     def text():
         return browser.execute_script("return document.body === null ? '' : document.body.innerText")

@@ -7,11 +7,10 @@ import pytest
 from debate_rl.game.transcript import JudgeQuestion, Origin, read_speech
 from debate_rl.records import read, write
 from debate_rl.report import write_report
+from tests.chromium import open_chromium
 
 pytestmark = pytest.mark.browser
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update")  # fmt: skip
 HOSTILE = (
     "\u202e<script>window.owned = 1; document.title = 'owned'</script><img src=x onerror='window.owned = 2'></div> "
     "<quote>the pipe was moved to the {place} at</quote> <quote>ines buried it at sea</quote>"
@@ -20,18 +19,7 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium with chromedriver; on Debian: apt install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1200,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
+    found = open_chromium(tmp_path_factory.mktemp("profile"), "1200,900")
     yield found
     found.quit()
 
