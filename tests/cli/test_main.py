@@ -1,11 +1,10 @@
 import json
 import subprocess
-import sys
 
 import pytest
 import yaml
 
-from tests import ROOT
+from tests import forked
 from tests.command import mistake
 from tests.tiny import tiny_adapter, tiny_model
 
@@ -203,13 +202,15 @@ def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
         pytest.skip("mounting a small file system is not allowed here")
     try:
         path = config(tmp_path, models=models(tiny_model(tmp_path / "model")), runs=str(small))
-        command = [sys.executable, "-m", "debate_rl", "run", str(path)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        lines = [line for line in done.stderr.splitlines() if line.startswith("debate-rl: ")]
-        assert done.returncode == 2 and len(lines) == 1 and "No space left" in lines[0], done.stderr
+        output = tmp_path / "said.txt"
+        done = forked.start("debate_rl", "run", path, output=output)
+        done.join()
+        lines = [line for line in output.read_text().splitlines() if line.startswith("debate-rl: ")]
+        assert done.exitcode == 2 and len(lines) == 1 and "No space left" in lines[0], output.read_text()
         subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
-        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert again.returncode == 0, again.stderr
+        again = forked.start("debate_rl", "run", path, output=output)
+        again.join()
+        assert again.exitcode == 0, output.read_text()
         assert json.loads((small / "t" / "metrics.json").read_text())["tournament"]["legs"] == 8
     finally:
         subprocess.run(["umount", str(small)], check=False)

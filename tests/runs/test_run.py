@@ -18,7 +18,7 @@ from debate_rl.runs.folder import alone, claim_folder, input_files
 from debate_rl.runs.run import Run
 from debate_rl.runs.study import run_study
 from debate_rl.stages.habits import first_prompts
-from tests import ROOT
+from tests import ROOT, forked
 
 COMPARED = ("debates.jsonl", "pools.jsonl", "rows.jsonl", "test_debates.jsonl", "metrics.json", "calibrator.json")
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
@@ -93,22 +93,15 @@ def test_the_whole_pipeline_runs_and_a_second_run_does_nothing(tmp_path):
 
 
 def start(config, path):
-    """A run in a process of its own."""
+    """A run in a process of its own, whose output stands beside its config."""
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
-    command = [sys.executable, "-m", "debate_rl", "run", str(path)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return forked.start("debate_rl", "run", path, output=path.with_suffix(".txt"))
 
 
 def wait_for(condition, process, seconds=120):
     """Wait until a condition holds or the process ends."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    while time.monotonic() < end and process.is_alive():
         if condition():
             return
         time.sleep(0.02)
@@ -127,19 +120,16 @@ def test_a_run_killed_at_several_moments_ends_like_one_that_was_not(tmp_path):
         lambda: (folder / ".dpo" / "checkpoints" / "checkpoint-4").is_dir(),
         lambda: (folder / ".tournament" / "debates.jsonl").is_file(),
     ]
-    stopped = 0
+    output = tmp_path / "b.txt"
     for moment in moments:
         process = start(killed, tmp_path / "b.yaml")
         wait_for(moment, process)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            stopped += 1
-        _, errors = process.communicate()
-        assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
-    assert stopped >= 4
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, output.read_text()[-2000:]
     process = start(killed, tmp_path / "b.yaml")
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors.decode()
+    process.join(240)
+    assert process.exitcode == 0, output.read_text()
     expected, found = results(tmp_path / "a" / "small"), results(folder)
     assert expected.keys() == found.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
@@ -244,8 +234,9 @@ def test_a_second_process_with_another_config_leaves_a_run_at_work_as_it_is(tmp_
         claim_folder(config)
         before = contents(folder)
         other = start(config.model_copy(update={"seed": 1}), tmp_path / "other.yaml")
-        _, errors = other.communicate(timeout=240)
-        assert other.returncode == 2 and b"another process is at work" in errors and b"Traceback" not in errors
+        other.join(240)
+        said = (tmp_path / "other.txt").read_text()
+        assert other.exitcode == 2 and "another process is at work" in said and "Traceback" not in said
         assert contents(folder) == before
 
 

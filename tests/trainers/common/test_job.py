@@ -4,8 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from debate_rl.records import locked, read_json, write, write_json
 from debate_rl.trainers.common.job import launch, main, run_job
 from debate_rl.trainers.common.settings import Job, Lora
 from debate_rl.trainers.grpo.settings import Online
+from tests import forked
 from tests.trainers.tiny import EXAMPLES, make_model, sft_examples
 
 DROPOUT = Lora(r=4, alpha=8, dropout=0.1)
@@ -92,15 +91,14 @@ def test_a_process_killed_midway_goes_on_bitwise(make_job):
     job = make_job("dpo", 24, out="killed", adapter=sft.path, train=train)
     order = Path(job.out).with_suffix(".json")
     write_json(order, job.model_dump(mode="json"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "debate_rl.trainers.common.job", str(order)], stdout=subprocess.DEVNULL
-    )
+    process = forked.start("debate_rl.trainers.common.job", order)
     folder = Path(job.out) / "checkpoints"
     deadline = time.monotonic() + 500  # it comes in seconds where the processor is free
-    while not (folder / "checkpoint-12").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (folder / "checkpoint-12").exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the process ended before it could be killed"
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the process ended before it could be killed"
     newest = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     for path in newest.glob("optimizer.pt"):
         path.write_bytes(path.read_bytes()[:1000])

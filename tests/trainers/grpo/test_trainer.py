@@ -1,10 +1,7 @@
 """Online training on a tiny model: what is sampled is learnt, kills lose nothing, mistakes are said in a line."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +30,7 @@ from debate_rl.trainers.grpo.groups import arguments_of
 from debate_rl.trainers.grpo.opponent_pool import Member
 from debate_rl.trainers.grpo.settings import Alarms, Online, Opponents, Rewards, Watch
 from debate_rl.trainers.grpo.trainer import Blocks
-from tests import ROOT
+from tests import forked
 from tests.trainers.games import question, questions, rules
 
 TRAIN = {"max_steps": 3, "num_generations": 2, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 8,
@@ -342,16 +339,13 @@ def test_a_killed_process_goes_on_and_ends_as_one_that_was_not(make, start, tmp_
     fields = {"adapter": start, "watch": {"every": 3}, "train": {"max_steps": 20, "save_steps": 3}, "count": 10}
     job = make("killed", **fields)
     write_json(tmp_path / "job.json", job.model_dump(mode="json"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "debate_rl.trainers.common.job", str(tmp_path / "job.json")], env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = forked.start("debate_rl.trainers.common.job", tmp_path / "job.json")
     checkpoints = Path(job.out) / "checkpoints"
-    while process.poll() is None and not (checkpoints / "checkpoint-6/trainer_state.json").is_file():
+    while process.is_alive() and not (checkpoints / "checkpoint-6/trainer_state.json").is_file():
         time.sleep(0.05)
     process.kill()
-    assert process.wait() == -signal.SIGKILL, "the process ended before it could be killed"
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the process ended before it could be killed"
     assert not Path(job.out, "adapter").exists()
     resumed, whole = run_job(job, quiet=True), run_job(make("whole", **fields), quiet=True)
     assert weights(resumed) == weights(whole)
