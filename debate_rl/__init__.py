@@ -25,6 +25,8 @@ if os.environ.setdefault("USE_HUB_KERNELS", "NO").upper() not in ("1", "ON", "YE
     # run what they get. Nothing is fetched or run here that the user did not ask for: USE_HUB_KERNELS=YES asks for it.
     sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# Saving a model imports DeepSpeed, which warns on a machine without a GPU.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 if TYPE_CHECKING:
     from debate_rl.api.play import play, preferences

@@ -9,6 +9,8 @@ import pytest
 PLAY = """
 import logging, warnings
 import debate_rl as dr
+from accelerate.utils import extract_model_from_parallel
+from torch.nn import Linear
 
 def settings():
     from transformers.utils import logging as told
@@ -21,6 +23,7 @@ player = dr.Debater("base", model="lab-base", best_of=2)
 judge = dr.Judge(model="lab-base")
 rules = dr.load_protocol("debate", prompts="lab", max_new_tokens=16)
 debates = dr.play(player, player, questions, judge, rules)
+extract_model_from_parallel(Linear(1, 1))  # as saving a whole model does
 assert settings() == before, (before, settings())
 print(len(debates), "debates")
 """

@@ -200,7 +200,9 @@ def test_seeds_that_run_side_by_side_find_the_same(config, tmp_path):
         run_study(one)
         found.append(files(tmp_path / "runs" / f"p{processes}"))
     assert found[0] == found[1] and len(found[0]) > 5
-    bad = parse_config({**small, "name": "bad", "processes": 2, "models": {"debater": "nowhere", "judge": "nowhere"}})
+    bad = parse_config(
+        {**small, "name": "bad", "seeds": [0], "processes": 2, "models": {"debater": "nowhere", "judge": "nowhere"}}
+    )
     with pytest.raises(UserError, match="nowhere"):
         run_study(bad)
 
@@ -210,7 +212,7 @@ def killed(config, only):
 
 
 def test_a_process_that_is_killed_is_said_in_a_line(tmp_path, monkeypatch):
-    one = parse_config({"name": "k", "runs": str(tmp_path), "seeds": [0, 1], "processes": 2, "stages": {"report": {}}})
+    one = parse_config({"name": "k", "runs": str(tmp_path), "seeds": [0], "processes": 2, "stages": {"report": {}}})
     monkeypatch.setattr("debate_rl.runs.study._run_alone", killed)
     with pytest.raises(UserError, match="was killed, .*goes on where it was"):
         run_study(one)
