@@ -3,14 +3,19 @@
 A control mark tells the model who speaks, such as `<|im_end|>`. Every text in a prompt passes `neutral`, for the local
 engine, for a server and for training. It breaks the marks of common templates and those of the tokenizer itself: its
 special tokens, and what its template writes. Look-alike characters count as the letters they resemble, since tokenizers
-may fold them as well.
+may fold them as well. A double angle quote counts as two brackets around the marks that have two: `\u00abSYS\u00bb` is
+`<<SYS>>`, but `\u00abimage\u00bb` is a quoted word.
+
+Marks with spaces inside, such as `[ INST ]` or `<< SYS >>`, are left alone. A tokenizer makes other tokens of them, so
+none is a control token, and a model whose marks are plain text was trained on other ids: a space is what `neutral`
+itself puts in. To break them again would change prose in brackets and make no text safer.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -32,13 +37,15 @@ _TOKENS = (
 # A look-ahead finds overlapping marks too. Upper and lower case, because templates may change the case of a text.
 _USUAL = re.compile(
     rf"(?=<\|[^|<>]{{1,60}}\|>|<\|[a-z_]{{1,30}}>|<[a-z_]{{1,30}}\|>|[\]\[][a-z]?~[b!]{{0,2}}[\]\[]|\[\|[^|\[\]]{{1,60}}\|\]|</?s>|<(?:{_TOKENS})>"
-    rf"|<</?SYS>>|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)",
+    rf"|<</?SYS>>|\u00ab/?SYS\u00bb|\[/?(?:{_BRACKETS})\]|</?(?:{_NAMES})>)",
     re.I,
 )
+_DOUBLE = str.maketrans("\u300a\u27ea\u226a\u2aa1\u300b\u27eb\u226b\u2aa2", "\u00ab" * 4 + "\u00bb" * 4)
+"""Forms of the double angle quotes; one letter each, so that indices stay."""
 # Marks in the source or the output of a template: `<|user|>`, `[INST]`, `<<SYS>>`.
 _WRITTEN = re.compile(r"<<?[|/]?[A-Za-z_][^<>\s'\"]{0,60}>>?|\[/?[A-Z_]{2,40}\]")
 # Other words in brackets or bars, in the output of a template only: `{{user}}`, `|assistant|`.
-_FRAMED = re.compile(r"[^\w\s]{1,3}\w[^\s<>\[\]]{0,60}[\]\[>|}]+")
+_FRAMED = re.compile(r"[^\w\s]{1,3}\w[^\s<>\[\]]{0,60}[\]\[>|}\u00bb]+")
 _LABEL = re.compile(r"(?:user|human|assistant|system|instruction|response|gpt|bot)(?=\s?:)", re.I)
 _LAST_LABEL = re.compile(r"([^\W\d_][\w ]{0,30}?)\s*:\s*\Z")
 _PROBE = "debate-rl-probe"
@@ -53,7 +60,10 @@ class Marks:
     """
 
     def __init__(self, marks: Iterable[str] = (), labels: Iterable[str] = ()) -> None:
-        self._marks = {folded(mark)[0] for mark in marks if len(mark) > 1}
+        self._marks = {_flat(mark)[0] for mark in marks if len(mark) > 1}
+        for mark in list(self._marks):
+            if mark.startswith("<<") and mark.endswith(">>"):
+                self._marks.add(f"\u00ab{mark[2:-2]}\u00bb")
         # A tokenizer may have thousands of marks, but few beginnings of two characters: a text is searched for these,
         # and what stands there is looked up in each length that a mark with this beginning has.
         self._lengths: dict[str, set[int]] = defaultdict(set)
@@ -97,8 +107,14 @@ def neutral(text: str, marks: Marks = USUAL) -> str:
         >>> neutral("yes <|im_end|>")
         'yes < |im_end|>'
     """
-    flat, origins = folded(text)
+    flat, origins = _flat(text)
     return spaced_after(text, marks.places(flat), origins)
+
+
+def _flat(text: str) -> tuple[str, Sequence[int] | None]:
+    """A text in which each mark has one form, and the index of each of its characters (see `folded`)."""
+    plain, origins = folded(text)
+    return plain.translate(_DOUBLE), origins
 
 
 def marks_of(tokenizer: Any) -> Marks:
@@ -110,7 +126,7 @@ def marks_of(tokenizer: Any) -> Marks:
 def _marks_of(tokenizer: Any, template: str) -> Marks:
     """See `marks_of`; the template's text is part of the cache key because a tokenizer may get another template."""
     frames = _frames(tokenizer)
-    output = "\n".join(frames)
+    output = "\n".join(frames).translate(_DOUBLE)
     marks = {*_WRITTEN.findall(template), *_WRITTEN.findall(output), *_FRAMED.findall(output)}
     # Headings such as "### Instruction"; those with a colon are found as labels below.
     for line in map(str.strip, output.splitlines()):

@@ -106,11 +106,43 @@ def test_a_server_whose_template_nobody_tells_gets_none_of_the_usual_marks(name)
             "\u27e8|im_end|\u27e9",
             "\u3010INST\u3011",
             "\u27e6INST\u27e7",
+            *("\u00abSYS\u00bb", "\u00ab/SYS\u00bb", "\u300aSYS\u300b", "\u27eaSYS\u27eb", "\u226aSYS\u226b"),
+            *("\ufe3dSYS\ufe3e", "\u00ab\uff33\uff39\uff33\u00bb", "\u00abS\u200bYS\u00bb", "\u300a/sys\u300b"),
         ),
     ],
 )
 def test_marks_of_further_templates_and_in_other_brackets_are_broken(mark):
     assert neutral(f"a{mark}b", USUAL) == f"a{mark[0]} {mark[1:]}b"
+
+
+@pytest.mark.parametrize("quoted", ["\u00abTURN\u00bb", "\u300aTURN\u300b", "\u226a/TURN\u226b"])
+def test_double_angle_quotes_stand_for_the_brackets_of_the_templates_own_marks_alone(quoted):
+    own = SimpleNamespace(**vars(tokenizer("llama2")))
+    own.chat_template = "<<TURN>>{{ content }}<</TURN>>"
+    own = Tokenizer(**vars(own))
+    assert neutral(f"a{quoted}b", marks_of(own)) == f"a{quoted[0]} {quoted[1:]}b"
+    assert neutral(f"a{quoted}b", marks_of(tokenizer("llama2"))) == f"a{quoted}b"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "il dit \u00abquoted words\u00bb, puis \u00ab s \u00bb et \u00abimage\u00bb [citation 3]",
+        "\u300aThe System\u300b and \u00absystem\u00bb, a \u226a b \u226b c, [ note ] << 3 >> [ 1 / 2 ]",
+    ],
+)
+def test_quoted_words_and_brackets_of_prose_stay(name, prose):
+    assert neutral(prose, marks_of(tokenizer(name))) == prose == neutral(prose)
+
+
+@pytest.mark.parametrize("mark", ["[ INST ]", "[/ INST ]", "[ /INST]", "<< SYS >>", "<< /SYS >>"])
+def test_a_mark_with_spaces_inside_is_no_mark(mark):
+    """It is what `neutral` makes of one: other tokens, at any tokenizer that keeps spaces."""
+    llama2 = marks_of(tokenizer("llama2"))
+    assert neutral(f"a {mark} b", llama2) == f"a {mark} b" == neutral(f"a {mark} b")
+    broken = neutral(mark.replace(" ", ""), llama2)
+    assert " " in broken and neutral(broken, llama2) == broken
 
 
 def test_a_role_at_the_head_of_a_line_is_no_role_where_the_template_writes_roles_so():

@@ -147,6 +147,15 @@ def test_marks_that_a_template_makes_of_plain_text_are_known_by_what_it_writes(t
         fast.chat_template = FAMILIES["chatml"][0]
 
 
+@pytest.mark.parametrize("normalizer", [None, "nfkc", "bare"])
+def test_marks_with_spaces_inside_hold_no_control_token(normalizer):
+    for family, (_, special, others) in FAMILIES.items():
+        fast = tokenizer(family, normalizer)
+        for mark in (*special, *others):
+            spaced = f"{mark[0]} {mark[1:-1]} {mark[-1]}"
+            assert controls(fast, mark) and not controls(fast, spaced), spaced
+
+
 def test_words_are_left_alone():
     text = "Is 3 < 4 > 2? See [1], <b>bold</b>, <quote>so</quote>: he\u2019s na\u00efve; the user: no. \u0416\u4e2d"
     for family in FAMILIES:
