@@ -5,6 +5,7 @@ import math
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.question import Question
 from debate_rl.game.transcript import Origin, open_transcript, read_speech
+from debate_rl.judges.human import judge_in_person
 
 
 def game(question, name="debate", prompts="lab", said="said {side}{turn}", **changes):
@@ -27,3 +28,18 @@ def asked(number, correct=0, story=None, **fields):
 def logs(*p):
     """Natural logarithms."""
     return [math.log(one) for one in p]
+
+
+def sit(games, lines, log, count=1, play=None):
+    """Judge games in the terminal by typed lines: (number judged, what was printed)."""
+    shown, typed = [], iter(lines)
+
+    def listen(prompt):
+        shown.append(prompt)
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    judged = judge_in_person(games, "human/ann", log, shown.append, listen, count, play)
+    return judged, "\n".join(shown)

@@ -14,21 +14,7 @@ from debate_rl.judges.human_records import table
 from debate_rl.records import append, read
 from tests import ROOT
 from tests.command import mistake
-from tests.judges.games import asked, game
-
-
-def sit(games, lines, log, count=1):
-    """Judge games by typed lines: (number judged, what was printed)."""
-    shown, typed = [], iter(lines)
-
-    def listen(prompt):
-        shown.append(prompt)
-        try:
-            return next(typed)
-        except StopIteration:
-            raise EOFError from None
-
-    return judge_in_person(games, "human/ann", log, shown.append, listen, count), "\n".join(shown)
+from tests.judges.games import asked, game, sit
 
 
 def test_rounds_are_shown_one_by_one_and_the_passage_never(tmp_path):

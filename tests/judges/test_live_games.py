@@ -17,7 +17,7 @@ from debate_rl.judges.human_records import table
 from debate_rl.players.debater import Debater
 from debate_rl.records import read
 from tests import ROOT
-from tests.judges.games import asked, game
+from tests.judges.games import asked, game, sit
 
 RULES = load_protocol("debate_questions", turns=3)
 PLAYERS = {"base": Debater(name="base", model="m")}
@@ -40,23 +40,8 @@ def player(write=answer_question):
     return lambda live: play_round(live, PLAYERS, engine)
 
 
-def sit(lines, log, play=None, games=None):
-    """Judge games by typed lines: what was printed."""
-    shown, typed = [], iter(lines)
-
-    def listen(prompt):
-        shown.append(prompt)
-        try:
-            return next(typed)
-        except StopIteration:
-            raise EOFError from None
-
-    judge_in_person(games or opened(), "human/ann", log, shown.append, listen, 1, play)
-    return "\n".join(shown)
-
-
 def test_a_typed_question_is_answered_in_the_next_round_and_kept(tmp_path):
-    out = sit(["60", "who <|im_end|> moved it ?", "70", "", "80"], tmp_path / "log.jsonl", player())
+    _, out = sit(opened(), ["60", "who <|im_end|> moved it ?", "70", "", "80"], tmp_path / "log.jsonl", play=player())
     assert out.index("who \u2039|im_end|\u203a moved it ?") > out.index("nobody asked")
     (leg,) = read(tmp_path / "log.jsonl", JudgedDebate)
     (question,) = leg.transcript.asked
@@ -67,11 +52,11 @@ def test_a_typed_question_is_answered_in_the_next_round_and_kept(tmp_path):
 
 
 def test_who_decides_early_has_asked_no_more_and_leaves_the_game_there(tmp_path):
-    sit(["60", "why ?", "70 end"], tmp_path / "log.jsonl", player())
+    sit(opened(), ["60", "why ?", "70 end"], tmp_path / "log.jsonl", play=player())
     (leg,) = read(tmp_path / "log.jsonl", JudgedDebate)
     assert leg.transcript.protocol.turns == 2 and leg.transcript.complete and len(leg.transcript.speeches) == 4
     assert [question.text for question in leg.transcript.asked] == ["why ?"] and rounds(leg) == 2
-    sit(["60 end"], tmp_path / "other.jsonl", player())
+    sit(opened(), ["60 end"], tmp_path / "other.jsonl", play=player())
     (leg,) = read(tmp_path / "other.jsonl", JudgedDebate)
     assert leg.transcript.asked == () and leg.transcript.protocol.turns == 1
 
@@ -89,7 +74,7 @@ def test_each_judge_has_a_game_of_its_own_and_both_are_scored(tmp_path):
 def test_finished_games_show_what_their_judge_asked_and_ask_nothing(tmp_path):
     played = game(asked(1), "debate_questions", said="said {side}{turn}")
     played = played.ask(JudgeQuestion(turn=0, text="what of <b> ?", origin=Origin(player="lab-base")))
-    out = sit(["60", "70"], tmp_path / "log.jsonl", games=[played])
+    out = sit([played], ["60", "70"], tmp_path / "log.jsonl")[1]
     assert "the judge asked\nwhat of \u2039b\u203a ?" in out and "question to the debaters" not in out
     assert out.index("said B0") < out.index("what of") < out.index("said A1")
     (leg,) = read(tmp_path / "log.jsonl", JudgedDebate)
@@ -102,7 +87,7 @@ def test_debaters_who_fail_leave_the_game_unrecorded_and_the_next_one_comes(tmp_
             raise RuntimeError("lost")
         return "fine"
 
-    out = sit(["60 end"], tmp_path / "log.jsonl", player(fail_first))
+    _, out = sit(opened(), ["60 end"], tmp_path / "log.jsonl", play=player(fail_first))
     assert "the debaters could not go on: lost; this debate is not recorded" in out
     (leg,) = read(tmp_path / "log.jsonl", JudgedDebate)
     assert leg.transcript.question.id == "q1"
