@@ -154,6 +154,10 @@ class Ratings(Printed):
         lines += [f"worth of {name}, in Elo points: {side:.0f}" for name, side in self.sides.items()]
         left_out = f"; {self.self_play} of self-play left out" if self.self_play else ""
         lines.append(f"{self.matches} matches in {self.clusters} clusters, ridge {self.ridge:g}{left_out}")
+        if any(row.rating.low is not None and row.rating.low == row.rating.high for row in self.standings):
+            lines.append(
+                "an interval without width says that every resample gives the same number, not that it is sure"
+            )
         return "\n".join(lines)
 
 

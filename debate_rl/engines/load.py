@@ -7,6 +7,7 @@ asks on the terminal if it is unset, so every call here passes false.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 import warnings
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from debate_rl.engines.weights import LOADING, check_adapter_kind, check_sums
+from debate_rl.engines.weights import LOADING, check_adapter_kind, check_sums, own_tokens
 from debate_rl.errors import UserError
 
 _NO_CODE = {"trust_remote_code": False}
@@ -119,12 +120,20 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
         The `PeftModel`.
 
     Raises:
-        UserError: the adapter is damaged, lacks weights, changes the base, or does not fit the model.
+        UserError: the adapter is damaged, lacks weights, changes the base, does not fit the model, or trains tokens
+            that another adapter of the model does not.
     """
     from peft import PeftModel
 
     check_sums(adapter)
     check_adapter_kind(adapter)
+    if isinstance(model, PeftModel):
+        tokens = own_tokens(adapter)
+        if any(tokens != _own_tokens(config) for config in model.peft_config.values()):
+            raise UserError(
+                f"adapter {adapter} and another one on its base differ in trainable_token_indices, which PEFT can not "
+                "switch; merge one of them into a model of its own"
+            )
     try:
         with LOADING, _quiet(), warnings.catch_warnings():
             # PEFT only warns about missing weights and leaves them randomly initialised.
@@ -139,6 +148,12 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
         raise UserError(f"adapter {adapter} lacks weights that its config asks for; copy or train it again") from error
     except _FAILURES as error:
         raise UserError(f"cannot load adapter {adapter}: {first_line(error)}") from error
+
+
+def _own_tokens(config: Any) -> str:
+    """`own_tokens` of an adapter in memory."""
+    indices = getattr(config, "trainable_token_indices", None)
+    return json.dumps(indices, sort_keys=True) if indices else ""
 
 
 def first_line(error: Exception) -> str:

@@ -238,6 +238,12 @@ def check_adapter_kind(adapter: str | Path) -> None:
             raise UserError(f"adapter {adapter} was trained with {name}, which is not supported; train it without")
 
 
+def own_tokens(adapter: str | Path) -> str:
+    """The tokens whose embeddings an adapter trains (PEFT's `trainable_token_indices`), as JSON; empty for none."""
+    indices = _fields(Path(adapter) / "adapter_config.json").get("trainable_token_indices")
+    return json.dumps(indices, sort_keys=True) if indices else ""
+
+
 def _fields(path: Path) -> dict[str, Any]:
     """Read the fields of a JSON file.
 

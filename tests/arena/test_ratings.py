@@ -367,8 +367,11 @@ def test_sides_of_many_players_are_told_from_strength():
 def test_players_that_always_tie_are_not_apart():
     """The fit stops near its minimum, not on it: what is left is no difference."""
     data = Outcomes(["a", "b", "c"] * 20, ["b", "c", "a"] * 20, [0.5] * 60, labels=[n // 3 for n in range(60)])
-    for pair in rate(data).pairs:
+    ratings = rate(data)
+    for pair in ratings.pairs:
         assert (pair.difference.low, pair.difference.high, pair.difference.p) == (0, 0, 1)
+    assert str(ratings).splitlines()[-1].startswith("an interval without width")
+    assert "without width" not in str(rate(Outcomes(["a", "a"] * 9, ["b", "b"] * 9, [1, 0.5] * 9)))
 
 
 def test_players_with_mirrored_records_are_not_apart():

@@ -182,6 +182,37 @@ def test_a_system_text_joins_the_user_where_the_template_has_no_system():
     assert prompt_ids(tokenizer, messages)[:2] == tuple(tokenizer.convert_tokens_to_ids(["w5", "w6"]))
 
 
+@pytest.fixture(scope="module")
+def adapters_with_more(model, tmp_path_factory):
+    """Adapters that train embeddings of some tokens, whole modules, or neither."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folders = []
+    for more in ({"trainable_token_indices": [5, 6]}, {"modules_to_save": ["embed_tokens"]}, {},
+                 {"trainable_token_indices": {"embed_tokens": [7]}}):  # fmt: skip
+        torch.manual_seed(len(folders))
+        base = AutoModelForCausalLM.from_pretrained(model)
+        network = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], r=2, **more))
+        with torch.no_grad():
+            for weight in network.parameters():
+                if weight.requires_grad:
+                    weight.normal_(0, 0.3)
+        folders.append(str(tmp_path_factory.mktemp("more")))
+        network.save_pretrained(folders[-1])
+    return folders
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 2), (2, 0), (1, 0), (0, 3)])
+def test_adapters_of_a_base_that_train_other_tokens_are_refused_in_a_line(model, adapters_with_more, first, second):
+    (request,) = some_requests(model, 1)
+    engine = TransformersEngine()
+    engine.generate([request.model_copy(update={"adapter": adapters_with_more[first]})])
+    with pytest.raises(UserError, match="differ in trainable_token_indices.*merge one of them") as caught:
+        engine.generate([request.model_copy(update={"adapter": adapters_with_more[second]})])
+    assert "\n" not in str(caught.value)
+
+
 def test_mistakes_are_one_line(model, adapters, tmp_path):
     with pytest.raises(UserError, match="model not found"):
         TransformersEngine().generate([Request(messages=ask("w1"), model=str(tmp_path / "none"))])
