@@ -394,7 +394,7 @@ def _serve(connection: Connection, rank: int, local_rank: int, open_engine: Open
                 config = value
             # The engine is opened again with the next question; until then its memory is free for a training.
             engine = None
-            _free_memory()
+            free_memory()
             continue
         try:
             engine = engine or open_engine(config, local_rank)
@@ -410,7 +410,7 @@ def _serve(connection: Connection, rank: int, local_rank: int, open_engine: Open
             return
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """Return the memory of a dropped engine to the system and the GPU."""
     gc.collect()
     torch = sys.modules.get("torch")

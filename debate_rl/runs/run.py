@@ -105,9 +105,15 @@ class Run:
         return (0, 0, 0) if stored is None else (stored.hits, stored.misses, stored.tokens)
 
     def rest(self) -> None:
-        """Have the crew's processes let go of their models, before a training takes the devices."""
+        """Let go of the models, here and in the crew's processes, before a training takes the memory."""
         if self.crew is not None:
             self.crew.tell("rest")
+        if self._engine is None or self.config.engine.kind == "server":
+            return
+        from debate_rl.engines.local.engine import TransformersEngine
+
+        if isinstance(self._engine, TransformersEngine):
+            self._engine.rest()
 
     @property
     def label(self) -> str:

@@ -362,7 +362,7 @@ def _execute(stage: WeakToStrongStage, run: Run, out: Path) -> Results:
     readers = {"weak": (reading.weak, settings.weak), "strong": (reading.strong, settings.strong)}
     for note in write_account(out, parts, readers, selection).notes:
         run.say(f"  {note}")
-    trainings = Trainings(settings, run.open_engine, shared_folder)
+    trainings = Trainings(settings, run.open_engine, shared_folder, run.rest)
     measured = results(run_study(parts, reading, trainings, out / "trainings", stage.rows))
     debates = out / "trainings" / "debate_function.json"
     if debates.is_file():

@@ -113,12 +113,16 @@ class Trainings:
         settings: models and training.
         open_engine: opens an engine that scores answers.
         folder: the cache, shared by all tables of a run.
+        rest: has other engines let go of their models before a training takes the memory.
     """
 
-    def __init__(self, settings: Settings, open_engine: OpenEngine, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, open_engine: OpenEngine, folder: Path, rest: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
         self.folder = folder
         self._open_engine = open_engine
+        self._rest = rest
         self._adapter_engine: Engine | None = None
         self._checked: list[tuple[Samples, str]] = []
         self.done: dict[str, str] = {}
@@ -241,6 +245,8 @@ class Trainings:
         self.done[called] = name
         # Quiet: a table has dozens of trainings, and losses by the hundred would hide the lines that say how far it is.
         placed = job.model_copy(update={"out": str(self.folder / name)})
+        self._adapter_engine = None
+        self._rest()
         result = launch(placed, settings.launch, settings.processes, quiet=True)
         self.warnings[called] = result.warnings
         # Full training writes a model of its own; LoRA writes an adapter beside the base it started from.

@@ -73,6 +73,15 @@ def test_every_readout_trains_predicts_and_is_kept_by_content(items, model, tmp_
             again.fit("c", Weights(model=model), TrainingData(items, samples, targets), seed=seed)
 
 
+def test_other_engines_let_go_of_their_models_before_a_training(items, model, tmp_path):
+    rested = []
+    settings = Settings(weak=model, strong=model, train=TRAIN)
+    one = Trainings(settings, TransformersEngine, tmp_path, lambda: rested.append(any(tmp_path.rglob("result.json"))))
+    samples, truth = read(items), [float(item.label) for item in items]
+    one.fit("a", Weights(model=model), TrainingData(items, samples, truth), seed=0)
+    assert rested == [False]
+
+
 def test_a_training_cut_off_goes_on_and_what_was_predicted_stays(items, model, tmp_path, monkeypatch):
     """A killed run must not answer with an untrained head's labels, as one published implementation did."""
     samples, truth = read(items), [float(item.label) for item in items]

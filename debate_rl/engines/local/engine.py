@@ -19,6 +19,7 @@ from debate_rl.engines.local.sampling import Continuation, Draw, decode, token_l
 from debate_rl.engines.number_formats import Format, float32_head
 from debate_rl.engines.opening import request_ids
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
+from debate_rl.engines.workers import free_memory
 from debate_rl.records import digest
 
 Q = TypeVar("Q", Request, Choice)
@@ -77,8 +78,14 @@ class TransformersEngine:
         return self.usage.new_tokens
 
     def release(self) -> None:
-        """Free the keys and values kept between calls, for example before a training in the same process."""
+        """Free the keys and values kept between calls."""
         self._memory.release()
+
+    def rest(self) -> None:
+        """Free the models as well, for example before a training in the same process; they are loaded on next use."""
+        self.release()
+        self._networks.rest()
+        free_memory()
 
     def hold(self, name: str, model: Any, tokenizer: Any) -> None:
         """Serve a model that is in memory already, such as one that is being trained.

@@ -125,6 +125,10 @@ class Networks:
             self.loaded[name, number_format] = _loaded(model, tokenizer, number_format)
         return self.loaded[name, number_format]
 
+    def rest(self) -> None:
+        """Drop the models that were loaded, which are loaded anew on their next use; those that are held stay."""
+        self.loaded = {key: loaded for key, loaded in self.loaded.items() if key[1] == HELD}
+
     def _format(self, path: str, reads: bool) -> str:
         """Number format of a model that is read, or that writes."""
         return network_format(self._judge_dtype if reads else self._dtype, path, self.device.type, reads)

@@ -1,7 +1,9 @@
+import gc
 import random
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from debate_rl.engines.local.engine import TransformersEngine
 from debate_rl.engines.request import Choice, Message, Request, Sampling
@@ -100,6 +102,21 @@ def test_released_memory_is_encoded_again(model):
     assert engine._memory._trie.tokens == 0
     assert engine.generate([request]) == first
     assert engine.usage.reused_tokens == 0
+
+
+def test_an_engine_at_rest_holds_no_models_and_answers_as_before(model):
+    def there():
+        gc.collect()
+        return sum(isinstance(one, PreTrainedModel) for one in gc.get_objects())
+
+    before = there()
+    engine = TransformersEngine()
+    request = asked(model, words(50, 8))
+    first = engine.generate([request])
+    assert there() > before
+    engine.rest()
+    assert there() == before
+    assert engine.generate([request]) == first
 
 
 def test_a_pass_that_fails_leaves_the_memory_sound(model, monkeypatch):
