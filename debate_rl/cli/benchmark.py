@@ -31,7 +31,9 @@ def judge_benchmark(
     decisions: Annotated[
         Path | None, typer.Option(help="Score these recorded decisions (or JudgeBench's outputs); no judge is asked.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many pairs, drawn by name.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Ask about at most this many pairs, drawn by their names.", min=1)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Keep decisions in this file as they are made; the same command goes on there.")
     ] = None,

@@ -35,7 +35,7 @@ def judge_evaluate(
             "such as the log of judge play."
         ),
     ],
-    every: Annotated[bool, typer.Option("--all", help="Also debates that the paper left out.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include debates that the paper left out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score recorded judges by condition: n, accuracy, mean reward, Brier, with intervals over stories."""
@@ -56,8 +56,8 @@ def judge_play(
         ),
     ] = None,
     overrides: Overrides = None,
-    name: Annotated[str, typer.Option(help="Yours, in the records: human/NAME.")] = "me",
-    stage: Annotated[str | None, typer.Option(help="Of a run: judge this stage's debates only.")] = None,
+    name: Annotated[str, typer.Option(help="Your name; the records say human/NAME.")] = "me",
+    stage: Annotated[str | None, typer.Option(help="Judge only the debates of this stage of the run.")] = None,
     count: Annotated[int, typer.Option(help="Debates to judge.", min=1)] = 1,
     log: Annotated[Path, typer.Option(help="Your verdicts are added to this file of judged debates.")] = Path(
         "judgements.jsonl"
@@ -131,22 +131,28 @@ def live_rounds(one: Run) -> PlayRound:
 @judge_app.command("probe")
 @at_work("judge probe")
 def judge_probe(
-    legs: Annotated[Path, typer.Argument(help="Folder of a run, or a file of judged debates.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Folder of a run, or a file of judged debates.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Where to write the probe, for `judge: {kind: probe, path: ...}`.")],
     model: Annotated[
-        str, typer.Option(help="Whose states it reads: a lab model, a folder or a hub name.")
+        str, typer.Option(help="Model whose hidden states are read: a lab model, a folder or a hub name.")
     ] = "lab-base",
-    adapter: Annotated[str | None, typer.Option(help="Folder of its adapter.")] = None,
-    layer: Annotated[int, typer.Option(help="0 is the embedding, -1 the last layer.")] = -1,
-    last: Annotated[int, typer.Option(help="Mean over the prompt's last so many tokens.", min=1)] = 1,
-    stage: Annotated[str | None, typer.Option(help="Of a run: learn from this stage's debates only.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split of stories.")] = 0,
+    adapter: Annotated[str | None, typer.Option(help="Folder of that model's adapter.")] = None,
+    layer: Annotated[
+        int, typer.Option(help="Layer whose states are read: 0 is the embedding, -1 the last layer.")
+    ] = -1,
+    last: Annotated[
+        int, typer.Option(help="Number of tokens at the end of the prompt whose states are averaged.", min=1)
+    ] = 1,
+    stage: Annotated[str | None, typer.Option(help="Learn only from the debates of this stage of the run.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split of stories into those learnt from and those held out.")
+    ] = 0,
 ) -> None:
     """Fit a linear probe on a model's hidden states over finished debates, and score it on stories held out."""
     from debate_rl.judges.human import saved_games
     from debate_rl.judges.probe import fit_probe, save_probe
 
-    fitted = fit_probe(saved_games(legs, stage), model, adapter, layer=layer, last=last, seed=seed)
+    fitted = fit_probe(saved_games(source, stage), model, adapter, layer=layer, last=last, seed=seed)
     save_probe(out, fitted.probe)
     typer.echo(
         f"fitted on {fitted.probe.n} prompts of {fitted.probe.stories} stories; on the others:\n{fitted.held_out}"
@@ -157,22 +163,28 @@ def judge_probe(
 @judge_app.command("attack")
 @at_work("judge attack")
 def judge_attack(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run; of a study, the folder of one seed.", show_default=False)
+    ],
     judge: Annotated[
         str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")
     ] = "base",
     attacks: Annotated[
-        str, typer.Option(help="`all`, or names with commas between, such as suffix_sure,suffix_search,sycophancy.")
+        str, typer.Option(help="`all`, or names separated by commas, such as suffix_sure,suffix_search,sycophancy.")
     ] = "all",
     stage: Annotated[
         str | None,
         typer.Option(
-            help="Whose debates, of the run's own protocol; default the test debates of the judge stage, else of a "
+            help="Stage whose debates are attacked. Default: the test debates of the judge stage, else those of a "
             "tournament or oversight stage."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many debates, drawn by name.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of the search for a suffix: each finds one way in.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(help="Attack at most this many debates, drawn by their names.", min=1)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the search for a suffix; another seed may find another suffix.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Attack a judge on a run's kept debates: suffixes, quotes, forgeries, order, sycophancy; nothing is generated."""
@@ -187,10 +199,17 @@ def judge_attack(
 @judge_app.command("errors")
 @at_work("judge errors")
 def judge_errors(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run; of a study one seed's.", show_default=False)],
-    rates: Annotated[str, typer.Option(help="Shares of wrong verdicts, with commas between.")] = "0,0.05,0.1,0.2,0.3",
-    mix: Annotated[bool, typer.Option("--mix", help="Mix verdicts with their opposites; flip none.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the errors.")] = 0,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run; of a study, the folder of one seed.", show_default=False)
+    ],
+    rates: Annotated[
+        str, typer.Option(help="Shares of verdicts that are made wrong, separated by commas.")
+    ] = "0,0.05,0.1,0.2,0.3",
+    mix: Annotated[
+        bool,
+        typer.Option("--mix", help="Mix each verdict with its opposite by the rate, in place of flipping a share."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the errors.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Put errors into a run's verdicts and score it again: ratings, preference pairs, PGR of the labels."""

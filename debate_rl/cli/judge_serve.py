@@ -29,14 +29,16 @@ def judge_serve(
     overrides: Overrides = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a person, in the records human/NAME; again for every other one. Default me."),
+        typer.Option(
+            help="Name of a person who judges, in the records human/NAME; repeat it for each person. Default: me."
+        ),
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="Of a run: judge this stage's debates only.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Judge only the debates of this stage of the run.")] = None,
     count: Annotated[int, typer.Option(help="Debates for each person.", min=1)] = 12,
     log: Annotated[Path, typer.Option(help="Verdicts are added to this file of judged debates.")] = Path(
         "judgements.jsonl"
     ),
-    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8321,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes any free one.", min=0, max=65535)] = 8321,
 ) -> None:
     """Let people judge debates in a browser, without the passage: records and scores are those of judge play."""
     try:

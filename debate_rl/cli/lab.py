@@ -27,7 +27,7 @@ def lab_build(
     tokens: Annotated[
         int | None, typer.Option(help="Tokens to train on instead of each model's own budget.", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and documents.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and documents.", min=0)] = 0,
     threads: Annotated[int, typer.Option(help="Threads of PyTorch.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1...")] = "cpu",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile first; needs a C++ compiler.")] = False,
@@ -77,7 +77,7 @@ def lab_score(
     model: Annotated[str, typer.Argument(help="lab-base, lab-small or a folder.", show_default=False)],
     card: Annotated[bool, typer.Option("--card", help="Also write the model card, README.md in its folder.")] = False,
     n: Annotated[int, typer.Option(help="Number of test questions.", min=1)] = 400,
-    seed: Annotated[int, typer.Option(help="Of stories and speeches.", min=0)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of stories and speeches.", min=0)] = 1,
 ) -> None:
     """Score a model on held-out stories: does it read, does it quote, can it answer without reading?"""
     from debate_rl.data.lab import score
@@ -93,14 +93,14 @@ def lab_score(
 
 @lab_app.command("show")
 def lab_show(
-    seed: Annotated[int, typer.Option(help="Another seed tells another story.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the story.", min=0)] = 0,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     model: Annotated[
-        str, typer.Option(help="Of debaters and judge: a lab model, a folder or a hub name.")
+        str, typer.Option(help="Model of debaters and judge: a lab model, a folder or a hub name.")
     ] = "lab-base",
     adapter: Annotated[
         Path | None,
-        typer.Option(help="Of both debaters, for example runs/quickstart/sft/adapter.", show_default=False),
+        typer.Option(help="Adapter of both debaters, for example runs/quickstart/sft/adapter.", show_default=False),
     ] = None,
 ) -> None:
     """Print a story, a question, a debate between two models, the judge's verdict and the right answer."""

@@ -85,10 +85,10 @@ def plan(
     card: Annotated[
         str | None, typer.Option(help="Name of a GPU, such as h100-80gb, or its GiB; default the config's hardware.")
     ] = None,
-    cards: Annotated[int | None, typer.Option(help="How many of them play.", min=1)] = None,
+    cards: Annotated[int | None, typer.Option(help="Number of cards that play.", min=1)] = None,
     hourly: Annotated[float | None, typer.Option(help="Price of one card for an hour.", min=0)] = None,
     like: Annotated[
-        Path | None, typer.Option(help="A finished run: speeches as long as its, hours as on its machine.")
+        Path | None, typer.Option(help="A finished run: assume its lengths of speeches and the speed of its machine.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -146,7 +146,7 @@ def weak_to_strong(
     overrides: Overrides = None,
     dry_run: DryRun = False,
     table: Annotated[
-        str | None, typer.Option(help="Only this table of the config, or this column of one, and the report.")
+        str | None, typer.Option(help="Make only this table of the config, or this column of a table, and the report.")
     ] = None,
 ) -> None:
     """Teach a strong student by weak supervisors, with and without debates: the weak_to_strong stages of a config."""

@@ -26,16 +26,16 @@ def rejudge_games(
         ),
     ],
     judge: Annotated[str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")],
-    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter, where --judge names a model.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only the games of this protocol.")] = None,
     protocol_view: Annotated[
         str | None,
         typer.Option(
-            help="Turn consultancies into `double` or `ensembled` ones first; single ones are paired. In a stage with "
-            "other protocols choose the consultancies by --protocol."
+            help="Show consultancies as `double` or `ensembled` ones; two single ones, one for each side of "
+            "a question, are joined. Where a stage has other protocols too, choose the consultancies with --protocol."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the legs with the new verdicts to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the debates with the new verdicts to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Have the games of saved stages judged by another judge, beside the first one; no text is generated."""
@@ -60,11 +60,11 @@ def rejudge_candidates(
         str,
         typer.Option(help="A judge stage of the run, `base` for its judge model, or another model."),
     ],
-    adapter: Annotated[Path | None, typer.Option(help="Adapter of another model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter, where --judge names a model.")] = None,
     best_of: Annotated[
-        int | None, typer.Option(help="Choose among the first so many candidates; default all.", min=2)
+        int | None, typer.Option(help="Choose among this many of the first candidates. Default: all.", min=2)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the pools with the new scores to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the candidates with their new scores to this file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Have a stage's kept candidates judged by another judge and choose again; no text is generated."""

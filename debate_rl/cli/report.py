@@ -81,7 +81,7 @@ def plot(
             "online_curves, judge_hacking, judges, attacks, cotraining, pgr.",
         ),
     ] = FigureName.accuracy_over_skill,
-    file_format: Annotated[FileFormatName, typer.Option("--format", help="Of the file.")] = FileFormatName.pdf,
+    file_format: Annotated[FileFormatName, typer.Option("--format", help="Format of the file.")] = FileFormatName.pdf,
     out: Annotated[Path | None, typer.Option(help="Folder for the file; default FOLDER/figures.")] = None,
 ) -> None:
     """Write one figure of a run as a file for a paper; one file for each stage that has it."""

@@ -98,11 +98,15 @@ def test_yaml_that_is_shown_is_a_config_or_a_protocol(text, tmp_path, monkeypatc
 
 def test_the_questions_that_are_shown_load(tmp_path):
     page = (ROOT / "docs/guides/questions.md").read_text(encoding="utf-8")
-    text = next(block for language, block in FENCE.findall(page) if language == "json")
-    path = tmp_path / "questions.jsonl"
-    path.write_text(text, encoding="utf-8")
-    assert [question.correct for question in dr.load_questions("file", path)] == [0, 1]
-    write(tmp_path / "again.jsonl", dr.load_questions("file", path))
+    correct = []
+    for language, block in FENCE.findall(page):
+        if language == "json":
+            path = tmp_path / "questions.jsonl"
+            path.write_text(block, encoding="utf-8")
+            questions = dr.load_questions("file", path)
+            correct.append([question.correct for question in questions])
+            write(tmp_path / f"again-{len(correct)}.jsonl", questions)
+    assert correct == [[0, 1, 0, 1], [1, None]]
 
 
 @pytest.mark.parametrize(
