@@ -183,10 +183,10 @@ def gap(one, other):
 
 
 def config_file(folder, server, stages, **engine):
-    """A config of a run at a server, on stories of the lab."""
+    """A config of a run at a server, on stories of the lab, whose judge answers with a letter."""
     tree = {
         "name": "real", "runs": str(folder / "runs"), "questions": {"train": 8, "test": 1},
-        "protocol": {"prompts": "lab", "max_new_tokens": 8}, "models": {"debater": NAME, "judge": NAME},
+        "protocol": {"prompts": "small", "max_new_tokens": 8}, "models": {"debater": NAME, "judge": NAME},
         "engine": {"kind": "server", "url": server.url, "timeout": 300, "retries": 2, **engine},
         "tracking": {"mode": "disabled"}, "stages": stages,
     }  # fmt: skip

@@ -39,7 +39,7 @@ def engine(server):
 
 @pytest.fixture
 def read(shared_data):
-    return stories(shared_data, 3)
+    return stories(shared_data, 2)
 
 
 def test_a_debate_is_played_judged_and_counted(engine, read):

@@ -49,7 +49,7 @@ def here():
 
 @pytest.fixture
 def read(shared_data):
-    return stories(shared_data, 3)
+    return stories(shared_data, 2)
 
 
 @pytest.fixture(scope="module")
