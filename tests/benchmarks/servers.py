@@ -18,6 +18,7 @@ from debate_rl.engines.server.engine import ServerEngine
 from debate_rl.engines.server.settings import ServerSettings
 
 PORT = 8731
+URL = f"http://127.0.0.1:{PORT}/v1"
 STARTS = 300
 """Seconds within which a server has to answer."""
 
@@ -45,26 +46,34 @@ def deployment(given, path):
 
 def measured(command, program, model, software, work, debate):
     """Start a server, give it the work, stop it: {work: (requested, written, CPU seconds, wall seconds)}."""
-    url = f"http://127.0.0.1:{PORT}/v1"
+    with tempfile.TemporaryFile() as log, started(command, program, log) as process:
+        if not answers(URL, process):
+            return {}
+        engine = ServerEngine(ServerSettings(url=URL, software=software, timeout=600))
+        games, players, judge = debate
+        one = work[0].model_copy(update={"sampling": work[0].sampling.model_copy(update={"max_new_tokens": 1})})
+        tasks = {
+            "prefill": lambda: engine.generate([one]),
+            "decoding": lambda: engine.generate(work),
+            "Best-of-4": lambda: play(games, players, engine, judge),
+        }
+        return {name: timed(task, engine, process.pid) for name, task in tasks.items()}
+
+
+@contextlib.contextmanager
+def started(command, program, log):
+    """The process of a server, on one thread and without network; it ends with the block, whatever happens there."""
     env = environment(command, {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([program, *command.words[1:]], env=env, stdout=log, stderr=log)
+    process = subprocess.Popen([program, *command.words[1:]], env=env, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            if not answers(url, process):
-                return {}
-            engine = ServerEngine(ServerSettings(url=url, software=software, timeout=600))
-            games, players, judge = debate
-            one = work[0].model_copy(update={"sampling": work[0].sampling.model_copy(update={"max_new_tokens": 1})})
-            tasks = {
-                "prefill": lambda: engine.generate([one]),
-                "decoding": lambda: engine.generate(work),
-                "Best-of-4": lambda: play(games, players, engine, judge),
-            }
-            return {name: timed(task, engine, process.pid) for name, task in tasks.items()}
-        finally:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=30)
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def timed(task, engine, pid):

@@ -35,7 +35,7 @@ class WireServer:
             names alone, False refuses.
         ids: send token ids where they are asked for (`return_token_ids`); None answers 400 to who asks.
         prompt: chat messages to the token ids that it says it has read; None takes `tokenize`.
-        tokenize: text or messages to token ids; token_logprobs: ids to log-probabilities, for `echo`.
+        tokenize: text or messages to token ids; token_logprobs: ids to log-probabilities of all but the first.
     """
 
     def __init__(self, engine, served=("m",), faults=(), scores=None, tokenize=None, token_logprobs=None, most_n=64,
@@ -106,9 +106,11 @@ class WireServer:
             handler.reply({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
             return
         if path == "/v1/completions":
-            found = self.token_logprobs(body["prompt"])
-            usage = {"prompt_tokens": len(found), "completion_tokens": 1}
-            handler.reply({"choices": [{"logprobs": {"token_logprobs": [None, *found]}}], "usage": usage})
+            (token,) = body["allowed_token_ids"]
+            found = self.token_logprobs([*body["prompt"], token])[-1]
+            usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 1}
+            logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [found]}
+            handler.reply({"choices": [{"logprobs": logprobs}], "usage": usage})
             return
         self._chat(handler, body)
 

@@ -127,6 +127,23 @@ def usage_or_none(reply: dict[str, Any]) -> Usage | None:
     return usage if usage.prompt else None
 
 
+def count_every_text(reply: dict[str, Any]) -> None:
+    """Have an answer of llama.cpp count the tokens of all its texts, in place.
+
+    Its `usage` counts the first text alone, and so do its `timings`, which no other server sends. The other texts are
+    taken to have as many tokens a character.
+    """
+    try:
+        texts = read_texts(reply)
+        first = read_usage(reply).new
+        if len(texts) < 2 or reply["timings"]["predicted_n"] != first:
+            return
+    except MALFORMED:
+        return
+    lengths = [max(text.length, 1) for text in texts]
+    reply["usage"]["completion_tokens"] = round(first * sum(lengths) / lengths[0])
+
+
 def shares(tokens: int, lengths: Sequence[int]) -> list[int]:
     """Divide the tokens of an answer among its texts, by their lengths: servers count only the sum.
 

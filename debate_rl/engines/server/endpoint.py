@@ -107,6 +107,8 @@ class Endpoint:
         proxy = None
         if not proxy_bypass(parts.hostname or ""):
             proxy = getproxies().get(parts.scheme)
+        self._answered = False
+        """Whether it has answered anything: a server that then refuses connections has ended."""
         self._pool = urllib3.ProxyManager(proxy, **limits) if proxy else urllib3.PoolManager(**limits)
 
     def post(self, path: str, body: dict[str, Any], root: bool = False) -> dict[str, Any] | EngineFailure:
@@ -184,6 +186,7 @@ class Endpoint:
             content = _read_body(response, BODY_TIMEOUTS * self.timeout)
         except urllib3.exceptions.HTTPError as error:
             return self._lost(error)
+        self._answered = True
         return _Reply(response.status, content, _parse_json(content), response.headers.get("Retry-After", ""))
 
     def _wait(self, reply: _Reply | EngineFailure, number: int) -> None:
@@ -203,7 +206,10 @@ class Endpoint:
         if isinstance(error, urllib3.exceptions.ProxyError):
             cause = error.original_error
         if isinstance(cause, urllib3.exceptions.NewConnectionError):
-            return EngineFailure(kind=UNREACHABLE, message=f"no answer from {self.url}; is the server up?")
+            message = f"no answer from {self.url}; is the server up?"
+            if self._answered:
+                message += " It answered before, so it has ended; its log says why. Start it again, then this command"
+            return EngineFailure(kind=UNREACHABLE, message=message)
         name = type(cause).__name__
         kind = "time-out" if isinstance(cause, urllib3.exceptions.TimeoutError) else "connection"
         return EngineFailure(kind=kind, message=f"{self.url}: {name} in every try: {self.clean(str(cause))}")

@@ -21,6 +21,7 @@ from debate_rl.engines.server.answers import (
     LostAnswer,
     RawText,
     answer_or_raise,
+    count_every_text,
     read_first_token,
     read_texts,
     read_usage,
@@ -30,7 +31,7 @@ from debate_rl.engines.server.answers import (
 )
 from debate_rl.engines.server.budget import Budget, Paid, most_prompt_tokens
 from debate_rl.engines.server.endpoint import MALFORMED, REFUSED, UNREACHABLE, Endpoint
-from debate_rl.engines.server.extra_fields import extra_fields, refused_grammar
+from debate_rl.engines.server.extra_fields import extra_fields, refused_grammar, shows_llguidance
 from debate_rl.engines.server.first_token import candidate_scores, logprob
 from debate_rl.engines.server.refused_fields import RefusedFields
 from debate_rl.engines.server.settings import ServerSettings
@@ -43,6 +44,8 @@ MOST_N = 64
 """Largest number of texts of one request."""
 _GRAMMAR = re.compile("grammar|guid|structured|ebnf", re.IGNORECASE)
 """How servers name what they refuse in a grammar."""
+_LOGPROB = {"logprobs": 1, "return_tokens_as_token_ids": True}
+"""Fields by which vLLM reports the log-probability of the token that it drew, before limits on what it may draw."""
 NO_LOGPROBS = "log-probabilities"
 """Kind of failure: the server gives no log-probabilities."""
 
@@ -84,6 +87,8 @@ class ServerEngine:
         self._scores_whole: bool | None = None
         """Whether the server can score whole candidates; None until that was tried."""
         self._software = settings.software
+        self._takes_grammars = settings.software != "llama.cpp"
+        """Whether a grammar may be sent; llama.cpp has to show it first."""
         self._keep_tokens = keep_tokens
         self._ends = sorted(ends)
         self._marks = tuple(marks)
@@ -138,7 +143,7 @@ class ServerEngine:
         """Score candidates by the log-probabilities of the answer's first token.
 
         Where a candidate is not among the likeliest tokens the whole candidates are scored, by servers that can (vLLM:
-        `/tokenize`, and `echo` of completions); at others it gets the most that is left for it.
+        `/tokenize`, and `allowed_token_ids` of completions); at others it gets the most that is left for it.
 
         Raises:
             UserError: as for `generate`.
@@ -169,6 +174,10 @@ class ServerEngine:
     def _write(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write texts from one prompt, in one request where the server can; further requests write what is missing."""
         first = requests[0]
+        if first.grammar is not None and not self._takes_grammars:
+            failure = self._look_for_grammars()
+            if failure is not None:
+                return [failure] * len(requests)
         # At temperature 0 all draws are the same text, and some servers refuse `n` there.
         count = 1 if self._one_text or first.sampling.temperature == 0 else len(requests)
         body = self._body(first, count)
@@ -220,6 +229,20 @@ class ServerEngine:
         if self._keep_tokens:
             body["return_token_ids"] = True
         return body
+
+    def _look_for_grammars(self) -> EngineFailure | None:
+        """Find out whether a llama.cpp server takes the grammars of llguidance; why it could not be asked, if so.
+
+        Raises:
+            UserError: it was built without.
+        """
+        reply = self._endpoint.post("/completion", {"prompt": "{", "n_predict": 1, "json_schema": {}}, root=True)
+        if isinstance(reply, EngineFailure) and reply.kind not in (REFUSED, "request"):
+            return reply
+        if isinstance(reply, EngineFailure) or not shows_llguidance(reply):
+            raise UserError(refused_grammar("does not show that it takes a grammar", "llama.cpp", self.url))
+        self._takes_grammars = True
+        return None
 
     def _write_alone(self, requests: Sequence[Request]) -> list[Completion | EngineFailure]:
         """Write texts from one prompt after the server refused to write several at a time, which it may say anyhow."""
@@ -348,19 +371,24 @@ class ServerEngine:
         return scores
 
     def _candidate_score(self, choice: Choice, prompt: tuple[int, ...], candidate: str) -> tuple[float, int]:
-        """Log-probability and tokens of a candidate after the prompt, by a completion that echoes both.
+        """Log-probability and tokens of a candidate after the prompt: each token is asked for as the only one allowed.
+
+        The prompt is in the server's prefix cache by then. `echo` with `logprobs` would read it anew each time, and
+        ends vLLM 0.32 on a CPU once an adapter was loaded.
 
         Raises:
             LostAnswer: the request failed; or what `MALFORMED` lists, where the answer has another form.
         """
         ids = self._tokenize(choice, {"prompt": neutral(candidate), "add_special_tokens": False})
-        end = len(prompt) + len(ids)
-        body = {"prompt": [*prompt, *ids], "max_tokens": 1, "temperature": 1.0, "echo": True, "logprobs": 1}
-        reply = answer_or_raise(self._ask(choice, "/completions", body, end, 1))
-        listed = reply["choices"][0]["logprobs"]["token_logprobs"]
-        if len(listed) < end:
-            raise IndexError("too few")
-        return sum(map(logprob, listed[len(prompt) : end])), len(ids)
+        total = 0.0
+        for at, token in enumerate(ids):
+            before = [*prompt, *ids[:at]]
+            body = {"prompt": before, "max_tokens": 1, "temperature": 1.0, "allowed_token_ids": [token], **_LOGPROB}
+            found = answer_or_raise(self._ask(choice, "/completions", body, len(before), 1))["choices"][0]["logprobs"]
+            if found["tokens"] != [f"token_id:{token}"]:
+                raise ValueError("another token than the one allowed")
+            total += logprob(found["token_logprobs"][0])
+        return total, len(ids)
 
     def _tokenize(self, choice: Choice, body: dict[str, Any]) -> tuple[int, ...]:
         """Token ids by the server.
@@ -444,6 +472,7 @@ class ServerEngine:
             reply = self._endpoint.post(path, body)
             if isinstance(reply, EngineFailure):
                 return reply
+            count_every_text(reply)
             usage = usage_or_none(reply)
             if usage is None:
                 # A server that does not count is taken to have charged the most.

@@ -32,7 +32,7 @@ class Server:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = body["messages"][-1]["content"]
+                prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
                 with lock:
                     outer.tries[prompt] += 1
                     outer.bodies.append(body)

@@ -11,6 +11,21 @@ from tests.engines.server.test_engine import send
 
 GRAMMAR = quote_grammar("the pipe was moved to the shed", QuoteRules(min_words=2), inside=True)
 HELD = "the pipe was</quote> so there"
+SAMPLERS = ["penalties", "temperature", "top_p"]
+"""What llama.cpp draws with where nothing is to be left out of its draws in silence."""
+
+
+def says(content, llguidance=True):
+    """A server that answers with a text; as llama.cpp shows them, grammars of schemas are those of its library."""
+
+    def answer(handler, body):
+        if "json_schema" not in body:
+            send(handler, said(content))
+            return
+        grammar = "%llguidance {}\nstart: %json {}" if llguidance else "root ::= value"
+        send(handler, {"content": "}", "generation_settings": {"grammar": grammar}})
+
+    return answer
 
 
 def said(content):
@@ -50,13 +65,13 @@ def written(engine: ServerEngine, *requests):
             },
         ),
         ("sglang", {"ebnf": GRAMMAR, "repetition_penalty": 1.2, "continue_final_message": True}),
-        ("llama.cpp", {"grammar": GRAMMAR, "repeat_penalty": 1.2, "repeat_last_n": -1}),
+        ("llama.cpp", {"grammar": GRAMMAR, "repeat_penalty": 1.2, "repeat_last_n": -1, "samplers": SAMPLERS}),
     ],
 )
 def test_each_server_is_sent_its_own_fields(answering, software, sent):
-    server, engine = answering(lambda handler, body: send(handler, said(HELD)), software=software)
+    server, engine = answering(says(HELD), software=software)
     assert written(engine, held()) == [HELD]
-    (body,) = server.bodies
+    (body,) = (body for body in server.bodies if "messages" in body)
     assert body["messages"][-1] == {"role": "assistant", "content": "The text says: <quote>"}
     plain = {"model", "messages", "max_tokens", "temperature", "top_p", "seed"}
     assert {key: value for key, value in body.items() if key not in plain} == sent
@@ -64,9 +79,12 @@ def test_each_server_is_sent_its_own_fields(answering, software, sent):
 
 
 def test_plain_requests_carry_none_of_these_fields(answering):
-    server, engine = answering(lambda handler, body: send(handler, said("x")), software="vllm")
-    written(engine, held(opening="", grammar=None, sampling=Sampling(max_new_tokens=30)))
-    assert set(server.bodies[0]) == {"model", "messages", "max_tokens", "temperature", "top_p", "seed"}
+    for software, more in (("vllm", {}), ("llama.cpp", {"samplers": SAMPLERS})):
+        server, engine = answering(says("x"), software=software)
+        written(engine, held(opening="", grammar=None, sampling=Sampling(max_new_tokens=30)))
+        (body,) = server.bodies
+        plain = {"model", "messages", "max_tokens", "temperature", "top_p", "seed"}
+        assert {key: value for key, value in body.items() if key not in plain} == more
 
 
 def test_an_opening_that_a_server_repeats_is_not_doubled(answering):
@@ -91,9 +109,25 @@ def test_a_server_built_without_the_library_is_refused_with_what_to_do(answering
     def refuses(handler, body):
         send(handler, {"error": {"message": "failed to parse grammar: llguidance is not enabled"}}, 400)
 
-    _, engine = answering(refuses, software="llama.cpp")
-    with pytest.raises(UserError, match="takes no grammar .*LLAMA_LLGUIDANCE=ON"):
+    _, engine = answering(refuses, software="vllm")
+    with pytest.raises(UserError, match="takes no grammar .*start vLLM with"):
         engine.generate([held()])
+
+
+@pytest.mark.parametrize("shown", [says(HELD, llguidance=False), lambda handler, body: send(handler, {}, 404)])
+def test_a_llama_cpp_that_a_grammar_would_end_is_sent_none(answering, shown):
+    """Built without the library it aborts at such a grammar; it shows how it was built by what becomes of a schema."""
+    server, engine = answering(shown, software="llama.cpp")
+    with pytest.raises(UserError, match="does not show that it takes a grammar; build llama.cpp .*LLAMA_LLGUIDANCE=ON"):
+        engine.generate([held(), held(seed=1)])
+    assert all("messages" not in body for body in server.bodies)
+
+
+def test_how_a_llama_cpp_was_built_is_asked_once(answering):
+    server, engine = answering(says(HELD), software="llama.cpp")
+    for seed in range(3):
+        assert written(engine, held(seed)) == [HELD]
+    assert sum("json_schema" in body for body in server.bodies) == 1
 
 
 def test_another_refusal_stays_the_failure_of_its_request(answering):

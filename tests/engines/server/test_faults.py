@@ -152,7 +152,7 @@ def test_a_server_that_goes_away_stops_the_run_and_what_it_gave_is_kept(serve, t
         return written(body)
 
     server._written = close
-    with pytest.raises(UserError, match="is the server up"):
+    with pytest.raises(UserError, match="is the server up.* it has ended; its log says why"):
         opened(server, tmp_path, retries=1, concurrency=1).generate([request(n) for n in range(20)])
     assert len(lines(tmp_path)) == len(server.completed) == 5
 

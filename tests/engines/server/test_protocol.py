@@ -260,6 +260,16 @@ def test_what_may_pass_does_not_turn_exact_probabilities_into_bounds(path):
     assert lost.kind in PASSING_KINDS and found.logprobs == (-4.5, -4.5)
 
 
+@pytest.mark.parametrize(("timings", "counted"), [({"predicted_n": 8}, 8 + 16 + 2), ({"predicted_n": 4}, 8), (None, 8)])
+def test_texts_that_llama_cpp_leaves_out_of_its_usage_are_counted(answering, timings, counted):
+    """Its usage and its timings are those of the first text; where they are not, usage counts all."""
+    choices = [{"message": {"content": text}, "finish_reason": "stop"} for text in ("a" * 32, "b" * 64, "c" * 8)]
+    usage = {"prompt_tokens": 7, "completion_tokens": 8}
+    _, engine = answering(lambda handler, body: send(handler, {"choices": choices, "usage": usage, "timings": timings}))
+    found = engine.generate([asked(seed=seed) for seed in range(3)])
+    assert sum(one.new_tokens for one in found) == engine.new_tokens == counted
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -336,4 +346,4 @@ def test_a_refused_connection_is_one_line(url, tmp_path, call):
         "stages: {tournament: {players: [base, base@2], resamples: 20}}\n"
     )
     line = mistake(call("run", config))
-    assert "no answer from" in line and "is the server up" in line
+    assert "no answer from" in line and "is the server up" in line and "answered before" not in line
