@@ -123,15 +123,12 @@ def _debated_groups(source: str, path: str | Path | None, split: Split, debated:
 def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
     """Read the questions of a JSON-lines file; if no line names a split, the file is cut by story.
 
-    Faulty questions, and those that stand in an earlier line under another group, are left out and counted.
-
     Raises:
         UserError: no path, a malformed line, or an id that is used twice; names file and line.
     """
     if path is None:
         raise UserError("source file needs a path: JSON lines with id, text, answers, correct, passage and group")
     questions: dict[str, Question] = {}
-    story_of: dict[tuple[str, tuple[str, str], str | None], str] = {}
     left_out = LeftOut("questions")
     for number, value in lines(path):
         try:
@@ -143,10 +140,6 @@ def _from_file(path: str | Path | None, split: Split | None) -> list[Question]:
             left_out.add(missing_text, f"{path}:{number}")
             continue
         fault = question_fault(question)
-        # Before splits are cut: a question in two stories would stand on both sides of one (see `judges.check`).
-        content = (question.text, question.answers, question.passage)
-        if fault is None and story_of.setdefault(content, question.cluster) != question.cluster:
-            fault = "the same question stands in another group"
         if fault is not None:
             left_out.add(fault, f"{path}:{number}")
             continue

@@ -23,13 +23,7 @@ def row(number, **changes):
 
 
 def question(number, **changes):
-    fields = {
-        "id": f"q{number}",
-        "text": f"where {number} ?",
-        "answers": ["here", "there"],
-        "correct": 0,
-        "group": f"g{number}",
-    }
+    fields = {"id": f"q{number}", "text": "where ?", "answers": ["here", "there"], "correct": 0, "group": f"g{number}"}
     return {**fields, **changes}
 
 
@@ -46,22 +40,6 @@ def test_questions_whose_answers_can_not_be_told_apart_are_left_out_and_named(tm
     path = write(tmp_path / "q.jsonl", [question(0), question(1, answers=answers), question(2)])
     assert [one.id for one in load_questions("file", path)] == ["q0", "q2"]
     assert "left out 1 questions" in caplog.text and "q.jsonl:2" in caplog.text
-
-
-def test_a_question_that_stands_in_another_group_is_left_out_and_named_before_splits_are_cut(tmp_path, caplog):
-    rows = [question(number, group=f"g{number // 2}") for number in range(80)]
-    rows += [
-        question(1, id="again", group="g0"),
-        question(1, id="copy", group="other"),
-        question(2, id="bare", group=""),
-    ]
-    path = write(tmp_path / "q.jsonl", rows)
-    ids = [one.id for one in load_questions("file", path)]
-    assert ids == [*(f"q{number}" for number in range(80)), "again"], "a copy in its own group stays"
-    assert "left out 2 questions (the same question stands in another group)" in caplog.text
-    assert f"{path}:82, {path}:83" in caplog.text
-    for split in ("train", "validation", "test"):
-        assert not {"copy", "bare"} & {one.id for one in load_questions("file", path, split)}
 
 
 def test_texts_that_no_file_can_hold_are_clean_in_every_source(tmp_path):
