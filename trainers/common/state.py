@@ -6,8 +6,8 @@ A process that only serves one run begins with `freeze_imports`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import ctypes
+import functools
 import gc
 import os
 import random
