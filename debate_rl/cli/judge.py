@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from debate_rl.runs.run import Run
 
 judge_app = typer.Typer(no_args_is_help=True, help="Train, attack and score judges; judge in person.")
+RunFolder = Annotated[
+    Path, typer.Argument(help="Folder of a run; of a study, the folder of one seed.", show_default=False)
+]
 
 
 @judge_app.command("train")
@@ -163,9 +166,7 @@ def judge_probe(
 @judge_app.command("attack")
 @at_work("judge attack")
 def judge_attack(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of a run; of a study, the folder of one seed.", show_default=False)
-    ],
+    folder: RunFolder,
     judge: Annotated[
         str, typer.Option(help="A judge stage of the run, `base` for its judge model, or another model.")
     ] = "base",
@@ -199,9 +200,7 @@ def judge_attack(
 @judge_app.command("errors")
 @at_work("judge errors")
 def judge_errors(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of a run; of a study, the folder of one seed.", show_default=False)
-    ],
+    folder: RunFolder,
     rates: Annotated[
         str, typer.Option(help="Shares of verdicts that are made wrong, separated by commas.")
     ] = "0,0.05,0.1,0.2,0.3",

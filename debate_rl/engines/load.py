@@ -7,7 +7,6 @@ asks on the terminal if it is unset, so every call here passes false.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 import warnings
@@ -129,7 +128,8 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
     check_adapter_kind(adapter)
     if isinstance(model, PeftModel):
         tokens = own_tokens(adapter)
-        if any(tokens != _own_tokens(config) for config in model.peft_config.values()):
+        others = [config.trainable_token_indices or None for config in model.peft_config.values()]
+        if any(other != tokens for other in others):
             raise UserError(
                 f"adapter {adapter} and another one on its base differ in trainable_token_indices, which PEFT can not "
                 "switch; merge one of them into a model of its own"
@@ -148,12 +148,6 @@ def load_adapter(model: Any, adapter: str | Path, name: str, trainable: bool = F
         raise UserError(f"adapter {adapter} lacks weights that its config asks for; copy or train it again") from error
     except _FAILURES as error:
         raise UserError(f"cannot load adapter {adapter}: {first_line(error)}") from error
-
-
-def _own_tokens(config: Any) -> str:
-    """`own_tokens` of an adapter in memory."""
-    indices = getattr(config, "trainable_token_indices", None)
-    return json.dumps(indices, sort_keys=True) if indices else ""
 
 
 def first_line(error: Exception) -> str:

@@ -238,10 +238,9 @@ def check_adapter_kind(adapter: str | Path) -> None:
             raise UserError(f"adapter {adapter} was trained with {name}, which is not supported; train it without")
 
 
-def own_tokens(adapter: str | Path) -> str:
-    """The tokens whose embeddings an adapter trains (PEFT's `trainable_token_indices`), as JSON; empty for none."""
-    indices = _fields(Path(adapter) / "adapter_config.json").get("trainable_token_indices")
-    return json.dumps(indices, sort_keys=True) if indices else ""
+def own_tokens(adapter: str | Path) -> Any:
+    """The tokens whose embeddings an adapter trains, as PEFT's `trainable_token_indices` names them; None for none."""
+    return _fields(Path(adapter) / "adapter_config.json").get("trainable_token_indices") or None
 
 
 def _fields(path: Path) -> dict[str, Any]:

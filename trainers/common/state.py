@@ -20,6 +20,8 @@ import peft  # noqa: F401 - for `freeze_imports`
 import torch
 import transformers
 
+from debate_rl.engines.workers import free_memory
+
 
 def return_freed_memory() -> None:
     """Return memory that was freed to the system, where the C library can (glibc).
@@ -82,6 +84,4 @@ def kept_global_state() -> Iterator[None]:
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
-        gc.collect()  # a Trainer and its model refer to each other, so counting references does not free them
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()  # a Trainer and its model refer to each other, so counting references does not free them

@@ -138,9 +138,8 @@ def deployment(path, **fields):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return Deployment(
-        name=NAME, path=path, port=port, longest=LONGEST, context=LONGEST, cpu=True, dtype="float32",
-        **fields,
-    )  # fmt: skip
+        name=NAME, path=path, port=port, longest=LONGEST, context=LONGEST, cpu=True, dtype="float32", **fields
+    )
 
 
 def stories(folder, count):
@@ -185,11 +184,15 @@ def gap(one, other):
 def config_file(folder, server, stages, **engine):
     """A config of a run at a server, on stories of the lab, whose judge answers with a letter."""
     tree = {
-        "name": "real", "runs": str(folder / "runs"), "questions": {"train": 8, "test": 1},
-        "protocol": {"prompts": "small", "max_new_tokens": 8}, "models": {"debater": NAME, "judge": NAME},
+        "name": "real",
+        "runs": str(folder / "runs"),
+        "questions": {"train": 8, "test": 1},
+        "protocol": {"prompts": "small", "max_new_tokens": 8},
+        "models": {"debater": NAME, "judge": NAME},
         "engine": {"kind": "server", "url": server.url, "timeout": 300, "retries": 2, **engine},
-        "tracking": {"mode": "disabled"}, "stages": stages,
-    }  # fmt: skip
+        "tracking": {"mode": "disabled"},
+        "stages": stages,
+    }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -198,21 +201,18 @@ def config_file(folder, server, stages, **engine):
 TOURNAMENT = {"players": ["base", "base@4"], "opponents": 1, "resamples": 20, "evidence_probes": 0}
 
 
-def tournament(call, folder, server, **engine):
-    """A Best-of-4 tournament by the command line: what it measured."""
-    code, _, err = call("run", config_file(folder, server, {"tournament": TOURNAMENT}, **engine))
+def finished_tournament(call, path):
+    """Run a config of a tournament by the command line: what it measured."""
+    code, _, err = call("run", path)
     assert code == 0, err
-    return read_json(folder / "runs/real/tournament/metrics.json")
+    found = read_json(path.parent / "runs/real/tournament/metrics.json")
+    assert found["legs"] > 0 and found["failed"] == 0
+    return found
 
 
-def tournament_of_a_killed_server(call, folder, server, **engine):
-    """The same where the server is killed in the middle, started again, and the command given again.
-
-    Returns:
-        What it measured, and the line by which the first try ended.
-    """
-    path = config_file(folder, server, {"tournament": TOURNAMENT}, **engine)
-    paid = folder / "runs/real/paid.jsonl"
+def killed_in_the_middle(call, path, server):
+    """Run a config whose server is killed after five answers: the line by which the run ends."""
+    paid = path.parent / "runs/real/paid.jsonl"
 
     def kill():
         while not ended.is_set():
@@ -227,9 +227,29 @@ def tournament_of_a_killed_server(call, folder, server, **engine):
     line = mistake(call("run", path))
     ended.set()
     killer.join()
-    before = paid.read_bytes()
-    server.start()
-    code, _, err = call("run", path)
-    assert code == 0, err
-    assert paid.read_bytes().startswith(before) and len(before) > 0
-    return read_json(folder / "runs/real/tournament/result.json"), line
+    return line
+
+
+class Played:
+    """Tests of games at any server; a subclass names its software, its module has the fixtures server, engine, read."""
+
+    software: str
+
+    def test_a_debate_is_played_judged_and_counted(self, engine, read):
+        before = engine.new_tokens
+        legs = debates(read, engine, player())
+        written = sum(speech.origin.new_tokens for leg in legs for speech in leg.transcript.speeches)
+        assert 0 < written < engine.new_tokens - before and {leg.verdict.p[0] for leg in legs} != {0.5}
+
+    def test_a_best_of_4_tournament_runs_to_its_end(self, call, server, tmp_path):
+        finished_tournament(call, config_file(tmp_path, server, {"tournament": TOURNAMENT}, software=self.software))
+
+    def test_a_run_whose_server_was_killed_goes_on_with_the_next_one(self, call, server, tmp_path):
+        path = config_file(tmp_path, server, {"tournament": TOURNAMENT}, software=self.software)
+        line = killed_in_the_middle(call, path, server)
+        assert "no answer from" in line and server.url in line
+        paid = tmp_path / "runs/real/paid.jsonl"
+        before = paid.read_bytes()
+        server.start()
+        finished_tournament(call, path)
+        assert paid.read_bytes().startswith(before) and len(before) > 0

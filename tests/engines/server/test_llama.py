@@ -9,6 +9,7 @@ from debate_rl.errors import UserError
 from debate_rl.game.quote_grammar import QuoteRules
 from tests.engines.server.real import (
     NAME,
+    Played,
     choices,
     debates,
     gap,
@@ -16,8 +17,6 @@ from tests.engines.server.real import (
     player,
     running_llama,
     stories,
-    tournament,
-    tournament_of_a_killed_server,
 )
 from tests.engines.wire import server_engine
 from tests.tiny import tiny_adapter
@@ -42,16 +41,8 @@ def read(shared_data):
     return stories(shared_data, 2)
 
 
-def test_a_debate_is_played_judged_and_counted(engine, read):
-    before = engine.new_tokens
-    legs = debates(read, engine, player())
-    written = sum(speech.origin.new_tokens for leg in legs for speech in leg.transcript.speeches)
-    assert 0 < written < engine.new_tokens - before and {leg.verdict.p[0] for leg in legs} != {0.5}
-
-
-def test_a_best_of_4_tournament_runs_to_its_end(call, server, tmp_path):
-    found = tournament(call, tmp_path, server, software="llama.cpp")
-    assert found["legs"] > 0 and found["failed"] == 0
+class TestPlayed(Played):
+    software = "llama.cpp"
 
 
 def test_judges_give_the_probabilities_of_the_engine_here(engine, read):
@@ -86,9 +77,3 @@ def test_quotes_by_construction_are_refused_in_a_line_and_the_server_lives_on(en
         debates(read[:1], engine, quoting)
     assert "\n" not in str(error.value)
     debates(read[:1], engine, player())
-
-
-def test_a_run_whose_server_was_killed_goes_on_with_the_next_one(call, server, tmp_path):
-    found, line = tournament_of_a_killed_server(call, tmp_path, server, software="llama.cpp")
-    assert "no answer from" in line and server.url in line
-    assert found["legs"] > 0 and found["failed"] == 0

@@ -9,6 +9,7 @@ from debate_rl.game.quote_grammar import QuoteRules
 from debate_rl.records import read_json
 from tests.engines.server.real import (
     NAME,
+    Played,
     choices,
     config_file,
     debates,
@@ -17,17 +18,26 @@ from tests.engines.server.real import (
     player,
     running_vllm,
     stories,
-    tournament,
-    tournament_of_a_killed_server,
 )
 from tests.engines.wire import server_engine
 from tests.tiny import tiny_adapter
 
 pytestmark = pytest.mark.slow
 LETTERS = ("A", "B")
-GRPO = {"start": "base", "questions": 2, "lora": {"r": 8, "alpha": 8}, "rewards": {"truncated": "keep"}, "watch": None,
-        "train": {"max_steps": 2, "num_generations": 2, "per_device_train_batch_size": 4,
-                  "gradient_accumulation_steps": 1, "learning_rate": 1e-3}}  # fmt: skip
+GRPO = {
+    "start": "base",
+    "questions": 2,
+    "lora": {"r": 8, "alpha": 8},
+    "rewards": {"truncated": "keep"},
+    "watch": None,
+    "train": {
+        "max_steps": 2,
+        "num_generations": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +74,8 @@ def greedy(questions, adapter=None):
     return [Request(messages=text, model=NAME, adapter=adapter, sampling=sampling) for text in said]
 
 
-def test_a_debate_is_played_judged_and_counted(engine, read):
-    before = engine.new_tokens
-    legs = debates(read, engine, player())
-    written = sum(speech.origin.new_tokens for leg in legs for speech in leg.transcript.speeches)
-    assert 0 < written < engine.new_tokens - before and {leg.verdict.p[0] for leg in legs} != {0.5}
-
-
-def test_a_best_of_4_tournament_runs_to_its_end(call, server, tmp_path):
-    found = tournament(call, tmp_path, server, software="vllm")
-    assert found["legs"] > 0 and found["failed"] == 0
+class TestPlayed(Played):
+    software = "vllm"
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])
@@ -115,9 +117,3 @@ def test_online_training_swaps_the_policy_at_every_step(call, server, tmp_path, 
     assert all(f"policy-step{step}-" in said for step in range(2))
     served = server_engine(server.url)._endpoint.models()
     assert not any(name.startswith("policy") for name in served)
-
-
-def test_a_run_whose_server_was_killed_goes_on_with_the_next_one(call, server, tmp_path):
-    found, line = tournament_of_a_killed_server(call, tmp_path, server, software="vllm")
-    assert "no answer from" in line and server.url in line
-    assert found["legs"] > 0 and found["failed"] == 0
