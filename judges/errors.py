@@ -41,12 +41,12 @@ def inject(p: ArrayLike, names: Sequence[str], rate: float, kind: Kind = "flip",
         raise UserError(f"{len(names)} names for {len(values)} verdicts; give one each")
     if kind == "mix":
         return (1 - rate) * values + rate * (1 - values)
-    drawn = np.array([_uniform(name, seed) for name in names])
+    drawn = np.array([uniform(name, seed) for name in names])
     return np.where(drawn < rate, 1 - values, values)
 
 
-def _uniform(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on name and seed alone."""
+def uniform(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on name and seed alone, by which errors are drawn."""
     # A hash, not a random generator: the draw of a row must not depend on which other rows there are.
     digest = hashlib.sha256(f"judge error\x00{seed}\x00{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -51,11 +51,12 @@ def check_run(run: Run, only: set[str] | None = None) -> list[str]:
             existing(path, f"stages.{name}.{key}", "put the file there, or give the path of yours")
         for protocol in stage.protocols_named():
             run.protocol(protocol)
-        stage.check_protocols(run)
         for kind, training in stage.trainings():
             _check_keys(name, kind, training)
     for role, model in dict.fromkeys(_models(run, stages.values())):
         _check_model(run, role, model)
+    for stage in stages.values():
+        stage.check_playable(run)
     lines = _bits(run, stages)
     return lines + check_lengths(run, stages.values()) if stages else []
 

@@ -136,11 +136,11 @@ class Stage(Record):
             yield protocol
         yield from getattr(self, "protocols", ())
 
-    def check_protocols(self, run: Run) -> None:
-        """Refuse a protocol that the stage can not play, before anything is played.
+    def check_playable(self, run: Run) -> None:
+        """Refuse a protocol or questions that the stage can not play, before anything is played.
 
         Raises:
-            UserError: it has other sides or turns than the stage needs.
+            UserError: the protocol has other sides or turns than the stage needs, or a question stands in two stories.
         """
 
     def models_used(self, models: Models) -> Iterator[tuple[str, str]]:

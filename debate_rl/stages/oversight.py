@@ -107,6 +107,10 @@ class OversightStage(Stage):
         if isinstance(self.second, JudgeSettings) and self.second.model:
             yield "second.model", self.second.model
 
+    def check_playable(self, run: Run) -> None:
+        """Each game once, of questions whose answers are known and that stand in one story."""
+        check_games(self.games(run))
+
     def games(self, run: Run) -> list[Transcript]:
         """Self-play of each player under each protocol."""
         return [game for _, game in _keyed(self, run)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import Field, field_validator, model_validator
 
 from debate_rl.arena.game_tree import Opponents, Tree, grow, grow_to_file, pools_of
+from debate_rl.arena.pool_errors import with_errors
 from debate_rl.arena.rollout import LogOptions, play, play_to_file, read_pools
 from debate_rl.arena.schedule import branching, self_play
 from debate_rl.errors import UserError
@@ -59,6 +60,9 @@ class PreferencesResult(StageResult):
     """Mean of P(chosen) - P(rejected)."""
     side_a: float
     """Share of the rows that are speeches of side A."""
+    wrong: float | None = Field(default=None, exclude_if=is_absent)
+    """Share of the pairs, before sides are balanced, whose rejected speech scores higher by the verdicts without
+    `errors`; None where there are none."""
     trees: int | None = Field(default=None, exclude_if=is_absent)
     """None for best_of_n."""
     transcripts: int | None = Field(default=None, exclude_if=is_absent)
@@ -111,6 +115,9 @@ class PreferencesStage(Stage):
     """Pairs of each set of candidates, the widest gaps first."""
     min_gap: float = Field(default=0.0, ge=0, le=1)
     """Least difference in the judge's probability between chosen and rejected."""
+    errors: float = Field(default=0.0, ge=0, le=1)
+    """Share of the judge's verdicts that are turned round (p becomes 1 - p) before pairs are made, drawn by seed: what
+    training by a judge with so many errors does. The games go on by the verdicts as they are."""
     balance_sides: bool = False
     """Leave out pairs of the side that has more, drawn by their content, until both sides have as many."""
     protocol: str | None = None
@@ -292,10 +299,14 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> PreferencesResult:
     dropped = Counter(dict.fromkeys(REASONS, 0))
     dropped.update(played.lost)
     rows: list[PreferenceRow] = []
-    generated_tokens = 0
+    generated_tokens, wrong = 0, 0
     for pool in played.pools:
-        rows += rows_of(pool, stage.pairs_per_pool, stage.min_gap, dropped)
+        seen = with_errors(pool, stage.errors, seed=run.config.seed) if stage.errors else pool
+        made = rows_of(seen, stage.pairs_per_pool, stage.min_gap, dropped)
+        wrong += _wrong(made, pool)
+        rows += made
         generated_tokens += sum(speech.origin.new_tokens for speech in (*pool.candidates, *pool.opponents))
+    wrong_share = wrong / max(len(rows), 1) if stage.errors else None
     if stage.balance_sides:
         even = balanced(rows, run.config.seed)
         dropped["unbalanced"] += len(rows) - len(even)
@@ -313,10 +324,19 @@ def execute(stage: PreferencesStage, run: Run, out: Path) -> PreferencesResult:
         side_a=sum(row.side == "A" for row in rows) / len(rows),
         trees=played.trees,
         transcripts=played.games,
+        wrong=wrong_share,
         failed=len(played.failures),
         possible_pairs=played.possible,
         **{f"dropped_{reason}": count for reason, count in dropped.items()},
     )
+
+
+def _wrong(rows: Sequence[PreferenceRow], pool: Pool) -> int:
+    """How many rows of a pool prefer the speech that its verdicts score lower; of equal texts the first one counts."""
+    scores: dict[str, float] = {}
+    for speech, score in zip(pool.candidates, pool.scores, strict=True):
+        scores.setdefault(speech.text, score)
+    return sum(scores[row.chosen] < scores[row.rejected] for row in rows)
 
 
 def _no_rows(played: Played, dropped: Counter[str]) -> str:

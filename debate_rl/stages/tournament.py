@@ -105,7 +105,7 @@ class TournamentStage(Stage):
         """All of its players."""
         return self.players
 
-    def check_protocols(self, run: Run) -> None:
+    def check_playable(self, run: Run) -> None:
         """Two sides have to speak."""
         check_sides(run.protocol(self.protocol))
 

@@ -32,7 +32,7 @@ from debate_rl.weak_to_strong.labels import Labelling
 from debate_rl.weak_to_strong.methods import Method, check_methods
 from debate_rl.weak_to_strong.results.results import Results, results
 from debate_rl.weak_to_strong.results.split_report import write_account
-from debate_rl.weak_to_strong.results.tables import measures
+from debate_rl.weak_to_strong.results.tables import Over, measures
 from debate_rl.weak_to_strong.rollout import Rollout, SupervisorBelief, open_games
 from debate_rl.weak_to_strong.tasks.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
 from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pair_samples
@@ -107,9 +107,10 @@ class WeakToStrongStage(TrainingStage):
     """Strong model in place of the run's."""
     table: str | None = None
     """Table in which this stage is a column; empty is a table of its own, by the stage's name."""
-    curve: Literal["members", "turns", "errors"] | None = None
-    """What the table's plot runs over: supervisors, turns of the context, or rate of errors in the labels. Methods that
-    differ in nothing else are points of one line."""
+    curve: Over | None = None
+    """What the table's plot runs over: supervisors (members), turns of the context, rate of errors in the labels, or
+    share of the context's speeches that are exchanged (worsened). Methods that differ in nothing else are points of one
+    line."""
 
     @field_validator("table")
     @classmethod

@@ -50,6 +50,10 @@ class Context(Record):
     temperature: float | None = Field(default=None, gt=0)
     """Sampling temperature of the speakers; empty is engine.temperature. At a higher one the members of an ensemble
     read more varied games."""
+    worsened: float = Field(default=0.0, ge=0, le=1)
+    """Share of the speeches that are exchanged for those of the same side about other stories, drawn by item: help of
+    known lower quality (arXiv 2409.07335 asks for it; the way is ours). A speech that is exchanged at one share is so
+    at every higher one, and the games are played once for all shares."""
     path: str | None = None
     """For recorded: file of the task's rows with the soft labels of a supervisor that is not trained here."""
 
@@ -57,6 +61,8 @@ class Context(Record):
     def _has_labels(self) -> Context:
         if (self.kind == "recorded") != (self.path is not None):
             raise ValueError("kind: recorded and path belong together; path is a file with txt and soft_label")
+        if self.path is not None and self.worsened:
+            raise ValueError("a recorded context has labels and no speeches, so leave out worsened")
         return self
 
     @property

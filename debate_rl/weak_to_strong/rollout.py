@@ -19,6 +19,7 @@ from debate_rl.records import digest
 from debate_rl.trainers.common.settings import Weights
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.tasks.items import Item, Sample, sample_of
+from debate_rl.weak_to_strong.worsen import worsen
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Rollout:
     """Gives what is read of a game, with the passage or without."""
     played: dict[str, list[JudgedDebate]] = field(default_factory=dict)
     """Legs by digest of games, players and judge."""
-    shown: dict[tuple[str, bool], dict[str, Sample]] = field(default_factory=dict)
-    """Samples of these legs by the same digest and whether the passage is read."""
+    shown: dict[tuple[str, bool, float], dict[str, Sample]] = field(default_factory=dict)
+    """Samples of these legs by the same digest, whether the passage is read, and the share of exchanged speeches."""
 
     def games(
         self, context: Context, items: Sequence[Item], draw: int, belief: SupervisorBelief = NOTHING
@@ -143,13 +144,15 @@ class Rollout:
         """
         name = self._play(context, items, draw, belief)
         # The same object each time: `Trainings.check_readable` recognises samples that it has checked by identity.
-        if (name, reads_passage) not in self.shown:
-            samples = {}
-            for leg in self.played[name]:
-                question = leg.transcript.question
-                samples[question.id] = self.show(leg.transcript, reads_passage and bool(question.passage))
-            self.shown[name, reads_passage] = samples
-        return self.shown[name, reads_passage]
+        key = (name, reads_passage, context.worsened)
+        if key not in self.shown:
+            games = [leg.transcript for leg in self.played[name]]
+            if context.worsened:
+                games = worsen(games, context.worsened, self.seed + draw)
+            self.shown[key] = {
+                game.question.id: self.show(game, reads_passage and bool(game.question.passage)) for game in games
+            }
+        return self.shown[key]
 
     def _player(self, name: str, belief: SupervisorBelief, temperature: float | None) -> Debater:
         """The player of a name, or the student, at a context's temperature."""

@@ -91,6 +91,15 @@ def test_prompts_that_are_all_longer_than_the_model_reads_are_refused(call, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_question_that_stands_in_two_stories_is_refused_where_its_games_are_compared(call, tmp_path, question):
+    same = [question.model_copy(update={"id": f"q{i}", "group": f"g{i}"}) for i in range(30)]
+    (tmp_path / "q.jsonl").write_text("\n".join(one.model_dump_json() for one in same))
+    asked = {"source": "file", "path": str(tmp_path / "q.jsonl")}
+    path = config(tmp_path, questions=asked, stages={"oversight": {"players": ["base"], "protocols": ["debate"]}})
+    assert "stands in two stories" in refused(call, path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_some_questions_longer_than_the_model_reads_are_counted(call, tmp_path, question):
     short = models(tiny_model(tmp_path / "model", positions=256))
     path = config(tmp_path, questions=questions_file(tmp_path, question, (3, 17)), models=short)

@@ -52,6 +52,20 @@ def dropped(metrics):
     return sum(metrics[f"dropped_{reason}"] for reason in preferences.REASONS)
 
 
+@pytest.mark.parametrize("method", ["best_of_n", "full"])
+def test_verdicts_with_errors_make_other_pairs_of_the_same_speeches(tmp_path, method):
+    options = {"method": method, "best_of": 4, "opponents": 2, "questions": 12}
+    clean, clean_out, engine = made(tmp_path / "clean", **options)
+    some, out, again = made(tmp_path / "some", errors=0.3, **options)
+    assert again.requests == engine.requests
+    assert read(out / "pools.jsonl", Pool) == read(clean_out / "pools.jsonl", Pool)  # as the judge said
+    assert "wrong" not in clean and 0.05 < some["wrong"] < 0.6
+    turned, turned_out, _ = made(tmp_path / "all", errors=1.0, **options)
+    assert turned["wrong"] == 1.0
+    first, last = (read(folder / "rows.jsonl", PreferenceRow) for folder in (clean_out, turned_out))
+    assert [(row.chosen, row.rejected) for row in first] == [(row.rejected, row.chosen) for row in last]
+
+
 @pytest.mark.parametrize("method", ["best_of_n", "full", "half", "single"])
 @pytest.mark.parametrize("protocol", ["debate", "sequential", "single", "double"])
 def test_every_pair_is_a_row_or_is_counted(tmp_path, method, protocol):

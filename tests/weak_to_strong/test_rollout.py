@@ -65,6 +65,24 @@ def test_a_game_is_played_once_whatever_asks_for_it(items, tmp_path):
     assert len(engine.requests) == 80 + 40
 
 
+def test_help_of_known_lower_quality_is_played_once_and_says_nothing_about_the_item(items, tmp_path):
+    engine = ScriptedEngine(lambda request: f"speech about {request.messages[-1].content}")
+    table = rollout(tmp_path, engine)
+    shares = (0.0, 0.3, 0.6, 1.0)
+    read = [table.samples(Context(worsened=share), items, 0, False) for share in shares]
+    assert len(engine.requests) == 80  # one game an item, for all shares
+    original = read[0]
+    kept_at = [{key for key in original if said(samples[key]) == said(original[key])} for samples in read]
+    assert len(kept_at[0]) == 40 and not kept_at[3]
+    assert kept_at[0] > kept_at[1] > kept_at[2] > kept_at[3]  # exchanged at one share, exchanged at every higher one
+    assert 0.25 < len(kept_at[1]) / 40 < 0.75  # both of two speeches stay with probability 0.7 * 0.7
+    legs = table.legs(Context(worsened=1.0), items, 0)
+    assert said(table.show(legs[0].transcript, False)) == said(original["q0"])  # records keep what was said
+    one_story = [item for item in items if item.id == "q0"]
+    with pytest.raises(UserError, match="items of more stories"):
+        table.samples(Context(worsened=1.0), one_story, 0, False)
+
+
 def test_market_making_argues_against_what_the_weak_model_picked(items, tmp_path):
     engine = ScriptedEngine()
     p = {item.id: 0.9 if at % 2 else 0.1 for at, item in enumerate(items)}

@@ -1,8 +1,9 @@
 """Downstream effects of judge errors: verdicts of a finished run are corrupted at known rates and scored again.
 
 Nothing is generated or trained: ratings are fitted again, preference pairs are made again, and the labels of
-weak-to-strong studies are scored again, from records with errors put in by `judges.errors.inject`. To train a student
-on labels with errors, use `Labelling(errors=RATE)` of weak_to_strong.labels.
+weak-to-strong studies are scored again, from records with errors put in by `judges.errors.inject`. To train a debater
+on such pairs, set `errors` of the stage `preferences`; a student on such labels, `Labelling(errors=RATE)` of
+weak_to_strong.labels.
 
 - flip: a verdict p becomes 1 - p with probability `rate`. Name and seed decide which ones, and a verdict that is wrong
   at one rate is wrong at every higher one, so that rates can be compared.
@@ -21,12 +22,12 @@ import numpy as np
 
 from debate_rl.analysis.behaviour.game_features import read_played
 from debate_rl.arena.bradley_terry import RIDGE, fit, sum_matches
+from debate_rl.arena.pool_errors import error_name, with_errors
 from debate_rl.arena.ratings import ELO
 from debate_rl.arena.rollout import read_pools
 from debate_rl.arena.tournament import outcomes
 from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
-from debate_rl.game.transcript import Transcript
 from debate_rl.game.verdict import JudgedDebate
 from debate_rl.intervals import Estimate, Floats, Replicates, clusters, mean, resample
 from debate_rl.judges.errors import Kind, inject
@@ -156,12 +157,6 @@ def _cell(estimate: Estimate | None, digits: int = 3) -> str:
     return "-" if estimate is None else f"{estimate:.{digits}f}"
 
 
-def _name(game: Transcript) -> str:
-    """Name of a game for drawing its errors."""
-    # Not the game's id: that changes when protocols get new fields, and every published table with it.
-    return f"{game.question.id} {game.protocol.name} {sorted(game.players.items())} {game.seed}"
-
-
 def rating_errors(
     legs: Sequence[JudgedDebate],
     rates: Sequence[float] = RATES,
@@ -187,7 +182,7 @@ def rating_errors(
     """
     judged = [leg for leg in legs if leg.verdict is not None and len(set(leg.transcript.players.values())) == 2]
     clean = outcomes(judged)
-    names = [_name(leg.transcript) for leg in judged]
+    names = [error_name(leg.transcript) for leg in judged]
     codes = clusters(clean.labels, len(judged))
     count = int(codes.max()) + 1
     # Draw 0 is the data themselves; the others weigh each game by how often its story was drawn.
@@ -276,7 +271,7 @@ def preference_errors(
         raise UserError("no pool gives a pair without errors; there is nothing to compare")
     rows = []
     for rate in rates:
-        noisy_scores = [_noisy_scores(pool, rate, kind, seed) for pool in pools]
+        noisy_scores = [with_errors(pool, rate, kind, seed).scores for pool in pools]
         rows.append(_compare_pairs(rate, pools, clean_pairs, noisy_scores, objective, pairing))
     return rows
 
@@ -317,17 +312,6 @@ def _compare_pairs(
         wrong=mean((1 - np.sign(new_gaps)) / 2, new_labels) if new_gaps else None,
         gap=mean(new_gaps, new_labels) if new_gaps else None,
     )
-
-
-def _noisy_scores(pool: Pool, rate: float, kind: Kind, seed: int) -> tuple[float, ...]:
-    """Scores of a pool's candidates from verdicts with errors."""
-    name = f"{_name(pool.transcript)} {pool.side} {pool.turn}"
-    scores = []
-    for index, p in enumerate(pool.p):
-        verdict_names = [f"{name} {index} {column}" for column in range(len(p))]
-        noisy = inject(p, verdict_names, rate, kind, seed)
-        scores.append(float(noisy.min() if pool.aggregate == "min" else noisy.mean()))
-    return tuple(scores)
 
 
 def _pairs(pool: Pool, scores: Sequence[float], pairing: _Pairing) -> list[tuple[int, int]]:

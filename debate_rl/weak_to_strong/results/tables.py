@@ -22,20 +22,21 @@ from debate_rl.weak_to_strong.results.gap_grid import Compute, alarms, by_gap
 from debate_rl.weak_to_strong.results.results import Results, Scores
 from debate_rl.weak_to_strong.results.split_report import Account
 
-Over = Literal["members", "turns", "errors"]
+Over = Literal["members", "turns", "errors", "worsened"]
 AXES: dict[Over, str] = {
     "members": "supervisors",
     "turns": "turns of the debate",
     "errors": "rate of errors in the labels",
+    "worsened": "share of exchanged speeches",
 }
-"""Axis label of a plot over members, turns or errors."""
+"""Axis label of a plot over each variable."""
 ENDS = {"weak": "weak", "untrained": "strong, untrained", "strong": "strong on D1", "ceiling": "ceiling"}
 """Names of the rows that are not methods, by model."""
 UNDEFINED = "undefined"
 
 
 class Point(Record):
-    """Position of a method in a plot over members, turns or errors.
+    """Position of a method in a plot.
 
     Example:
         Point(line="debate", x=4.0)
@@ -163,8 +164,8 @@ def points(methods: Mapping[str, Method], contexts: Mapping[str, Context], over:
             x = settings["labels"].pop("errors")
         elif method.context != "none":
             context = contexts.get(method.context, Context()).model_dump(mode="json")
-            x = context.pop("turns")
-            # By content: contexts that differ in their turns alone have names of their own.
+            x = context.pop(over)
+            # By content: contexts that differ in this alone have names of their own.
             settings["context"] = context
         if x is not None:
             # debate-2 and debate-4 are points of the line `debate`; a name of digits alone stays.
