@@ -13,10 +13,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from debate_rl.data.models import model_path
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.records import locked, read_json, read_log, write, write_json
-from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.common.checkpoints import is_complete, last_complete_checkpoint
 from debate_rl.trainers.common.job import launch, run_job
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.settings import Job, Lora
@@ -36,15 +37,14 @@ def environment(monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
 
-def in_one_and_in_two(make_job, kind, config, **fields):
-    """The same global batch of 4, in one process and in two of 2; returns losses and adapters."""
+def in_one_and_in_two(make_job, kind, config, launched=(), **fields):
+    """The same global batch of 4, in one process and in two of 2, with settings of these alone: losses, adapters."""
     train = {**TRAIN, **fields.pop("train", {})}
     one = run_job(
         make_job(kind, 16, out="one", train={**train, "per_device_train_batch_size": 4}, **fields), quiet=True
     )
-    two = launch(
-        make_job(kind, 16, out="two", train={**train, "per_device_train_batch_size": 2}, **fields), config, processes=2
-    )
+    train = {**train, **dict(launched), "per_device_train_batch_size": 2}
+    two = launch(make_job(kind, 16, out="two", train=train, **fields), config, processes=2)
     losses = [[e["loss"] for e in read_json(Path(r.path).parent / "history.json") if "loss" in e] for r in (one, two)]
     return losses, [load_file(next(Path(r.path).glob("*.safetensors"))) for r in (one, two)]
 
@@ -229,7 +229,7 @@ ONLINE = {"num_generations": 2, "max_steps": 3, "logging_steps": 1, "save_steps"
 
 def online_in_one_and_in_two(make_job, tmp_path, base, other_base, config):
     """Two questions a step, in one process and in two of one each; the policy starts from an adapter."""
-    start = run_job(make_job("sft", out="sft"), quiet=True).path
+    start = run_job(make_job("sft", out="sft", model=base), quiet=True).path
     write(tmp_path / "questions.jsonl", questions(8))
     settings = Online(
         protocol=rules(max_new_tokens=8), judge=Judge(model=other_base), rewards=Rewards(truncated="keep"),
@@ -264,6 +264,44 @@ def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_
     assert [p.accuracy.value for p in curves[0]] == pytest.approx([p.accuracy.value for p in curves[1]])
 
 
+@pytest.fixture
+def real():
+    """Folder of SmolLM2-135M; without it the test is skipped."""
+    try:
+        return str(model_path("smollm2-135m"))
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+# Long ones: a launch loads 135 million weights into each of two processes.
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["multi_gpu", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "judge"])
+def test_a_real_model_gives_the_losses_of_one_process(make_job, site, monkeypatch, real, config, kind):
+    launched = {}
+    if config == "fsdp2":
+        site.write_text(OVER_GLOO)
+        launched = fsdp(monkeypatch)
+    train = {"learning_rate": 1e-4, "save_steps": 4, "bf16": False}
+    losses, adapters = in_one_and_in_two(
+        make_job, kind, str(CONFIGS / f"{config}.yaml"), launched, model=real, train=train
+    )
+    print(f"{config} {kind}: one process {losses[0]}, two {losses[1]}")
+    assert len(losses[0]) == 4 and losses[0][3] != losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    assert set(adapters[0]) == set(adapters[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["multi_gpu", "zero2", "zero3"])
+def test_a_real_model_learns_online_in_two_processes_as_in_one(make_job, tmp_path, real, config):
+    (one, two), _, _ = online_in_one_and_in_two(make_job, tmp_path, real, real, str(CONFIGS / f"{config}.yaml"))
+    print(f"{config} grpo: one process {[entry['loss'] for entry in one]}, two {[entry['loss'] for entry in two]}")
+    assert len(one) == 3
+    for name in ("loss", "rewards/win/mean"):
+        assert [entry[name] for entry in two] == pytest.approx([entry[name] for entry in one], abs=1e-3), name
+
+
 LAUNCHER = """
 import sys
 from debate_rl.records import read_json
@@ -294,13 +332,16 @@ def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_pa
     order = tmp_path / "order" / "job.json"
     write_json(order, job.model_dump(mode="json"))
     command = [sys.executable, "-c", LAUNCHER, str(order), str(CONFIGS / "single.yaml")]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        run = subprocess.Popen(command, stdout=output, stderr=output)
     checkpoints = Path(job.out) / "checkpoints"
     try:
-        # A whole one: a folder of that name is there as soon as the first of its files is written.
-        while run.poll() is None and last_complete_checkpoint(checkpoints) is None:
+        # A whole one: a folder of that name is there as soon as the first of its files is written. Partial ones are
+        # left alone, as the training is still writing them.
+        while run.poll() is None and not any(map(is_complete, checkpoints.glob("checkpoint-*"))):
             time.sleep(0.05)
-        assert run.poll() is None and holders(Path(job.out) / "launch.json")
+        assert run.poll() is None and holders(Path(job.out) / "launch.json"), said.read_text()[-2000:]
         killed = time.monotonic()
     finally:
         run.send_signal(signal.SIGKILL)
