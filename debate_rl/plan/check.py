@@ -71,21 +71,25 @@ def _bits(run: Run, stages: Mapping[str, Stage]) -> list[str]:
         UserError: bitsandbytes is missing.
     """
     engine = run.config.engine
-    quantized = []
-    for name, stage in stages.items():
-        if any(training.quantize is not None for _, training in stage.trainings()):
-            quantized.append(name)
+    plays_here = engine.kind == "transformers"
+    quantized = [name for name, stage in stages.items() if _trains_in_bits(stage)]
     if run.config.hardware is None:  # else the config is meant for another machine
         if quantized:
             check_installed(f"stages.{quantized[0]}.quantize")
-        if engine.kind == "transformers" and "nf4" in (engine.dtype, engine.judge_dtype):
+        if plays_here and "nf4" in (engine.dtype, engine.judge_dtype):
             check_installed("engine.dtype")
     debaters = [name for name in quantized if not stages[name].trains_judge]
-    if not debaters or engine.kind != "transformers" or engine.dtype == "nf4":
+    plays_whole = plays_here and engine.dtype != "nf4"
+    if not debaters or not plays_whole:
         return []
     return [
         f"{', '.join(debaters)}: trained on weights in 4 bits, played on whole ones; engine.dtype=nf4 plays on 4 bits"
     ]
+
+
+def _trains_in_bits(stage: Stage) -> bool:
+    """Whether the base of one of a stage's trainings is held in 4 bits."""
+    return any(training.quantize is not None for _, training in stage.trainings())
 
 
 def _check_folders(run: Run) -> None:

@@ -175,9 +175,11 @@ def _readings(
     quoting = [said._replace(speech=_quoting(said.speech, engine.habits)) for said in spoken(legs)]
     rows = relevance(quoting, Judge(name="reader", model=run.config.models.judge), engine, stage.evidence_probes)
     speeches = Counter((said.player, said.argues) for said in quoting)
-    there = [speeches[row.player, row.argues] for row in rows]
-    rehearsed = sum(min(stage.evidence_probes, count) for count in there)
-    whole = sum(min(stage.evidence_probes, round(scale * count)) for count in there)
+    rehearsed, whole = 0, 0
+    for row in rows:
+        count = speeches[row.player, row.argues]
+        rehearsed += min(stage.evidence_probes, count)
+        whole += min(stage.evidence_probes, round(scale * count))
     return engine.take(whole / max(rehearsed, 1))
 
 

@@ -86,13 +86,20 @@ class Context(Record):
         changes: dict[str, object] = {}
         if protocol.judge_questions:
             changes["judge_questions"] = False  # help is written for a supervisor, and no judge listens to it
-        if self.turns is not None:
-            changes["turns"] = self.turns
-        elif self.kind != "debate" and not self.protocol:
-            changes["turns"] = 1
-        if protocol.opens == "order" and protocol.calls == "order" and len(protocol.order) > 1:
+        if self._turns is not None:
+            changes["turns"] = self._turns
+        in_order = protocol.opens == protocol.calls == "order"
+        if in_order and len(protocol.order) > 1:
             changes["opens"] = "drawn"  # a fixed opener would give one answer the last word in every game
         return protocol.model_copy(update=changes)
+
+    @property
+    def _turns(self) -> int | None:
+        """Turns of a game; None leaves the protocol's own."""
+        if self.turns is not None:
+            return self.turns
+        shipped = self.kind != "debate" and not self.protocol
+        return 1 if shipped else None
 
 
 SHIPPED: dict[str, Context] = {

@@ -41,10 +41,13 @@ def made(tmp_path, write=numbered, score=believes, turns=2, protocol="debate", *
 
 def opened(tmp_path, engine=None, turns=2, protocol="debate", **stage):
     tree = {
-        "name": "small", "runs": str(tmp_path), "questions": {"train": 12, "test": 2}, "tracking": {"mode": "disabled"},
+        "name": "small",
+        "runs": str(tmp_path),
+        "questions": {"train": 12, "test": 2},
+        "tracking": {"mode": "disabled"},
         "protocol": {"name": protocol, "prompts": "lab", "turns": turns, "max_new_tokens": 24},
         "stages": {"preferences": {"player": "base", "questions": 6, **stage}},
-    }  # fmt: skip
+    }
     return Run(parse_config(tree), engine=engine, say=lambda line: None)
 
 

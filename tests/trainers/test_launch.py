@@ -13,7 +13,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from debate_rl.data.models import model_path
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.records import locked, read_json, read_log, write, write_json
@@ -24,6 +23,7 @@ from debate_rl.trainers.common.settings import Job, Lora
 from debate_rl.trainers.grpo.eval_metrics import Point
 from debate_rl.trainers.grpo.settings import Online, Rewards, Watch
 from tests import ROOT
+from tests.real_model import model_folder
 from tests.trainers.games import questions, rules
 
 CONFIGS = ROOT / "configs/accelerate"
@@ -137,16 +137,11 @@ def fsdp(monkeypatch):
 def test_fsdp2_gives_the_losses_of_one(make_job, site, monkeypatch, kind, lora):
     site.write_text(OVER_GLOO)
     fields = {} if lora else {"lora": None}
-    one = make_job(kind, 16, out="one", train={**TRAIN, "per_device_train_batch_size": 4}, **fields)
-    train = {**TRAIN, "per_device_train_batch_size": 2, **fsdp(monkeypatch)}
-    two = make_job(kind, 16, out="two", train=train, **fields)
-    run_job(one, quiet=True)
-    result = launch(two, str(CONFIGS / "fsdp2.yaml"), processes=2)
+    losses, (expected, found) = in_one_and_in_two(
+        make_job, kind, str(CONFIGS / "fsdp2.yaml"), fsdp(monkeypatch), **fields
+    )
     assert site.with_name("seen").read_text() == "DistributedType.FSDP"
-    losses = [[e["loss"] for e in read_json(f"{job.out}/history.json") if "loss" in e] for job in (one, two)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-    folder = Path(result.path)
-    found, expected = (load_file(next(path.glob("*.safetensors"))) for path in (folder, Path(one.out) / folder.name))
     assert max((found[name] - expected[name]).abs().max() for name in expected) < 1e-3
 
 
@@ -232,15 +227,24 @@ def online_in_one_and_in_two(make_job, tmp_path, base, other_base, config):
     start = run_job(make_job("sft", out="sft", model=base), quiet=True).path
     write(tmp_path / "questions.jsonl", questions(8))
     settings = Online(
-        protocol=rules(max_new_tokens=8), judge=Judge(model=other_base), rewards=Rewards(truncated="keep"),
-        watch=Watch(every=2), watch_questions=str(tmp_path / "questions.jsonl"),
-    )  # fmt: skip
+        protocol=rules(max_new_tokens=8),
+        judge=Judge(model=other_base),
+        rewards=Rewards(truncated="keep"),
+        watch=Watch(every=2),
+        watch_questions=str(tmp_path / "questions.jsonl"),
+    )
 
     def job(out, **train):
         return Job(
-            kind="grpo", model=base, adapter=start, rows=str(tmp_path / "questions.jsonl"), out=str(tmp_path / out),
-            lora=Lora(r=4, alpha=8), online=settings, train={**ONLINE, "gradient_accumulation_steps": 1, **train},
-        )  # fmt: skip
+            kind="grpo",
+            model=base,
+            adapter=start,
+            rows=str(tmp_path / "questions.jsonl"),
+            out=str(tmp_path / out),
+            lora=Lora(r=4, alpha=8),
+            online=settings,
+            train={**ONLINE, "gradient_accumulation_steps": 1, **train},
+        )
 
     one = run_job(job("one", per_device_train_batch_size=8), quiet=True)
     two = launch(job("two", per_device_train_batch_size=4), config, processes=2)
@@ -264,27 +268,18 @@ def test_online_training_in_two_processes_gives_the_losses_of_one(make_job, tmp_
     assert [p.accuracy.value for p in curves[0]] == pytest.approx([p.accuracy.value for p in curves[1]])
 
 
-@pytest.fixture
-def real():
-    """Folder of SmolLM2-135M; without it the test is skipped."""
-    try:
-        return str(model_path("smollm2-135m"))
-    except UserError as error:
-        pytest.skip(str(error))
-
-
 # Long ones: a launch loads 135 million weights into each of two processes.
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["multi_gpu", "zero2", "zero3", "fsdp2"])
 @pytest.mark.parametrize("kind", ["sft", "dpo", "judge"])
-def test_a_real_model_gives_the_losses_of_one_process(make_job, site, monkeypatch, real, config, kind):
+def test_a_real_model_gives_the_losses_of_one_process(make_job, site, monkeypatch, config, kind):
     launched = {}
     if config == "fsdp2":
         site.write_text(OVER_GLOO)
         launched = fsdp(monkeypatch)
     train = {"learning_rate": 1e-4, "save_steps": 4, "bf16": False}
     losses, adapters = in_one_and_in_two(
-        make_job, kind, str(CONFIGS / f"{config}.yaml"), launched, model=real, train=train
+        make_job, kind, str(CONFIGS / f"{config}.yaml"), launched, model=str(model_folder()), train=train
     )
     print(f"{config} {kind}: one process {losses[0]}, two {losses[1]}")
     assert len(losses[0]) == 4 and losses[0][3] != losses[0][0]
@@ -294,7 +289,8 @@ def test_a_real_model_gives_the_losses_of_one_process(make_job, site, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["multi_gpu", "zero2", "zero3"])
-def test_a_real_model_learns_online_in_two_processes_as_in_one(make_job, tmp_path, real, config):
+def test_a_real_model_learns_online_in_two_processes_as_in_one(make_job, tmp_path, config):
+    real = str(model_folder())
     (one, two), _, _ = online_in_one_and_in_two(make_job, tmp_path, real, real, str(CONFIGS / f"{config}.yaml"))
     print(f"{config} grpo: one process {[entry['loss'] for entry in one]}, two {[entry['loss'] for entry in two]}")
     assert len(one) == 3

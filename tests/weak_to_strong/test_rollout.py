@@ -24,8 +24,12 @@ def rollout(folder, engine=None, claims=False, **changes):
 
     fields = {
         "player": lambda name: Debater(name=name, model=name.partition("@")[0], best_of=2 if "@" in name else 1),
-        "rules": rules, "judge": lambda: Judge(model="judge"), "folder": folder / "games", "debater": "dpo", **changes,
-    }  # fmt: skip
+        "rules": rules,
+        "judge": lambda: Judge(model="judge"),
+        "folder": folder / "games",
+        "debater": "dpo",
+        **changes,
+    }
     return Rollout(engine=engine or ScriptedEngine(), **fields)
 
 

@@ -15,11 +15,9 @@ import yaml
 from scipy.special import softmax
 
 from debate_rl.arena.rollout import play
-from debate_rl.data.models import model_path
 from debate_rl.data.sources import nyu
 from debate_rl.engines.request import Choice, Message
 from debate_rl.engines.server.commands import Deployment, llama_command, vllm_command
-from debate_rl.errors import UserError
 from debate_rl.game.protocol import load_protocol
 from debate_rl.game.transcript import open_transcript
 from debate_rl.game.verdict import Verdict
@@ -28,8 +26,8 @@ from debate_rl.players.debater import Debater
 from debate_rl.records import read_json
 from tests.benchmarks.servers import answers, started
 from tests.command import mistake
+from tests.real_model import NAME, model_folder
 
-NAME = "smollm2-135m"
 LONGEST = 2048
 """Tokens of a row at the servers: the tests' stories are short."""
 WORDS = 250
@@ -49,14 +47,6 @@ def program(name, variable):
     if found is None:
         pytest.skip(f"{name} is not here; install it: {HOW[name]}")
     return found
-
-
-def model_folder():
-    """Folder of the real model that is served; without it the test is skipped."""
-    try:
-        return model_path(NAME)
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def full_gguf(folder):
