@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -209,9 +210,16 @@ def _unlike(label: str, others: Collection[str]) -> str:
     return label
 
 
+class _Rows(alt.InlineData):
+    """Rows that the layers of a figure share: Altair copies a chart at every step, and with it all that it holds."""
+
+    def __deepcopy__(self, memo: object) -> _Rows:
+        return self
+
+
 def base_chart(data: Sequence[Datum]) -> alt.Chart:
     """A chart of some rows, without marks yet."""
-    return alt.Chart(alt.Data(values=list(data)))
+    return alt.Chart(_Rows(values=list(data)))
 
 
 def row_datum(row: Labelled, measure: Measure) -> Datum:
@@ -301,7 +309,7 @@ def finish(
     """Give a chart its title, its alternative text, its size and the page's style.
 
     Args:
-        chart: the layers.
+        chart: the layers; it is changed.
         title: shown above it.
         data: rows whose "description" makes the alternative text.
         height: of the whole figure in pixels; None where the parts have heights of their own.
@@ -309,15 +317,20 @@ def finish(
         name_above: leave room between title and axis for the name of a marked number.
         hover: rows of invisible marks, which are described on hover only.
     """
-    described = chart.properties(
-        title=alt.TitleParams(cut_name(title, TITLE_LETTERS), offset=20 if name_above else 10),
-        description="; ".join([title, *(row["description"] for row in data)]),
-        background="transparent",
-        # For `render`: what hovering over a mark says, and where a click on it leads.
-        usermeta={"marks": [(row["description"], row.get("link", "")) for row in [*data, *hover]]},
-        padding={"left": 2, "right": right, "top": 2, "bottom": 2},
-    )
+    # Set, and not passed to `properties`: that would copy all layers each time.
+    chart.title = alt.TitleParams(cut_name(title, TITLE_LETTERS), offset=20 if name_above else 10)
+    chart.description = "; ".join([title, *(row["description"] for row in data)])
+    chart.background = "transparent"
+    # For `render`: what hovering over a mark says, and where a click on it leads.
+    chart.usermeta = {"marks": [(row["description"], row.get("link", "")) for row in [*data, *hover]]}
+    chart.padding = {"left": 2, "right": right, "top": 2, "bottom": 2}
     if height is not None:
-        fit = alt.AutoSizeParams(type="fit", contains="padding")
-        described = described.properties(width=WIDTH, height=height, autosize=fit)
-    return described.configure(**_STYLE)
+        chart.width, chart.height = WIDTH, height
+        chart.autosize = alt.AutoSizeParams(type="fit", contains="padding")
+    chart.config = _config()
+    return chart
+
+
+@cache
+def _config() -> alt.Config:
+    return alt.Config(**_STYLE)

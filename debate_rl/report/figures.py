@@ -226,7 +226,9 @@ def series_over_steps(
         mark = base_chart([{"step": marked_step, "label": name}])
         layers += [
             mark.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(x=x),
-            mark.mark_text(color=QUIET, baseline="bottom", dy=-3).encode(x=x, y=alt.value(0), text=alt.Text("label:N")),
+            mark.mark_text(color=QUIET, baseline="bottom", dy=-3).encode(
+                x=x, y=alt.YValue(0), text=alt.Text("label:N")
+            ),
         ]
     for position, (name, points) in enumerate(rows.items()):
         of_series = []
@@ -282,7 +284,7 @@ def students_over(title: str, x_title: str, rows: Sequence[StudentPoint], weak: 
     layers: list[alt.Chart] = [
         at_levels.mark_rule(color=QUIET, strokeDash=[4, 3], strokeWidth=1).encode(y=y),
         at_levels.mark_text(align="left", dx=6, color=QUIET).encode(
-            x=alt.value("width"), y=y, text=alt.Text("label:N")
+            x=alt.XValue("width"), y=y, text=alt.Text("label:N")
         ),
     ]
     for position, name in enumerate(series.values()):
@@ -365,7 +367,7 @@ def calibration(title: str, scores: JudgeScores, link: str = "") -> Figure:
         "n:Q", title="verdicts", scale=alt.Scale(zero=True), axis=alt.Axis(labels=False, grid=False, ticks=False)
     )
     lower = alt.layer(
-        base.mark_rect(color=SOFT, opacity=0.55).encode(x=edge, x2=alt.X2("to:Q"), y=counted, y2=alt.datum(0)),
+        base.mark_rect(color=SOFT, opacity=0.55).encode(x=edge, x2=alt.X2("to:Q"), y=counted, y2=alt.Y2Datum(0)),
         base.mark_text(baseline="bottom", dy=-1).encode(x=alt.X("middle:Q"), y=counted, text=alt.Text("n:Q")),
     ).properties(width=WIDTH - 70, height=44)
     return finish(alt.vconcat(upper, lower, spacing=20), title, data)
@@ -440,7 +442,7 @@ def _row_figure(
         mark: a number on the axis to mark with a line, and its name.
         bars_from: draw bars from this number of the axis instead of dots.
     """
-    data = [{**row_datum(row, measure), "is_reference": row.is_reference} for row in rows]
+    data = [{**row_datum(row, measure), "colour": SOFT if row.is_reference else ACCENT} for row in rows]
     labels = set_labels(data, NAME_LETTERS)
     marked = [number for number in (mark[0] if mark else None, bars_from) if number is not None]
     scale = axis_scale(measure, [row.estimate for row in rows], marked)
@@ -452,11 +454,11 @@ def _row_figure(
     )
     x = alt.X("value:Q", title=measure.title, scale=scale, axis=alt.Axis(tickCount=5))
     base = base_chart(data).encode(y=y)
-    colour = alt.condition("datum.is_reference", alt.value(SOFT), alt.value(ACCENT))
+    colour = alt.Color("colour:N", scale=None, legend=None)
     layers: list[alt.Chart] = []
     if bars_from is not None:
         bars = base.mark_bar(size=14).encode(
-            x=x, x2=alt.datum(bars_from), color=colour, description=alt.Description("description:N")
+            x=x, x2=alt.X2Datum(bars_from), color=colour, description=alt.Description("description:N")
         )
         layers += [bars, _vertical_rule(bars_from, scale)]
     if mark is not None:
@@ -466,7 +468,7 @@ def _row_figure(
     layers.append(whiskers.encode(x=alt.X("low:Q", title=measure.title, scale=scale), x2=alt.X2("high:Q")))
     if bars_from is None:
         layers.append(base.mark_point().encode(x=x, color=colour, description=alt.Description("description:N")))
-    layers.append(base.mark_text(align="left", dx=8).encode(x=alt.value("width"), text=alt.Text("text:N")))
+    layers.append(base.mark_text(align="left", dx=8).encode(x=alt.XValue("width"), text=alt.Text("text:N")))
     height = ROW_HEIGHT * len(rows) + 64 + (12 if mark else 0)
     return finish(alt.LayerChart(layer=layers), title, data, height, right=VALUE_WIDTH, name_above=mark is not None)
 
@@ -478,4 +480,4 @@ def _vertical_rule(value: float, scale: alt.Scale) -> alt.Chart:
 
 def _rule_name(value: float, name: str, scale: alt.Scale) -> alt.Chart:
     text = base_chart([{"value": value, "label": name}]).mark_text(color=QUIET, baseline="bottom", dy=-3)
-    return text.encode(x=alt.X("value:Q", scale=scale), y=alt.value(0), text=alt.Text("label:N"))
+    return text.encode(x=alt.X("value:Q", scale=scale), y=alt.YValue(0), text=alt.Text("label:N"))

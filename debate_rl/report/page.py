@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -350,9 +351,12 @@ def by_group(table: Sequence[EffectRow]) -> dict[str, list[EffectRow]]:
     return groups
 
 
+@cache
 def environment() -> jinja2.Environment:
     """The templates beside this file; every value is escaped, figures become SVG."""
-    environment = plain_templates()
+    environment = plain_templates().overlay()
+    environment.filters = dict(environment.filters)  # an overlay shares them
+    environment.globals = dict(environment.globals)
     filters = (wording.number, wording.count, wording.duration, wording.percent, wording.floor_text, wording.units)
     for function in (*filters, wording.slug, wording.debates_link, svg):
         environment.filters[function.__name__] = function

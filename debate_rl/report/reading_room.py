@@ -29,6 +29,7 @@ class Room(NamedTuple):
     """Parts that stand in the page itself; the others are files beside it."""
 
 
+@cache  # compiling the templates takes longer than filling them
 def plain_templates() -> jinja2.Environment:
     """The templates beside this file, without filters of their own; every value is escaped."""
     return jinja2.Environment(

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 
+from debate_rl.report.chart import ACCENT
 from debate_rl.report.transfer_view import recovered, transfer_views
 from debate_rl.weak_to_strong.results.gap_grid import Compute
 from debate_rl.weak_to_strong.results.results import results
@@ -23,7 +24,7 @@ def test_students_stand_between_the_ends_and_pgr_beside_them():
     (one,) = view(column()).columns
     shown = described(one.accuracy)
     assert [row["label"] for row in shown] == ["weak", "strong, untrained", "strong on D1", "none", "debate", "ceiling"]
-    assert [row["label"] for row in shown if not row["is_reference"]] == ["none", "debate"]
+    assert [row["label"] for row in shown if row["colour"] == ACCENT] == ["none", "debate"]
     assert [row["label"] for row in described(one.pgr)] == ["none", "debate"]
     assert one.label == "" and one.lines is None
     method = one.column.results.methods[1]
