@@ -14,25 +14,28 @@ SERVER.set_forkserver_preload(
 )
 
 
-def _run(module, words, output):
+def _run(module, words, output, env):
     with open(output, "wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    os.environ.update(env)
+    sys.stdout.reconfigure(line_buffering=True)
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def start(module, *words, output=os.devnull):
+def start(module, *words, output=os.devnull, **env):
     """Start `python -m MODULE WORDS`.
 
     Args:
         module: its name; `debate_rl` is the command line.
         words: of the command.
         output: file that takes what it prints.
+        env: what is changed in its environment.
 
     Returns:
         The process, of multiprocessing: it has `kill`, `join`, `is_alive` and `exitcode`.
     """
-    process = SERVER.Process(target=_run, args=(module, [str(word) for word in words], str(output)))
+    process = SERVER.Process(target=_run, args=(module, [str(word) for word in words], str(output), env))
     process.start()
     return process

@@ -14,7 +14,7 @@ from debate_rl.game.verdict import JudgedDebate
 from debate_rl.records import read
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
-from tests import ROOT
+from tests import ROOT, forked
 from tests.rank import scripted
 from tests.tiny import tiny_model
 
@@ -42,26 +42,20 @@ def environment(**changes):
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
 
 
-def start(size, *words):
-    """So many processes of tests/rank.py, as a launcher would start them."""
+def ranks(size, path, *words):
+    """So many processes of tests/rank.py, as a launcher would start them: their exit codes and what each said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.rank", *map(str, words)], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(**place, RANK=str(rank)),
-        )
-        for rank in range(size)
-    ]  # fmt: skip
-
-
-def finish(processes):
-    """Their outputs and exit codes."""
-    outputs = [process.communicate(timeout=240) for process in processes]
-    return [out for out, _ in outputs], [process.returncode for process in processes], outputs
+    outputs = [path.with_suffix(f".{rank}.txt") for rank in range(size)]
+    processes = [
+        forked.start("tests.rank", path, *words, output=output, RANK=str(rank), **place)
+        for rank, output in enumerate(outputs)
+    ]
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes], [output.read_text() for output in outputs]
 
 
 def results(folder):
@@ -100,14 +94,14 @@ def test_two_processes_leave_the_files_of_one_and_a_dead_one_loses_nothing(tmp_p
     alone = scripted()
     run_stages(Run(load_config(config(tmp_path, "one")), alone, say=lambda line: None))
     every = len(alone.requests) + len(alone.choices)
-    outs, codes, told = finish(start(2, config(tmp_path, "two")))
-    assert codes == [0, 0], told
+    codes, outs = ranks(2, config(tmp_path, "two"))
+    assert codes == [0, 0], outs
     own, others = answered(outs[0])
     assert own + others[1] == every and min(own, others[1]) > every / 5
     one = results(tmp_path / "one")
     assert len(one) > 4 and results(tmp_path / "two") == one
-    outs, codes, told = finish(start(2, config(tmp_path, "dead"), 25))
-    assert codes == [0, -9] and "rank 1 is gone; the others do its part" in outs[0], told
+    codes, outs = ranks(2, config(tmp_path, "dead"), 25)
+    assert codes == [0, -9] and "rank 1 is gone; the others do its part" in outs[0], outs
     own, others = answered(outs[0])
     assert others == {1: None} and every / 2 < own <= every and len(kept(tmp_path / "dead")) == every
     assert results(tmp_path / "dead") == one

@@ -210,7 +210,7 @@ def _unlike(label: str, others: Collection[str]) -> str:
     return label
 
 
-class _Rows(alt.InlineData):
+class _Rows(alt.Data):
     """Rows that the layers of a figure share: Altair copies a chart at every step, and with it all that it holds."""
 
     def __deepcopy__(self, memo: object) -> _Rows:

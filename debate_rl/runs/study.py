@@ -32,6 +32,9 @@ from debate_rl.runs.folder import alone, claim_folder
 from debate_rl.runs.run import Run
 from debate_rl.runs.stage_log import log_study
 
+LIBRARIES = ["debate_rl.trainers.common.state", "debate_rl.report.page"]
+"""Modules that import all that takes long."""
+
 
 def seed_configs(config: Config) -> list[Config]:
     """The config of each seed's run; of a config without `seeds` itself, of a sweep those of its first cell."""
@@ -90,9 +93,12 @@ def side_by_side(configs: Sequence[Config], processes: int, only: set[str] | Non
     Raises:
         UserError: a stage of some run can not be done (the others are finished first), or a process was killed.
     """
-    # spawn: a forked process inherits locks of torch's threads that no thread will ever release. Leaving the block
-    # waits for all runs, so that one run's error does not stop the others.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _settle) as pool:
+    # A process forked from this one would inherit locks of torch's threads that no thread will ever release; one forked
+    # from a server that has imported the libraries and computed nothing starts at once, and shares their memory.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    # Leaving the block waits for all runs, so that one run's error does not stop the others.
+    with ProcessPoolExecutor(processes, context, _settle) as pool:
         running = [pool.submit(_run_alone, one, only) for one in configs]
     for done in running:
         try:

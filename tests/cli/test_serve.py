@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from debate_rl.engines.server.adapters import adapter_name
 from debate_rl.engines.server.commands import Deployment, vllm_command
+from tests import forked
 from tests.command import mistake
 from tests.tiny import tiny_adapter, tiny_model
 
@@ -112,10 +111,11 @@ def test_a_server_that_is_started_gets_the_printed_words(call, config, tmp_path)
     program.chmod(0o755)
     path = config(key_env="MY_KEY")
     _, out, _ = call("serve", path)
-    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "MY_KEY": "sk-1"}
-    command = [sys.executable, "-m", "debate_rl", "serve", str(path), "--start"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["sk-1", *words_of(out)[1][1:]]
+    said = tmp_path / "said.txt"
+    env = {"PATH": f"{program.parent}:{os.environ['PATH']}", "MY_KEY": "sk-1"}
+    process = forked.start("debate_rl", "serve", path, "--start", output=said, **env)
+    process.join()
+    assert said.read_text().splitlines()[-1].split() == ["sk-1", *words_of(out)[1][1:]]
 
 
 def test_on_a_cpu_prompts_are_not_read_in_pieces():

@@ -17,9 +17,10 @@ from debate_rl.arena import progress
 from debate_rl.engines.scripted import ScriptedEngine
 from debate_rl.runs.execute import run_stages
 from debate_rl.runs.run import Run
+from tests import ROOT, forked
 from tests.cli.test_main import config, models
 from tests.command import mistake
-from tests.runs.test_run import ROOT, small
+from tests.runs.test_run import small, wait_for
 from tests.tiny import tiny_model
 
 STOPPED = 130
@@ -27,23 +28,24 @@ KEPT = "debate-rl: stopped. Finished stages, games and answers are kept; the sam
 
 
 @pytest.fixture
-def started():
-    """Starts commands with both streams in one pipe; none outlives its test."""
+def said(tmp_path):
+    """File that takes what a command prints."""
+    return tmp_path / "said.txt"
+
+
+@pytest.fixture
+def started(said):
+    """Starts commands that print to `said`; none outlives its test."""
     processes = []
 
     def start(*words):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "debate_rl", *map(str, words)]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        processes.append(process)
-        return process
+        processes.append(forked.start("debate_rl", *words, output=said))
+        return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 def cpu_seconds(process):
@@ -55,34 +57,36 @@ def cpu_seconds(process):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="CPU time of another process is read from /proc")
 @pytest.mark.parametrize("words", [["run"], ["run", "--dry-run"], ["plan"], ["debate"], ["dpo"], ["judge", "train"]])
-def test_the_first_output_comes_before_anything_heavy_is_loaded(started, words):
+def test_the_first_output_comes_before_anything_heavy_is_loaded(words):
     began = time.monotonic()
-    process = started(*words, "configs/quickstart.yaml", "runs=/nowhere")
-    line = process.stdout.readline()
-    seconds, used = time.monotonic() - began, cpu_seconds(process)
+    command = [sys.executable, "-m", "debate_rl", *words, "configs/quickstart.yaml", "runs=/nowhere"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **streams
+    ) as process:
+        line = process.stdout.readline()
+        seconds, used = time.monotonic() - began, cpu_seconds(process)
+        process.kill()
     print(f"{' '.join(words)}: {line.strip()!r} after {seconds:.2f} s, {used:.2f} s of CPU")
     # The clock of a busy machine says little. What loads torch and transformers first takes five seconds of CPU.
     assert "at work" in line and used < 1.5
 
 
-def stopped(process, pattern, number=signal.SIGINT):
-    """Send a signal once a line has the pattern: seconds it took to end, and the last lines."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(pattern, line):
-            return end(process, number)
-    raise AssertionError("".join(lines))
+def stopped(process, said, pattern, number=signal.SIGINT):
+    """Send a signal once it has said what the pattern finds: the lines that it said in all."""
+    wait_for(lambda: said.is_file() and re.search(pattern, said.read_text()), process)
+    assert process.is_alive(), said.read_text()
+    return end(process, said, number)[1]
 
 
-def end(process, number=signal.SIGINT):
-    """Send a signal: seconds until the process ended, and what it still said."""
+def end(process, said, number=signal.SIGINT):
+    """Send a signal: seconds until the process ended, and the lines that it said in all."""
     began = time.monotonic()
-    process.send_signal(number)
-    process.wait(timeout=120)
+    os.kill(process.pid, number)
+    process.join(120)
     seconds = time.monotonic() - began
     print(f"ended {seconds:.2f} s after signal {number}")
-    return seconds, process.stdout.read()
+    return seconds, said.read_text().strip().splitlines()
 
 
 def played_until_stopped(tmp_path, **changes):
@@ -93,21 +97,21 @@ def played_until_stopped(tmp_path, **changes):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(started, tmp_path, number):
+def test_a_run_that_is_stopped_says_what_is_kept_and_how_to_go_on(started, said, tmp_path, number):
     process = started("run", played_until_stopped(tmp_path))
-    _, said = stopped(process, r"\[1/1\] tournament: started", number)
-    assert process.returncode == STOPPED and said.strip().splitlines()[-1] == KEPT and "Traceback" not in said
+    lines = stopped(process, said, r"\[1/1\] tournament: started", number)
+    assert process.exitcode == STOPPED and lines[-1] == KEPT and "Traceback" not in said.read_text()
 
 
-def test_a_training_that_is_stopped_says_the_same(started, tmp_path):
+def test_a_training_that_is_stopped_says_the_same(started, said, tmp_path):
     train = {"max_steps": 100_000, "save_steps": 50_000, "logging_steps": 1, "per_device_train_batch_size": 1}
     path = config(tmp_path, stages={"sft": {"limit": 4, "lora": {"r": 2}, "train": train}})
     process = started("run", path)
-    _, said = stopped(process, "'loss'")
-    assert process.returncode == STOPPED and said.strip().splitlines()[-1] == KEPT and "Traceback" not in said
+    lines = stopped(process, said, "'loss'")
+    assert process.exitcode == STOPPED and lines[-1] == KEPT and "Traceback" not in said.read_text()
 
 
-def test_ctrl_c_ends_a_run_whose_server_hangs(started, tmp_path):
+def test_ctrl_c_ends_a_run_whose_server_hangs(started, said, tmp_path):
     with socket.create_server(("127.0.0.1", 0), backlog=64) as hanging:
         hanging.settimeout(120)
         connections = []
@@ -116,11 +120,10 @@ def test_ctrl_c_ends_a_run_whose_server_hangs(started, tmp_path):
         process = started("run", played_until_stopped(tmp_path, engine=engine))
         connections.append(hanging.accept()[0])
         connections[0].recv(1)  # a request is under way
-        seconds, said = end(process)
+        seconds, lines = end(process, said)
         for connection in connections:
             connection.close()
-    lines = said.strip().splitlines()
-    assert process.returncode == STOPPED and lines[-1] == KEPT, said
+    assert process.exitcode == STOPPED and lines[-1] == KEPT, lines
     assert seconds < 60  # the engine itself would wait for 300
     assert all(re.match(r"(  )?\S+c.yaml: at work|\[1/1\] tournament|  \[1/1\]|debate-rl: |$", line) for line in lines)
 

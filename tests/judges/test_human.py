@@ -1,3 +1,4 @@
+import io
 import math
 import os
 import subprocess
@@ -125,12 +126,14 @@ def test_a_person_judges_a_run_through_a_real_process(tmp_path, call):
     assert "run not found" in mistake(call("judge", "play", tmp_path / "none"))
 
 
-def test_a_person_judges_fresh_debates_of_the_lab(tmp_path):
-    done = play(tmp_path, "55\n", "--name", "ann")
-    assert done.returncode == 0, done.stderr
+def test_a_person_judges_fresh_debates_of_the_lab(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("55\n"))
+    code, out, said = call("judge", "play", "--name", "ann")
+    assert code == 0, said
     (leg,) = read(tmp_path / "judgements.jsonl", JudgedDebate)
     assert leg.transcript.players == {"A": "base", "B": "base"} and leg.verdict.p[0] == 0.55
-    assert leg.transcript.question.passage not in done.stdout
+    assert leg.transcript.question.passage not in out
 
 
 def leg(number=1, **changes):

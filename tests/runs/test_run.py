@@ -2,8 +2,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -18,7 +16,8 @@ from debate_rl.runs.folder import alone, claim_folder, input_files
 from debate_rl.runs.run import Run
 from debate_rl.runs.study import run_study
 from debate_rl.stages.habits import first_prompts
-from tests import ROOT, forked
+from tests import forked
+from tests.command import mistake
 
 COMPARED = ("debates.jsonl", "pools.jsonl", "rows.jsonl", "test_debates.jsonl", "metrics.json", "calibrator.json")
 FAST = {"per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_steps": 6, "save_steps": 2}
@@ -299,22 +298,15 @@ def test_a_file_system_without_locks_is_said_with_what_to_do(tmp_path, monkeypat
     assert "another process" not in str(found.value) and not (tmp_path / "small" / "config.yaml").exists()
 
 
-def test_a_command_on_a_file_system_without_locks_ends_in_one_line(tmp_path):
+def test_a_command_on_a_file_system_without_locks_ends_in_one_line(tmp_path, monkeypatch, call):
+    import fcntl
+
     config = small(tmp_path, stages=("tournament",), engine=SERVED)
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
-    program = (
-        "import errno, fcntl, sys\n"
-        "from debate_rl.cli.main import main\n"
-        "from tests.runs.test_run import no_locks\n"
-        "fcntl.flock = no_locks(errno.ENOLCK)\n"
-        f"sys.argv = ['debate-rl', 'run', {str(path)!r}]\n"
-        "main()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("debate-rl: ")]
-    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    assert "file system without locks" in lines[0] and "runs=FOLDER" in lines[0]
+    monkeypatch.setattr(fcntl, "flock", no_locks(errno.ENOLCK))
+    line = mistake(call("run", path))
+    assert "file system without locks" in line and "runs=FOLDER" in line
     assert not (tmp_path / "small" / "config.yaml").exists()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -199,8 +198,8 @@ def test_a_run_killed_while_it_trains_on_merged_weights_ends_the_same(tmp_path):
         process = start(config, tmp_path / "config.yaml")
         begun = folder / f".{stage}" / part
         wait_for(lambda begun=begun, stage=stage: begun.exists() or (folder / stage).exists(), process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     run(config)
     assert results(tmp_path / "a" / "small") == results(folder)
     weights = [fingerprint(path / "small" / "dpo" / "adapter") for path in (tmp_path / "a", tmp_path / "b")]
