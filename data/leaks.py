@@ -6,14 +6,14 @@ nothing from its supervisor. So both leaks are measured.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from rapidfuzz import fuzz
 
-from debate_rl.data.stories import SAME, run_holders, runs, words
+from debate_rl.data.stories import SAME, runs, words
 from debate_rl.data.tasks.binary_items import BinaryItem
 from debate_rl.errors import UserError
 from debate_rl.intervals import Estimate, mean
@@ -66,7 +66,11 @@ def near_duplicates(texts: Sequence[str], groups: Sequence[str]) -> list[tuple[i
 def _shared_runs(run_sets: Sequence[frozenset[int]], groups: Sequence[str]) -> dict[int, list[int]]:
     """Runs that texts of two groups or a few more hold, with the places of these texts."""
     shared = {}
-    for run, holders in run_holders(run_sets).items():
+    every_holder: dict[int, list[int]] = defaultdict(list)
+    for place, run_set in enumerate(run_sets):
+        for run in run_set:
+            every_holder[run].append(place)
+    for run, holders in every_holder.items():
         holding_groups = {groups[place] for place in holders}
         # A run that many groups hold is wording of the task. Leaving it out also keeps the number of pairs small.
         if 1 < len(holding_groups) <= COMMON:

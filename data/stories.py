@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from debate_rl.records import Record
 
@@ -46,24 +45,11 @@ def words(text: str) -> list[str]:
 
 def runs(text: str, length: int = RUN) -> frozenset[int]:
     """Checksums of all runs of `length` words; a shorter text is one run, an empty one has none."""
-    text_words = words(text)
-    if not text_words:
-        return frozenset()
-    checksums = set()
-    for start in range(max(1, len(text_words) - length + 1)):
-        run = " ".join(text_words[start : start + length])
-        # Checksums take a tenth of the memory of the words; a rare collision does not matter for shares.
-        checksums.add(zlib.crc32(run.encode()))
-    return frozenset(checksums)
-
-
-def run_holders(run_sets: Sequence[frozenset[int]]) -> dict[int, list[int]]:
-    """Index of runs: for each run the texts that hold it, by their position."""
-    holders: dict[int, list[int]] = defaultdict(list)
-    for position, run_set in enumerate(run_sets):
-        for run in run_set:
-            holders[run].append(position)
-    return holders
+    # Checksums take a tenth of the memory of the words; a rare collision does not matter for shares.
+    checksums = [zlib.crc32(word.encode()) for word in words(text)]
+    if 0 < len(checksums) < length:
+        return frozenset([hash(tuple(checksums))])
+    return frozenset(map(hash, zip(*(checksums[start:] for start in range(length)), strict=False)))
 
 
 def same_stories(stories: Iterable[Story], others: Iterable[Story]) -> dict[str, str]:
@@ -76,29 +62,21 @@ def same_stories(stories: Iterable[Story], others: Iterable[Story]) -> dict[str,
     known_ids = {story.id for story in known}
     known_titles = {_plain_title(story) for story in known} - {""}
     known_runs = [runs(story.text) for story in known]
-    holders = run_holders(known_runs)
+    every_run = frozenset().union(*known_runs)
     recognised = {}
     for story in stories:
         if story.id in known_ids:
             recognised[story.id] = "id"
         elif _plain_title(story) in known_titles:
             recognised[story.id] = "title"
-        elif _largest_share(runs(story.text), known_runs, holders) >= SAME:
-            recognised[story.id] = "text"
+        else:
+            text = runs(story.text)
+            common = text & every_run  # few, unless the text is one of the others
+            if any(len(common & other) >= max(1, SAME * min(len(text), len(other))) for other in known_runs):
+                recognised[story.id] = "text"
     return recognised
 
 
 def _plain_title(story: Story) -> str:
     """A title in small letters, without punctuation."""
     return " ".join(words(story.title))
-
-
-def _largest_share(
-    text: frozenset[int], known_runs: Sequence[frozenset[int]], holders: Mapping[int, list[int]]
-) -> float:
-    """The largest share of runs that a text has in common with one of the known texts."""
-    counts: Counter[int] = Counter()
-    for run in text:
-        counts.update(holders.get(run, ()))
-    shares = [count / min(len(text), len(known_runs[position])) for position, count in counts.items()]
-    return max(shares, default=0.0)

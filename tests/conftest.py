@@ -26,7 +26,12 @@ from debate_rl.game.question import Question
 # A busy machine is no failure of a test. `make test` tries the same cases every time, so that it is not green by luck;
 # `make test-search` looks for new ones.
 settings.register_profile(
-    "fixed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+    "fixed",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
+    max_examples=50,
 )
 settings.register_profile(
     "search",

@@ -5,6 +5,7 @@ The process that is forked computes nothing, so that it has no threads whose loc
 
 import os
 import runpy
+import socket
 import sys
 from multiprocessing import get_context
 
@@ -39,3 +40,27 @@ def start(module, *words, output=os.devnull, **env):
     process = SERVER.Process(target=_run, args=(module, [str(word) for word in words], str(output), env))
     process.start()
     return process
+
+
+def run_ranks(outputs, module, *words):
+    """Run processes that find each other, as torchrun or srun would start them.
+
+    Args:
+        outputs: a file for each of them, which takes what it prints.
+        module: its name.
+        words: of the command.
+
+    Returns:
+        Their exit codes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(len(outputs)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        start(module, *words, output=output, RANK=str(rank), LOCAL_RANK=str(rank), **place)
+        for rank, output in enumerate(outputs)
+    ]
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -43,19 +42,9 @@ def environment(**changes):
 
 
 def ranks(size, path, *words):
-    """So many processes of tests/rank.py, as a launcher would start them: their exit codes and what each said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    """So many processes of tests/rank.py: their exit codes and what each said."""
     outputs = [path.with_suffix(f".{rank}.txt") for rank in range(size)]
-    processes = [
-        forked.start("tests.rank", path, *words, output=output, RANK=str(rank), **place)
-        for rank, output in enumerate(outputs)
-    ]
-    for process in processes:
-        process.join()
-    return [process.exitcode for process in processes], [output.read_text() for output in outputs]
+    return forked.run_ranks(outputs, "tests.rank", path, *words), [output.read_text() for output in outputs]
 
 
 def results(folder):

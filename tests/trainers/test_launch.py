@@ -22,7 +22,7 @@ from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.settings import Job, Lora
 from debate_rl.trainers.grpo.eval_metrics import Point
 from debate_rl.trainers.grpo.settings import Online, Rewards, Watch
-from tests import ROOT
+from tests import ROOT, forked
 from tests.real_model import model_folder
 from tests.trainers.games import questions, rules
 
@@ -37,14 +37,28 @@ def environment(monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
 
-def in_one_and_in_two(make_job, kind, config, launched=(), **fields):
-    """The same global batch of 4, in one process and in two of 2, with settings of these alone: losses, adapters."""
+def by_hand(job, processes):
+    """Train in so many processes that were started as torchrun or srun would."""
+    order = Path(job.out).with_suffix(".json")
+    write_json(order, job.model_dump(mode="json"))
+    outputs = [order.with_suffix(f".{rank}.txt") for rank in range(processes)]
+    codes = forked.run_ranks(outputs, "debate_rl.trainers.common.job", order)
+    assert codes == [0] * processes, outputs[0].read_text()
+    return run_job(job, quiet=True)  # finished: it is read
+
+
+def in_one_and_in_two(make_job, kind, config=None, launched=(), **fields):
+    """The same global batch of 4, in one process and in two of 2, with settings of these alone: losses, adapters.
+
+    Two processes are launched with an accelerate config, or started by hand where there is none.
+    """
     train = {**TRAIN, **fields.pop("train", {})}
     one = run_job(
         make_job(kind, 16, out="one", train={**train, "per_device_train_batch_size": 4}, **fields), quiet=True
     )
     train = {**train, **dict(launched), "per_device_train_batch_size": 2}
-    two = launch(make_job(kind, 16, out="two", train=train, **fields), config, processes=2)
+    job = make_job(kind, 16, out="two", train=train, **fields)
+    two = by_hand(job, 2) if config is None else launch(job, config, processes=2)
     losses = [[e["loss"] for e in read_json(Path(r.path).parent / "history.json") if "loss" in e] for r in (one, two)]
     return losses, [load_file(next(Path(r.path).glob("*.safetensors"))) for r in (one, two)]
 
@@ -59,11 +73,11 @@ def assert_same(losses, adapters, tolerance=1e-5):
 
 
 def test_two_processes_give_the_losses_of_one(make_job):
-    assert_same(*in_one_and_in_two(make_job, "dpo", str(CONFIGS / "multi_gpu.yaml")))
+    assert_same(*in_one_and_in_two(make_job, "dpo"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sft", "judge", "classifier"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "judge", "classifier"])
 def test_two_processes_for_every_kind(make_job, kind):
     assert_same(*in_one_and_in_two(make_job, kind, str(CONFIGS / "multi_gpu.yaml")))
 
