@@ -52,3 +52,14 @@ def test_playing_prints_nothing_of_its_libraries(tmp_path):
 @pytest.mark.slow
 def test_neither_do_training_and_a_tournament(tmp_path):
     assert printed(PLAY + TRAIN, tmp_path) == ("2 debates\n", "")
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_that_wait_give_their_core_away_unless_told_otherwise(own, expected):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {**{name: value for name, value in os.environ.items() if name not in names}, **own}
+    program = "import os, debate_rl; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

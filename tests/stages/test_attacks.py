@@ -11,6 +11,7 @@ from debate_rl.judges.calibration import Calibrator
 from debate_rl.judges.judge import Judge
 from debate_rl.records import read, write, write_json, write_text
 from debate_rl.report.attack_view import attack_view
+from debate_rl.report.chart import SOFT
 from debate_rl.report.page import environment
 from debate_rl.runs.attack import attack_run
 from debate_rl.runs.run import Run
@@ -85,7 +86,7 @@ def test_the_page_shows_both_judges(tmp_path):
     assert [name for name, *_ in view.rows] == ["suffix_sure", "position"]
     shown = described(view.figure)
     assert [row["label"].rstrip("\u200b") for row in shown] == ["suffix_sure", "finetuned", "position", "finetuned"]
-    assert [row["is_reference"] for row in shown] == [True, False, True, False]
+    assert [row["colour"] == SOFT for row in shown] == [True, False, True, False]
     assert attack_view(None) is None
     page = environment().from_string("{% import 'tables.j2' as t with context %}{% include 'attacks.j2' %}")
 
