@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -23,7 +24,7 @@ from debate_rl.players.debater import Debater, read_name
 from debate_rl.records import read_json, write, write_json
 from debate_rl.stages.base import TrainingStage
 from debate_rl.stages.flat_metrics import with_interval
-from debate_rl.stages.workload import CHARACTERS_PER_TOKEN, Rows, TrainingLoad, verdict_rows
+from debate_rl.stages.workload import Rows, TrainingLoad, rough_tokens, verdict_rows
 from debate_rl.trainers.common.settings import Kind, StudentLoss
 from debate_rl.weak_to_strong.contexts import ROLES, SHIPPED, Context
 from debate_rl.weak_to_strong.debate_function import DebateFunction
@@ -493,23 +494,28 @@ def _games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
 
 
 def _items(stage: WeakToStrongStage, run: Run) -> Rows:
-    """Estimate the items that every supervisor and student reads, with their passage and a debate."""
-    games = _games(stage, run)
-    debates = verdict_rows(games, 1)
-    passage = max((len(game.question.passage or "") for game in games), default=0) // CHARACTERS_PER_TOKEN
-    supervisors = {Method(members=1).supervisor(0)}  # the weak model alone
-    count = 0
+    """Estimate the items that every supervisor and student reads, alone or with a game, and their lengths."""
+    if stage.generative:
+        weak, strong, games = [0], [0], verdict_rows([], 1)  # a position and a move are a few tokens
+    else:
+        parts, blind = splits(stage, run), run.protocol("blind")
+        weak, strong = (
+            [rough_tokens(sample.prompt) for sample in _samples(stage, parts, blind, passage).values()]
+            for passage in (stage.supervisor_reads_passage, True)
+        )
+        games = verdict_rows(_games(stage, run), 1)
+    game = games.tokens // max(games.count, 1)
+    # The weak model alone; the strong model is trained on D1 and, as the ceiling, on D2.
+    supervisors = {Method(members=1).supervisor(0): 0}
+    trainings = [(stage.supervisor + stage.student, mean(strong))]
     for row in stage.rows.values():
-        supervisors.update(row.supervisor(member) for member in range(row.members))
-        count += _taught(row, stage.supervisor, stage.student)
-    # Beside the supervisors the strong model is trained on D1, and the ceiling on D2.
-    count += (len(supervisors) + 1) * stage.supervisor + stage.student
-    return Rows(count, count * (passage + debates.prompt), passage + debates.prompt, 8)
-
-
-def _taught(method: Method, supervisor: int, student: int) -> int:
-    """Items that a method's students read in training, and its supervisors of later rounds (bootstrapping)."""
-    transfer = method.transfer
-    trainings = 1 + transfer.generative + (transfer.refine is not None)
-    later_supervisors = (transfer.rounds - 1) * method.members * supervisor
-    return trainings * student * transfer.rounds + later_supervisors
+        heard = 0 if row.context == "none" else game
+        supervisors |= {row.supervisor(member): heard for member in range(row.members)}
+        transfer = row.transfer
+        students = (1 + transfer.generative + (transfer.refine is not None)) * transfer.rounds
+        later_supervisors = (transfer.rounds - 1) * row.members
+        trainings.append((students * stage.student, mean(strong) + (heard if row.student_reads == "context" else 0)))
+        trainings.append((later_supervisors * stage.supervisor, mean(weak) + heard))
+    trainings += [(stage.supervisor, mean(weak) + heard) for heard in supervisors.values()]
+    count, tokens = sum(rows for rows, _ in trainings), sum(rows * length for rows, length in trainings)
+    return Rows(count, round(tokens), max(max(strong), max(weak) + games.prompt), 8)
