@@ -335,7 +335,8 @@ def _newton_iterative(cells: Cells, played: Floats, won: Floats, ridge: float, s
         step = _conjugate_gradients(curve, gradient, diagonal)
         reach = np.abs(design @ step).max(axis=0)
         theta -= step / np.maximum(1, reach)
-        if reach.max() < 1e-8:
+        # What is left after a step goes with its square, and with a millionth of it for what the step was short of.
+        if reach.max() < 1e-5:
             return np.ascontiguousarray(theta.T)
     raise UserError(f"the ratings did not settle; use a larger ridge, such as --ridge {RIDGE}")
 
