@@ -69,8 +69,12 @@ class Estimate(Record):
 
     def __str__(self) -> str:
         """Three decimals, the interval, and the numbers of rows and clusters."""
-        noun = "cluster" if self.clusters == 1 else "clusters"
-        return f"{self:.3f} (n {self.n}, {self.clusters} {noun})"
+        return f"{self:.3f} (n {self.n}, {in_clusters(self.clusters)})"
+
+
+def in_clusters(clusters: int) -> str:
+    """A number of clusters in words: "1 cluster", "80 clusters"."""
+    return "1 cluster" if clusters == 1 else f"{clusters} clusters"
 
 
 class Effect(Estimate):

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 from debate_rl.arena.bradley_terry import RIDGE, Cells, Outcomes, check, fit, refits, sum_matches
 from debate_rl.errors import UserError, existing, nearest
-from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates
+from debate_rl.intervals import LEVEL, Effect, Estimate, Floats, Replicates, in_clusters
 from debate_rl.records import LARGEST_CELL, Printed, Record, clean_text, not_text, open_text
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Ratings(Printed):
             lines.append(line)
         lines += [f"worth of {name}, in Elo points: {side:.0f}" for name, side in self.sides.items()]
         left_out = f"; {self.self_play} of self-play left out" if self.self_play else ""
-        lines.append(f"{self.matches} matches in {self.clusters} clusters, ridge {self.ridge:g}{left_out}")
+        lines.append(f"{self.matches} matches in {in_clusters(self.clusters)}, ridge {self.ridge:g}{left_out}")
         if any(row.rating.low is not None and row.rating.low == row.rating.high for row in self.standings):
             lines.append(
                 "an interval without width says that every resample gives the same number, not that it is sure"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.records import locked, read_json, read_log, write, write_json
-from debate_rl.trainers.common.checkpoints import is_complete, last_complete_checkpoint
+from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
 from debate_rl.trainers.common.job import launch, run_job
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.settings import Job, Lora
@@ -347,9 +347,8 @@ def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_pa
         run = subprocess.Popen(command, stdout=output, stderr=output)
     checkpoints = Path(job.out) / "checkpoints"
     try:
-        # A whole one: a folder of that name is there as soon as the first of its files is written. Partial ones are
-        # left alone, as the training is still writing them.
-        while run.poll() is None and not any(map(is_complete, checkpoints.glob("checkpoint-*"))):
+        # A whole one: a folder of that name is there as soon as the first of its files is written.
+        while run.poll() is None and last_complete_checkpoint(checkpoints) is None:
             time.sleep(0.05)
         assert run.poll() is None and holders(Path(job.out) / "launch.json"), said.read_text()[-2000:]
         killed = time.monotonic()

@@ -27,7 +27,7 @@ from debate_rl.errors import UserError, existing
 from debate_rl.game import run_files
 from debate_rl.judges.callables import unnamed_functions
 from debate_rl.records import digest, explain, locked, read_json, read_yaml, write_json, write_text
-from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.common.checkpoints import remove_partial_checkpoints
 from debate_rl.trainers.common.memory import check_spread, half_on_cpu, machine, refuse
 from debate_rl.trainers.common.model_shapes import shape_of
 from debate_rl.trainers.common.settings import Job, Result
@@ -261,7 +261,7 @@ def _train(job: Job, name: str, callbacks: Sequence[Any], quiet: bool) -> Result
     config = trainer.args
     # The first process removes partial checkpoints before the others look for whole ones.
     with config.main_process_first(desc="checkpoints"):
-        checkpoint = last_complete_checkpoint(out / "checkpoints")
+        checkpoint = remove_partial_checkpoints(out / "checkpoints")
     if config.process_index == 0:
         write_json(out / "job.json", {"name": name, "job": job.model_dump(mode="json")})
     started = time.monotonic()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from debate_rl.intervals import Estimate
+from debate_rl.intervals import Estimate, in_clusters
 from debate_rl.records import Record
 from debate_rl.weak_to_strong.contexts import Context
 from debate_rl.weak_to_strong.methods import Method
@@ -200,7 +200,7 @@ def footnotes(table: Table) -> list[str]:
         seeds = "1 seed, so intervals hold for this training run only" if study.seeds == 1 else f"{study.seeds} seeds"
         lines.append(
             f"{column.label}: {column.weak} supervises {column.strong}; {study.weak.n} test items in "
-            f"{study.weak.clusters} clusters, {seeds}"
+            f"{in_clusters(study.weak.clusters)}, {seeds}"
         )
         notes = [*(f"warning: {warning}" for warning in study.warnings), *study.notes]
         if column.account is not None:

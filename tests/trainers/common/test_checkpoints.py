@@ -7,7 +7,7 @@ import torch
 
 from debate_rl.engines.weights import write_sums
 from debate_rl.errors import UserError
-from debate_rl.trainers.common.checkpoints import is_complete, last_complete_checkpoint
+from debate_rl.trainers.common.checkpoints import is_complete, last_complete_checkpoint, remove_partial_checkpoints
 
 FILES = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors"]
 
@@ -34,6 +34,8 @@ def test_partial_checkpoints_are_removed_and_the_last_whole_one_is_found(tmp_pat
         data = (partial / name).read_bytes()
         (partial / name).write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
     assert last_complete_checkpoint(tmp_path) == whole
+    assert partial.exists()  # looking removes nothing
+    assert remove_partial_checkpoints(tmp_path) == whole
     assert not partial.exists()
     assert whole.exists()
 
@@ -95,6 +97,8 @@ def test_every_process_has_its_random_numbers(tmp_path, monkeypatch):
     torch.save({}, whole / "rng_state_1.pth")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert last_complete_checkpoint(tmp_path) == whole
+    assert partial.exists()  # looking removes nothing
+    assert remove_partial_checkpoints(tmp_path) == whole
     assert not partial.exists()
 
 
@@ -106,5 +110,5 @@ def test_a_checkpoint_of_other_processes_is_kept(tmp_path, monkeypatch, saved, n
         torch.save({}, path / "rng_state_1.pth")
     monkeypatch.setenv("WORLD_SIZE", str(now))
     with pytest.raises(UserError, match=f"is of {saved} processes, and {now} train"):
-        last_complete_checkpoint(tmp_path)
+        remove_partial_checkpoints(tmp_path)
     assert path.exists()
