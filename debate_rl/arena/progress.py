@@ -51,17 +51,19 @@ class ProgressLine:
         self._started = clock()
         self._last_line = self._started
         self._tokens_before = tokens()
-        self._done_before: int | None = None
+        self._done_before = 0
+        self._done: int | None = None
         self._shown = False
 
     def __call__(self, done: int, failed: int, total: int) -> None:
-        """Report (done, failed, all). The first call comes before anything new is done."""
+        """Report (done, failed, all). The first call for a set of games comes before anything new is done."""
         now = self._clock()
-        if self._done_before is None:
-            # Games of an earlier run took no time now: speed and time left count from here.
+        if self._done is None or done < self._done:
+            # Another set begins. Games of an earlier run took no time now: speed and time left count from here.
             self._done_before = done
             self._started = now
             self._tokens_before = self._tokens()
+        self._done = done
         text = self._text(done, failed, total, now - self._started)
         if self._terminal is not None:
             self._rewrite(self._terminal, text)
@@ -71,7 +73,7 @@ class ProgressLine:
 
     def _text(self, done: int, failed: int, total: int, seconds: float) -> str:
         text = f"  {self._name}: {done:,} of {total:,} {self._unit}, {failed:,} failed"
-        new = done - (self._done_before or 0)
+        new = done - self._done_before
         if not new or seconds <= 0:
             return text
         tokens = self._tokens() - self._tokens_before

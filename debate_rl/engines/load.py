@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from debate_rl.engines.memory import return_large_blocks
 from debate_rl.engines.weights import LOADING, check_adapter_kind, check_sums, own_tokens
 from debate_rl.errors import UserError
 
@@ -97,6 +98,7 @@ def load_network(auto: Any, path: str | Path, dtype: Any, **options: Any) -> Any
     # A library below may load the same folder again without the option: with no time to answer it does not ask.
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     check_sums(path)
+    return_large_blocks()
     options = {**options, **_NO_CODE, "use_safetensors": True}
     try:
         with LOADING, _quiet():

@@ -12,7 +12,6 @@ closed socket is noticed at once and the other ranks take over. Ranks other than
 
 from __future__ import annotations
 
-import gc
 import os
 import secrets
 import sys
@@ -24,6 +23,7 @@ from itertools import pairwise
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
+from debate_rl.engines.memory import free_memory
 from debate_rl.engines.parallel import Parts
 from debate_rl.engines.request import Choice, Completion, Engine, EngineFailure, Request, Scores
 from debate_rl.engines.router import Router
@@ -408,11 +408,3 @@ def _serve(connection: Connection, rank: int, local_rank: int, open_engine: Open
             connection.send(reply)
         except OSError:
             return
-
-
-def free_memory() -> None:
-    """Return the memory of a dropped engine to the system and the GPU."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

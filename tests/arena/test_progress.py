@@ -48,6 +48,16 @@ def test_what_was_done_before_does_not_count_as_speed():
     ]
 
 
+def test_a_second_set_of_games_counts_its_own_time():
+    clock, said = Clock(), []
+    progress = line(clock, said.append, every=0)
+    for done in (0, 600, 0):  # the second set begins after the first
+        progress(done, 0, 600)
+        clock.pass_(100, 0)
+    progress(100, 0, 600)
+    assert said[-1] == "  games: 100 of 600 debates, 0 failed, 8 min 20 s left"
+
+
 def test_a_terminal_has_one_line_that_is_written_over(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     clock, said, terminal = Clock(), [], io.StringIO()

@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import Trainer
 
 from debate_rl.trainers.common.packing import pack
-from debate_rl.trainers.common.state import return_freed_memory
 
 PARTS = "parts"
 """Key of a batch that holds its parts."""
@@ -92,7 +91,6 @@ class InParts(Trainer):
             self.share = share
             self._first_part = not losses
             losses.append(super().training_step(model, part, num_items_in_batch))
-            return_freed_memory()
         self.share = 1.0
         self._first_part = True
         return torch.stack(losses).sum()

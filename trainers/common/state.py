@@ -6,7 +6,6 @@ A process that only serves one run begins with `freeze_imports`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import gc
 import os
@@ -20,18 +19,7 @@ import peft  # noqa: F401 - for `freeze_imports`
 import torch
 import transformers
 
-from debate_rl.engines.workers import free_memory
-
-
-def return_freed_memory() -> None:
-    """Return memory that was freed to the system, where the C library can (glibc).
-
-    Rows of other lengths leave gaps in its heap that the next tensors do not fit into: a training in parts would hold
-    more from step to step than it uses.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+from debate_rl.engines.memory import free_memory
 
 
 @functools.cache

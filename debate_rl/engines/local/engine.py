@@ -16,10 +16,10 @@ from debate_rl.engines.local.kv_cache import Encoded, Memory, Usage
 from debate_rl.engines.local.models import Loaded, Networks, device_of
 from debate_rl.engines.local.prefix import Row
 from debate_rl.engines.local.sampling import Continuation, Draw, decode, token_logprobs
+from debate_rl.engines.memory import free_memory
 from debate_rl.engines.number_formats import Format, float32_head
 from debate_rl.engines.opening import request_ids
 from debate_rl.engines.request import Choice, Completion, EngineFailure, Message, Request, Scores, answer_distinct
-from debate_rl.engines.workers import free_memory
 from debate_rl.records import digest
 
 Q = TypeVar("Q", Request, Choice)
