@@ -23,14 +23,17 @@ WORDS = ["the", "answer", "is", "shed", "barn", "A", "B"]
 def config(folder, name, **changes):
     """A tournament and self-play of a Best-of-N player, in a file."""
     tree = {
-        "name": name, "runs": str(folder), "questions": {"train": 6, "test": 10}, "tracking": {"mode": "disabled"},
+        "name": name,
+        "runs": str(folder),
+        "questions": {"train": 6, "test": 10},
+        "tracking": {"mode": "disabled"},
         "protocol": {"prompts": "lab", "max_new_tokens": 8},
         "stages": {
             "tournament": {"players": ["base", "base@4"], "resamples": 20},
             "oversight": {"players": ["base@2"], "protocols": ["debate", "single"], "second": None},
         },
         **changes,
-    }  # fmt: skip
+    }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -102,10 +105,24 @@ def test_accelerate_launches_a_run_whose_killed_rank_is_made_up_for(tmp_path):
     paths = {name: config(tmp_path, name, models=models) for name in ("one", "two", "killed")}
     alone = [sys.executable, "-m", "debate_rl", "run"]
     launch = [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", "0",
-        "-m", "debate_rl", "run",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "0",
+        "-m",
+        "debate_rl",
+        "run",
+    ]
 
     def run(command, name):
         return subprocess.run(

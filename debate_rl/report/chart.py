@@ -246,13 +246,17 @@ def axis_scale(measure: Measure, estimates: Iterable[Estimate], others: Iterable
     for estimate in estimates:
         ends = (estimate.value, estimate.low, estimate.high)
         numbers += [measure.scale * end for end in ends if end is not None]
-    least, most = measure.limits
+    return alt.Scale(domain=_domain(numbers, measure.limits), nice=5, zero=False, clamp=True)
+
+
+def _domain(numbers: Iterable[float], limits: tuple[float, float]) -> list[float]:
+    """From the lowest to the highest of some numbers, within limits, and never without length."""
+    least, most = limits
     inside = [min(max(number, least), most) for number in numbers if math.isfinite(number)] or [0.0, 1.0]
-    # One value alone would make an axis without length.
     low, high = min(inside), max(inside)
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10
-    return alt.Scale(domain=[low, high], nice=5, zero=False, clamp=True)
+    if high - low >= 1e-9 * max(1.0, abs(high)):
+        return [low, high]
+    return [low - (abs(low) or 1.0) / 10, high + (abs(high) or 1.0) / 10]
 
 
 def value_y(measure: Measure, estimates: Sequence[Estimate], others: Iterable[float] = ()) -> alt.Y:

@@ -317,9 +317,11 @@ def calibration_change(title: str, judges: Mapping[str, tuple[JudgeScores, str]]
             data.append({**row, "series": series[name], "description": f"{name}, {row['description']}"})
     start = min([50.0, *(row["from"] for row in data)])
     x = alt.X(
-        "confidence:Q", title="confidence of the judge, %", scale=alt.Scale(domain=[start, 100]),
+        "confidence:Q",
+        title="confidence of the judge, %",
+        scale=alt.Scale(domain=[start, 100]),
         axis=alt.Axis(tickCount=5),
-    )  # fmt: skip
+    )
     y = alt.Y("value:Q", title=RIGHT.title, scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=5))
     diagonal = base_chart([{"confidence": start, "value": start}, {"confidence": 100, "value": 100}])
     base = base_chart(data)

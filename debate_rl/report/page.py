@@ -290,15 +290,15 @@ def _key_figure(
     for view in oversight:
         if view.over_rating is not None:
             return KeyFigure(view.over_rating, "Each point is a debater against itself.", "oversight")
-    for view in oversight:
-        return KeyFigure(view.accuracy, "Chance is one half.", "oversight")
-    for table in transfer:
-        for column in table.columns:
-            return KeyFigure(column.pgr or column.accuracy, "Students of a weak supervisor.", "transfer")
-    for tournament in ratings:
-        return KeyFigure(tournament.elo, "Elo, mean of all players 1000.", "ratings")
-    for judge in judges:
-        return KeyFigure(judge.calibration, "On the dashed line a judge means what it says.", "judge")
+    if oversight:
+        return KeyFigure(oversight[0].accuracy, "Chance is one half.", "oversight")
+    columns = [column for table in transfer for column in table.columns]
+    if columns:
+        return KeyFigure(columns[0].pgr or columns[0].accuracy, "Students of a weak supervisor.", "transfer")
+    if ratings:
+        return KeyFigure(ratings[0].elo, "Elo, mean of all players 1000.", "ratings")
+    if judges:
+        return KeyFigure(judges[0].calibration, "On the dashed line a judge means what it says.", "judge")
     return None
 
 

@@ -35,7 +35,7 @@ from debate_rl.weak_to_strong.results.results import Results, results
 from debate_rl.weak_to_strong.results.split_report import write_account
 from debate_rl.weak_to_strong.results.tables import Over, measures
 from debate_rl.weak_to_strong.rollout import Rollout, SupervisorBelief, open_games
-from debate_rl.weak_to_strong.tasks.items import Samples, Splits, items_of, plain_samples, sample_of, split_items
+from debate_rl.weak_to_strong.tasks.items import Item, Samples, Splits, items_of, plain_samples, sample_of, split_items
 from debate_rl.weak_to_strong.tasks.pairs import heard_pair, pair_questions, pair_samples
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class WeakToStrongStage(TrainingStage):
 
     def games(self, run: Run) -> list[Transcript]:
         """The games of each context, one an item for each draw that some supervisor reads."""
-        return _games(self, run)
+        return _games(self, run, splits(self, run).every) if self.draws else []
 
     def speaker(self, run: Run, name: str) -> Debater:
         """The player of a name: one of the run's, or the stage's strong or weak model as it is."""
@@ -474,14 +474,11 @@ def _say(run: Run, measured: Results) -> None:
         run.say(f"  {note}")
 
 
-def _games(stage: WeakToStrongStage, run: Run) -> list[Transcript]:
+def _games(stage: WeakToStrongStage, run: Run, items: Sequence[Item]) -> list[Transcript]:
     """The games of each context, one an item for each draw that some supervisor reads.
 
     Games of later rounds are not known before the first ones are trained on, and are not counted.
     """
-    if not stage.draws:
-        return []
-    items = splits(stage, run).every
     # Which side market-making calls first is known when the weak model is trained; either costs the same.
     belief = SupervisorBelief(p={item.id: 0.0 for item in items})
     games: list[Transcript] = []
@@ -498,24 +495,30 @@ def _items(stage: WeakToStrongStage, run: Run) -> Rows:
     if stage.generative:
         weak, strong, games = [0], [0], verdict_rows([], 1)  # a position and a move are a few tokens
     else:
-        parts, blind = splits(stage, run), run.protocol("blind")
-        weak, strong = (
-            [rough_tokens(sample.prompt) for sample in _samples(stage, parts, blind, passage).values()]
-            for passage in (stage.supervisor_reads_passage, True)
-        )
-        games = verdict_rows(_games(stage, run), 1)
-    game = games.tokens // max(games.count, 1)
+        parts = splits(stage, run)
+        weak = _lengths(stage, run, parts, stage.supervisor_reads_passage)
+        strong = _lengths(stage, run, parts, True)
+        games = verdict_rows(_games(stage, run, parts.every), 1)
+    weak_length, strong_length, game = mean(weak), mean(strong), games.tokens // max(games.count, 1)
     # The weak model alone; the strong model is trained on D1 and, as the ceiling, on D2.
     supervisors = {Method(members=1).supervisor(0): 0}
-    trainings = [(stage.supervisor + stage.student, mean(strong))]
+    trainings = [(stage.supervisor + stage.student, strong_length)]
     for row in stage.rows.values():
         heard = 0 if row.context == "none" else game
         supervisors |= {row.supervisor(member): heard for member in range(row.members)}
         transfer = row.transfer
         students = (1 + transfer.generative + (transfer.refine is not None)) * transfer.rounds
+        heard_by_student = heard if row.student_reads == "context" else 0
+        trainings.append((students * stage.student, strong_length + heard_by_student))
         later_supervisors = (transfer.rounds - 1) * row.members
-        trainings.append((students * stage.student, mean(strong) + (heard if row.student_reads == "context" else 0)))
-        trainings.append((later_supervisors * stage.supervisor, mean(weak) + heard))
-    trainings += [(stage.supervisor, mean(weak) + heard) for heard in supervisors.values()]
-    count, tokens = sum(rows for rows, _ in trainings), sum(rows * length for rows, length in trainings)
+        trainings.append((later_supervisors * stage.supervisor, weak_length + heard))
+    trainings += [(stage.supervisor, weak_length + heard) for heard in supervisors.values()]
+    count = sum(rows for rows, _ in trainings)
+    tokens = sum(rows * length for rows, length in trainings)
     return Rows(count, round(tokens), max(max(strong), max(weak) + games.prompt), 8)
+
+
+def _lengths(stage: WeakToStrongStage, run: Run, parts: Splits, passage: bool) -> list[int]:
+    """Rough tokens of what a model reads of each item without help."""
+    samples = _samples(stage, parts, run.protocol("blind"), passage)
+    return [rough_tokens(sample.prompt) for sample in samples.values()]

@@ -115,6 +115,7 @@ def test_a_server_that_is_started_gets_the_printed_words(call, config, tmp_path)
     env = {"PATH": f"{program.parent}:{os.environ['PATH']}", "MY_KEY": "sk-1"}
     process = forked.start("debate_rl", "serve", path, "--start", output=said, **env)
     process.join()
+    assert process.exitcode == 0
     assert said.read_text().splitlines()[-1].split() == ["sk-1", *words_of(out)[1][1:]]
 
 

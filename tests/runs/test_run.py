@@ -32,30 +32,47 @@ def small(tmp_path, name="small", stages=PIPELINE, own=None, **changes):
     every = {
         "sft": {"limit": 12, "lora": lora, "train": FAST},
         "judge": {
-            "questions": 12, "players": ["base"], "protocols": ["debate"], "calibrate": "none",
-            "lora": lora, "train": FAST,
+            "questions": 12,
+            "players": ["base"],
+            "protocols": ["debate"],
+            "calibrate": "none",
+            "lora": lora,
+            "train": FAST,
         },
         "preferences": {"best_of": 2, "opponents": 1, "questions": 8},
         "dpo": {"lora": lora, "train": FAST},
         "grpo": {
-            "start": "sft", "lora": lora, "questions": 6, "watch": {"every": 2, "questions": 4},
+            "start": "sft",
+            "lora": lora,
+            "questions": 6,
+            "watch": {"every": 2, "questions": 4},
             "train": {**FAST, "num_generations": 2, "gradient_accumulation_steps": 1},
         },
         "tournament": {"players": ["base", "sft", "dpo"] if "dpo" in stages else ["base", "base@2"], "resamples": 50},
         "oversight": {"players": ["dpo"], "protocols": ["debate", "single", "blind"]},
         "weak_to_strong": {
-            "ensemble": 1, "seeds": 1, "supervisor": 12, "student": 12, "test": 10, "lora": lora, "train": FAST,
+            "ensemble": 1,
+            "seeds": 1,
+            "supervisor": 12,
+            "student": 12,
+            "test": 10,
+            "lora": lora,
+            "train": FAST,
             "debater": "dpo",
         },
         "report": {},
-    }  # fmt: skip
+    }
     tree = {
-        "name": name, "runs": str(tmp_path), "questions": {"train": 24, "test": 6},
-        "protocol": {"prompts": "lab", "max_new_tokens": 24}, "tracking": {"mode": "disabled"},
+        "name": name,
+        "runs": str(tmp_path),
+        "questions": {"train": 24, "test": 6},
+        "protocol": {"prompts": "lab", "max_new_tokens": 24},
+        "tracking": {"mode": "disabled"},
         # What was asked before a kill can not show in the last bits, nor can the threads of the process that tests.
         "engine": {"cache_tokens": 0, "threads": 1},
-        "models": {"weak": "lab-base"}, "stages": own or {stage: every[stage] for stage in stages},
-    }  # fmt: skip
+        "models": {"weak": "lab-base"},
+        "stages": own or {stage: every[stage] for stage in stages},
+    }
     return parse_config({**tree, **changes})
 
 

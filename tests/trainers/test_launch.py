@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from debate_rl.errors import UserError
 from debate_rl.judges.judge import Judge
 from debate_rl.records import locked, read_json, read_log, write, write_json
-from debate_rl.trainers.common.checkpoints import last_complete_checkpoint
+from debate_rl.trainers.common.checkpoints import is_complete, remove_partial_checkpoints
 from debate_rl.trainers.common.job import launch, run_job
 from debate_rl.trainers.common.rows import SftRow
 from debate_rl.trainers.common.settings import Job, Lora
@@ -187,7 +187,7 @@ def test_processes_killed_while_saving_a_checkpoint_go_on(make_job, site, monkey
     folder = Path(job.out) / "checkpoints"
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
-    assert last_complete_checkpoint(folder) == folder / "checkpoint-2"
+    assert remove_partial_checkpoints(folder) == folder / "checkpoint-2"
     monkeypatch.delenv("WORLD_SIZE")
     site.write_text(shim)
     result = launch(job, str(CONFIGS / f"{config}.yaml"), processes=2)
@@ -348,7 +348,7 @@ def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_pa
     checkpoints = Path(job.out) / "checkpoints"
     try:
         # A whole one: a folder of that name is there as soon as the first of its files is written.
-        while run.poll() is None and last_complete_checkpoint(checkpoints) is None:
+        while run.poll() is None and not any(map(is_complete, checkpoints.glob("checkpoint-*"))):
             time.sleep(0.05)
         assert run.poll() is None and holders(Path(job.out) / "launch.json"), said.read_text()[-2000:]
         killed = time.monotonic()
@@ -359,6 +359,6 @@ def test_a_killed_run_takes_the_training_that_it_launched_along(make_job, tmp_pa
         assert time.monotonic() - killed < 60, "the training goes on without its run"
         time.sleep(0.05)
     print(f"the training was gone {time.monotonic() - killed:.1f} s after its run")
-    assert last_complete_checkpoint(checkpoints) is not None  # from which the next one goes on
+    assert remove_partial_checkpoints(checkpoints) is not None  # from which the next one goes on
     with locked(Path(job.out) / ".training.lock", "the folder is still held"):
         pass

@@ -10,48 +10,38 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from debate_rl.engines.weights import damaged_file, header
 from debate_rl.errors import UserError
 
 
-def last_complete_checkpoint(folder: str | Path) -> Path | None:
-    """The newest whole checkpoint of a folder, or None if no checkpoint was finished.
-
-    Raises:
-        UserError: a newer one was saved by more processes than train now, or by one and several train now.
-    """
-    return next((path for path, whole in _newest_first(folder) if whole), None)
-
-
 def remove_partial_checkpoints(folder: str | Path) -> Path | None:
     """Remove the checkpoints that are newer than the newest whole one.
 
     Returns:
-        That one, or None if no checkpoint was finished.
+        The newest whole one, or None if no checkpoint was finished.
 
     Raises:
-        UserError: as `last_complete_checkpoint`; that checkpoint may be whole, so it is not removed.
+        UserError: a newer one was saved by more processes than train now, or by one and several train now. It may be
+            whole, so it is not removed.
     """
-    for checkpoint, whole in _newest_first(folder):
-        if whole:
+    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if _step(path) >= 0]
+    for checkpoint in sorted(checkpoints, key=_step, reverse=True):
+        if is_complete(checkpoint):
             return checkpoint
+        _check_processes(checkpoint)
         shutil.rmtree(checkpoint)
     return None
 
 
-def _newest_first(folder: str | Path) -> Iterator[tuple[Path, bool]]:
-    """The checkpoints of a folder and whether each is whole, until one was saved by other processes than train now."""
+def _check_processes(checkpoint: Path) -> None:
+    """Check that a checkpoint that looks partial does not lack files only because other processes saved it."""
     now = len(_random_states())
-    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if _step(path) >= 0]
-    for checkpoint in sorted(checkpoints, key=_step, reverse=True):
-        whole = is_complete(checkpoint)
-        saved = len(list(checkpoint.glob("rng_state*.pth")))
-        if not whole and (saved > now or (now > 1 and (checkpoint / "rng_state.pth").is_file())):
-            raise UserError(f"{checkpoint} is of {saved} processes, and {now} train; start {saved}, or remove it")
-        yield checkpoint, whole
+    saved = len(list(checkpoint.glob("rng_state*.pth")))
+    by_one = (checkpoint / "rng_state.pth").is_file()
+    if saved > now or (by_one and now > 1):
+        raise UserError(f"{checkpoint} is of {saved} processes, and {now} train; start {saved}, or remove it")
 
 
 def is_complete(checkpoint: Path) -> bool:

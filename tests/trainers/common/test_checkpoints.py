@@ -7,7 +7,7 @@ import torch
 
 from debate_rl.engines.weights import write_sums
 from debate_rl.errors import UserError
-from debate_rl.trainers.common.checkpoints import is_complete, last_complete_checkpoint, remove_partial_checkpoints
+from debate_rl.trainers.common.checkpoints import is_complete, remove_partial_checkpoints
 
 FILES = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors"]
 
@@ -33,8 +33,6 @@ def test_partial_checkpoints_are_removed_and_the_last_whole_one_is_found(tmp_pat
     else:
         data = (partial / name).read_bytes()
         (partial / name).write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
-    assert last_complete_checkpoint(tmp_path) == whole
-    assert partial.exists()  # looking removes nothing
     assert remove_partial_checkpoints(tmp_path) == whole
     assert not partial.exists()
     assert whole.exists()
@@ -47,21 +45,21 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(tmp_path, name):
     data = bytearray((damaged / name).read_bytes())
     data[len(data) // 2] ^= 1
     (damaged / name).write_bytes(data)
-    assert last_complete_checkpoint(tmp_path) == whole
+    assert remove_partial_checkpoints(tmp_path) == whole
 
 
 def test_steps_are_compared_as_numbers_and_other_folders_are_left(tmp_path):
     for step in (8, 12, 100):
         save(tmp_path, step)
     (tmp_path / "checkpoint-notes").mkdir()
-    assert last_complete_checkpoint(tmp_path).name == "checkpoint-100"
+    assert remove_partial_checkpoints(tmp_path).name == "checkpoint-100"
     assert (tmp_path / "checkpoint-notes").exists()
 
 
 def test_there_may_be_none(tmp_path):
-    assert last_complete_checkpoint(tmp_path / "nowhere") is None
+    assert remove_partial_checkpoints(tmp_path / "nowhere") is None
     (tmp_path / "checkpoint-4").mkdir()
-    assert last_complete_checkpoint(tmp_path) is None
+    assert remove_partial_checkpoints(tmp_path) is None
 
 
 def test_a_missing_shard_is_noticed(tmp_path):
@@ -96,8 +94,6 @@ def test_every_process_has_its_random_numbers(tmp_path, monkeypatch):
         (path / "rng_state.pth").rename(path / "rng_state_0.pth")
     torch.save({}, whole / "rng_state_1.pth")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert last_complete_checkpoint(tmp_path) == whole
-    assert partial.exists()  # looking removes nothing
     assert remove_partial_checkpoints(tmp_path) == whole
     assert not partial.exists()
 
